@@ -1,1 +1,215 @@
-//! Stub.
+//! One YAML file into one typed value, or an error that names file, line, column and remedy.
+//!
+//! The types do the checking (`#[serde(deny_unknown_fields)]`, `#[serde(try_from = "String")]`); this crate bounds
+//! what is read and turns what serde says into something a person can act on. An error never repeats a value of the
+//! file, since people do point such a flag at a private key.
+//!
+//! ```
+//! # use serde::Deserialize;
+//! #[derive(Deserialize, Debug)]
+//! #[serde(deny_unknown_fields)]
+//! struct Who {
+//!     principals: Vec<String>,
+//! }
+//! let error = config_file::parse::<Who>("who.yaml".as_ref(), "principal: [dev]\n").unwrap_err();
+//! assert_eq!(error.to_string(), "who.yaml:1:1: `principal` is not a key here\n  Did you mean `principals`?");
+//! ```
+
+mod error;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+pub use error::{Error, Problem};
+pub use serde_saphyr::Spanned;
+
+/// The largest file that is read, in bytes. A configuration is text that people write.
+pub const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Reads and parses the file at `path`.
+///
+/// # Errors
+/// When there is no such file, it is not a regular file, is larger than [`MAX_BYTES`], is not UTF-8, is not YAML, or
+/// says something that `T` does not accept.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = text(path).map_err(|problem| Error::whole_file(path, problem))?;
+    parse(path, &text)
+}
+
+/// Parses `text` as if it had been read from `name`, which only serves the error.
+///
+/// # Errors
+/// When the text is not YAML, or says something that `T` does not accept.
+pub fn parse<T: DeserializeOwned>(name: &Path, text: &str) -> Result<T, Error> {
+    if text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty()) {
+        return Err(Error::whole_file(name, Problem::Empty));
+    }
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| Error::from_yaml(name, &error))
+}
+
+/// Strict YAML 1.2 as people mean it: `no` is a word, a key stands once.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+    }
+}
+
+fn text(path: &Path) -> Result<String, Problem> {
+    let file = File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Problem::Missing,
+        _ => Problem::Unreadable(error.to_string()),
+    })?;
+    let kind = file.metadata().map_err(|error| Problem::Unreadable(error.to_string()))?;
+    if !kind.is_file() {
+        return Err(Problem::NotAFile);
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Problem::Unreadable(error.to_string()))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_BYTES) {
+        return Err(Problem::TooLarge);
+    }
+    String::from_utf8(bytes).map_err(|_| Problem::NotText)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[allow(dead_code)]
+        listen: std::net::SocketAddr,
+        #[serde(default)]
+        #[allow(dead_code)]
+        count: u16,
+        #[serde(default)]
+        rules: Vec<Rule>,
+        #[serde(default)]
+        #[allow(dead_code)]
+        level: Option<Level>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Rule {
+        name: Spanned<String>,
+        #[allow(dead_code)]
+        to: Vec<ipnet::IpNet>,
+    }
+
+    #[derive(Deserialize, Debug)]
+    #[serde(rename_all = "lowercase")]
+    enum Level {
+        Info,
+        Debug,
+    }
+
+    fn error(text: &str) -> String {
+        parse::<Sample>("bastion.yaml".as_ref(), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_good_file_is_read_with_its_lines() {
+        let sample: Sample =
+            parse("b.yaml".as_ref(), "listen: 127.0.0.1:0\nrules:\n  - name: one\n    to: [10.0.0.0/8]\n")
+                .unwrap();
+        assert_eq!(sample.rules[0].name.value, "one");
+        assert_eq!(sample.rules[0].name.defined.line(), 3);
+    }
+
+    #[test]
+    fn every_mistake_has_its_place_and_remedy() {
+        for (text, expected) in [
+            (
+                "listen: 127.0.0.1:0\nruels: []\n",
+                "bastion.yaml:2:1: `ruels` is not a key here\n  Did you mean `rules`?",
+            ),
+            (
+                "listen: 127.0.0.1:0\nxyzzy: 1\n",
+                "bastion.yaml:2:1: `xyzzy` is not a key here\n  Known keys are `listen`, `count`, `rules`, `level`.",
+            ),
+            (
+                "listen: 127.0.0.1:0\nlevel: dbug\n",
+                "bastion.yaml:2:8: this is none of the values that are known here\n  Known values are `info`, `debug`.",
+            ),
+            ("count: 1\n", "bastion.yaml:1:1: `listen` is missing\n  Add it; there is no default."),
+            (
+                "listen: [a]\n",
+                "bastion.yaml:1:9: a value of another type is needed here\n  Needed: string scalar.",
+            ),
+            (
+                "listen: 127.0.0.1:0\nlisten: 127.0.0.1:0\n",
+                "bastion.yaml:2:1: `listen` stands here a second time\n  Remove one of the two.",
+            ),
+            (" # nothing\n", "bastion.yaml: the file is empty\n  Write the settings into it."),
+        ] {
+            assert_eq!(error(text), expected, "for {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_nested_mistake_is_found_where_it_is() {
+        let text = "listen: 127.0.0.1:0\nrules:\n  - nam: one\n    to: []\n";
+        assert!(
+            error(text).starts_with("bastion.yaml:3:5: `nam` is not a key here\n  Did you mean `name`?"),
+            "{}",
+            error(text)
+        );
+        let text = "listen: 127.0.0.1:0\nrules:\n  - name: one\n    to: [10.0.0.0/33]\n";
+        assert!(error(text).starts_with("bastion.yaml:4:10: "), "{}", error(text));
+    }
+
+    #[test]
+    fn a_value_is_never_repeated() {
+        for text in [
+            "listen: hunter2\n",
+            "listen: 127.0.0.1:0\ncount: hunter2\n",
+            "listen: 127.0.0.1:0\nlevel: hunter2\n",
+            "hunter2 hunter2\n",
+            "-----BEGIN hunter2-----\nhunter2: [\n",
+            "listen: 127.0.0.1:0\nrules: {hunter2: hunter2}\n",
+        ] {
+            assert!(!error(text).contains("hunter2"), "{}", error(text));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_configuration_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let big = folder.path().join("big.yaml");
+        File::create(&big).unwrap().set_len(100 << 20).unwrap();
+        let bytes = folder.path().join("bytes.yaml");
+        std::fs::write(&bytes, [0xff, 0xfe, 0]).unwrap();
+        for (path, expected) in [
+            (folder.path().to_path_buf(), "not a regular file"),
+            (folder.path().join("none.yaml"), "no such file"),
+            (big, "larger than 1 MiB"),
+            (bytes, "not UTF-8"),
+        ] {
+            let error = read::<BTreeMap<String, String>>(&path).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused() {
+        let mut text = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..30 {
+            let below = level - 1;
+            text.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{below}"); 10].join(",")));
+        }
+        assert!(parse::<BTreeMap<String, serde_saphyr::Spanned<Vec<String>>>>("b".as_ref(), &text).is_err());
+    }
+}
