@@ -1,0 +1,21 @@
+# One profile for everything, so that nothing is built twice.
+.DEFAULT_GOAL := help
+.PHONY: help test check demo peers
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+demo: ## a forwarded port that survives the bastion's death, on this machine
+	@deploy/demo
+
+test: peers check ## everything, against the real peers
+	cargo build --workspace --all-targets --locked
+	cargo test --workspace --locked
+
+check: ## format, lints and documentation, without running anything
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+peers: ## OpenSSH, PostgreSQL and OpenBao, for the tests
+	tests/install
