@@ -1,1 +1,7 @@
-//! Stub.
+//! An SSH bastion: admits certificates of trusted authorities, forwards TCP where policy allows.
+
+pub mod drain;
+pub mod listener;
+pub mod metrics;
+pub mod socket;
+pub mod throttle;

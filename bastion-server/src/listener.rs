@@ -1,0 +1,474 @@
+//! Accepts connections, and owns each of them until it has ended.
+//!
+//! The loop never ends by itself: an error of `accept` (too many open files, a peer that was gone already) is counted
+//! and survived. Each connection runs in a task of its own, so that a defect met there ends only that connection.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, oneshot},
+    time::{sleep, sleep_until, timeout, timeout_at},
+};
+
+use crate::{
+    drain::Drain,
+    metrics::Metrics,
+    socket::{KillSwitch, Socket},
+    throttle::{self, Source, Throttle},
+};
+
+/// The longest pause of the accept loop after errors that do not go away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often at most the refusal of connections is worth a line in the log.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a connection that was cut may take to notice.
+const AFTER_CUT: Duration = Duration::from_secs(5);
+/// Silence after which the kernel probes whether the peer's machine still exists, and the time between probes.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+
+/// What the listener enforces.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The time from accept to the end of the login.
+    pub login_deadline: Duration,
+    /// Connections at once, logged in or not.
+    pub max_sessions: usize,
+    /// Connections that have not logged in yet.
+    pub startups: throttle::Limits,
+}
+
+/// A connection that was let in but has proved nothing yet.
+#[derive(Debug)]
+pub struct Connection {
+    /// Names this connection in logs and audit records.
+    pub id: SessionId,
+    /// The client's address as the network, or a trusted proxy, tells it; never v4-mapped.
+    pub client: SocketAddr,
+    /// The bytes.
+    pub socket: Socket,
+    /// To be told when the login is complete. Until then the login deadline runs.
+    pub pending: PendingLogin,
+    /// Tells when to say goodbye.
+    pub drain: Drain,
+}
+
+/// A random name for one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// A new name.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl std::fmt::Display for SessionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The place that a connection takes among those that have not logged in; dropping it is failing to.
+#[derive(Debug)]
+pub struct PendingLogin {
+    throttle: Arc<Mutex<Throttle>>,
+    source: Source,
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl PendingLogin {
+    /// The login is complete: the deadline no longer runs, and the place is free for the next.
+    pub fn complete(mut self) {
+        if let Some(done) = self.done.take() {
+            // Nobody listens only if the deadline struck at this very moment.
+            let _ = done.send(());
+        }
+    }
+}
+
+impl Drop for PendingLogin {
+    fn drop(&mut self) {
+        let logged_in = self.done.is_none();
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).finish(self.source, logged_in);
+    }
+}
+
+/// Serves `listener` until the drain begins.
+pub async fn run<S, F>(listener: TcpListener, bounds: Bounds, metrics: Arc<Metrics>, drain: Drain, serve: S)
+where
+    S: Fn(Connection) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut door = Door {
+        bounds,
+        metrics,
+        throttle: Arc::new(Mutex::new(Throttle::new(bounds.startups))),
+        sessions: Arc::new(Semaphore::new(bounds.max_sessions.min(Semaphore::MAX_PERMITS))),
+        drain: drain.clone(),
+        logged: None,
+    };
+    let mut failures = 0;
+    let begun = drain.begun();
+    tokio::pin!(begun);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut begun => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if failures > 0 {
+                    tracing::info!(failures, "accepting connections again");
+                    failures = 0;
+                }
+                door.open(stream, peer, &serve);
+            }
+            Err(error) if is_of_one_peer(&error) => door.metrics.accept_failed(),
+            Err(error) => {
+                door.metrics.accept_failed();
+                if failures == 0 {
+                    tracing::error!(
+                        %error,
+                        "cannot accept connections; trying again until it works (if too many files are open: raise \
+                         the limit on open files, or lower limits.max_sessions)"
+                    );
+                }
+                failures += 1;
+                tokio::select! {
+                    () = &mut begun => return,
+                    () = sleep(pause(failures)) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Whether an error of accept(2) tells about one connection rather than about us.
+fn is_of_one_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// How long to wait after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    (Duration::from_millis(5) * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_PAUSE)
+}
+
+/// What every new connection passes.
+struct Door {
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    throttle: Arc<Mutex<Throttle>>,
+    sessions: Arc<Semaphore>,
+    drain: Drain,
+    logged: Option<Instant>,
+}
+
+impl Door {
+    /// Lets one connection in, or closes it with a word. Where a PROXY header is expected it will be read in the
+    /// task, before the throttle is asked.
+    fn open<S, F>(&mut self, stream: TcpStream, peer: SocketAddr, serve: &S)
+    where
+        S: Fn(Connection) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let Ok(session) = Arc::clone(&self.sessions).try_acquire_owned() else {
+            return self.refuse(&stream, client, "sessions", "too many sessions (limits.max_sessions)");
+        };
+        let (pending, logged_in) = match self.pending(client.ip()) {
+            Ok(pending) => pending,
+            Err(busy) => return self.refuse(&stream, client, busy.code(), &busy.to_string()),
+        };
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%client, %error, "cannot set socket options; the peer is probably gone");
+        }
+        let socket = Socket::new(stream);
+        let guard = Guard {
+            id: SessionId::random(),
+            client,
+            switch: socket.kill_switch(),
+            logged_in,
+            deadline: tokio::time::Instant::now() + self.bounds.login_deadline,
+            metrics: Arc::clone(&self.metrics),
+            drain: self.drain.clone(),
+        };
+        let serving = serve(Connection { id: guard.id, client, socket, pending, drain: self.drain.clone() });
+        self.drain.track(async move {
+            guard.watch(serving).await;
+            drop(session);
+        });
+    }
+
+    fn pending(&self, client: IpAddr) -> Result<(PendingLogin, oneshot::Receiver<()>), throttle::Busy> {
+        let source = Source::from(client);
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).start(source, Instant::now())?;
+        let (done, logged_in) = oneshot::channel();
+        Ok((PendingLogin { throttle: Arc::clone(&self.throttle), source, done: Some(done) }, logged_in))
+    }
+
+    fn refuse(&mut self, stream: &TcpStream, client: SocketAddr, code: &'static str, reason: &str) {
+        self.metrics.connection_refused(code);
+        // RFC 4253 §4.2 lets a server say something before it identifies itself; whoever debugs will see it.
+        let _ = stream.try_write(b"This bastion is busy. Try again later.\r\n");
+        let now = Instant::now();
+        if self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL) {
+            self.logged = Some(now);
+            tracing::warn!(%client, reason, "refusing connections; bastion_connections_refused_total has all");
+        }
+    }
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// What ends a connection from outside.
+struct Guard {
+    id: SessionId,
+    client: SocketAddr,
+    switch: KillSwitch,
+    logged_in: oneshot::Receiver<()>,
+    deadline: tokio::time::Instant,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+}
+
+impl Guard {
+    /// Runs a connection to its end, or cuts it.
+    async fn watch(self, serving: impl Future<Output = ()> + Send) {
+        let Self { id, client, switch, logged_in, deadline, metrics, drain } = self;
+        // A defect leaves nothing half-done that others share: the connection owns what it touches.
+        let serving = AssertUnwindSafe(serving).catch_unwind();
+        tokio::pin!(serving);
+        let overdue = async {
+            match timeout_at(deadline, logged_in).await {
+                Ok(Ok(())) => {
+                    let _active = metrics.session();
+                    std::future::pending().await
+                }
+                Ok(Err(_gone)) => sleep_until(deadline).await,
+                Err(_elapsed) => {}
+            }
+        };
+        let ended = tokio::select! {
+            ended = &mut serving => Some(ended),
+            () = overdue => {
+                metrics.connection_refused("login-deadline");
+                tracing::info!(session = %id, %client, "no login in time; closing (limits.login_deadline)");
+                None
+            }
+            () = drain.cut() => None,
+        };
+        let ended = match ended {
+            Some(ended) => Some(ended),
+            None => {
+                switch.cut();
+                timeout(AFTER_CUT, serving).await.ok()
+            }
+        };
+        if let Some(Err(_panic)) = ended {
+            metrics.panicked();
+            tracing::error!(session = %id, %client, "a defect of the bastion ended this connection; please report it");
+        }
+        // Whoever still holds the socket, a task of the SSH library for one, is of no use now.
+        switch.cut();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(5);
+
+    struct Running {
+        address: SocketAddr,
+        metrics: Arc<Metrics>,
+        drain: Drain,
+    }
+
+    async fn start<S, F>(change: impl FnOnce(&mut Bounds), serve: S) -> Running
+    where
+        S: Fn(Connection) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut bounds = Bounds {
+            login_deadline: Duration::from_secs(60),
+            max_sessions: 10,
+            startups: throttle::Limits::default(),
+        };
+        change(&mut bounds);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let running = Running {
+            address: listener.local_addr().unwrap(),
+            metrics: Arc::new(Metrics::new()),
+            drain: Drain::default(),
+        };
+        tokio::spawn(run(listener, bounds, Arc::clone(&running.metrics), running.drain.clone(), serve));
+        running
+    }
+
+    async fn echo(mut connection: Connection) {
+        connection.pending.complete();
+        let mut buffer = [0; 64];
+        while let Ok(read @ 1..) = connection.socket.read(&mut buffer).await {
+            connection.socket.write_all(&buffer[..read]).await.unwrap();
+        }
+    }
+
+    /// Reads to the end, which must come in time.
+    async fn rest(stream: &mut TcpStream) -> String {
+        let mut text = Vec::new();
+        // A reset is an end, too.
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut text)).await.expect("closed in time");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    async fn echoes(stream: &mut TcpStream) {
+        stream.write_all(b"hi").await.unwrap();
+        let mut answer = [0; 2];
+        timeout(DEADLINE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(&answer, b"hi");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_talks_but_never_logs_in_is_cut_at_the_deadline() {
+        let running = start(
+            |bounds| bounds.login_deadline = Duration::from_millis(300),
+            |mut connection| async move {
+                // Keeps its place, as a handler inside a running SSH session does.
+                let _pending = connection.pending;
+                let mut buffer = [0; 64];
+                while let Ok(1..) = connection.socket.read(&mut buffer).await {}
+            },
+        )
+        .await;
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        let began = Instant::now();
+        let ended = timeout(DEADLINE, async {
+            loop {
+                tokio::select! {
+                    read = stream.read_u8() => return read.is_err(),
+                    () = sleep(Duration::from_millis(20)) => {}
+                }
+                if stream.write_all(b"i").await.is_err() {
+                    return true;
+                }
+            }
+        });
+        assert!(ended.await.expect("cut in time"));
+        assert!(began.elapsed() >= Duration::from_millis(250));
+        assert!(running.metrics.render().contains("{reason=\"login-deadline\"} 1"));
+    }
+
+    #[tokio::test]
+    async fn who_logged_in_may_stay() {
+        let running = start(|bounds| bounds.login_deadline = Duration::from_millis(50), echo).await;
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        echoes(&mut stream).await;
+        sleep(Duration::from_millis(150)).await;
+        echoes(&mut stream).await;
+        assert!(running.metrics.render().contains("bastion_sessions_active 1\n"));
+    }
+
+    #[tokio::test]
+    async fn sessions_are_limited_and_the_next_is_let_in_when_one_ends() {
+        let running = start(|bounds| bounds.max_sessions = 1, echo).await;
+        let mut first = TcpStream::connect(running.address).await.unwrap();
+        echoes(&mut first).await;
+        let mut second = TcpStream::connect(running.address).await.unwrap();
+        assert!(rest(&mut second).await.contains("busy"));
+        drop(first);
+        timeout(DEADLINE, async {
+            loop {
+                let mut third = TcpStream::connect(running.address).await.unwrap();
+                let mut answer = [0; 2];
+                if third.write_all(b"hi").await.is_ok()
+                    && third.read_exact(&mut answer).await.is_ok()
+                    && &answer == b"hi"
+                {
+                    break;
+                }
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn startups_are_limited() {
+        let running = start(
+            |bounds| bounds.startups.total = 1,
+            |connection| async move {
+                let _pending = connection;
+                std::future::pending().await
+            },
+        )
+        .await;
+        let _first = TcpStream::connect(running.address).await.unwrap();
+        let mut second = TcpStream::connect(running.address).await.unwrap();
+        assert!(rest(&mut second).await.contains("busy"));
+        assert!(running.metrics.render().contains("{reason=\"startups-total\"} 1"));
+    }
+
+    #[tokio::test]
+    async fn a_defect_ends_only_its_connection() {
+        let running = start(
+            |_| {},
+            |mut connection| async move {
+                if connection.socket.read_u8().await.is_ok_and(|byte| byte == b'!') {
+                    panic!("met a defect");
+                }
+                echo(connection).await;
+            },
+        )
+        .await;
+        let mut other = TcpStream::connect(running.address).await.unwrap();
+        other.write_all(b".").await.unwrap();
+        echoes(&mut other).await;
+        let mut victim = TcpStream::connect(running.address).await.unwrap();
+        victim.write_all(b"!").await.unwrap();
+        assert_eq!(rest(&mut victim).await, "");
+        echoes(&mut other).await;
+        assert!(running.metrics.render().contains("bastion_panics_total 1\n"));
+    }
+
+    #[tokio::test]
+    async fn a_drain_stops_accepting_and_cuts_who_does_not_leave() {
+        let running = start(|_| {}, echo).await;
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        echoes(&mut stream).await;
+        let finished = running.drain.finish(Duration::from_millis(50)).await;
+        assert_eq!(finished, crate::drain::Finished::Cut(1));
+        assert_eq!(rest(&mut stream).await, "");
+        timeout(DEADLINE, async { while TcpStream::connect(running.address).await.is_ok() {} })
+            .await
+            .unwrap();
+    }
+
+    #[test]
+    fn errors_of_one_peer_cost_no_pause_and_pauses_are_bounded() {
+        assert!(is_of_one_peer(&io::ErrorKind::ConnectionAborted.into()));
+        assert!(!is_of_one_peer(&io::Error::from_raw_os_error(24)), "EMFILE is about us");
+        assert_eq!(pause(1), Duration::from_millis(10));
+        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+    }
+}

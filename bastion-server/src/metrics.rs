@@ -1,0 +1,310 @@
+//! What the bastion counts, under the names that dashboards and alerts rely on.
+//!
+//! Labels are the codes of our own enums, hence `&'static str`: text that others chose never becomes one, so nobody
+//! can grow the number of series from outside.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+
+/// The `Content-Type` of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Flow {
+    direction: &'static str,
+}
+
+/// A moment in seconds since 1970, absent until there is one: an alert must not take "never" for 1970.
+#[derive(Clone, Debug, Default)]
+struct Moment(Arc<AtomicI64>);
+
+impl Moment {
+    fn set(&self, time: SystemTime) {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        self.0.store(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+}
+
+impl EncodeMetric for Moment {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            seconds => encoder.encode_gauge(&seconds),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Which way bytes went, seen from the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the target.
+    Sent,
+    /// From the target to the client.
+    Received,
+}
+
+/// All counters and gauges of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sessions_active: Gauge,
+    channels_active: Gauge,
+    bytes: Family<Flow, Counter>,
+    auth: Family<Outcome, Counter>,
+    forward: Family<Outcome, Counter>,
+    ca_keys: Gauge,
+    ca_refresh_timestamp: Moment,
+    ca_refresh_failures: Counter,
+    host_cert_expiry_timestamp: Moment,
+    host_cert_renewal_failures: Counter,
+    draining: Gauge,
+    connections_refused: Family<Reason, Counter>,
+    accept_errors: Counter,
+    audit_lost: Counter,
+    panics: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Every metric at zero; those that mean a moment in time are absent until there is one.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("bastion");
+        macro_rules! metric {
+            ($name:literal, $help:literal) => {{
+                let metric = Default::default();
+                registry.register($name, $help, Clone::clone(&metric));
+                metric
+            }};
+        }
+        let metrics = Self {
+            sessions_active: metric!("sessions_active", "SSH sessions that are logged in"),
+            channels_active: metric!("channels_active", "Forwarded connections that are open"),
+            bytes: metric!("bytes", "Bytes forwarded; sent is from client to target"),
+            auth: metric!("auth", "Logins by result and reason"),
+            forward: metric!("forward", "Requests to forward by result and reason"),
+            ca_keys: metric!("ca_keys", "Authority keys trusted for users"),
+            ca_refresh_timestamp: metric!(
+                "ca_refresh_timestamp_seconds",
+                "When every source of authorities was last read without error"
+            ),
+            ca_refresh_failures: metric!("ca_refresh_failures", "Failed reads of a source of authorities"),
+            host_cert_expiry_timestamp: metric!(
+                "host_cert_expiry_timestamp_seconds",
+                "When the host certificate in use expires"
+            ),
+            host_cert_renewal_failures: metric!(
+                "host_cert_renewal_failures",
+                "Failed renewals of the host certificate"
+            ),
+            draining: metric!("draining", "1 while shutting down"),
+            connections_refused: metric!("connections_refused", "Connections closed before SSH, by reason"),
+            accept_errors: metric!("accept_errors", "Errors of accept(2), such as too many open files"),
+            audit_lost: metric!("audit_lost", "Audit records that could not be written"),
+            panics: metric!("panics", "Connections ended by a defect of the bastion"),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "build",
+            "Version of this bastion",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        Self { registry, ..metrics }
+    }
+
+    /// The OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Counts a session for as long as the value lives.
+    #[must_use]
+    pub fn session(&self) -> Active {
+        Active::new(&self.sessions_active)
+    }
+
+    /// Counts a forwarded connection for as long as the value lives.
+    #[must_use]
+    pub fn channel(&self) -> Active {
+        Active::new(&self.channels_active)
+    }
+
+    /// The counter of forwarded bytes in one direction, to be kept by whoever forwards.
+    pub fn bytes(&self, direction: Direction) -> Counter {
+        let direction = match direction {
+            Direction::Sent => "sent",
+            Direction::Received => "received",
+        };
+        self.bytes.get_or_create_owned(&Flow { direction })
+    }
+
+    /// A login was accepted.
+    pub fn auth_accepted(&self) {
+        self.auth.get_or_create(&Outcome { result: "accepted", reason: "" }).inc();
+    }
+
+    /// A login was refused; `reason` is the code of the typed refusal.
+    pub fn auth_refused(&self, reason: &'static str) {
+        self.auth.get_or_create(&Outcome { result: "refused", reason }).inc();
+    }
+
+    /// A forward was opened.
+    pub fn forward_opened(&self) {
+        self.forward.get_or_create(&Outcome { result: "opened", reason: "" }).inc();
+    }
+
+    /// A forward was refused; `reason` is the code of the typed refusal.
+    pub fn forward_refused(&self, reason: &'static str) {
+        self.forward.get_or_create(&Outcome { result: "refused", reason }).inc();
+    }
+
+    /// The trusted set changed, or was confirmed, at `now`.
+    pub fn authorities_read(&self, keys: usize, now: SystemTime) {
+        self.ca_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.ca_refresh_timestamp.set(now);
+    }
+
+    /// The number of trusted keys while some source still fails.
+    pub fn authorities_kept(&self, keys: usize) {
+        self.ca_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+
+    /// A source of authorities could not be read.
+    pub fn authorities_failed(&self) {
+        self.ca_refresh_failures.inc();
+    }
+
+    /// A host certificate that expires then is in use.
+    pub fn host_certificate(&self, expires: SystemTime) {
+        self.host_cert_expiry_timestamp.set(expires);
+    }
+
+    /// The host certificate could not be renewed.
+    pub fn host_certificate_failed(&self) {
+        self.host_cert_renewal_failures.inc();
+    }
+
+    /// Shutting down has begun.
+    pub fn draining(&self) {
+        self.draining.set(1);
+    }
+
+    /// A connection was closed before SSH began; `reason` is the code of the typed refusal.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// `accept(2)` failed.
+    pub fn accept_failed(&self) {
+        self.accept_errors.inc();
+    }
+
+    /// An audit record was lost.
+    pub fn audit_lost(&self) {
+        self.audit_lost.inc();
+    }
+
+    /// A defect of ours ended a connection.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+}
+
+/// Something counted by a gauge until it is dropped.
+#[derive(Debug)]
+pub struct Active(Gauge);
+
+impl Active {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_that_dashboards_use() {
+        let metrics = Metrics::new();
+        metrics.auth_refused("expired");
+        metrics.forward_opened();
+        metrics.bytes(Direction::Sent).inc_by(7);
+        metrics.authorities_read(2, UNIX_EPOCH + Duration::from_secs(100));
+        metrics.host_certificate(UNIX_EPOCH + Duration::from_secs(200));
+        metrics.draining();
+        metrics.connection_refused("startups-total");
+        let session = metrics.session();
+        let text = metrics.render();
+        for line in [
+            "bastion_sessions_active 1",
+            "bastion_channels_active 0",
+            "bastion_bytes_total{direction=\"sent\"} 7",
+            "bastion_auth_total{result=\"refused\",reason=\"expired\"} 1",
+            "bastion_forward_total{result=\"opened\",reason=\"\"} 1",
+            "bastion_ca_keys 2",
+            "bastion_ca_refresh_timestamp_seconds 100",
+            "bastion_host_cert_expiry_timestamp_seconds 200",
+            "bastion_draining 1",
+            "bastion_connections_refused_total{reason=\"startups-total\"} 1",
+            "bastion_accept_errors_total 0",
+            "bastion_audit_lost_total 0",
+            "bastion_panics_total 0",
+            concat!("bastion_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        drop(session);
+        assert!(metrics.render().contains("bastion_sessions_active 0\n"));
+    }
+
+    #[test]
+    fn a_moment_that_never_was_is_absent_rather_than_1970() {
+        let text = Metrics::new().render();
+        assert!(!text.lines().any(|line| line.starts_with("bastion_host_cert_expiry")), "{text}");
+    }
+}
