@@ -1,1 +1,23 @@
-//! Stub.
+//! What both ends of an SSH connection ask of russh, written once: which algorithms are spoken, on what socket a
+//! session runs, and how bytes go between a TCP socket and whatever carries a forwarded connection.
+//!
+//! - [`algorithms`]: the lists, and why each entry is in them.
+//! - [`socket`]: the socket under an SSH session. It reads ahead while a write is pending, since russh does not, and can
+//!   be cut from outside.
+//! - [`relay`]: the copying itself, between a TCP socket and a [`relay::Source`] with a [`relay::Sink`]. It does not know
+//!   what carries the bytes.
+//! - [`channel`]: an SSH channel as such a source and sink.
+
+pub mod algorithms;
+pub mod channel;
+pub mod relay;
+pub mod socket;
+
+/// The receive window of one channel, in bytes (RFC 4254 §5.2).
+///
+/// russh grants credit on receipt, so this bounds neither memory nor a slow reader; it has to cover the
+/// bandwidth-delay product. 4 MiB is 300 Mbit/s at 100 ms.
+pub const CHANNEL_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// The largest payload of one channel packet, in bytes. OpenSSH's own; a foreign peer may refuse more.
+pub const CHANNEL_PACKET: u32 = 32 * 1024;

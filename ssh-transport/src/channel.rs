@@ -1,0 +1,56 @@
+//! An SSH channel as the two ends that a relay copies between.
+
+use bytes::Bytes;
+use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+
+use crate::relay::{Incoming, Lost, Sink, Source};
+
+/// What arrives on a channel.
+#[derive(Debug)]
+pub struct ChannelSource(ChannelReadHalf);
+
+/// What is sent on a channel.
+#[derive(Debug)]
+pub struct ChannelSink<S: From<(ChannelId, ChannelMsg)>>(ChannelWriteHalf<S>);
+
+/// Splits an open channel.
+pub fn split<S>(channel: Channel<S>) -> (ChannelSource, ChannelSink<S>)
+where
+    S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
+    let (read, write) = channel.split();
+    (ChannelSource(read), ChannelSink(write))
+}
+
+impl Source for ChannelSource {
+    async fn next(&mut self) -> Incoming {
+        loop {
+            match self.0.wait().await {
+                Some(ChannelMsg::Data { data }) => return Incoming::Data(data),
+                Some(ChannelMsg::Eof) => return Incoming::Eof,
+                Some(ChannelMsg::Close) => return Incoming::Closed,
+                // Window updates are russh's own business; extended data and requests mean nothing on a forward.
+                Some(_) => {}
+                None => return Incoming::Lost,
+            }
+        }
+    }
+}
+
+impl<S> Sink for ChannelSink<S>
+where
+    S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
+    async fn data(&mut self, data: Bytes) -> Result<(), Lost> {
+        self.0.data_bytes(data).await.map_err(|_| Lost)
+    }
+
+    async fn finish(&mut self) -> Result<(), Lost> {
+        self.0.eof().await.map_err(|_| Lost)
+    }
+
+    async fn close(&mut self) {
+        // A carrier that is gone has closed everything already.
+        let _ = self.0.close().await;
+    }
+}
