@@ -1,0 +1,1 @@
+//! Sets up the SSH engine of a real server, repeatably.

@@ -1,0 +1,85 @@
+//! The in-memory authority behind Vault's own HTTP paths, for development: it knows nobody and keeps nothing.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use ssh_key::PublicKey;
+use tokio::net::TcpListener;
+
+use crate::signer::Kind;
+use crate::signer::local::{Local, Role};
+
+/// Where the authority for users is mounted, and its role.
+pub const USERS: (&str, &str) = ("ssh", "forward");
+
+/// Where the authority for hosts is mounted, and its role.
+pub const HOSTS: (&str, &str) = ("ssh-host", "bastion");
+
+/// What the stand-in signs, and for whom.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The only token that it knows.
+    pub root_token: SecretString,
+    /// Who may be named in a user's certificate; the first is named when nobody is asked for.
+    pub principals: Vec<String>,
+    /// The longest that a user's certificate lives.
+    pub max_ttl: Duration,
+}
+
+/// Two authorities, made anew each time.
+#[derive(Debug)]
+pub struct Authority {
+    root_token: SecretString,
+    users: Local,
+    hosts: Local,
+}
+
+impl Authority {
+    /// Makes both keys.
+    ///
+    /// # Errors
+    /// If a key cannot be made.
+    pub fn generate(options: Options) -> Result<Self, ssh_key::Error> {
+        let users = Local::generate(Role {
+            name: USERS.1.to_owned(),
+            kind: Kind::User,
+            principals: options.principals,
+            ttl: options.max_ttl.min(Duration::from_secs(1800)),
+            max_ttl: options.max_ttl,
+        })?;
+        let hosts = Local::generate(Role {
+            name: HOSTS.1.to_owned(),
+            kind: Kind::Host,
+            principals: vec!["*".to_owned()],
+            ttl: Duration::from_secs(24 * 3600),
+            max_ttl: Duration::from_secs(30 * 24 * 3600),
+        })?;
+        Ok(Self { root_token: options.root_token, users, hosts })
+    }
+
+    /// The key that signs users.
+    #[must_use]
+    pub fn users(&self) -> &PublicKey {
+        self.users.public_key()
+    }
+
+    /// The key that signs hosts.
+    #[must_use]
+    pub fn hosts(&self) -> &PublicKey {
+        self.hosts.public_key()
+    }
+}
+
+/// Answers on `listener` until `stop`.
+///
+/// # Errors
+/// What the system says of the listener.
+pub async fn serve(
+    listener: TcpListener,
+    authority: Authority,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let _ = authority.root_token;
+    let router = axum::Router::new();
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}

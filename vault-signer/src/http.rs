@@ -1,0 +1,523 @@
+//! The one HTTP door to Vault: nothing followed, everything bounded, every failure typed.
+
+use std::error::Error as _;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::text::shown;
+
+/// A whole request, from the connection to the last byte of the reply.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest reply that is read, in bytes.
+const LARGEST_REPLY: usize = 1024 * 1024;
+
+/// The longest `Retry-After` that is believed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// What can go wrong between us and Vault: what failed, what it means, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection.
+    #[error(
+        "{server} does not answer: {reason}\n  Check the address (VAULT_ADDR), and that this computer can reach it"
+    )]
+    Unreachable {
+        /// The server's name.
+        server: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// A connection, and no reply within ten seconds.
+    #[error("{server} did not answer within {} s", TIME_LIMIT.as_secs())]
+    TimedOut {
+        /// The server's name.
+        server: String,
+    },
+    /// The server could not be verified. Nothing was sent.
+    #[error(
+        "{server} could not be verified: {reason}\n  Nothing was sent. If its certificate is signed by an authority of your own, name that in VAULT_CACERT"
+    )]
+    Tls {
+        /// The server's name.
+        server: String,
+        /// What the TLS library says.
+        reason: String,
+    },
+    /// The server points elsewhere. The token goes nowhere that the configuration does not name.
+    #[error(
+        "{server} points to {to} instead of answering\n  Redirects are not followed, since the token would go with them. If that is the right server, use it as the address"
+    )]
+    Redirected {
+        /// The server's name.
+        server: String,
+        /// Where it points, escaped.
+        to: String,
+    },
+    /// The server is sealed.
+    #[error(
+        "{server} is sealed\n  Whoever keeps it must unseal it; nothing can be read or signed until then"
+    )]
+    Sealed {
+        /// The server's name.
+        server: String,
+    },
+    /// The server has never been initialized.
+    #[error("{server} is not initialized\n  Run `bao operator init` or `vault operator init` first")]
+    Uninitialized {
+        /// The server's name.
+        server: String,
+    },
+    /// The server is a standby that knows no active one to forward to.
+    #[error(
+        "{server} is a standby and has no active server to ask\n  That passes by itself after a fail-over"
+    )]
+    Standby {
+        /// The server's name.
+        server: String,
+    },
+    /// 400: the request makes no sense to the server.
+    #[error("Vault cannot do what `{path}` was asked for: {errors}")]
+    BadRequest {
+        /// The path in Vault.
+        path: String,
+        /// Vault's words.
+        errors: Errors,
+    },
+    /// 403: the token is wrong, has expired, or its policies do not allow this.
+    #[error(
+        "Vault refuses `{path}`: {errors}\n  Either the token is not valid any more, or none of its policies allows this path"
+    )]
+    Denied {
+        /// The path in Vault.
+        path: String,
+        /// Vault's words.
+        errors: Errors,
+    },
+    /// 404: nothing is there.
+    #[error("Vault has nothing at `{path}`{}\n  Check the mount, the role and the namespace", errors.after_colon())]
+    NotFound {
+        /// The path in Vault.
+        path: String,
+        /// Vault's words.
+        errors: Errors,
+    },
+    /// 429: a quota is used up.
+    #[error("Vault is asked too often{}", .retry_after.map(|wait| format!("; it asks to wait {} s", wait.as_secs())).unwrap_or_default())]
+    RateLimited {
+        /// How long the server asks to wait, at most an hour.
+        retry_after: Option<Duration>,
+    },
+    /// 5xx: the server's own failure.
+    #[error("Vault failed at `{path}` ({status}){}", errors.after_colon())]
+    ServerError {
+        /// The path in Vault.
+        path: String,
+        /// The HTTP status.
+        status: u16,
+        /// Vault's words.
+        errors: Errors,
+    },
+    /// A status that Vault does not use here.
+    #[error(
+        "{server} answered `{path}` with status {status}, which Vault does not\n  Something else may be listening at that address"
+    )]
+    Status {
+        /// The server's name.
+        server: String,
+        /// The path in Vault.
+        path: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// A reply that is not JSON: a login page, a proxy's error, another program.
+    #[error(
+        "{server} answered `{path}` with something that is not Vault's ({what})\n  A proxy or another program may be listening at that address"
+    )]
+    NotJson {
+        /// The server's name.
+        server: String,
+        /// The path in Vault.
+        path: String,
+        /// What it looks like.
+        what: String,
+    },
+    /// A reply that ends too early.
+    #[error("{server}: the connection was lost while it answered")]
+    Broken {
+        /// The server's name.
+        server: String,
+    },
+    /// A reply over 1 MiB.
+    #[error("{server} answered `{path}` with more than {} KiB\n  Vault does not; something else may be listening at that address", LARGEST_REPLY / 1024)]
+    TooLarge {
+        /// The server's name.
+        server: String,
+        /// The path in Vault.
+        path: String,
+    },
+    /// JSON, but without what Vault puts there.
+    #[error("Vault's answer at `{path}` cannot be used: {what}")]
+    Unexpected {
+        /// The path in Vault.
+        path: String,
+        /// What is missing or wrong.
+        what: String,
+    },
+}
+
+impl Error {
+    /// Whether the same request may succeed later with nothing changed by a person.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Sealed { .. }
+            | Self::Standby { .. }
+            | Self::RateLimited { .. }
+            | Self::ServerError { .. }
+            | Self::Broken { .. } => true,
+            Self::Tls { .. }
+            | Self::Redirected { .. }
+            | Self::Uninitialized { .. }
+            | Self::BadRequest { .. }
+            | Self::Denied { .. }
+            | Self::NotFound { .. }
+            | Self::Status { .. }
+            | Self::NotJson { .. }
+            | Self::TooLarge { .. }
+            | Self::Unexpected { .. } => false,
+        }
+    }
+
+    pub(crate) fn unexpected(path: &Paths, what: impl Into<String>) -> Self {
+        Self::Unexpected { path: path.to_string(), what: what.into() }
+    }
+}
+
+/// What Vault says in `errors`: escaped, and cut to a few lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Errors(Vec<String>);
+
+impl Errors {
+    /// The most of Vault's errors that one message shows.
+    const MOST: usize = 3;
+
+    fn new(errors: &[String]) -> Self {
+        Self(errors.iter().take(Self::MOST).map(|error| shown(error)).collect())
+    }
+
+    /// Whether Vault's words have `text` in them.
+    #[must_use]
+    pub fn mention(&self, text: &str) -> bool {
+        self.0.iter().any(|error| error.contains(text))
+    }
+
+    fn after_colon(&self) -> String {
+        if self.0.is_empty() { String::new() } else { format!(": {self}") }
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { f.write_str("it gives no reason") } else { f.write_str(&self.0.join("; ")) }
+    }
+}
+
+/// A path below `/v1/`, in segments, so that no name can climb out of its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths(Vec<String>);
+
+impl Paths {
+    /// `mount` may have slashes in it; each of `names` is one segment whatever is in it.
+    pub(crate) fn mounted(mount: &str, names: &[&str]) -> Self {
+        let mount = mount.split('/').filter(|part| !part.is_empty());
+        Self(mount.chain(names.iter().copied()).map(str::to_owned).collect())
+    }
+}
+
+impl fmt::Display for Paths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.0.join("/")))
+    }
+}
+
+/// The HTTP client and what every request carries. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Door {
+    client: Client,
+    base: Url,
+    namespace: Option<HeaderValue>,
+}
+
+impl Door {
+    pub(crate) fn new(
+        base: Url,
+        namespace: Option<HeaderValue>,
+        trusted: Option<Vec<reqwest::Certificate>>,
+    ) -> Result<Self, reqwest::Error> {
+        let mut client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .timeout(TIME_LIMIT)
+            .user_agent(concat!("vault-signer/", env!("CARGO_PKG_VERSION")));
+        client = match trusted {
+            Some(certificates) => client.tls_certs_only(certificates),
+            // Plain HTTP verifies nothing, and must not fail where the system has no certificates.
+            None if base.scheme() == "http" => client.tls_certs_only([]),
+            None => client,
+        };
+        if is_loopback(&base) {
+            client = client.no_proxy();
+        }
+        Ok(Self { client: client.build()?, base, namespace })
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let host = self.base.host_str().unwrap_or_default();
+        match self.base.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+
+    /// A request that is answered with JSON.
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &Paths,
+        token: Option<&SecretString>,
+        body: Option<Value>,
+    ) -> Result<T, Error> {
+        let reply = self.send(method, path, token, body).await?;
+        self.json(path, &reply)
+    }
+
+    /// A request whose answer says nothing but that it was done.
+    pub(crate) async fn tell(
+        &self,
+        method: Method,
+        path: &Paths,
+        token: Option<&SecretString>,
+        body: Option<Value>,
+    ) -> Result<(), Error> {
+        let reply = self.send(method, path, token, body).await?;
+        // Vault answers 204 with nothing, or 200 with warnings. A login page is neither.
+        if reply.is_empty() { Ok(()) } else { self.json::<serde::de::IgnoredAny>(path, &reply).map(drop) }
+    }
+
+    /// A public text: no token goes with the request.
+    pub(crate) async fn text(&self, path: &Paths) -> Result<String, Error> {
+        let reply = self.send(Method::GET, path, None, None).await?;
+        match std::str::from_utf8(&reply) {
+            Ok(text) if !text.trim_start().starts_with('<') => Ok(text.to_owned()),
+            _ => Err(self.not_json(path, &reply)),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &Paths,
+        token: Option<&SecretString>,
+        body: Option<Value>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut request = self.client.request(method, self.url(path)?).header("X-Vault-Request", "true");
+        if let Some(namespace) = &self.namespace {
+            request = request.header("X-Vault-Namespace", namespace);
+        }
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(token.expose_secret())
+                .map_err(|_| Error::unexpected(path, "the token has characters that no token has"))?;
+            value.set_sensitive(true);
+            request = request.header("X-Vault-Token", value);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let mut response = request.send().await.map_err(|error| self.failure(&error))?;
+        let reply = self.read(path, &mut response).await?;
+        self.judge(path, &response, &reply)?;
+        Ok(reply)
+    }
+
+    fn url(&self, path: &Paths) -> Result<Url, Error> {
+        let mut url = self.base.clone();
+        // `push` leaves such segments out, which would make another path of it.
+        if path.0.iter().any(|part| matches!(part.as_str(), "" | "." | "..")) {
+            return Err(Error::unexpected(path, "a part of the path is empty, `.` or `..`"));
+        }
+        match url.path_segments_mut() {
+            Ok(mut segments) => segments.pop_if_empty().push("v1").extend(&path.0),
+            Err(()) => return Err(Error::unexpected(path, "the address of the server takes no path")),
+        };
+        Ok(url)
+    }
+
+    async fn read(&self, path: &Paths, response: &mut Response) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut reply = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
+            if reply.len() + chunk.len() > LARGEST_REPLY {
+                return Err(Error::TooLarge { server: self.name(), path: path.to_string() });
+            }
+            reply.extend_from_slice(&chunk);
+        }
+        Ok(reply)
+    }
+
+    /// What the status means.
+    fn judge(&self, path: &Paths, response: &Response, reply: &[u8]) -> Result<(), Error> {
+        let status = response.status();
+        if status == StatusCode::OK || status == StatusCode::NO_CONTENT {
+            return Ok(());
+        }
+        let (server, path) = (self.name(), path);
+        if status.is_redirection() {
+            let to = response
+                .headers()
+                .get(LOCATION)
+                .map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+            return Err(Error::Redirected { server, to: to.as_deref().map_or("nowhere".into(), shown) });
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS && !is_health(path) {
+            let retry_after = response
+                .headers()
+                .get(RETRY_AFTER)
+                .and_then(|seconds| seconds.to_str().ok()?.trim().parse().ok())
+                .map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER));
+            return Err(Error::RateLimited { retry_after });
+        }
+        let complaint: Complaint = match serde_json::from_slice(reply) {
+            Ok(complaint) => complaint,
+            // A load balancer with no server behind it answers so; that passes.
+            Err(_) if matches!(status.as_u16(), 502..=504) => Complaint::default(),
+            Err(_) => return Err(self.not_json(path, reply)),
+        };
+        let errors = Errors::new(&complaint.errors);
+        if complaint.initialized == Some(false) {
+            return Err(Error::Uninitialized { server });
+        }
+        if complaint.sealed == Some(true) || (status.as_u16() == 503 && errors.mention("sealed")) {
+            return Err(Error::Sealed { server });
+        }
+        if complaint.standby == Some(true) || (status.is_server_error() && errors.mention("node not active"))
+        {
+            return Err(Error::Standby { server });
+        }
+        let place = path.to_string();
+        Err(match status.as_u16() {
+            400 => Error::BadRequest { path: place, errors },
+            403 => Error::Denied { path: place, errors },
+            404 => Error::NotFound { path: place, errors },
+            status @ 500..=599 => Error::ServerError { path: place, status, errors },
+            status => Error::Status { server, path: place, status },
+        })
+    }
+
+    fn json<T: DeserializeOwned>(&self, path: &Paths, reply: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(reply).map_err(|error| match error.classify() {
+            // serde's words would name a wrong value, and that may be a secret.
+            serde_json::error::Category::Data => {
+                Error::unexpected(path, "it has not the fields that Vault's answer has")
+            }
+            serde_json::error::Category::Eof if !reply.is_empty() => {
+                Error::unexpected(path, "it ends in the middle")
+            }
+            serde_json::error::Category::Eof
+            | serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax => self.not_json(path, reply),
+        })
+    }
+
+    fn not_json(&self, path: &Paths, reply: &[u8]) -> Error {
+        let start = String::from_utf8_lossy(reply.get(..80).unwrap_or(reply));
+        let what = match start.trim_start() {
+            "" => "an empty reply".to_owned(),
+            text if text.starts_with('<') => "a web page".to_owned(),
+            text => format!("it begins with: {}", shown(text)),
+        };
+        Error::NotJson { server: self.name(), path: path.to_string(), what }
+    }
+
+    fn failure(&self, error: &reqwest::Error) -> Error {
+        let server = self.name();
+        if error.is_timeout() {
+            return Error::TimedOut { server };
+        }
+        if let Some(reason) = tls_failure(error) {
+            return Error::Tls { server, reason };
+        }
+        if error.is_connect() {
+            return Error::Unreachable { server, reason: innermost(error) };
+        }
+        Error::Broken { server }
+    }
+}
+
+/// What Vault answers when it does not do what it was asked for.
+#[derive(Default, Deserialize)]
+struct Complaint {
+    #[serde(default)]
+    errors: Vec<String>,
+    sealed: Option<bool>,
+    standby: Option<bool>,
+    initialized: Option<bool>,
+}
+
+/// `sys/health` answers with statuses of its own: 429 is a standby there.
+fn is_health(path: &Paths) -> bool {
+    path.0 == ["sys", "health"]
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        None => false,
+    }
+}
+
+fn tls_failure(error: &reqwest::Error) -> Option<String> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(shown(&tls.to_string()));
+        }
+        // An io::Error shows what is inside the error inside it, and not that error itself.
+        if let Some(tls) = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            return Some(shown(&tls.to_string()));
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// The last error of the chain, which says most.
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    shown(&last.to_string())
+}

@@ -1,0 +1,182 @@
+//! Ways to become somebody in Vault, one in each module.
+
+mod approle;
+mod token;
+mod userpass;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use reqwest::Method as Verb;
+use serde_json::Value;
+
+pub use approle::AppRole;
+pub use token::{GivenToken, Source};
+pub use userpass::Userpass;
+
+use crate::http::{Error, Paths};
+use crate::token::Reply;
+use crate::{BoxFuture, Server, Token};
+
+/// Turns what a person or a machine holds into a token.
+pub trait Login: fmt::Debug + Send + Sync {
+    /// The method's name in Vault, for messages.
+    fn name(&self) -> &'static str;
+
+    /// Logs in.
+    ///
+    /// # Errors
+    /// See [`LoginError`]; [`LoginError::is_transient`] says whether trying again makes sense.
+    fn login<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<Token, LoginError>>;
+
+    /// Whether it can log in again, after the token has ended, with no person there.
+    fn unattended(&self) -> bool;
+}
+
+/// The method's name as configuration has it, spelt as in Vault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// A token that somebody already has.
+    #[default]
+    Token,
+    /// A machine's role id and secret id.
+    AppRole,
+    /// A user name and password kept by Vault.
+    Userpass,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Token, Self::AppRole, Self::Userpass];
+
+    /// Its name, which is also its usual mount.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::AppRole => "approle",
+            Self::Userpass => "userpass",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = UnknownMethod;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|method| method.name() == text).ok_or(UnknownMethod)
+    }
+}
+
+/// A name that is no login method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a login method here; there are token, approle and userpass")]
+pub struct UnknownMethod;
+
+/// Why nobody is logged in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoginError {
+    /// There is no token to be found.
+    #[error(
+        "not signed in to Vault: no token in VAULT_TOKEN, and none in {file}\n  Sign in with `vault login` or `bao login`, or set VAULT_TOKEN"
+    )]
+    NoToken {
+        /// The token file that was looked for.
+        file: String,
+    },
+    /// The token file is there but cannot be used. Its content is never shown.
+    #[error("{}: {reason}", .path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Vault does not accept the token.
+    #[error(
+        "Vault does not accept the token from {origin}\n  It has expired, was revoked, or belongs to another server or namespace. Sign in again with `vault login` or `bao login`"
+    )]
+    TokenRefused {
+        /// Where the token came from.
+        origin: String,
+        /// Vault's answer.
+        source: Error,
+    },
+    /// Vault does not accept what was sent.
+    #[error("Vault refuses the {method} login at `{mount}`: {reason}")]
+    Refused {
+        /// The login method.
+        method: &'static str,
+        /// Where it is mounted.
+        mount: String,
+        /// Vault's words, and what to do.
+        reason: String,
+        /// Vault's answer.
+        source: Error,
+    },
+    /// A second factor is wanted, and there is no way to give it.
+    #[error(
+        "Vault wants a second factor for the {method} login, which is not supported\n  Sign in with `vault login -method={method}`, and use the token that it stores"
+    )]
+    SecondFactor {
+        /// The login method.
+        method: &'static str,
+    },
+    /// Something on the way to Vault.
+    #[error(transparent)]
+    Server(#[from] Error),
+}
+
+impl LoginError {
+    /// Whether the same login may succeed later with nothing changed by a person.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Server(error) => error.is_transient(),
+            Self::NoToken { .. }
+            | Self::TokenFile { .. }
+            | Self::TokenRefused { .. }
+            | Self::Refused { .. }
+            | Self::SecondFactor { .. } => false,
+        }
+    }
+}
+
+/// Sends a login and makes a token of the answer.
+async fn send(
+    server: &Server,
+    method: &'static str,
+    mount: &str,
+    rest: &[&str],
+    body: Value,
+    who: &str,
+) -> Result<Token, LoginError> {
+    let path = Paths::mounted(&format!("auth/{mount}"), rest);
+    let asked = SystemTime::now();
+    let reply: Reply = match server.door().call(Verb::POST, &path, None, Some(body)).await {
+        Ok(reply) => reply,
+        Err(source @ (Error::BadRequest { .. } | Error::Denied { .. } | Error::NotFound { .. })) => {
+            let reason = match &source {
+                Error::BadRequest { errors, .. } => errors.to_string(),
+                _ => format!("is {method} enabled there, and in this namespace?"),
+            };
+            return Err(LoginError::Refused { method, mount: crate::text::shown(mount), reason, source });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let auth = reply.auth.ok_or_else(|| Error::unexpected(&path, "there is no `auth` in it"))?;
+    if auth.wants_second_factor() {
+        return Err(LoginError::SecondFactor { method });
+    }
+    Ok(Token::from_login(auth, who, asked))
+}

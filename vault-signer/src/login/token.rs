@@ -1,0 +1,112 @@
+//! A token that somebody already has: from a flag, the environment, or the file that `vault login` writes.
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::{Login, LoginError};
+use crate::http::Error;
+use crate::server::environment;
+use crate::{BoxFuture, Server, Token};
+
+/// The longest token file that is read, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// Where a token comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A flag of the command line, or its like.
+    Given(SecretString),
+    /// `BAO_TOKEN` or `VAULT_TOKEN`.
+    Environment(SecretString),
+    /// A file, read at each login: whoever signs in again need not start the tunnel again.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(_) => f.write_str("the command line"),
+            Self::Environment(_) => f.write_str("VAULT_TOKEN or BAO_TOKEN"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A token that somebody already has.
+#[derive(Debug)]
+pub struct GivenToken {
+    source: Source,
+}
+
+impl GivenToken {
+    /// A token from a known place.
+    #[must_use]
+    pub fn new(source: Source) -> Self {
+        Self { source }
+    }
+
+    /// Looks where the vault command looks: `given`, then `BAO_TOKEN` or `VAULT_TOKEN`, then `~/.vault-token`.
+    #[must_use]
+    pub fn find(given: Option<SecretString>, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let source = if let Some(token) = given {
+            Source::Given(token)
+        } else if let Some(token) = environment(&variable, "TOKEN") {
+            Source::Environment(token.into())
+        } else {
+            let home = variable("HOME").unwrap_or_default();
+            Source::File(Path::new(&home).join(".vault-token"))
+        };
+        Self { source }
+    }
+
+    /// Where the token comes from.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+}
+
+impl Login for GivenToken {
+    fn name(&self) -> &'static str {
+        "token"
+    }
+
+    fn login<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<Token, LoginError>> {
+        Box::pin(async move {
+            let secret = match &self.source {
+                Source::Given(token) | Source::Environment(token) => token.clone(),
+                Source::File(path) => read(path)?,
+            };
+            Token::look_up(server, secret).await.map_err(|error| match error {
+                Error::Denied { .. } => {
+                    LoginError::TokenRefused { origin: self.source.to_string(), source: error }
+                }
+                error => error.into(),
+            })
+        })
+    }
+
+    fn unattended(&self) -> bool {
+        false
+    }
+}
+
+fn read(path: &Path) -> Result<SecretString, LoginError> {
+    let wrong = |reason: String| LoginError::TokenFile { path: path.to_owned(), reason };
+    let missing = || LoginError::NoToken { file: path.display().to_string() };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
+        Err(error) => return Err(wrong(format!("the token file cannot be read: {error}"))),
+    };
+    let mut text = Zeroizing::new(String::new());
+    file.take(LONGEST).read_to_string(&mut text).map_err(|_| wrong("is not a token file".into()))?;
+    match text.trim() {
+        "" => Err(missing()),
+        token => Ok(token.into()),
+    }
+}

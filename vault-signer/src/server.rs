@@ -1,0 +1,253 @@
+//! Where Vault is and how it is reached: address, namespace and trusted certificates.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use reqwest::{Certificate, Method, Url};
+use serde::Deserialize;
+use ssh_key::PublicKey;
+
+use crate::http::{Door, Error, Paths};
+use crate::text::shown;
+
+/// The largest bundle of trusted certificates that is read, in bytes.
+const LARGEST_BUNDLE: u64 = 1024 * 1024;
+
+/// The most public keys that one mount may publish.
+const MOST_AUTHORITIES: usize = 16;
+
+/// What flags and configuration say about the server; the environment fills in the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// As in `VAULT_ADDR`, for example `https://vault.example.com:8200`.
+    pub address: Option<String>,
+    /// As in `VAULT_NAMESPACE`.
+    pub namespace: Option<String>,
+    /// As in `VAULT_CACERT`: a PEM file; only the certificates in it are trusted.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Fills what is not set from `BAO_ADDR` or `VAULT_ADDR`, and so on, as the `bao` command does: a `BAO_`
+    /// variable that is present wins, even an empty one.
+    ///
+    /// # Errors
+    /// [`SettingsError::SkipVerify`] if the environment asks not to verify the server.
+    pub fn or_environment(self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        for prefix in ["BAO_", "VAULT_"] {
+            let name = format!("{prefix}SKIP_VERIFY");
+            let asked = variable(&name).unwrap_or_default();
+            if !matches!(asked.as_str(), "" | "0" | "f" | "F" | "false" | "FALSE" | "False") {
+                return Err(SettingsError::SkipVerify { name });
+            }
+        }
+        Ok(Self {
+            address: self.address.or_else(|| environment(&variable, "ADDR")),
+            namespace: self.namespace.or_else(|| environment(&variable, "NAMESPACE")),
+            ca_file: self.ca_file.or_else(|| environment(&variable, "CACERT").map(PathBuf::from)),
+        })
+    }
+}
+
+/// The value of `BAO_name`, or else of `VAULT_name`; an empty one is none.
+pub(crate) fn environment(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    variable(&format!("BAO_{name}"))
+        .or_else(|| variable(&format!("VAULT_{name}")))
+        .filter(|value| !value.is_empty())
+}
+
+/// What is wrong with where Vault is said to be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// Neither a flag, nor the configuration, nor the environment has an address.
+    #[error(
+        "no Vault address is set\n  Set VAULT_ADDR, for example: export VAULT_ADDR=https://vault.example.com:8200"
+    )]
+    NoAddress,
+    /// The address cannot be used.
+    #[error("`{address}` is not a Vault address: {reason}\n  One looks like https://vault.example.com:8200")]
+    Address {
+        /// As given, escaped.
+        address: String,
+        /// Which part is wrong.
+        reason: &'static str,
+    },
+    /// The namespace cannot be sent.
+    #[error("`{namespace}` is not a namespace: it has characters that an HTTP header cannot carry")]
+    Namespace {
+        /// As given, escaped.
+        namespace: String,
+    },
+    /// The file of trusted certificates cannot be used. Its content is never shown.
+    #[error("{}: {reason}\n  VAULT_CACERT names a PEM file with the certificates of the authority that signed Vault's", .path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The environment asks not to verify the server's certificate.
+    #[error(
+        "{name} is set, and a server that is not verified could sign anything and keep the token\n  Unset it, and name the authority that signed Vault's certificate in VAULT_CACERT instead"
+    )]
+    SkipVerify {
+        /// The variable.
+        name: String,
+    },
+    /// The TLS client could not be made.
+    #[error(
+        "cannot set up TLS: {reason}\n  If this system has no trusted certificates, name a file of them in VAULT_CACERT"
+    )]
+    Tls {
+        /// What the TLS library says.
+        reason: String,
+    },
+}
+
+/// A Vault or OpenBao server. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Server {
+    door: Door,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address()).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Connects nothing yet.
+    ///
+    /// # Errors
+    /// What is wrong with the settings; the file of trusted certificates is read here.
+    pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        let base = address(settings.address.as_deref().ok_or(SettingsError::NoAddress)?)?;
+        let namespace = settings
+            .namespace
+            .as_deref()
+            .filter(|namespace| !namespace.is_empty())
+            .map(|namespace| {
+                namespace.parse().map_err(|_| SettingsError::Namespace { namespace: shown(namespace) })
+            })
+            .transpose()?;
+        let trusted = match &settings.ca_file {
+            Some(path) => Some(bundle(path)?),
+            None => None,
+        };
+        let door = Door::new(base, namespace, trusted)
+            .map_err(|error| SettingsError::Tls { reason: crate::http::innermost(&error) })?;
+        Ok(Self { door })
+    }
+
+    /// The address, as it was understood.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.door.address()
+    }
+
+    /// Host, and port unless it is the usual one: what a person calls the server.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.door.name()
+    }
+
+    /// The public keys of the SSH authority at `mount`, which Vault shows to everybody: no token is sent.
+    ///
+    /// # Errors
+    /// What went wrong on the way, or [`Error::Unexpected`] if it is not a list of SSH public keys.
+    pub async fn authorities(&self, mount: &str) -> Result<Vec<PublicKey>, Error> {
+        let path = Paths::mounted(mount, &["public_key"]);
+        let text = self.door.text(&path).await?;
+        let keys: Vec<PublicKey> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .take(MOST_AUTHORITIES)
+            .map(|line| PublicKey::from_openssh(line.trim()))
+            .collect::<Result<_, _>>()
+            .map_err(|_| Error::unexpected(&path, "what it holds is not an SSH public key"))?;
+        if keys.is_empty() {
+            return Err(Error::unexpected(&path, "it is empty: this mount has no authority yet"));
+        }
+        Ok(keys)
+    }
+
+    /// Whether the server answers, is unsealed and is active.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`], [`Error::Standby`] and the like, or that it does not answer.
+    pub async fn health(&self) -> Result<Health, Error> {
+        self.door.call(Method::GET, &Paths::mounted("sys/health", &[]), None, None).await
+    }
+
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+}
+
+/// What a server in good health says of itself.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// As the server has it, not escaped.
+    #[serde(default)]
+    pub version: String,
+    /// Set by `vault-signer dev` alone.
+    #[serde(default)]
+    pub development: bool,
+}
+
+fn address(text: &str) -> Result<Url, SettingsError> {
+    let wrong = |reason| SettingsError::Address { address: shown(text), reason };
+    let url = Url::parse(text.trim()).map_err(|_| wrong("it is not a URL"))?;
+    // First, since the message would show the password otherwise.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(SettingsError::Address {
+            address: url.host_str().map(shown).unwrap_or_default(),
+            reason: "it has a user name or password in it",
+        });
+    }
+    match url.scheme() {
+        "https" | "http" => {}
+        "unix" => return Err(wrong("unix sockets are not supported")),
+        _ => return Err(wrong("it begins with neither https:// nor http://")),
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("it has no host"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("it has a `?` or `#` in it"));
+    }
+    Ok(url)
+}
+
+/// Reads trusted certificates. No error shows what the file holds: somebody may have named a private key.
+fn bundle(path: &Path) -> Result<Vec<Certificate>, SettingsError> {
+    let wrong = |reason: String| SettingsError::CaFile { path: path.to_owned(), reason };
+    let unreadable = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(wrong("is not a regular file".into()));
+    }
+    let mut pem = zeroize::Zeroizing::new(Vec::new());
+    File::open(path)
+        .map_err(unreadable)?
+        .take(LARGEST_BUNDLE + 1)
+        .read_to_end(&mut pem)
+        .map_err(unreadable)?;
+    if pem.len() as u64 > LARGEST_BUNDLE {
+        return Err(wrong("is larger than 1 MiB".into()));
+    }
+    if pem.windows(11).any(|part| part == b"PRIVATE KEY") {
+        return Err(wrong("holds a private key, and nothing that only verifies needs one".into()));
+    }
+    let certificates =
+        Certificate::from_pem_bundle(&pem).map_err(|_| wrong("is not a PEM file of certificates".into()))?;
+    if certificates.is_empty() {
+        return Err(wrong("has no certificate in it".into()));
+    }
+    Ok(certificates)
+}

@@ -1,0 +1,44 @@
+//! Text that others chose, made fit for a terminal or a log.
+
+/// The longest text of another's choosing that one message shows, in characters.
+const LONGEST: usize = 300;
+
+/// Escapes control, bidirectional and other non-printing characters, makes one line of it, and cuts it.
+pub(crate) fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for (count, c) in
+        text.split_whitespace().flat_map(|word| [" ", word]).flat_map(str::chars).skip(1).enumerate()
+    {
+        if count == LONGEST {
+            out.push('…');
+            break;
+        }
+        match c {
+            // Harmless in a message, and common in Vault's.
+            '"' | '\'' | '\\' => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        assert_eq!(
+            shown("1 error occurred:\n\t* permission denied\n\n"),
+            "1 error occurred: * permission denied"
+        );
+        assert_eq!(shown("\u{1b}[31mred\u{7}"), "\\u{1b}[31mred\\u{7}");
+        assert_eq!(shown("a\u{202e}b\0"), "a\\u{202e}b\\0");
+        assert_eq!(shown("it's \"here\""), "it's \"here\"");
+    }
+
+    #[test]
+    fn what_is_long_is_cut() {
+        assert_eq!(shown(&"x".repeat(1_000_000)).chars().count(), LONGEST + 1);
+    }
+}
