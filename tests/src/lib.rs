@@ -1,1 +1,31 @@
-//! Stub.
+//! The harness: real peers started for one test, small TCP targets, forged certificates, and a client that may say anything.
+//!
+//! Every peer listens on a free port of the loopback interface, keeps its files in a scratch folder, and dies with the test that
+//! started it; what it wrote is shown when that test fails.
+//!
+//! - real peers: [`openbao`], [`sshd`], [`postgres`]; and, from the outside, programs of our own: [`process`];
+//! - what is behind a bastion: [`target`];
+//! - what a bastion must survive: [`forge`] makes certificates of every shape, [`rogue`] presents them and says what no honest client says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stderr,
+    reason = "a harness may assume: a panic is a failed test, and says why"
+)]
+
+pub mod forge;
+pub mod http;
+pub mod key;
+pub mod openbao;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod rogue;
+pub mod scratch;
+pub mod sshd;
+pub mod target;
+pub mod wait;
+pub mod wire;

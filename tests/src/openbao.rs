@@ -1,0 +1,147 @@
+//! A real OpenBao, in its development mode: unsealed, in memory, on a free loopback port.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde_json::Value;
+
+use crate::process::{Process, Program, workspace};
+use crate::{http, ports, wait};
+
+/// A running server.
+#[derive(Debug)]
+pub struct OpenBao {
+    process: Process,
+    address: SocketAddr,
+    token: String,
+}
+
+impl OpenBao {
+    /// Starts a server, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start() -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
+        let token = format!("root-{:032x}", rand::random::<u128>());
+        let process = Program::new(program())
+            .args(["server", "-dev", "-dev-no-store-token"])
+            .arg(format!("-dev-root-token-id={token}"))
+            .arg(format!("-dev-listen-address={address}"))
+            .start();
+        let server = Self { process, address, token };
+        wait::until_true("OpenBao", wait::START, || server.health().is_some_and(|status| status == 200));
+        server
+    }
+
+    /// Its address as `VAULT_ADDR` has it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The token that may do everything.
+    #[must_use]
+    pub fn root_token(&self) -> &str {
+        &self.token
+    }
+
+    /// What it logged until now.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.stdout() + &self.process.stderr()
+    }
+
+    /// The status of `/v1/sys/health`: 200 when unsealed, 503 when sealed; `None` when nobody answers.
+    #[must_use]
+    pub fn health(&self) -> Option<u16> {
+        http::get(self.address, "/v1/sys/health").ok().map(|response| response.status)
+    }
+
+    /// Runs its own command as root, and returns what that printed.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn run(&self, words: &[&str]) -> String {
+        self.command(words).succeed()
+    }
+
+    /// Its own command as root, not yet started.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Program {
+        Program::new(program()).args(words).env("BAO_ADDR", self.url()).env("BAO_TOKEN", &self.token)
+    }
+
+    /// One request of its API as root.
+    ///
+    /// # Panics
+    /// When the answer is not a success.
+    pub fn api(&self, method: &str, path: &str, body: &Value) -> Value {
+        let response = self.request(&self.token, method, path, body);
+        assert!((200..300).contains(&response.status), "{method} {path}: {response:?}");
+        if response.body.is_empty() { Value::Null } else { response.json() }
+    }
+
+    /// One request of its API with any token, and any answer.
+    ///
+    /// # Panics
+    /// When nobody answers.
+    #[must_use]
+    pub fn request(&self, token: &str, method: &str, path: &str, body: &Value) -> http::Response {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        http::request(method, self.address, &format!("/v1/{path}"), &[("X-Vault-Token", token)], &body)
+            .unwrap()
+    }
+
+    /// A new token with these policies and this life, such as `20s`.
+    #[must_use]
+    pub fn token(&self, policies: &[&str], life: &str) -> String {
+        let asked = serde_json::json!({"policies": policies, "ttl": life, "no_default_policy": false});
+        let answer = self.api("POST", "auth/token/create", &asked);
+        answer["auth"]["client_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Seals it: from now on it answers 503.
+    pub fn seal(&self) {
+        self.api("PUT", "sys/seal", &Value::Null);
+        wait::until_true("a sealed OpenBao", wait::START, || self.health() == Some(503));
+    }
+
+    /// Unseals it with the key that it printed when it started.
+    pub fn unseal(&self) {
+        let log = self.log();
+        let key =
+            log.lines().find_map(|line| line.trim().strip_prefix("Unseal Key: ")).expect("an unseal key");
+        self.api("PUT", "sys/unseal", &serde_json::json!({"key": key.trim()}));
+        wait::until_true("an unsealed OpenBao", wait::START, || self.health() == Some(200));
+    }
+}
+
+fn program() -> std::path::PathBuf {
+    let path = workspace().join(".peers/venv/bin/bao");
+    assert!(path.is_file(), "OpenBao is not installed: run tests/install first");
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_starts_seals_and_unseals() {
+        let bao = OpenBao::start();
+        assert!(bao.run(&["status"]).contains("Sealed"));
+        let token = bao.token(&["default"], "60s");
+        assert_eq!(bao.request(&token, "GET", "auth/token/lookup-self", &Value::Null).status, 200);
+        bao.seal();
+        assert_eq!(bao.request(&token, "GET", "auth/token/lookup-self", &Value::Null).status, 503);
+        bao.unseal();
+        assert_eq!(bao.request(&token, "GET", "auth/token/lookup-self", &Value::Null).status, 200);
+    }
+}

@@ -1,0 +1,178 @@
+//! A real PostgreSQL in a folder of its own, on a free loopback port.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::process::{Process, Program, is_root};
+use crate::scratch::Scratch;
+use crate::{ports, wait};
+
+/// The superuser that a test uses to look behind the scenes.
+pub const SUPERUSER: &str = "admin";
+
+/// A running server with a database `orders`.
+#[derive(Debug)]
+pub struct Postgres {
+    process: Option<Process>,
+    address: SocketAddr,
+    password: String,
+    scratch: Scratch,
+}
+
+impl Postgres {
+    /// Starts a server. Everybody needs a password over TCP.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start() -> Self {
+        let scratch = Scratch::new("postgres");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
+        let password = format!("{:032x}", rand::random::<u128>());
+        // PostgreSQL refuses to run as root.
+        if let Some(server_user) = server_user() {
+            let user = nix::unistd::User::from_name(server_user).unwrap().expect("the package's user");
+            nix::unistd::chown(scratch.path(), Some(user.uid), Some(user.gid)).unwrap();
+        }
+        let password_file = scratch.join("password");
+        std::fs::write(&password_file, &password).unwrap();
+        let mut server = Self { process: None, address, password, scratch };
+        server
+            .program("initdb")
+            .args(["--no-sync", "--username", SUPERUSER, "--auth-local=trust", "--auth-host=scram-sha-256"])
+            .args(["--encoding=UTF8", "--locale=C"])
+            .arg(format!("--pwfile={}", password_file.display()))
+            .arg("-D")
+            .arg(server.data())
+            .succeed();
+        server.process = Some(
+            server
+                .program("postgres")
+                .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"])
+                .arg("-c")
+                .arg(format!("port={}", address.port()))
+                .arg("-k")
+                .arg(server.scratch.path())
+                .arg("-D")
+                .arg(server.data())
+                .start(),
+        );
+        wait::until_true("PostgreSQL", wait::START, || {
+            let output =
+                server.psql_at(address, SUPERUSER, &server.password, "postgres", "select 1").output();
+            output.status.success()
+        });
+        let _ = server
+            .psql_at(address, SUPERUSER, &server.password, "postgres", "create database orders")
+            .succeed();
+        server
+    }
+
+    fn data(&self) -> PathBuf {
+        self.scratch.join("data")
+    }
+
+    fn program(&self, name: &str) -> Program {
+        let program = Program::new(bin().join(name)).folder(self.scratch.path());
+        match server_user() {
+            Some(user) => program.as_user(user),
+            None => program,
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The superuser's password.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// Runs a statement as the superuser in `orders`, without any tunnel, and returns the rows.
+    ///
+    /// # Panics
+    /// When the statement fails.
+    pub fn query(&self, statement: &str) -> String {
+        let rows = self.psql_at(self.address, SUPERUSER, &self.password, "orders", statement).succeed();
+        rows.trim().to_owned()
+    }
+
+    /// `psql` through any address.
+    #[must_use]
+    pub fn psql_at(
+        &self,
+        address: SocketAddr,
+        user: &str,
+        password: &str,
+        database: &str,
+        statement: &str,
+    ) -> Program {
+        Program::new(bin().join("psql"))
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement])
+            .env("PGHOST", address.ip().to_string())
+            .env("PGPORT", address.port().to_string())
+            .env("PGUSER", user)
+            .env("PGPASSWORD", password)
+            .env("PGDATABASE", database)
+            .env("PGCONNECT_TIMEOUT", "60")
+    }
+
+    /// `pgbench` as the superuser, through any address.
+    ///
+    /// # Panics
+    /// When it takes longer than two minutes.
+    #[must_use]
+    pub fn pgbench_at(&self, address: SocketAddr, words: &[&str]) -> Output {
+        Program::new(bin().join("pgbench"))
+            .args(words)
+            .env("PGHOST", address.ip().to_string())
+            .env("PGPORT", address.port().to_string())
+            .env("PGUSER", SUPERUSER)
+            .env("PGPASSWORD", &self.password)
+            .env("PGDATABASE", "orders")
+            .output()
+    }
+
+    /// The login roles that somebody made, apart from the superuser.
+    #[must_use]
+    pub fn roles(&self) -> Vec<String> {
+        let rows = self
+            .query("select rolname from pg_roles where rolcanlogin and rolname <> current_user order by 1");
+        rows.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Who runs the server, when the tests run as root.
+fn server_user() -> Option<&'static str> {
+    is_root().then_some("postgres")
+}
+
+/// The folder of the newest version's programs.
+fn bin() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|version| Path::new(&format!("/usr/lib/postgresql/{version}/bin/postgres")).is_file())
+        .max()
+        .expect("PostgreSQL is not installed: run tests/install first");
+    PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_starts_and_wants_a_password() {
+        let postgres = Postgres::start();
+        assert_eq!(postgres.query("select current_user"), SUPERUSER);
+        assert!(postgres.roles().is_empty());
+        let wrong = postgres.psql_at(postgres.address(), SUPERUSER, "wrong", "orders", "select 1").output();
+        assert!(!wrong.status.success());
+    }
+}

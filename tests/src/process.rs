@@ -1,0 +1,349 @@
+//! Child processes that cannot outlive their test, and what they wrote.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use crate::scratch::Scratch;
+use crate::wait;
+
+/// How much of each log is shown when a test fails.
+const SHOWN: usize = 12_000;
+
+/// The path of a program of this workspace, which stands beside the test that runs now.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn ours(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent).unwrap();
+    let path = profile.join(name);
+    assert!(path.is_file(), "{} is not built: run `cargo build --workspace` first", path.display());
+    path
+}
+
+/// The top folder of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The path of an installed program, also of those that only root has in its `PATH`.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn installed(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("{name} is not installed: run tests/install first"))
+}
+
+/// Whether the tests run as root: some peers must then be told to run as somebody else.
+#[must_use]
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The name of the user who runs the tests.
+#[must_use]
+pub fn user() -> String {
+    nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().expect("a user with a name").name
+}
+
+/// A program, its arguments, and a clean environment: nothing of the developer's own (agents, tokens, addresses) leaks in.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    words: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    folder: Option<PathBuf>,
+    as_user: Option<String>,
+}
+
+impl Program {
+    /// A program by its path.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let environment = vec![
+            ("PATH".into(), "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin".into()),
+            ("LC_ALL".into(), "C.UTF-8".into()),
+            ("HOME".into(), "/nonexistent".into()),
+        ];
+        Self { name, words: vec![path.into()], environment, folder: None, as_user: None }
+    }
+
+    /// A program of this workspace.
+    #[must_use]
+    pub fn ours(name: &str) -> Self {
+        Self::new(ours(name))
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, word: impl AsRef<OsStr>) -> Self {
+        self.words.push(word.as_ref().to_owned());
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.words.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+        self
+    }
+
+    /// One variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// The folder it runs in.
+    #[must_use]
+    pub fn folder(mut self, path: impl Into<PathBuf>) -> Self {
+        self.folder = Some(path.into());
+        self
+    }
+
+    /// Another user to run it as, which only root may ask for.
+    #[must_use]
+    pub fn as_user(mut self, name: &str) -> Self {
+        self.as_user = Some(name.to_owned());
+        self
+    }
+
+    /// Runs it to its end, and returns what it wrote.
+    ///
+    /// # Panics
+    /// When it takes longer than two minutes.
+    #[must_use]
+    pub fn output(self) -> Output {
+        let mut process = self.start();
+        let status = process.wait(Duration::from_secs(120));
+        Output { status, stdout: process.stdout().into_bytes(), stderr: process.stderr().into_bytes() }
+    }
+
+    /// Runs it to its end, and returns its standard output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn succeed(self) -> String {
+        let line = format!("{:?}", self.words);
+        let output = self.output();
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {}\n{stdout}{stderr}", output.status);
+        stdout
+    }
+
+    /// Starts it, with nothing to read and its output kept in files.
+    #[must_use]
+    pub fn start(self) -> Process {
+        let scratch = Scratch::new(&self.name);
+        let (out, err) = (scratch.join("stdout"), scratch.join("stderr"));
+        let mut command = self.command(&[]);
+        command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
+        // A group of its own, so that killing it takes its children along.
+        command.process_group(0);
+        Process { name: self.name, child: spawn(command), out, err, scratch, status: None }
+    }
+
+    /// Starts it on a terminal, which it controls as it would a person's. What it writes goes there too.
+    #[must_use]
+    pub fn start_on(self, terminal: OwnedFd) -> Process {
+        let scratch = Scratch::new(&self.name);
+        let (out, err) = (scratch.join("stdout"), scratch.join("stderr"));
+        let _ = (File::create(&out).unwrap(), File::create(&err).unwrap());
+        let mut command = self.command(&["setsid", "--ctty"]);
+        command.stdin(terminal.try_clone().unwrap()).stdout(terminal.try_clone().unwrap()).stderr(terminal);
+        Process { name: self.name, child: spawn(command), out, err, scratch, status: None }
+    }
+
+    fn command(&self, through: &[&str]) -> Command {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(user) = &self.as_user {
+            let user_words = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--"];
+            words.extend(user_words.map(OsString::from));
+        }
+        // Dies with the test, even when the test is killed. Changing the user would forget that: so it comes after.
+        words.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from));
+        words.extend(through.iter().map(OsString::from));
+        words.extend(self.words.iter().cloned());
+        let mut command = Command::new(installed(&words[0].to_string_lossy()));
+        command
+            .args(&words[1..])
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        command
+    }
+}
+
+/// Starts a command from a thread that lives as long as this process: the kernel sends the parent's death signal when the
+/// *thread* that started the child ends, and a test's thread ends with its test.
+fn spawn(command: Command) -> Child {
+    type Job = (Command, Sender<std::io::Result<Child>>);
+    static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (jobs, inbox) = channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                let _ = reply.send(command.spawn());
+            }
+        });
+        Mutex::new(jobs)
+    });
+    let (reply, answer) = channel();
+    spawner.lock().unwrap().send((command, reply)).unwrap();
+    answer.recv().unwrap().expect("the program starts")
+}
+
+/// A running program; killed, with its children, when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+    scratch: Scratch,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to its standard output until now.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.out).unwrap()).into_owned()
+    }
+
+    /// What it wrote to its standard error until now.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.err).unwrap()).into_owned()
+    }
+
+    /// The lines of its standard output that are JSON objects.
+    #[must_use]
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        let text = self.stdout();
+        // The last line may be half written.
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits until it wrote `text`, to either output.
+    ///
+    /// # Panics
+    /// When it ends or the deadline passes first.
+    pub fn wait_for(&mut self, text: &str, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        while !(self.stdout().contains(text) || self.stderr().contains(text)) {
+            // Read once more after its end: its last words count.
+            let ended = self.ended();
+            if let Some(status) = ended {
+                assert!(
+                    self.stdout().contains(text) || self.stderr().contains(text),
+                    "{} ended ({status}) and never said {text:?}",
+                    self.name
+                );
+                return;
+            }
+            assert!(Instant::now() < end, "{} did not say {text:?} within {deadline:?}", self.name);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().unwrap();
+        }
+        self.status
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When the deadline passes first.
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let name = self.name.clone();
+        wait::until(&format!("the end of {name}"), deadline, || self.ended())
+    }
+
+    /// Waits for its end and returns its exit code.
+    ///
+    /// # Panics
+    /// When the deadline passes first, or a signal ended it.
+    pub fn code(&mut self, deadline: Duration) -> i32 {
+        let status = self.wait(deadline);
+        status.code().unwrap_or_else(|| panic!("{} was ended by signal {:?}", self.name, status.signal()))
+    }
+
+    /// Sends a signal to the program alone, as a person or a service manager would.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Kills it with SIGKILL, as a crash would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        if self.ended().is_none() {
+            // A program on a terminal leads a session, hence a group too: the same call fits both.
+            let _ = killpg(Pid::from_raw(self.id().cast_signed()), Signal::SIGKILL);
+            let _ = self.child.kill();
+            self.status = Some(self.child.wait().unwrap());
+        }
+    }
+
+    /// The folder with its output, where a test may keep more of its files.
+    #[must_use]
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            // One write: other tests write at the same time.
+            let mut text = String::new();
+            for (kind, content) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
+                let tail: Vec<u8> = content.bytes().skip(content.len().saturating_sub(SHOWN)).collect();
+                if !content.is_empty() {
+                    text.push_str(&format!(
+                        "--- {kind} of {} ({:?})\n{}\n",
+                        self.name,
+                        self.status,
+                        String::from_utf8_lossy(&tail)
+                    ));
+                }
+            }
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
+    }
+}
