@@ -1,0 +1,156 @@
+//! Health and metrics over HTTP, on a listener of their own.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::{drain::Drain, metrics};
+
+/// What the admin pages tell about.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// What is counted.
+    pub metrics: Arc<metrics::Metrics>,
+    /// What is still missing before clients can be served.
+    pub readiness: Arc<Readiness>,
+    /// Whether the process is going away.
+    pub drain: Drain,
+}
+
+/// The conditions of serving, each of which comes true once and stays so.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    authorities: OnceLock<()>,
+    host_key: OnceLock<()>,
+    listening: OnceLock<SocketAddr>,
+}
+
+impl Readiness {
+    /// Every source of authorities has answered.
+    pub fn authorities_known(&self) {
+        let _ = self.authorities.set(());
+    }
+
+    /// There is a host key, with its certificate if there is to be one.
+    pub fn host_key_known(&self) {
+        let _ = self.host_key.set(());
+    }
+
+    /// Clients are accepted at this address.
+    pub fn listening(&self, address: SocketAddr) {
+        let _ = self.listening.set(address);
+    }
+
+    fn report(&self, draining: bool) -> Report {
+        let waiting_for: Vec<_> = [
+            ("authorities", self.authorities.get().is_none()),
+            ("host_key", self.host_key.get().is_none()),
+            ("listener", self.listening.get().is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(what, missing)| missing.then_some(what))
+        .collect();
+        Report {
+            ready: waiting_for.is_empty() && !draining,
+            draining,
+            waiting_for,
+            listening: self.listening.get().copied(),
+        }
+    }
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Report {
+    ready: bool,
+    draining: bool,
+    waiting_for: Vec<&'static str>,
+    listening: Option<SocketAddr>,
+}
+
+/// Answers until the process ends.
+///
+/// # Errors
+/// When the listener itself fails for good.
+pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
+    axum::serve(listener, routes(admin)).await
+}
+
+fn routes(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render))
+        .with_state(admin)
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let report = admin.readiness.report(admin.drain.has_begun());
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
+}
+
+async fn render(State(admin): State<Admin>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], admin.metrics.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn ready_is_only_who_has_everything_and_is_not_leaving() {
+        let admin = Admin {
+            metrics: Arc::new(metrics::Metrics::new()),
+            readiness: Arc::default(),
+            drain: Drain::default(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, admin.clone()));
+
+        let answer = get(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains(r#""waiting_for":["authorities","host_key","listener"]"#), "{answer}");
+
+        admin.readiness.authorities_known();
+        admin.readiness.host_key_known();
+        admin.readiness.listening("127.0.0.1:2222".parse().unwrap());
+        let answer = get(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains(r#""listening":"127.0.0.1:2222""#), "{answer}");
+
+        admin.drain.begin();
+        let answer = get(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        let answer = get(address, "/metrics").await;
+        assert!(answer.contains("application/openmetrics-text"), "{answer}");
+        assert!(answer.ends_with("# EOF\n"), "{answer}");
+    }
+}

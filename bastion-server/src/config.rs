@@ -1,0 +1,391 @@
+//! One YAML file and a few environment variables become one typed value, or an error with file, line and remedy.
+//!
+//! `deploy/examples/bastion.yaml` shows every setting. Nothing here reads the clock or the network; the files that
+//! the configuration names are read by whoever needs them, and all of them by `--check-config`.
+
+mod environment;
+mod host_key;
+mod unit;
+mod vault;
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::{telemetry, throttle};
+
+pub use environment::{VARIABLES, Variable};
+pub use host_key::{HostKey, VaultHostKey};
+pub use unit::{ByteSize, Period};
+pub use vault::{Auth, Vault};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where SSH clients are accepted. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Who the bastion is, and how it proves that.
+    pub host_key: HostKey,
+    /// Whose certificates are believed.
+    pub authorities: Authorities,
+    /// Where Vault or OpenBao is, for whatever of the above comes from there.
+    #[serde(default)]
+    pub vault: Vault,
+    /// What clients may call themselves.
+    pub login: Login,
+    /// Who may reach what. With no rule nobody reaches anything.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// Networks of the floor (loopback, link-local, metadata and so on) that rules may permit all the same.
+    #[serde(default)]
+    pub open_networks: Vec<IpNet>,
+    /// How much of everything.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How long for everything that waits for others.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// How a dead client is noticed.
+    #[serde(default)]
+    pub keepalive: Keepalive,
+    /// When a session's keys are replaced.
+    #[serde(default)]
+    pub rekey: Rekey,
+    /// Health and metrics; without it there are none.
+    #[serde(default)]
+    pub admin: Option<Admin>,
+    /// What is logged on standard error.
+    #[serde(default)]
+    pub log: Log,
+    /// Where audit records go.
+    #[serde(default)]
+    pub audit: Audit,
+    /// How the process ends.
+    #[serde(default)]
+    pub drain: Drain,
+}
+
+impl Config {
+    /// Reads the file, and then the environment, which wins.
+    ///
+    /// # Errors
+    /// Names the file, line and column, or the variable, and what to do.
+    pub fn load(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        config_file::read::<Self>(path)?.overridden(variable)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] config_file::Error),
+    /// The environment.
+    #[error(transparent)]
+    Environment(#[from] environment::Error),
+}
+
+/// At least one source of authorities.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Vec<AuthoritySource>")]
+pub struct Authorities(Vec<AuthoritySource>);
+
+impl Authorities {
+    /// The sources, in the order of the file.
+    pub fn sources(&self) -> &[AuthoritySource] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<AuthoritySource>> for Authorities {
+    type Error = &'static str;
+
+    fn try_from(sources: Vec<AuthoritySource>) -> Result<Self, Self::Error> {
+        if sources.is_empty() {
+            return Err(
+                "without an authority nobody can log in; add one, such as `- file: /etc/bastion/ca.pub`",
+            );
+        }
+        Ok(Self(sources))
+    }
+}
+
+/// Where keys of authorities come from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthoritySource {
+    /// What the SSH engine at a mount of Vault publishes.
+    Vault(VaultAuthority),
+    /// A file in the format of sshd's `TrustedUserCAKeys`.
+    File(PathBuf),
+    /// The key itself, as in such a file.
+    Key(AuthorityKey),
+}
+
+/// One mount of Vault's SSH engine.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaultAuthority {
+    /// Its path.
+    pub mount: String,
+    /// How often it is asked again.
+    #[serde(default = "five_minutes")]
+    pub refresh: Period,
+}
+
+fn five_minutes() -> Period {
+    Period(Duration::from_secs(300))
+}
+
+/// A public key that stands in the configuration itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AuthorityKey(pub ssh_key::PublicKey);
+
+impl TryFrom<String> for AuthorityKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        ssh_key::PublicKey::from_openssh(&text)
+            .map(Self)
+            .map_err(|_| "this is no public key; write one as in a .pub file, such as ssh-ed25519 AAAA…")
+    }
+}
+
+/// Login names.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// Each must also be among the certificate's principals, as for sshd.
+    pub users: Vec<String>,
+}
+
+/// One line of policy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// What it is called in logs and audit records.
+    pub name: String,
+    /// Whom it is for.
+    pub who: Who,
+    /// Where to: `host:port`, `*.example.com:5432`, `10.0.0.0/16:1024-65535`.
+    pub to: Vec<String>,
+}
+
+/// Whom a rule is for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Who {
+    /// Any of these among the certificate's principals.
+    pub principals: Vec<String>,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// From accept to the end of the login.
+    pub login_deadline: Period,
+    /// No certificate may be valid for longer, whatever its authority said.
+    pub max_certificate_lifetime: Period,
+    /// Connections at once, logged in or not.
+    pub max_sessions: NonZeroUsize,
+    /// Forwarded connections at once in one session.
+    pub max_channels_per_session: NonZeroUsize,
+    /// Connections that have not logged in yet.
+    pub max_startups: throttle::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const THOUSAND: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+        Self {
+            login_deadline: seconds(20),
+            max_certificate_lifetime: seconds(24 * 3600),
+            max_sessions: THOUSAND,
+            max_channels_per_session: THOUSAND,
+            max_startups: throttle::Limits::default(),
+        }
+    }
+}
+
+/// How long others are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// For the addresses of a destination.
+    pub resolve: Period,
+    /// For a destination to take the connection.
+    pub connect: Period,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { resolve: seconds(5), connect: seconds(10) }
+    }
+}
+
+/// How a dead client is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keepalive {
+    /// Silence after which the client is asked whether it is there.
+    pub interval: Period,
+    /// Unanswered questions after which it is not.
+    pub max_missed: NonZeroUsize,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+        Self { interval: seconds(15), max_missed: THREE }
+    }
+}
+
+/// When a session's keys are replaced: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rekey {
+    /// After so much in one direction.
+    pub bytes: ByteSize,
+    /// After so long.
+    pub time: Period,
+}
+
+impl Default for Rekey {
+    fn default() -> Self {
+        Self { bytes: ByteSize(1 << 30), time: seconds(3600) }
+    }
+}
+
+/// The HTTP listener for whoever runs the bastion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Its address. It tells no secrets, but is not meant for the world.
+    pub listen: SocketAddr,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How much.
+    pub level: telemetry::Level,
+    /// For whom.
+    pub format: telemetry::Format,
+}
+
+/// Where audit records go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// The one place.
+    pub to: AuditTo,
+}
+
+/// A place for audit records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditTo {
+    /// Standard output, which nothing else uses.
+    #[default]
+    Stdout,
+    /// A file that is appended to.
+    File(PathBuf),
+}
+
+/// How the process ends after SIGTERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// How long clients are still accepted while `/readyz` says no, so that load balancers notice first.
+    pub readiness_delay: Period,
+    /// How long sessions may take to end after they were told.
+    pub timeout: Period,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { readiness_delay: seconds(0), timeout: seconds(5) }
+    }
+}
+
+fn seconds(seconds: u64) -> Period {
+    Period(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "listen: 127.0.0.1:0\nhost_key: {generate: true}\nauthorities: [{file: ca.pub}]\nlogin: {users: [tunnel]}\n";
+
+    fn parse(text: &str) -> Result<Config, String> {
+        config_file::parse::<Config>("bastion.yaml".as_ref(), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_example_says_every_setting_and_its_default() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/bastion.yaml");
+        let example = Config::load(&folder, |_| None).unwrap();
+        let smallest = parse(SMALLEST).unwrap();
+        assert_eq!(example.limits, smallest.limits);
+        assert_eq!(example.timeouts, smallest.timeouts);
+        assert_eq!(example.keepalive, smallest.keepalive);
+        assert_eq!(example.rekey, smallest.rekey);
+        assert_eq!(example.log, smallest.log);
+        assert_eq!(example.audit, smallest.audit);
+        assert_eq!(example.drain, smallest.drain);
+        assert_eq!(example.rules.len(), 2);
+    }
+
+    #[test]
+    fn mistakes_name_their_place_and_remedy() {
+        for (from, to, expected) in [
+            ("login:", "logins:", "bastion.yaml:4:1: `logins` is not a key here\n  Did you mean `login`?"),
+            ("login: {users: [tunnel]}\n", "", "`login` is missing"),
+            ("127.0.0.1:0", "2222", "bastion.yaml:1:9: "),
+            ("[{file: ca.pub}]", "[]", "bastion.yaml:3:"),
+            ("[{file: ca.pub}]", "[{key: ssh-ed25519 hunter2}]", "this is no public key"),
+            ("[{file: ca.pub}]", "[{vault: {mount: ssh, refresh: 5}}]", "this is no duration"),
+            ("{generate: true}", "{generate: true, file: key}", "bastion.yaml:2:"),
+            ("{generate: true}", "{generate: false}", "bastion.yaml:2:"),
+            ("{generate: true}", "{certificate: cert}", "bastion.yaml:2:"),
+        ] {
+            let text = SMALLEST.replace(from, to);
+            assert_ne!(text, SMALLEST);
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(expected), "{text}{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        for (more, expected) in [
+            ("limits: {login_deadline: 20}\n", "bastion.yaml:5:26: this is no duration"),
+            ("limits: {max_sessions: 0}\n", "bastion.yaml:5:"),
+            ("rekey: {bytes: 1}\n", "this is no size"),
+            ("open_networks: [127.0.0.1/33]\n", "bastion.yaml:5:17: "),
+            ("audit: {to: syslog}\n", "Known values are `stdout`, `file`."),
+            ("log: {level: loud}\n", "Known values are `error`"),
+            ("vault: {auth: {method: approle}}\n", "role_id"),
+            ("vault: {auth: {method: token, role_id: x}}\n", "bastion.yaml:5:"),
+            ("rules: [{name: a, who: {principal: [dev]}, to: []}]\n", "Did you mean `principals`?"),
+        ] {
+            let error = parse(&format!("{SMALLEST}{more}")).unwrap_err();
+            assert!(error.contains(expected), "{more}{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load("/nowhere/bastion.yaml".as_ref(), |_| None).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/bastion.yaml: "), "{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Logs on standard error: for people, or one JSON object a line for machines.
+//!
+//! Standard output belongs to the audit records.
+
+use std::io::IsTerminal;
+
+use serde::Deserialize;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// What needs somebody.
+    Error,
+    /// What may soon.
+    Warn,
+    /// Starts, reloads, stops.
+    #[default]
+    Info,
+    /// Each connection and each decision.
+    Debug,
+    /// Everything of ours.
+    Trace,
+}
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For reading; coloured on a terminal.
+    #[default]
+    Human,
+    /// One JSON object a line, fields at the top.
+    Json,
+}
+
+/// Sends what is logged, panics among it, to standard error.
+pub fn start(level: Level, format: Format) {
+    let registry = tracing_subscriber::registry().with(EnvFilter::new(filter(level)));
+    let installed = match format {
+        Format::Human => registry
+            .with(
+                fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_target(false),
+            )
+            .try_init(),
+        Format::Json => registry
+            .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_target(false))
+            .try_init(),
+    };
+    // It fails only where a test, or a program around this library, already logs in its own way.
+    if installed.is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(place, message = %panic.payload_as_str().unwrap_or("no message").escape_debug(), "panic");
+        }));
+    }
+}
+
+/// Our own crates at `level`; the libraries only when they warn, whatever the level, since what the SSH library
+/// says in detail repeats what peers sent, and more than that.
+fn filter(level: Level) -> String {
+    let (libraries, ours) = match level {
+        Level::Error => ("error", "error"),
+        Level::Warn => ("warn", "warn"),
+        Level::Info => ("warn", "info"),
+        Level::Debug => ("warn", "debug"),
+        Level::Trace => ("warn", "trace"),
+    };
+    format!("{libraries},russh=error,bastion_server={ours},ssh_transport={ours},vault_signer={ours}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_level_lets_the_ssh_library_talk() {
+        for level in [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace] {
+            let filter = filter(level);
+            assert!(filter.contains("russh=error"), "{filter}");
+            assert!(filter.parse::<EnvFilter>().is_ok(), "{filter}");
+        }
+    }
+}
