@@ -1,10 +1,12 @@
 //! An SSH bastion: admits certificates of trusted authorities, forwards TCP where policy allows.
 
+pub mod access;
 pub mod admin;
 pub mod config;
+pub mod dial;
 pub mod drain;
+pub mod identity;
 pub mod listener;
 pub mod metrics;
-pub mod socket;
 pub mod telemetry;
 pub mod throttle;

@@ -13,6 +13,7 @@ use std::{
 
 use futures_util::FutureExt;
 use socket2::{SockRef, TcpKeepalive};
+use ssh_transport::socket::{CarrierSocket, Cutter};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, oneshot},
@@ -22,7 +23,6 @@ use tokio::{
 use crate::{
     drain::Drain,
     metrics::Metrics,
-    socket::{KillSwitch, Socket},
     throttle::{self, Source, Throttle},
 };
 
@@ -55,7 +55,9 @@ pub struct Connection {
     /// The client's address as the network, or a trusted proxy, tells it; never v4-mapped.
     pub client: SocketAddr,
     /// The bytes.
-    pub socket: Socket,
+    pub socket: CarrierSocket<TcpStream>,
+    /// Ends the connection whatever state it is in.
+    pub cutter: Cutter,
     /// To be told when the login is complete. Until then the login deadline runs.
     pub pending: PendingLogin,
     /// Tells when to say goodbye.
@@ -196,17 +198,24 @@ impl Door {
         if let Err(error) = tune(&stream) {
             tracing::debug!(%client, %error, "cannot set socket options; the peer is probably gone");
         }
-        let socket = Socket::new(stream);
+        let (socket, cutter) = CarrierSocket::new(stream);
         let guard = Guard {
             id: SessionId::random(),
             client,
-            switch: socket.kill_switch(),
+            cutter,
             logged_in,
             deadline: tokio::time::Instant::now() + self.bounds.login_deadline,
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
         };
-        let serving = serve(Connection { id: guard.id, client, socket, pending, drain: self.drain.clone() });
+        let serving = serve(Connection {
+            id: guard.id,
+            client,
+            socket,
+            cutter: guard.cutter.clone(),
+            pending,
+            drain: self.drain.clone(),
+        });
         self.drain.track(async move {
             guard.watch(serving).await;
             drop(session);
@@ -242,7 +251,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 struct Guard {
     id: SessionId,
     client: SocketAddr,
-    switch: KillSwitch,
+    cutter: Cutter,
     logged_in: oneshot::Receiver<()>,
     deadline: tokio::time::Instant,
     metrics: Arc<Metrics>,
@@ -252,7 +261,7 @@ struct Guard {
 impl Guard {
     /// Runs a connection to its end, or cuts it.
     async fn watch(self, serving: impl Future<Output = ()> + Send) {
-        let Self { id, client, switch, logged_in, deadline, metrics, drain } = self;
+        let Self { id, client, cutter, logged_in, deadline, metrics, drain } = self;
         // A defect leaves nothing half-done that others share: the connection owns what it touches.
         let serving = AssertUnwindSafe(serving).catch_unwind();
         tokio::pin!(serving);
@@ -269,7 +278,7 @@ impl Guard {
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
             () = overdue => {
-                metrics.connection_refused("login-deadline");
+                metrics.connection_refused("login_deadline");
                 tracing::info!(session = %id, %client, "no login in time; closing (limits.login_deadline)");
                 None
             }
@@ -278,7 +287,7 @@ impl Guard {
         let ended = match ended {
             Some(ended) => Some(ended),
             None => {
-                switch.cut();
+                cutter.cut();
                 timeout(AFTER_CUT, serving).await.ok()
             }
         };
@@ -287,7 +296,7 @@ impl Guard {
             tracing::error!(session = %id, %client, "a defect of the bastion ended this connection; please report it");
         }
         // Whoever still holds the socket, a task of the SSH library for one, is of no use now.
-        switch.cut();
+        cutter.cut();
     }
 }
 

@@ -1,0 +1,119 @@
+//! Who somebody is, once a certificate has proved it.
+//!
+//! [`Identity`] has no public constructor: [`certificate::admit`] is the only function that makes one.
+
+pub mod authorities;
+pub mod certificate;
+
+use std::fmt;
+use std::time::SystemTime;
+
+use russh::keys::ssh_key::{Fingerprint, HashAlg, public::KeyData};
+
+/// The name that a client logs in as. Not yet known to be allowed to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LoginName(String);
+
+impl LoginName {
+    /// Takes the name as the client sent it.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LoginName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_debug())
+    }
+}
+
+/// One of the names that an authority put into a certificate: 1 to 64 characters of `[A-Za-z0-9._@-]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Principal(String);
+
+impl Principal {
+    /// The longest name, in bytes.
+    pub const MAX: usize = 64;
+
+    /// Takes a name of the right form; exactly that form, since no two spellings may mean the same person.
+    pub fn parse(name: &str) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'@' | b'-');
+        ((1..=Self::MAX).contains(&name.len()) && name.bytes().all(allowed)).then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a verified certificate proves about the other end of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    login: LoginName,
+    principals: Vec<Principal>,
+    key_id: String,
+    serial: u64,
+    authority: Fingerprint,
+    key: Fingerprint,
+    valid_before: SystemTime,
+    may_forward: bool,
+}
+
+impl Identity {
+    /// The name it logged in as, which is among the principals.
+    pub fn login(&self) -> &LoginName {
+        &self.login
+    }
+
+    /// Every principal of the certificate, in its order.
+    pub fn principals(&self) -> &[Principal] {
+        &self.principals
+    }
+
+    /// What the authority calls this certificate. Free text: escape it before it is shown.
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// The certificate's number at its authority; 0 if the authority does not count.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// The authority's key, as `SHA256:…`.
+    pub fn authority(&self) -> Fingerprint {
+        self.authority
+    }
+
+    /// The user's key, as `SHA256:…`.
+    pub fn key(&self) -> Fingerprint {
+        self.key
+    }
+
+    /// The first moment at which the certificate is no longer valid.
+    pub fn valid_before(&self) -> SystemTime {
+        self.valid_before
+    }
+
+    /// Whether the certificate carries `permit-port-forwarding`.
+    pub fn may_forward(&self) -> bool {
+        self.may_forward
+    }
+}
+
+/// The name of a key in logs and audit records: its SHA-256 fingerprint.
+pub fn fingerprint(key: &KeyData) -> Fingerprint {
+    key.fingerprint(HashAlg::Sha256)
+}

@@ -1,0 +1,318 @@
+//! Certificate, authorities, client and time in; [`Identity`] or the reason why not out. No IO, no clock.
+//!
+//! This is the whole admission. The format is OpenSSH's PROTOCOL.certkeys; the order of the checks is part of the
+//! contract, since the first reason found is the one that is told.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ipnet::IpNet;
+use russh::keys::ssh_key::{Algorithm, Certificate, HashAlg, certificate::CertType, public::KeyData};
+use thiserror::Error;
+
+use super::authorities::{self, AuthoritySet, Unfit};
+use super::{Identity, LoginName, Principal, fingerprint};
+
+/// The largest certificate that is looked at, in bytes of its binary form.
+pub const MAX_BLOB: usize = 16 * 1024;
+/// The most principals one certificate may carry.
+pub const MAX_PRINCIPALS: usize = 256;
+/// The longest key id, in bytes.
+pub const MAX_KEY_ID: usize = 1024;
+/// The most networks in `source-address`.
+const MAX_SOURCES: usize = 64;
+
+/// The extension without which nothing is forwarded.
+const PERMIT_PORT_FORWARDING: &str = "permit-port-forwarding";
+/// The critical option that binds a certificate to networks.
+const SOURCE_ADDRESS: &str = "source-address";
+
+/// What the operator decided about certificates.
+#[derive(Debug, Clone)]
+pub struct Requirements {
+    /// Who may sign.
+    pub authorities: AuthoritySet,
+    /// Who may log in. The name must also be among the certificate's principals, as for sshd.
+    pub users: Vec<LoginName>,
+    /// The longest time from `valid after` to `valid before`.
+    pub max_lifetime: Duration,
+}
+
+/// What a client claims, next to its certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The name it logs in as.
+    pub login: &'a LoginName,
+    /// The address it comes from.
+    pub client: IpAddr,
+}
+
+/// Why a certificate is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// More than [`MAX_BLOB`].
+    #[error("the certificate is larger than {MAX_BLOB} bytes")]
+    TooLarge,
+    /// It does not parse, or something stands after it.
+    #[error("the certificate is malformed")]
+    Malformed,
+    /// A host certificate, or a type that does not exist.
+    #[error("it is not a user certificate")]
+    NotForUsers,
+    /// Signed by a certificate in place of a key.
+    #[error("its authority is itself a certificate; chains are not accepted")]
+    Chained,
+    /// Signed by a key that is not trusted here.
+    #[error("its authority is not trusted here")]
+    UnknownAuthority,
+    /// A trusted authority that is not fit to be one.
+    #[error("its authority's key is not accepted: {0}")]
+    WeakAuthority(Unfit),
+    /// The certified key is not strong enough.
+    #[error("the user's key is not accepted: {0}")]
+    WeakKey(Unfit),
+    /// SHA-1, or an algorithm that does not fit the authority's key.
+    #[error("its authority signed with an algorithm that is not accepted (SHA-1, or not the key's own)")]
+    SignatureAlgorithm,
+    /// The signature is not over this certificate by this authority.
+    #[error("its signature is wrong")]
+    Signature,
+    /// Its time has not come.
+    #[error("it is not valid yet; compare the clocks")]
+    NotYetValid,
+    /// Its time is over.
+    #[error("it has expired")]
+    Expired,
+    /// It ends before it begins, or at a time that no clock shows.
+    #[error("its validity makes no sense")]
+    Validity,
+    /// It lives for longer than is accepted.
+    #[error("it is valid for longer than is accepted here")]
+    TooLongLived,
+    /// No principals: a certificate for anybody.
+    #[error("it names no principal, which would make it valid for anybody")]
+    NoPrincipals,
+    /// More than [`MAX_PRINCIPALS`].
+    #[error("it names more than {MAX_PRINCIPALS} principals")]
+    TooManyPrincipals,
+    /// A principal that is no plain name.
+    #[error("it names a principal that is not a plain name")]
+    BadPrincipal,
+    /// The login name is not one of the principals.
+    #[error("the login name is not among its principals")]
+    NotAPrincipal,
+    /// The login name is not one that anybody may use here.
+    #[error("nobody logs in by that name here")]
+    UnknownUser,
+    /// A key id longer than [`MAX_KEY_ID`].
+    #[error("its key id is longer than {MAX_KEY_ID} bytes")]
+    KeyIdTooLong,
+    /// A restriction that is not known here, so it cannot be honoured.
+    #[error("it carries a critical option that is not known here")]
+    UnknownCriticalOption,
+    /// A restriction to one command, and commands are not what this host is for.
+    #[error("it carries force-command, and no command runs here")]
+    ForceCommand,
+    /// A demand for a verified user that cannot be checked here.
+    #[error("it carries verify-required, which cannot be checked here")]
+    VerifyRequired,
+    /// The client is not where the certificate may be used.
+    #[error("it may not be used from this address")]
+    SourceAddress,
+    /// The list of addresses is not one.
+    #[error("its source-address is malformed")]
+    MalformedSourceAddress,
+}
+
+impl Refused {
+    /// The reason as logs, metrics and clients know it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "certificate_too_large",
+            Self::Malformed => "certificate_malformed",
+            Self::NotForUsers => "not_a_user_certificate",
+            Self::Chained => "certificate_chain",
+            Self::UnknownAuthority => "unknown_authority",
+            Self::WeakAuthority(_) => "weak_authority",
+            Self::WeakKey(_) => "weak_key",
+            Self::SignatureAlgorithm => "signature_algorithm",
+            Self::Signature => "signature_invalid",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Expired => "expired",
+            Self::Validity => "validity_malformed",
+            Self::TooLongLived => "lifetime_too_long",
+            Self::NoPrincipals => "no_principals",
+            Self::TooManyPrincipals => "too_many_principals",
+            Self::BadPrincipal => "bad_principal",
+            Self::NotAPrincipal => "not_a_principal",
+            Self::UnknownUser => "unknown_user",
+            Self::KeyIdTooLong => "key_id_too_long",
+            Self::UnknownCriticalOption => "unknown_critical_option",
+            Self::ForceCommand => "force_command",
+            Self::VerifyRequired => "verify_required",
+            Self::SourceAddress => "source_address",
+            Self::MalformedSourceAddress => "source_address_malformed",
+        }
+    }
+}
+
+/// Parses one certificate and nothing else.
+///
+/// # Errors
+/// [`Refused::TooLarge`] before anything is looked at, [`Refused::NotForUsers`] for a type that does not exist,
+/// [`Refused::Malformed`] for everything that is not exactly one certificate.
+pub fn decode(blob: &[u8]) -> Result<Certificate, Refused> {
+    if blob.len() > MAX_BLOB {
+        return Err(Refused::TooLarge);
+    }
+    Certificate::from_bytes(blob).map_err(|_| Refused::Malformed)
+}
+
+/// Decides whether the holder of `certificate` may log in. That it holds the key is for the caller to have verified.
+///
+/// # Errors
+/// The first reason against it, in the order of this function.
+pub fn admit(
+    certificate: &Certificate,
+    claim: Claim<'_>,
+    requirements: &Requirements,
+    now: SystemTime,
+) -> Result<Identity, Refused> {
+    sizes(certificate)?;
+    match certificate.cert_type() {
+        CertType::User => {}
+        CertType::Host => return Err(Refused::NotForUsers),
+    }
+    let authority = trusted_authority(certificate, &requirements.authorities)?;
+    authorities::check(certificate.public_key()).map_err(Refused::WeakKey)?;
+    if !accepted_signature(authority, &certificate.signature().algorithm()) {
+        return Err(Refused::SignatureAlgorithm);
+    }
+    certificate.verify_signature().map_err(|_| Refused::Signature)?;
+    let valid_before = validity(certificate, requirements.max_lifetime, now)?;
+    let principals = principals(certificate)?;
+    if !principals.iter().any(|principal| principal.as_str() == claim.login.as_str()) {
+        return Err(Refused::NotAPrincipal);
+    }
+    if !requirements.users.contains(claim.login) {
+        return Err(Refused::UnknownUser);
+    }
+    if certificate.key_id().len() > MAX_KEY_ID {
+        return Err(Refused::KeyIdTooLong);
+    }
+    critical_options(certificate, claim.client)?;
+    Ok(Identity {
+        login: claim.login.clone(),
+        principals,
+        key_id: certificate.key_id().to_owned(),
+        serial: certificate.serial(),
+        authority: fingerprint(authority),
+        key: fingerprint(certificate.public_key()),
+        valid_before,
+        // Every other extension grants something that does not exist here.
+        may_forward: certificate.extensions().contains_key(PERMIT_PORT_FORWARDING),
+    })
+}
+
+fn sizes(certificate: &Certificate) -> Result<(), Refused> {
+    let blob = certificate.to_bytes().map_err(|_| Refused::Malformed)?;
+    if blob.len() > MAX_BLOB { Err(Refused::TooLarge) } else { Ok(()) }
+}
+
+fn trusted_authority<'a>(
+    certificate: &'a Certificate,
+    trusted: &AuthoritySet,
+) -> Result<&'a KeyData, Refused> {
+    let authority = certificate.signature_key();
+    if let KeyData::Certificate(_) = authority {
+        return Err(Refused::Chained);
+    }
+    if !trusted.contains(authority) {
+        return Err(Refused::UnknownAuthority);
+    }
+    authorities::check(authority).map_err(Refused::WeakAuthority)?;
+    Ok(authority)
+}
+
+/// An RSA key can sign with SHA-1 under another name, so the name is what is checked (RFC 8332).
+fn accepted_signature(authority: &KeyData, algorithm: &Algorithm) -> bool {
+    match algorithm {
+        Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) } => {
+            matches!(authority, KeyData::Rsa(_))
+        }
+        Algorithm::Ed25519
+        | Algorithm::Ecdsa { .. }
+        | Algorithm::SkEd25519
+        | Algorithm::SkEcdsaSha2NistP256 => authority.algorithm() == *algorithm,
+        // The library's enum may grow; what is not known here is not accepted.
+        Algorithm::Rsa { .. } | Algorithm::Dsa | Algorithm::Other(_) | _ => false,
+    }
+}
+
+/// Both ends count in whole seconds: `valid after` is the first, `valid before` is one past the last.
+fn validity(
+    certificate: &Certificate,
+    max_lifetime: Duration,
+    now: SystemTime,
+) -> Result<SystemTime, Refused> {
+    let (after, before) = (certificate.valid_after(), certificate.valid_before());
+    let now = now.duration_since(UNIX_EPOCH).map_err(|_| Refused::NotYetValid)?.as_secs();
+    if after >= before {
+        return Err(Refused::Validity);
+    }
+    if now < after {
+        return Err(Refused::NotYetValid);
+    }
+    if now >= before {
+        return Err(Refused::Expired);
+    }
+    if before - after > max_lifetime.as_secs() {
+        return Err(Refused::TooLongLived);
+    }
+    UNIX_EPOCH.checked_add(Duration::from_secs(before)).ok_or(Refused::Validity)
+}
+
+fn principals(certificate: &Certificate) -> Result<Vec<Principal>, Refused> {
+    let names = certificate.valid_principals();
+    if names.is_empty() {
+        return Err(Refused::NoPrincipals);
+    }
+    if names.len() > MAX_PRINCIPALS {
+        return Err(Refused::TooManyPrincipals);
+    }
+    names.iter().map(|name| Principal::parse(name).ok_or(Refused::BadPrincipal)).collect()
+}
+
+/// A critical option that is not honoured makes the certificate void (PROTOCOL.certkeys).
+fn critical_options(certificate: &Certificate, client: IpAddr) -> Result<(), Refused> {
+    for (name, value) in certificate.critical_options().iter() {
+        match name.as_str() {
+            SOURCE_ADDRESS => source_address(value, client)?,
+            "force-command" => return Err(Refused::ForceCommand),
+            "verify-required" => return Err(Refused::VerifyRequired),
+            _ => return Err(Refused::UnknownCriticalOption),
+        }
+    }
+    Ok(())
+}
+
+/// A list of addresses and networks, separated by commas, as in `sshd_config`'s `Match address`, without negation.
+fn source_address(list: &str, client: IpAddr) -> Result<(), Refused> {
+    if list.split(',').count() > MAX_SOURCES {
+        return Err(Refused::MalformedSourceAddress);
+    }
+    let networks: Vec<IpNet> =
+        list.split(',').map(network).collect::<Option<_>>().ok_or(Refused::MalformedSourceAddress)?;
+    let client = client.to_canonical();
+    if networks.iter().any(|network| network.contains(&client)) {
+        Ok(())
+    } else {
+        Err(Refused::SourceAddress)
+    }
+}
+
+/// One address, or a network without host bits.
+fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
+    (network.trunc() == network).then_some(network)
+}
