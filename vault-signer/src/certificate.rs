@@ -58,6 +58,12 @@ pub enum Mismatch {
         /// Who, escaped.
         name: String,
     },
+    /// A template that Vault did not fill in, as for a root token, which has no entity.
+    #[error("its principal is the template `{name}`, which Vault could not fill in for this token")]
+    Template {
+        /// The template, escaped.
+        name: String,
+    },
     /// Not valid yet, by this computer's clock.
     #[error("it is valid only in {}; this computer's clock is that much behind, or the server's ahead", humantime::format_duration(*.wait))]
     NotYetValid {
@@ -161,6 +167,9 @@ fn same_principals(certificate: &Certificate, asked: &[String]) -> Result<(), Mi
     let got = certificate.valid_principals();
     if got.is_empty() {
         return Err(Mismatch::NoPrincipals);
+    }
+    if let Some(name) = got.iter().find(|name| name.contains("{{")) {
+        return Err(Mismatch::Template { name: shown(name) });
     }
     if let Some(name) = asked.iter().find(|name| !got.contains(name)) {
         return Err(Mismatch::MissingPrincipal { name: shown(name) });

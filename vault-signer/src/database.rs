@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::http::{Error, Paths};
+use crate::http::{Error, VaultPath};
 use crate::text::shown;
 use crate::{Server, Token};
 
@@ -79,7 +79,7 @@ impl Lease {
         self.renewable
     }
 
-    fn new(reply: Reply, path: &Paths, asked: SystemTime) -> Result<Self, Error> {
+    fn new(reply: Reply, path: &VaultPath, asked: SystemTime) -> Result<Self, Error> {
         if reply.lease_id.is_empty() {
             return Err(Error::unexpected(path, "there is no `lease_id` in it; is that a database role?"));
         }
@@ -96,7 +96,7 @@ impl Lease {
 /// # Errors
 /// [`Error::Denied`], [`Error::BadRequest`] for an unknown role, and what can happen on the way.
 pub async fn credentials(server: &Server, token: &Token, path: &str) -> Result<Credentials, Error> {
-    let path = Paths::mounted(path, &[]);
+    let path = VaultPath::new(path);
     let asked = SystemTime::now();
     let mut reply: Reply = server.door().call(Method::GET, &path, Some(token.secret()), None).await?;
     let secret = reply
@@ -117,7 +117,7 @@ pub async fn renew(
     lease: &Lease,
     increment: Duration,
 ) -> Result<Lease, Error> {
-    let path = Paths::mounted("sys/leases/renew", &[]);
+    let path = VaultPath::new("sys/leases/renew");
     let body = json!({ "lease_id": lease.id, "increment": increment.as_secs() });
     let asked = SystemTime::now();
     let reply = server.door().call(Method::POST, &path, Some(token.secret()), Some(body)).await?;
@@ -129,7 +129,7 @@ pub async fn renew(
 /// # Errors
 /// What can happen on the way, or what the database said, as [`Error::ServerError`].
 pub async fn revoke(server: &Server, token: &Token, lease: &Lease) -> Result<(), Error> {
-    let path = Paths::mounted("sys/leases/revoke", &[]);
+    let path = VaultPath::new("sys/leases/revoke");
     let body = json!({ "lease_id": lease.id, "sync": true });
     server.door().tell(Method::POST, &path, Some(token.secret()), Some(body)).await
 }

@@ -1,13 +1,23 @@
 //! The in-memory authority behind Vault's own HTTP paths, for development: it knows nobody and keeps nothing.
 
+mod api;
+
+use std::future::IntoFuture as _;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use ssh_key::PublicKey;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use crate::signer::Kind;
 use crate::signer::local::{Local, Role};
+
+/// How long those who are asking already may take.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What it says where a server says its version.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-vault-signer-dev");
 
 /// Where the authority for users is mounted, and its role.
 pub const USERS: (&str, &str) = ("ssh", "forward");
@@ -70,7 +80,7 @@ impl Authority {
     }
 }
 
-/// Answers on `listener` until `stop`.
+/// Answers on `listener` until `stop`, and then for at most a second more to who is asking already.
 ///
 /// # Errors
 /// What the system says of the listener.
@@ -79,7 +89,18 @@ pub async fn serve(
     authority: Authority,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let _ = authority.root_token;
-    let router = axum::Router::new();
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    let (stopping, stopped) = oneshot::channel::<()>();
+    let stop = async move {
+        stop.await;
+        drop(stopping);
+    };
+    let late = async {
+        // An error, since the sender is dropped and sends nothing.
+        let _ = stopped.await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = axum::serve(listener, api::router(authority)).with_graceful_shutdown(stop).into_future() => served,
+        () = late => Ok(()),
+    }
 }

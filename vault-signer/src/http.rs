@@ -201,7 +201,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn unexpected(path: &Paths, what: impl Into<String>) -> Self {
+    pub(crate) fn unexpected(path: &VaultPath, what: impl Into<String>) -> Self {
         Self::Unexpected { path: path.to_string(), what: what.into() }
     }
 }
@@ -237,17 +237,28 @@ impl fmt::Display for Errors {
 
 /// A path below `/v1/`, in segments, so that no name can climb out of its place.
 #[derive(Clone, Debug)]
-pub(crate) struct Paths(Vec<String>);
+pub(crate) struct VaultPath(Vec<String>);
 
-impl Paths {
-    /// `mount` may have slashes in it; each of `names` is one segment whatever is in it.
-    pub(crate) fn mounted(mount: &str, names: &[&str]) -> Self {
-        let mount = mount.split('/').filter(|part| !part.is_empty());
-        Self(mount.chain(names.iter().copied()).map(str::to_owned).collect())
+impl VaultPath {
+    /// A path of any number of segments, for example a mount.
+    pub(crate) fn new(path: &str) -> Self {
+        Self(Vec::new()).join(path)
+    }
+
+    /// The path `rest` below this one.
+    pub(crate) fn join(mut self, rest: &str) -> Self {
+        self.0.extend(rest.split('/').filter(|part| !part.is_empty()).map(str::to_owned));
+        self
+    }
+
+    /// One segment more, whatever is in it.
+    pub(crate) fn name(mut self, name: &str) -> Self {
+        self.0.push(name.to_owned());
+        self
     }
 }
 
-impl fmt::Display for Paths {
+impl fmt::Display for VaultPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown(&self.0.join("/")))
     }
@@ -300,7 +311,7 @@ impl Door {
     pub(crate) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
-        path: &Paths,
+        path: &VaultPath,
         token: Option<&SecretString>,
         body: Option<Value>,
     ) -> Result<T, Error> {
@@ -312,7 +323,7 @@ impl Door {
     pub(crate) async fn tell(
         &self,
         method: Method,
-        path: &Paths,
+        path: &VaultPath,
         token: Option<&SecretString>,
         body: Option<Value>,
     ) -> Result<(), Error> {
@@ -322,7 +333,7 @@ impl Door {
     }
 
     /// A public text: no token goes with the request.
-    pub(crate) async fn text(&self, path: &Paths) -> Result<String, Error> {
+    pub(crate) async fn text(&self, path: &VaultPath) -> Result<String, Error> {
         let reply = self.send(Method::GET, path, None, None).await?;
         match std::str::from_utf8(&reply) {
             Ok(text) if !text.trim_start().starts_with('<') => Ok(text.to_owned()),
@@ -333,7 +344,7 @@ impl Door {
     async fn send(
         &self,
         method: Method,
-        path: &Paths,
+        path: &VaultPath,
         token: Option<&SecretString>,
         body: Option<Value>,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
@@ -356,7 +367,7 @@ impl Door {
         Ok(reply)
     }
 
-    fn url(&self, path: &Paths) -> Result<Url, Error> {
+    fn url(&self, path: &VaultPath) -> Result<Url, Error> {
         let mut url = self.base.clone();
         // `push` leaves such segments out, which would make another path of it.
         if path.0.iter().any(|part| matches!(part.as_str(), "" | "." | "..")) {
@@ -369,7 +380,7 @@ impl Door {
         Ok(url)
     }
 
-    async fn read(&self, path: &Paths, response: &mut Response) -> Result<Zeroizing<Vec<u8>>, Error> {
+    async fn read(&self, path: &VaultPath, response: &mut Response) -> Result<Zeroizing<Vec<u8>>, Error> {
         let mut reply = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
             if reply.len() + chunk.len() > LARGEST_REPLY {
@@ -381,7 +392,7 @@ impl Door {
     }
 
     /// What the status means.
-    fn judge(&self, path: &Paths, response: &Response, reply: &[u8]) -> Result<(), Error> {
+    fn judge(&self, path: &VaultPath, response: &Response, reply: &[u8]) -> Result<(), Error> {
         let status = response.status();
         if status == StatusCode::OK || status == StatusCode::NO_CONTENT {
             return Ok(());
@@ -429,7 +440,7 @@ impl Door {
         })
     }
 
-    fn json<T: DeserializeOwned>(&self, path: &Paths, reply: &[u8]) -> Result<T, Error> {
+    fn json<T: DeserializeOwned>(&self, path: &VaultPath, reply: &[u8]) -> Result<T, Error> {
         serde_json::from_slice(reply).map_err(|error| match error.classify() {
             // serde's words would name a wrong value, and that may be a secret.
             serde_json::error::Category::Data => {
@@ -444,7 +455,7 @@ impl Door {
         })
     }
 
-    fn not_json(&self, path: &Paths, reply: &[u8]) -> Error {
+    fn not_json(&self, path: &VaultPath, reply: &[u8]) -> Error {
         let start = String::from_utf8_lossy(reply.get(..80).unwrap_or(reply));
         let what = match start.trim_start() {
             "" => "an empty reply".to_owned(),
@@ -480,7 +491,7 @@ struct Complaint {
 }
 
 /// `sys/health` answers with statuses of its own: 429 is a standby there.
-fn is_health(path: &Paths) -> bool {
+fn is_health(path: &VaultPath) -> bool {
     path.0 == ["sys", "health"]
 }
 
@@ -497,20 +508,20 @@ fn is_loopback(url: &Url) -> bool {
 fn tls_failure(error: &reqwest::Error) -> Option<String> {
     let mut source = error.source();
     while let Some(error) = source {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(shown(&tls.to_string()));
-        }
-        // An io::Error shows what is inside the error inside it, and not that error itself.
-        if let Some(tls) = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        {
+        if let Some(tls) = rustls_error(error) {
             return Some(shown(&tls.to_string()));
         }
         source = error.source();
     }
     None
+}
+
+/// An `io::Error` does not name the error that it wraps as its source, but only that one's source.
+fn rustls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(tls) = error.downcast_ref() {
+        return Some(tls);
+    }
+    rustls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 /// The last error of the chain, which says most.

@@ -16,7 +16,7 @@ pub use approle::AppRole;
 pub use token::{GivenToken, Source};
 pub use userpass::Userpass;
 
-use crate::http::{Error, Paths};
+use crate::http::{Error, VaultPath};
 use crate::token::Reply;
 use crate::{BoxFuture, Server, Token};
 
@@ -113,12 +113,10 @@ pub enum LoginError {
         source: Error,
     },
     /// Vault does not accept what was sent.
-    #[error("Vault refuses the {method} login at `{mount}`: {reason}")]
+    #[error("Vault refuses the {method} login: {reason}")]
     Refused {
         /// The login method.
         method: &'static str,
-        /// Where it is mounted.
-        mount: String,
         /// Vault's words, and what to do.
         reason: String,
         /// Vault's answer.
@@ -156,25 +154,23 @@ impl LoginError {
 async fn send(
     server: &Server,
     method: &'static str,
-    mount: &str,
-    rest: &[&str],
+    path: &VaultPath,
     body: Value,
     who: &str,
 ) -> Result<Token, LoginError> {
-    let path = Paths::mounted(&format!("auth/{mount}"), rest);
     let asked = SystemTime::now();
-    let reply: Reply = match server.door().call(Verb::POST, &path, None, Some(body)).await {
+    let reply: Reply = match server.door().call(Verb::POST, path, None, Some(body)).await {
         Ok(reply) => reply,
         Err(source @ (Error::BadRequest { .. } | Error::Denied { .. } | Error::NotFound { .. })) => {
             let reason = match &source {
                 Error::BadRequest { errors, .. } => errors.to_string(),
-                _ => format!("is {method} enabled there, and in this namespace?"),
+                _ => format!("{source}\n  Is {method} enabled at `{path}`, and in this namespace?"),
             };
-            return Err(LoginError::Refused { method, mount: crate::text::shown(mount), reason, source });
+            return Err(LoginError::Refused { method, reason, source });
         }
         Err(error) => return Err(error.into()),
     };
-    let auth = reply.auth.ok_or_else(|| Error::unexpected(&path, "there is no `auth` in it"))?;
+    let auth = reply.auth.ok_or_else(|| Error::unexpected(path, "there is no `auth` in it"))?;
     if auth.wants_second_factor() {
         return Err(LoginError::SecondFactor { method });
     }

@@ -9,7 +9,7 @@ use reqwest::{Certificate, Method, Url};
 use serde::Deserialize;
 use ssh_key::PublicKey;
 
-use crate::http::{Door, Error, Paths};
+use crate::http::{Door, Error, VaultPath};
 use crate::text::shown;
 
 /// The largest bundle of trusted certificates that is read, in bytes.
@@ -160,7 +160,7 @@ impl Server {
     /// # Errors
     /// What went wrong on the way, or [`Error::Unexpected`] if it is not a list of SSH public keys.
     pub async fn authorities(&self, mount: &str) -> Result<Vec<PublicKey>, Error> {
-        let path = Paths::mounted(mount, &["public_key"]);
+        let path = VaultPath::new(mount).join("public_key");
         let text = self.door.text(&path).await?;
         let keys: Vec<PublicKey> = text
             .lines()
@@ -180,7 +180,7 @@ impl Server {
     /// # Errors
     /// [`Error::Sealed`], [`Error::Standby`] and the like, or that it does not answer.
     pub async fn health(&self) -> Result<Health, Error> {
-        self.door.call(Method::GET, &Paths::mounted("sys/health", &[]), None, None).await
+        self.door.call(Method::GET, &VaultPath::new("sys/health"), None, None).await
     }
 
     pub(crate) fn door(&self) -> &Door {

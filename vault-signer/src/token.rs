@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::Server;
-use crate::http::{Error, Paths};
+use crate::http::{Error, VaultPath};
 use crate::text::shown;
 
 /// A token that Vault has accepted. It does not print, and is wiped when it is dropped.
@@ -61,7 +61,7 @@ impl Token {
     /// # Errors
     /// [`Error::Denied`] if it is not.
     pub async fn look_up(server: &Server, secret: SecretString) -> Result<Self, Error> {
-        let path = Paths::mounted("auth/token/lookup-self", &[]);
+        let path = VaultPath::new("auth/token/lookup-self");
         let asked = SystemTime::now();
         let reply: Data<LookedUp> = server.door().call(Method::GET, &path, Some(&secret), None).await?;
         let about = reply.data;
@@ -84,7 +84,7 @@ impl Token {
     /// # Errors
     /// [`Error::Denied`] if it has ended already, [`Error::BadRequest`] if it is not renewable.
     pub async fn renew(&self, server: &Server) -> Result<Self, Error> {
-        let path = Paths::mounted("auth/token/renew-self", &[]);
+        let path = VaultPath::new("auth/token/renew-self");
         let asked = SystemTime::now();
         let reply: Reply =
             server.door().call(Method::POST, &path, Some(&self.secret), Some(json!({}))).await?;

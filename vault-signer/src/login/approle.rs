@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::{Login, LoginError, send};
+use crate::http::VaultPath;
 use crate::{BoxFuture, Server, Token};
 
 /// A role id and its secret id.
@@ -30,7 +31,8 @@ impl Login for AppRole {
     fn login<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<Token, LoginError>> {
         Box::pin(async move {
             let body = json!({ "role_id": self.role_id, "secret_id": self.secret_id.expose_secret() });
-            send(server, self.name(), &self.mount, &["login"], body, "approle").await
+            let path = VaultPath::new("auth").join(&self.mount).join("login");
+            send(server, self.name(), &path, body, "approle").await
         })
     }
 

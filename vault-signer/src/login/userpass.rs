@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::{Login, LoginError, send};
+use crate::http::VaultPath;
 use crate::{BoxFuture, Server, Token};
 
 /// A user name and password.
@@ -30,7 +31,8 @@ impl Login for Userpass {
     fn login<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<Token, LoginError>> {
         Box::pin(async move {
             let body = json!({ "password": self.password.expose_secret() });
-            send(server, self.name(), &self.mount, &["login", &self.username], body, &self.username).await
+            let path = VaultPath::new("auth").join(&self.mount).join("login").name(&self.username);
+            send(server, self.name(), &path, body, &self.username).await
         })
     }
 

@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use ssh_key::{Certificate, PublicKey};
 
 use super::{Request, SignError, Signer};
-use crate::http::{Error, Paths};
+use crate::http::{Error, VaultPath};
 use crate::text::shown;
 use crate::token::{Data, Token};
 use crate::{BoxFuture, Server, certificate};
@@ -29,30 +29,29 @@ impl Vault {
     }
 
     async fn ask(&self, key: &PublicKey, request: &Request) -> Result<Signed, SignError> {
-        let path = Paths::mounted(&self.mount, &["sign", &request.role]);
-        let mut body = json!({
-            "public_key": key.to_openssh().map_err(SignError::Key)?,
-            "cert_type": request.kind.name(),
-            "ttl": format!("{}s", request.ttl.as_secs()),
-        });
+        let path = VaultPath::new(&self.mount).join("sign").name(&request.role);
+        let mut body = Map::new();
+        body.insert("public_key".into(), key.to_openssh().map_err(SignError::Key)?.into());
+        body.insert("cert_type".into(), request.kind.name().into());
+        body.insert("ttl".into(), request.ttl.as_secs().into());
         if !request.principals.is_empty() {
-            body["valid_principals"] = request.principals.join(",").into();
+            body.insert("valid_principals".into(), request.principals.join(",").into());
         }
         if !request.extensions.is_empty() {
             let extensions: Map<String, Value> =
                 request.extensions.iter().map(|name| (name.clone(), "".into())).collect();
-            body["extensions"] = extensions.into();
+            body.insert("extensions".into(), extensions.into());
         }
         let secret = Some(self.token.secret());
         let reply: Data<Signed> =
-            self.server.door().call(Method::POST, &path, secret, Some(body)).await.map_err(|error| {
-                match &error {
+            self.server.door().call(Method::POST, &path, secret, Some(body.into())).await.map_err(
+                |error| match &error {
                     Error::BadRequest { errors, .. } => {
                         SignError::Refused { role: shown(&request.role), reason: remedy(&errors.to_string()) }
                     }
                     _ => SignError::Server(error),
-                }
-            })?;
+                },
+            )?;
         Ok(reply.data)
     }
 }

@@ -1,0 +1,80 @@
+//! The subcommands, and what they share: where Vault is, who asks, and how they speak.
+
+pub(crate) mod bootstrap;
+pub(crate) mod dev;
+pub(crate) mod sign;
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+
+use secrecy::SecretString;
+use vault_signer::login::{AppRole, GivenToken, Login, Method, Source, Userpass};
+use vault_signer::{Server, Settings, Token};
+use zeroize::Zeroizing;
+
+use crate::cli::Connection;
+use crate::failure::Failure;
+
+/// The longest secret that is read from a file, in bytes.
+const LONGEST_SECRET: u64 = 64 * 1024;
+
+/// For people: standard error. Where nobody listens, nothing is lost that could be told elsewhere.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// For whoever asked: standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Finds the server and logs in to it.
+async fn connect(connection: Connection) -> Result<(Server, Token), Failure> {
+    let settings = Settings {
+        address: connection.address.clone(),
+        namespace: connection.namespace.clone(),
+        ca_file: connection.ca_cert.clone(),
+    };
+    let server = Server::new(&settings.or_environment(variable)?)?;
+    let token = login(connection)?.login(&server).await?;
+    Ok((server, token))
+}
+
+fn login(connection: Connection) -> Result<Box<dyn Login>, Failure> {
+    let mount = connection.auth_mount.unwrap_or_else(|| connection.auth.name().to_owned());
+    let missing = |flag: &str| Failure::Arguments(format!("{} needs {flag}", connection.auth));
+    Ok(match connection.auth {
+        Method::Token => match connection.token_file {
+            Some(path) => Box::new(GivenToken::new(Source::File(path))),
+            None => Box::new(GivenToken::find(None, variable)),
+        },
+        Method::AppRole => {
+            let role_id = connection.role_id.ok_or_else(|| missing("--role-id"))?;
+            let file = connection.secret_id_file.ok_or_else(|| missing("--secret-id-file"))?;
+            Box::new(AppRole::new(mount, role_id, secret(&file)?))
+        }
+        Method::Userpass => {
+            let username = connection.username.ok_or_else(|| missing("--username"))?;
+            let file = connection.password_file.ok_or_else(|| missing("--password-file"))?;
+            Box::new(Userpass::new(mount, username, secret(&file)?))
+        }
+    })
+}
+
+/// The first line of a file. Its content is in no error.
+fn secret(path: &Path) -> Result<SecretString, Failure> {
+    let wrong = |reason: &str| Failure::Arguments(format!("{}: {reason}", path.display()));
+    let mut text = Zeroizing::new(String::new());
+    let file = File::open(path).map_err(|error| wrong(&error.to_string()))?;
+    file.take(LONGEST_SECRET).read_to_string(&mut text).map_err(|_| wrong("is not text"))?;
+    match text.lines().next() {
+        None | Some("") => Err(wrong("is empty")),
+        Some(line) => Ok(line.into()),
+    }
+}
