@@ -96,7 +96,7 @@ fn routes(admin: Admin) -> Router {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let report = admin.readiness.report(admin.drain.has_begun());
+    let report = admin.readiness.report(admin.drain.is_announced());
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
 }
@@ -145,7 +145,7 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains(r#""listening":"127.0.0.1:2222""#), "{answer}");
 
-        admin.drain.begin();
+        admin.drain.announce();
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));

@@ -5,6 +5,7 @@
 
 mod environment;
 mod host_key;
+mod rule;
 mod unit;
 mod vault;
 
@@ -15,13 +16,13 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::{telemetry, throttle};
+use crate::{access::Forbidden, telemetry, throttle};
 
 pub use environment::{VARIABLES, Variable};
 pub use host_key::{HostKey, VaultHostKey};
+pub use rule::{Login, Rule};
 pub use unit::{ByteSize, Period};
 pub use vault::{Auth, Vault};
 
@@ -43,9 +44,9 @@ pub struct Config {
     /// Who may reach what. With no rule nobody reaches anything.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Networks of the floor (loopback, link-local, metadata and so on) that rules may permit all the same.
+    /// Forbidden networks that rules may permit all the same.
     #[serde(default)]
-    pub open_networks: Vec<IpNet>,
+    pub open_networks: Vec<Forbidden>,
     /// How much of everything.
     #[serde(default)]
     pub limits: Limits,
@@ -158,34 +159,6 @@ impl TryFrom<String> for AuthorityKey {
             .map(Self)
             .map_err(|_| "this is no public key; write one as in a .pub file, such as ssh-ed25519 AAAA…")
     }
-}
-
-/// Login names.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Login {
-    /// Each must also be among the certificate's principals, as for sshd.
-    pub users: Vec<String>,
-}
-
-/// One line of policy.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// What it is called in logs and audit records.
-    pub name: String,
-    /// Whom it is for.
-    pub who: Who,
-    /// Where to: `host:port`, `*.example.com:5432`, `10.0.0.0/16:1024-65535`.
-    pub to: Vec<String>,
-}
-
-/// Whom a rule is for.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Who {
-    /// Any of these among the certificate's principals.
-    pub principals: Vec<String>,
 }
 
 /// How much of everything.
@@ -371,12 +344,23 @@ mod tests {
             ("limits: {login_deadline: 20}\n", "bastion.yaml:5:26: this is no duration"),
             ("limits: {max_sessions: 0}\n", "bastion.yaml:5:"),
             ("rekey: {bytes: 1}\n", "this is no size"),
-            ("open_networks: [127.0.0.1/33]\n", "bastion.yaml:5:17: "),
+            ("open_networks: [127.0.0.0/8]\n", "Known values are `loopback`"),
             ("audit: {to: syslog}\n", "Known values are `stdout`, `file`."),
             ("log: {level: loud}\n", "Known values are `error`"),
             ("vault: {auth: {method: approle}}\n", "role_id"),
             ("vault: {auth: {method: token, role_id: x}}\n", "bastion.yaml:5:"),
-            ("rules: [{name: a, who: {principal: [dev]}, to: []}]\n", "Did you mean `principals`?"),
+            ("rules: [{name: a, who: {principal: [dev]}, to: ['*:1']}]\n", "Did you mean `principals`?"),
+            ("rules: [{name: a, who: {principals: []}, to: ['*:1']}]\n", "bastion.yaml:5:"),
+            (
+                "rules: [{name: a, who: {principals: [a b]}, to: ['*:1']}]\n",
+                "bastion.yaml:5:38: this is no principal",
+            ),
+            ("rules: [{name: a, who: {everybody: false}, to: ['*:1']}]\n", "bastion.yaml:5:"),
+            ("rules: [{name: a, who: {everybody: true}, to: []}]\n", "bastion.yaml:5:"),
+            (
+                "rules: [{name: a, who: {everybody: true}, to: [db]}]\n",
+                "bastion.yaml:5:48: a destination is HOST:PORTS",
+            ),
         ] {
             let error = parse(&format!("{SMALLEST}{more}")).unwrap_err();
             assert!(error.contains(expected), "{more}{error}");

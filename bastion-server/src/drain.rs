@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -14,6 +14,7 @@ const AFTER_CUT: Duration = Duration::from_secs(2);
 /// The shutdown of one process, shared by all its parts.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
+    announced: CancellationToken,
     draining: CancellationToken,
     cut: CancellationToken,
     sessions: TaskTracker,
@@ -29,15 +30,21 @@ pub enum Finished {
 }
 
 impl Drain {
-    /// Begins: nothing new is accepted, and sessions are told.
-    pub fn begin(&self) {
-        self.draining.cancel();
-        self.sessions.close();
+    /// Says that it will begin, so that load balancers look elsewhere; everything goes on as before.
+    pub fn announce(&self) {
+        self.announced.cancel();
     }
 
-    /// Whether it has begun.
-    pub fn has_begun(&self) -> bool {
-        self.draining.is_cancelled()
+    /// Whether it will begin, or has.
+    pub fn is_announced(&self) -> bool {
+        self.announced.is_cancelled()
+    }
+
+    /// Begins: nothing new is accepted, and sessions are told.
+    pub fn begin(&self) {
+        self.announce();
+        self.draining.cancel();
+        self.sessions.close();
     }
 
     /// Resolves when it begins.
@@ -68,19 +75,37 @@ impl Drain {
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT, with its name.
-///
-/// # Errors
-/// When the process cannot install signal handlers.
-pub fn signalled() -> std::io::Result<impl Future<Output = &'static str>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+/// The signals that mean something to the bastion.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Takes them over from the system, which would end the process.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT, and returns its name; `reload` is called at each SIGHUP.
+    pub async fn stop(&mut self, reload: impl Fn()) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => reload(),
+            }
         }
-    })
+    }
 }
 
 #[cfg(test)]
@@ -91,9 +116,9 @@ mod tests {
     async fn sessions_that_listen_end_cleanly() {
         let drain = Drain::default();
         drain.track(drain.begun());
-        assert!(!drain.has_begun());
+        drain.announce();
+        assert!(drain.is_announced() && !drain.draining.is_cancelled());
         assert_eq!(drain.finish(Duration::from_secs(60)).await, Finished::Cleanly);
-        assert!(drain.has_begun());
     }
 
     #[tokio::test]

@@ -2,11 +2,16 @@
 
 pub mod access;
 pub mod admin;
+pub mod audit;
+pub mod authority_source;
 pub mod config;
 pub mod dial;
 pub mod drain;
+pub mod host_key;
 pub mod identity;
 pub mod listener;
 pub mod metrics;
 pub mod telemetry;
 pub mod throttle;
+pub mod vault;
+pub mod watched_file;

@@ -385,7 +385,7 @@ mod tests {
         });
         assert!(ended.await.expect("cut in time"));
         assert!(began.elapsed() >= Duration::from_millis(250));
-        assert!(running.metrics.render().contains("{reason=\"login-deadline\"} 1"));
+        assert!(running.metrics.render().contains("{reason=\"login_deadline\"} 1"));
     }
 
     #[tokio::test]
@@ -435,7 +435,7 @@ mod tests {
         let _first = TcpStream::connect(running.address).await.unwrap();
         let mut second = TcpStream::connect(running.address).await.unwrap();
         assert!(rest(&mut second).await.contains("busy"));
-        assert!(running.metrics.render().contains("{reason=\"startups-total\"} 1"));
+        assert!(running.metrics.render().contains("{reason=\"startups_total\"} 1"));
     }
 
     #[tokio::test]

@@ -236,9 +236,9 @@ impl Metrics {
         self.accept_errors.inc();
     }
 
-    /// An audit record was lost.
-    pub fn audit_lost(&self) {
-        self.audit_lost.inc();
+    /// So many audit records were lost.
+    pub fn audit_lost(&self, records: u64) {
+        self.audit_lost.inc_by(records);
     }
 
     /// A defect of ours ended a connection.
@@ -277,7 +277,7 @@ mod tests {
         metrics.authorities_read(2, UNIX_EPOCH + Duration::from_secs(100));
         metrics.host_certificate(UNIX_EPOCH + Duration::from_secs(200));
         metrics.draining();
-        metrics.connection_refused("startups-total");
+        metrics.connection_refused("startups_total");
         let session = metrics.session();
         let text = metrics.render();
         for line in [
@@ -290,7 +290,7 @@ mod tests {
             "bastion_ca_refresh_timestamp_seconds 100",
             "bastion_host_cert_expiry_timestamp_seconds 200",
             "bastion_draining 1",
-            "bastion_connections_refused_total{reason=\"startups-total\"} 1",
+            "bastion_connections_refused_total{reason=\"startups_total\"} 1",
             "bastion_accept_errors_total 0",
             "bastion_audit_lost_total 0",
             "bastion_panics_total 0",

@@ -55,7 +55,13 @@ pub fn start(level: Level, format: Format) {
     if installed.is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(place, message = %panic.payload_as_str().unwrap_or("no message").escape_debug(), "panic");
+            let payload = panic.payload();
+            let message = payload
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| payload.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            tracing::error!(place, message = %message.escape_debug(), "panic");
         }));
     }
 }

@@ -53,9 +53,9 @@ impl Busy {
     /// The stable name of this reason in metrics and logs.
     pub fn code(self) -> &'static str {
         match self {
-            Self::Total => "startups-total",
-            Self::Source => "startups-source",
-            Self::Rate => "startups-rate",
+            Self::Total => "startups_total",
+            Self::Source => "startups_source",
+            Self::Rate => "startups_rate",
         }
     }
 }

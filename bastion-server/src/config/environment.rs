@@ -28,43 +28,43 @@ pub const VARIABLES: [Variable; 7] = [
         name: "BASTION_LISTEN",
         example: "0.0.0.0:2222",
         setting: "listen",
-        apply: |config, value| Some(config.listen = parse(value)?),
+        apply: |config, value| set(&mut config.listen, parse(value)),
     },
     Variable {
         name: "BASTION_ADMIN_LISTEN",
         example: "127.0.0.1:8080",
         setting: "admin.listen",
-        apply: |config, value| Some(config.admin = Some(Admin { listen: parse(value)? })),
+        apply: |config, value| set(&mut config.admin, parse(value).map(|listen| Some(Admin { listen }))),
     },
     Variable {
         name: "BASTION_LOG_LEVEL",
         example: "info",
         setting: "log.level",
-        apply: |config, value| Some(config.log.level = parse(value)?),
+        apply: |config, value| set(&mut config.log.level, parse(value)),
     },
     Variable {
         name: "BASTION_LOG_FORMAT",
         example: "json",
         setting: "log.format",
-        apply: |config, value| Some(config.log.format = parse(value)?),
+        apply: |config, value| set(&mut config.log.format, parse(value)),
     },
     Variable {
         name: "BASTION_AUDIT_FILE",
         example: "/var/log/bastion/audit.jsonl",
         setting: "audit.to.file",
-        apply: |config, value| Some(config.audit.to = AuditTo::File(value.into())),
+        apply: |config, value| set(&mut config.audit.to, Some(AuditTo::File(value.into()))),
     },
     Variable {
         name: "BASTION_DRAIN_READINESS_DELAY",
         example: "15s",
         setting: "drain.readiness_delay",
-        apply: |config, value| Some(config.drain.readiness_delay = parse(value)?),
+        apply: |config, value| set(&mut config.drain.readiness_delay, parse(value)),
     },
     Variable {
         name: "BASTION_DRAIN_TIMEOUT",
         example: "10m",
         setting: "drain.timeout",
-        apply: |config, value| Some(config.drain.timeout = parse(value)?),
+        apply: |config, value| set(&mut config.drain.timeout, parse(value)),
     },
 ];
 
@@ -92,6 +92,11 @@ impl Config {
         }
         Ok(self)
     }
+}
+
+fn set<T>(setting: &mut T, value: Option<T>) -> Option<()> {
+    *setting = value?;
+    Some(())
 }
 
 /// What the file would make of the same text.

@@ -1,0 +1,426 @@
+//! Where the trusted authorities come from, and how they are kept up to date.
+//!
+//! Serving begins when every source has answered once. From then on a source that fails, or that suddenly has
+//! nothing, keeps what it had: there is no moment without authorities, and nobody is locked out by a bad reload.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use ssh_key::PublicKey;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::sleep,
+};
+use vault_signer::Server;
+
+use crate::{
+    config::{AuthoritySource, VaultAuthority},
+    identity::authorities::{AuthoritySet, Unfit},
+    metrics::Metrics,
+    watched_file::{self, WatchedFile},
+};
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The shortest and the longest wait before Vault is asked again after it failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The most keys that one source may have.
+const MOST_KEYS: usize = 64;
+
+/// Why a source has no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that cannot be read.
+    #[error("{}: {source}\n  It was to hold keys of authorities (authorities: file)", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        source: io::Error,
+    },
+    /// A line that is no key. What it holds is never shown.
+    #[error("{}:{line}: this is no public key\n  Write one key a line, as in a .pub file", .path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// A key that may not be an authority.
+    #[error("{source_name}: a key cannot be an authority: {unfit}")]
+    Unfit {
+        /// The source.
+        source_name: String,
+        /// Why not.
+        unfit: Unfit,
+    },
+    /// No key, or more than anybody has.
+    #[error("{source_name}: there are {count} keys of authorities; between 1 and {MOST_KEYS} are needed")]
+    Count {
+        /// The source.
+        source_name: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A source is Vault, and nobody said where that is.
+    #[error("authorities come from Vault, and no Vault is set\n  Set vault.address, or VAULT_ADDR")]
+    NoVault,
+    /// Vault.
+    #[error("the public key of Vault's SSH engine at `{mount}`: {source}")]
+    Vault {
+        /// The mount, from the configuration.
+        mount: String,
+        /// What went wrong.
+        source: vault_signer::Error,
+    },
+}
+
+/// Reads all that can be read without the network.
+///
+/// # Errors
+/// The first source that has no good keys.
+pub fn check(sources: &[AuthoritySource]) -> Result<(), Error> {
+    for source in sources {
+        match source {
+            AuthoritySource::Vault(_) => {}
+            AuthoritySource::File(path) => drop(read(path)?),
+            AuthoritySource::Key(key) => drop(fit("authorities: key", vec![key.0.clone()])?),
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<PublicKey>, Error> {
+    let text =
+        watched_file::read(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+    parse(path, &text)
+}
+
+/// The keys of a file in the format of sshd's `TrustedUserCAKeys`.
+fn parse(path: &Path, text: &str) -> Result<Vec<PublicKey>, Error> {
+    let keys = text
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim()))
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(line, key)| {
+            PublicKey::from_openssh(key).map_err(|_| Error::NoKey { path: path.to_owned(), line })
+        })
+        .collect::<Result<_, _>>()?;
+    fit(&path.display().to_string(), keys)
+}
+
+fn fit(source_name: &str, keys: Vec<PublicKey>) -> Result<Vec<PublicKey>, Error> {
+    if !(1..=MOST_KEYS).contains(&keys.len()) {
+        return Err(Error::Count { source_name: source_name.to_owned(), count: keys.len() });
+    }
+    match AuthoritySet::new(keys.iter().cloned()) {
+        Ok(_) => Ok(keys),
+        Err(unfit) => Err(Error::Unfit { source_name: source_name.to_owned(), unfit }),
+    }
+}
+
+/// What is known of every source, in the order of the configuration.
+#[derive(Debug)]
+struct Known(Vec<Option<Answer>>);
+
+#[derive(Debug)]
+struct Answer {
+    keys: Vec<PublicKey>,
+    confirmed: SystemTime,
+}
+
+/// What one look at a source brought.
+#[derive(Debug)]
+enum News {
+    Keys(Vec<PublicKey>),
+    Unchanged,
+}
+
+impl Known {
+    fn new(sources: usize) -> Self {
+        Self((0..sources).map(|_| None).collect())
+    }
+
+    fn learn(&mut self, source: usize, news: News, now: SystemTime) {
+        match (self.0.get_mut(source), news) {
+            (Some(known), News::Keys(keys)) => *known = Some(Answer { keys, confirmed: now }),
+            (Some(Some(answer)), News::Unchanged) => answer.confirmed = now,
+            (Some(None) | None, _) => {}
+        }
+    }
+
+    /// All keys, once every source has answered.
+    fn all(&self) -> Option<AuthoritySet> {
+        let answers: Option<Vec<_>> = self.0.iter().map(Option::as_ref).collect();
+        // Every key was found fit when it came, so the set can be made.
+        AuthoritySet::new(answers?.into_iter().flat_map(|answer| answer.keys.iter().cloned())).ok()
+    }
+
+    /// When the source that was silent for longest answered.
+    fn confirmed(&self) -> Option<SystemTime> {
+        self.0.iter().map(|answer| answer.as_ref().map(|answer| answer.confirmed)).min().flatten()
+    }
+}
+
+/// The trusted set as it is now; `None` until every source has answered once.
+pub type Current = watch::Receiver<Option<AuthoritySet>>;
+
+/// Keeps the trusted set up to date for as long as somebody holds what this returns.
+///
+/// Sources that need no network are read before this returns. `reload` has every source asked at once.
+///
+/// # Errors
+/// A file or a key that is no good: at the start there is no last good one to keep.
+pub fn follow(
+    sources: &[AuthoritySource],
+    vault: Option<&Server>,
+    reload: &Arc<Notify>,
+    metrics: Arc<Metrics>,
+) -> Result<Current, Error> {
+    let (report, mut reports) = mpsc::channel(sources.len().max(1));
+    let mut known = Known::new(sources.len());
+    let now = SystemTime::now();
+    for (index, source) in sources.iter().enumerate() {
+        let report = Report { index, report: report.clone(), metrics: Arc::clone(&metrics) };
+        let reload = Arc::clone(reload);
+        match source {
+            AuthoritySource::Key(key) => {
+                known.learn(index, News::Keys(fit("authorities: key", vec![key.0.clone()])?), now);
+                tokio::spawn(confirm(report));
+            }
+            AuthoritySource::File(path) => {
+                known.learn(index, News::Keys(read(path)?), now);
+                tokio::spawn(follow_file(WatchedFile::new(path), report));
+            }
+            AuthoritySource::Vault(authority) => {
+                let server = vault.ok_or(Error::NoVault)?.clone();
+                tokio::spawn(follow_vault(server, authority.clone(), reload, report));
+            }
+        }
+    }
+    let (publish, current) = watch::channel(known.all());
+    tokio::spawn(async move {
+        loop {
+            if let (Some(confirmed), Some(set)) = (known.confirmed(), publish.borrow().as_ref()) {
+                metrics.authorities_read(set.len(), confirmed);
+            }
+            let (index, news) = tokio::select! {
+                report = reports.recv() => match report {
+                    Some(report) => report,
+                    None => return,
+                },
+                () = publish.closed() => return,
+            };
+            known.learn(index, news, SystemTime::now());
+            if let Some(set) = known.all() {
+                publish.send_if_modified(|published| {
+                    let changed = published.as_ref() != Some(&set);
+                    if changed {
+                        tracing::info!(keys = set.len(), "trusted authorities are known");
+                        *published = Some(set);
+                    }
+                    changed
+                });
+            }
+        }
+    });
+    Ok(current)
+}
+
+/// Where one source tells its news.
+struct Report {
+    index: usize,
+    report: mpsc::Sender<(usize, News)>,
+    metrics: Arc<Metrics>,
+}
+
+impl Report {
+    /// Tells, and says whether anybody still listens.
+    async fn tell(&self, news: News) -> bool {
+        self.report.send((self.index, news)).await.is_ok()
+    }
+}
+
+/// A key in the configuration is as fresh as can be.
+async fn confirm(report: Report) {
+    while report.tell(News::Unchanged).await {
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn follow_file(mut file: WatchedFile, report: Report) {
+    let mut failed = None;
+    loop {
+        let looked = file
+            .changed()
+            .map_err(|source| Error::Unreadable { path: file.path().to_owned(), source })
+            .and_then(|text| text.map(|text| parse(file.path(), &text)).transpose());
+        let news = match looked {
+            Ok(Some(keys)) => {
+                failed = None;
+                Some(News::Keys(keys))
+            }
+            // The state that was found bad has not changed since, and is not good for that.
+            Ok(None) => failed.is_none().then_some(News::Unchanged),
+            Err(error) => {
+                let error = error.to_string();
+                if failed.as_ref() != Some(&error) {
+                    report.metrics.authorities_failed();
+                    tracing::error!(error, "keeping the last good authorities of this file");
+                    failed = Some(error);
+                }
+                None
+            }
+        };
+        if let Some(news) = news
+            && !report.tell(news).await
+        {
+            return;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Notify>, report: Report) {
+    let mut wait = RETRY.0;
+    let mut failing = false;
+    loop {
+        let source_name = format!("Vault's SSH engine at `{}`", authority.mount);
+        let asked = match server.authorities(&authority.mount).await {
+            Ok(keys) => fit(&source_name, keys),
+            Err(source) => Err(Error::Vault { mount: authority.mount.clone(), source }),
+        };
+        let next = match asked {
+            Ok(keys) => {
+                if failing {
+                    tracing::info!(mount = authority.mount, "Vault answers again");
+                }
+                failing = false;
+                wait = RETRY.0;
+                if !report.tell(News::Keys(keys)).await {
+                    return;
+                }
+                authority.refresh.0
+            }
+            Err(error) => {
+                report.metrics.authorities_failed();
+                if !failing {
+                    tracing::error!(%error, "cannot read authorities; keeping those known, and asking again");
+                }
+                failing = true;
+                let next = wait;
+                wait = (wait * 2).min(RETRY.1);
+                next
+            }
+        };
+        tokio::select! {
+            () = sleep(next) => {}
+            () = reload.notified() => {}
+            () = report.report.closed() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ssh_key::{Algorithm, PrivateKey};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::AuthorityKey;
+
+    fn key() -> PublicKey {
+        PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap().public_key().clone()
+    }
+
+    fn line(key: &PublicKey) -> String {
+        key.to_openssh().unwrap()
+    }
+
+    #[test]
+    fn a_file_has_one_key_a_line_and_comments() {
+        let (one, two) = (key(), key());
+        let text = format!("# ours\n\n{} first\r\n  {}\n", line(&one), line(&two));
+        let keys = parse("ca.pub".as_ref(), &text).unwrap();
+        assert_eq!(
+            keys.iter().map(PublicKey::key_data).collect::<Vec<_>>(),
+            [one.key_data(), two.key_data()]
+        );
+    }
+
+    #[test]
+    fn one_bad_line_refuses_the_file_and_is_not_repeated() {
+        let text = format!("{}\nssh-ed25519 hunter2\n", line(&key()));
+        let error = parse("ca.pub".as_ref(), &text).unwrap_err().to_string();
+        assert!(error.starts_with("ca.pub:2: this is no public key"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(matches!(parse("ca.pub".as_ref(), "# nothing\n"), Err(Error::Count { count: 0, .. })));
+        let many = format!("{}\n", line(&key())).repeat(MOST_KEYS + 1);
+        assert!(matches!(parse("ca.pub".as_ref(), &many), Err(Error::Count { .. })));
+    }
+
+    #[test]
+    fn nobody_is_trusted_until_every_source_has_answered() {
+        let (one, two, three) = (key(), key(), key());
+        let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(9));
+        let mut known = Known::new(2);
+        known.learn(0, News::Keys(vec![one.clone()]), now);
+        known.learn(1, News::Unchanged, now);
+        assert_eq!((known.all(), known.confirmed()), (None, None));
+        known.learn(1, News::Keys(vec![two.clone(), one.clone()]), later);
+        assert_eq!(known.all().unwrap().len(), 2);
+        assert_eq!(known.confirmed(), Some(now));
+        known.learn(0, News::Keys(vec![three.clone()]), later);
+        let all = known.all().unwrap();
+        assert!(all.contains(three.key_data()) && all.contains(one.key_data()));
+        assert_eq!(known.confirmed(), Some(later));
+    }
+
+    async fn until(current: &mut Current, wanted: &[&PublicKey]) {
+        let wanted = AuthoritySet::new(wanted.iter().copied().cloned()).unwrap();
+        let same = |set: &Option<AuthoritySet>| {
+            set.as_ref()
+                .is_some_and(|set| set.len() == wanted.len() && wanted.iter().all(|key| set.contains(key)))
+        };
+        timeout(Duration::from_secs(10), current.wait_for(same)).await.expect("in time").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_read_and_a_broken_one_keeps_what_was() {
+        let (inline, one, two) = (key(), key(), key());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pub");
+        std::fs::write(&path, line(&one)).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let sources =
+            [AuthoritySource::File(path.clone()), AuthoritySource::Key(AuthorityKey(inline.clone()))];
+        let mut current = follow(&sources, None, &Arc::default(), Arc::clone(&metrics)).unwrap();
+        until(&mut current, &[&one, &inline]).await;
+
+        std::fs::write(&path, "broken").unwrap();
+        let failed = async {
+            while !metrics.render().contains("bastion_ca_refresh_failures_total 1") {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), failed).await.unwrap();
+        until(&mut current, &[&one, &inline]).await;
+
+        std::fs::write(&path, format!("{}\n{}\n", line(&one), line(&two))).unwrap();
+        until(&mut current, &[&one, &two, &inline]).await;
+        assert!(metrics.render().contains("bastion_ca_keys 3\n"), "{}", metrics.render());
+    }
+
+    #[tokio::test]
+    async fn a_start_without_good_keys_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = [AuthoritySource::File(folder.path().join("none"))];
+        assert!(check(&sources).is_err());
+        assert!(follow(&sources, None, &Arc::default(), Arc::default()).is_err());
+    }
+}

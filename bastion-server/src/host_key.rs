@@ -1,0 +1,460 @@
+//! Who the bastion is to clients: its host key, and the certificate for it that is renewed while it serves.
+
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use ssh_key::{Algorithm, Certificate, HashAlg, PrivateKey, certificate::CertType, public::KeyData};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+use vault_signer::{Credential, Request};
+use zeroize::Zeroizing;
+
+use crate::{
+    config,
+    metrics::Metrics,
+    vault::{self, Vault},
+    watched_file::{self, WatchedFile},
+};
+
+/// How often the file of a certificate is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The shortest and the longest wait before Vault is asked again after it failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Other users who may read a key file without a warning: nobody, or its group.
+const WIDEST_MODE: u32 = 0o640;
+
+/// A key, and the certificate that vouches for it.
+#[derive(Clone, PartialEq)]
+pub struct HostKey {
+    key: PrivateKey,
+    certificate: Option<Certificate>,
+}
+
+impl HostKey {
+    /// The private key.
+    pub fn key(&self) -> &PrivateKey {
+        &self.key
+    }
+
+    /// Its certificate.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+}
+
+impl std::fmt::Debug for HostKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostKey")
+            .field("key", &self.key.fingerprint(HashAlg::Sha256).to_string())
+            .field("certificate", &self.certificate.as_ref().map(Certificate::key_id))
+            .finish()
+    }
+}
+
+/// Why there is no host key. What a file holds is never shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that cannot be read.
+    #[error("{}: {source}\n  host_key names it; make one with: ssh-keygen -t ed25519 -N '' -f FILE", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        source: io::Error,
+    },
+    /// Not an OpenSSH private key.
+    #[error("{}: this is no private key in OpenSSH's format\n  Make one with: ssh-keygen -t ed25519 -N '' -f FILE", .0.display())]
+    NoKey(PathBuf),
+    /// A key behind a passphrase.
+    #[error("{}: the key is encrypted, and nobody is there to type its passphrase\n  Remove it with: ssh-keygen -p -N '' -f FILE", .0.display())]
+    Encrypted(PathBuf),
+    /// A key that clients should not believe.
+    #[error("{}: a host key must be ed25519, ecdsa, or rsa of at least 2048 bits\n  Make one with: ssh-keygen -t ed25519 -N '' -f FILE", .0.display())]
+    Weak(PathBuf),
+    /// A certificate that does not fit.
+    #[error("{}: {problem}\n  host_key.certificate names it; have the public key signed with: ssh-keygen -s CA -h -I ID -n NAME FILE.pub", .path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: CertificateProblem,
+    },
+    /// The random numbers of the system failed.
+    #[error("cannot make a key: {0}")]
+    Random(ssh_key::Error),
+    /// A host key is to be signed by Vault, and nobody said where that is.
+    #[error("the host key is signed by Vault, and no Vault is set\n  Set vault.address, or VAULT_ADDR")]
+    NoVault,
+}
+
+/// Why a certificate cannot be presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateProblem {
+    /// Something else.
+    #[error("this is no OpenSSH certificate")]
+    Malformed,
+    /// A user's.
+    #[error("this is a user certificate, and the bastion is a host")]
+    User,
+    /// Another key's.
+    #[error("this certificate is for another key")]
+    OtherKey,
+    /// No name.
+    #[error("this certificate names no host, so it would pass for any")]
+    NoPrincipals,
+    /// Not now.
+    #[error("this certificate is not valid now")]
+    NotNow,
+    /// Forged or damaged.
+    #[error("the signature of this certificate is not that of its authority")]
+    Signature,
+}
+
+/// Reads all that can be read without the network.
+///
+/// # Errors
+/// What is wrong with the files.
+pub fn check(config: &config::HostKey) -> Result<(), Error> {
+    match config {
+        config::HostKey::File { key, certificate } => {
+            let key = read_key(key)?;
+            if let Some(path) = certificate {
+                read_certificate(path, &key)?;
+            }
+            Ok(())
+        }
+        config::HostKey::Generate | config::HostKey::Vault(_) => Ok(()),
+    }
+}
+
+/// The host key as it is now; `None` until Vault has signed its first certificate.
+pub type Current = watch::Receiver<Option<Arc<HostKey>>>;
+
+/// Has a host key for as long as somebody holds what this returns, and renews its certificate in time.
+///
+/// # Errors
+/// What is wrong with the files that hold it.
+pub fn follow(
+    config: &config::HostKey,
+    vault: Option<&Vault>,
+    reload: &Arc<Notify>,
+    metrics: Arc<Metrics>,
+) -> Result<Current, Error> {
+    match config {
+        config::HostKey::Generate => {
+            tracing::warn!("host key made for this process alone; clients cannot know it beforehand");
+            Ok(watch::channel(Some(Arc::new(HostKey { key: generate()?, certificate: None }))).1)
+        }
+        config::HostKey::File { key, certificate: None } => {
+            Ok(watch::channel(Some(Arc::new(HostKey { key: read_key(key)?, certificate: None }))).1)
+        }
+        config::HostKey::File { key, certificate: Some(path) } => {
+            let key = read_key(key)?;
+            let certificate = read_certificate(path, &key)?;
+            let first = publishable(key.clone(), certificate, &metrics);
+            let (publish, current) = watch::channel(Some(first));
+            tokio::spawn(follow_file(key, WatchedFile::new(path), publish, metrics));
+            Ok(current)
+        }
+        config::HostKey::Vault(asked) => {
+            let vault = vault.ok_or(Error::NoVault)?.clone();
+            let request = Request::host(&asked.role, asked.principals.clone(), asked.ttl.0);
+            let (publish, current) = watch::channel(None);
+            let renewal = Renewal {
+                key: generate()?,
+                mount: asked.mount.clone(),
+                request,
+                vault,
+                publish,
+                reload: Arc::clone(reload),
+                metrics,
+            };
+            tokio::spawn(renewal.run());
+            Ok(current)
+        }
+    }
+}
+
+fn generate() -> Result<PrivateKey, Error> {
+    PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(Error::Random)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKey, Error> {
+    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+    let text = Zeroizing::new(watched_file::read(path).map_err(unreadable)?);
+    let mode = std::fs::metadata(path).map_err(unreadable)?.mode();
+    if mode & 0o777 & !WIDEST_MODE != 0 {
+        let mode = format!("{:04o}", mode & 0o777);
+        tracing::warn!(file = %path.display(), mode, "others can read the host key; chmod 0600 would stop that");
+    }
+    let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|_| Error::NoKey(path.to_owned()))?;
+    if key.is_encrypted() {
+        return Err(Error::Encrypted(path.to_owned()));
+    }
+    let strong = match key.public_key().key_data() {
+        KeyData::Ed25519(_) | KeyData::Ecdsa(_) => true,
+        KeyData::Rsa(key) => key.key_size() >= 2048,
+        _ => false,
+    };
+    if strong { Ok(key) } else { Err(Error::Weak(path.to_owned())) }
+}
+
+fn read_certificate(path: &Path, key: &PrivateKey) -> Result<Certificate, Error> {
+    let text =
+        watched_file::read(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+    parse_certificate(&text, key, SystemTime::now())
+        .map_err(|problem| Error::Certificate { path: path.to_owned(), problem })
+}
+
+/// A certificate that clients will believe for this key.
+fn parse_certificate(
+    text: &str,
+    key: &PrivateKey,
+    now: SystemTime,
+) -> Result<Certificate, CertificateProblem> {
+    let certificate = Certificate::from_openssh(text.trim()).map_err(|_| CertificateProblem::Malformed)?;
+    if certificate.cert_type() != CertType::Host {
+        return Err(CertificateProblem::User);
+    }
+    if certificate.public_key() != key.public_key().key_data() {
+        return Err(CertificateProblem::OtherKey);
+    }
+    if certificate.valid_principals().is_empty() {
+        return Err(CertificateProblem::NoPrincipals);
+    }
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    if !(certificate.valid_after()..certificate.valid_before()).contains(&now) {
+        return Err(CertificateProblem::NotNow);
+    }
+    certificate.verify_signature().map_err(|_| CertificateProblem::Signature)?;
+    Ok(certificate)
+}
+
+/// When a certificate ends; one that never does ends at the end of time that can be told.
+fn end(certificate: &Certificate) -> SystemTime {
+    certificate
+        .valid_before_time()
+        .unwrap_or(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX)))
+}
+
+/// How long a certificate that was just signed is used before the next is asked for: two thirds of what is left.
+fn renew_in(ends: SystemTime, now: SystemTime) -> Duration {
+    ends.duration_since(now).unwrap_or_default() * 2 / 3
+}
+
+fn publishable(key: PrivateKey, certificate: Certificate, metrics: &Metrics) -> Arc<HostKey> {
+    let expires = end(&certificate);
+    metrics.host_certificate(expires);
+    tracing::info!(
+        principals = certificate.valid_principals().join(","),
+        serial = certificate.serial(),
+        expires = %humantime::format_rfc3339_seconds(expires),
+        "host certificate is in use"
+    );
+    Arc::new(HostKey { key, certificate: Some(certificate) })
+}
+
+/// Presents the certificate that stands in a file, whenever somebody puts a new one there.
+async fn follow_file(
+    key: PrivateKey,
+    mut file: WatchedFile,
+    publish: watch::Sender<Option<Arc<HostKey>>>,
+    metrics: Arc<Metrics>,
+) {
+    let mut failed = None;
+    while !publish.is_closed() {
+        let looked = file
+            .changed()
+            .map_err(|source| Error::Unreadable { path: file.path().to_owned(), source })
+            .and_then(|text| {
+                text.map(|text| parse_certificate(&text, &key, SystemTime::now()))
+                    .transpose()
+                    .map_err(|problem| Error::Certificate { path: file.path().to_owned(), problem })
+            });
+        match looked {
+            Ok(None) => {}
+            Ok(Some(certificate)) => {
+                failed = None;
+                let known =
+                    publish.borrow().as_ref().is_some_and(|key| key.certificate() == Some(&certificate));
+                if !known {
+                    publish.send_replace(Some(publishable(key.clone(), certificate, &metrics)));
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if failed.as_ref() != Some(&error) {
+                    metrics.host_certificate_failed();
+                    tracing::error!(error, "keeping the host certificate that is in use");
+                    failed = Some(error);
+                }
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A certificate that Vault signs again and again.
+struct Renewal {
+    key: PrivateKey,
+    mount: String,
+    request: Request,
+    vault: Vault,
+    publish: watch::Sender<Option<Arc<HostKey>>>,
+    reload: Arc<Notify>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why Vault did not sign.
+#[derive(Debug, thiserror::Error)]
+enum RenewalError {
+    #[error(transparent)]
+    Login(#[from] vault::Error),
+    #[error(transparent)]
+    Sign(#[from] vault_signer::SignError),
+}
+
+impl Renewal {
+    async fn run(self) {
+        let mut wait = RETRY.0;
+        loop {
+            let next = match self.sign().await {
+                Ok(certificate) => {
+                    wait = RETRY.0;
+                    let next = renew_in(end(&certificate), SystemTime::now());
+                    let key = publishable(self.key.clone(), certificate, &self.metrics);
+                    self.publish.send_replace(Some(key));
+                    next.max(RETRY.0)
+                }
+                Err(error) => {
+                    self.metrics.host_certificate_failed();
+                    let in_use = self.publish.borrow().as_ref().and_then(|key| key.certificate().map(end));
+                    let expires = in_use.map(|end| humantime::format_rfc3339_seconds(end).to_string());
+                    tracing::error!(%error, expires, "cannot have the host key signed; trying again");
+                    let next = wait;
+                    wait = (wait * 2).min(RETRY.1);
+                    next
+                }
+            };
+            tokio::select! {
+                () = sleep(next) => {}
+                () = self.reload.notified() => {}
+                () = self.publish.closed() => return,
+            }
+        }
+    }
+
+    async fn sign(&self) -> Result<Certificate, RenewalError> {
+        let signer = self.vault.signer(&self.mount).await?;
+        let credential = Credential::for_key(&signer, self.key.clone(), &self.request).await?;
+        Ok(credential.certificate().clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use ssh_key::{LineEnding, certificate::Builder};
+
+    use super::*;
+
+    struct Shape {
+        kind: CertType,
+        principal: Option<&'static str>,
+        from: u64,
+        to: u64,
+    }
+
+    const GOOD: Shape = Shape { kind: CertType::Host, principal: Some("bastion"), from: 100, to: 1000 };
+
+    fn certificate(key: &PrivateKey, shape: &Shape) -> Certificate {
+        let mut builder =
+            Builder::new(vec![7; 16], key.public_key().key_data().clone(), shape.from, shape.to).unwrap();
+        builder.cert_type(shape.kind).unwrap();
+        match shape.principal {
+            Some(name) => builder.valid_principal(name).unwrap(),
+            None => builder.all_principals_valid().unwrap(),
+        };
+        builder.sign(&generate().unwrap()).unwrap()
+    }
+
+    fn parsed(key: &PrivateKey, certificate: &Certificate, now: u64) -> Result<(), CertificateProblem> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+        parse_certificate(&certificate.to_openssh().unwrap(), key, now).map(drop)
+    }
+
+    #[test]
+    fn only_a_certificate_that_clients_believe_is_presented() {
+        let (key, other) = (generate().unwrap(), generate().unwrap());
+        assert_eq!(parsed(&key, &certificate(&key, &GOOD), 100), Ok(()));
+        assert_eq!(parsed(&key, &certificate(&key, &GOOD), 99), Err(CertificateProblem::NotNow));
+        assert_eq!(parsed(&key, &certificate(&key, &GOOD), 1000), Err(CertificateProblem::NotNow));
+        assert_eq!(parsed(&key, &certificate(&other, &GOOD), 500), Err(CertificateProblem::OtherKey));
+        let user = Shape { kind: CertType::User, ..GOOD };
+        assert_eq!(parsed(&key, &certificate(&key, &user), 500), Err(CertificateProblem::User));
+        let nameless = Shape { principal: None, ..GOOD };
+        assert_eq!(parsed(&key, &certificate(&key, &nameless), 500), Err(CertificateProblem::NoPrincipals));
+        let now = SystemTime::UNIX_EPOCH;
+        assert_eq!(parse_certificate("hunter2", &key, now), Err(CertificateProblem::Malformed));
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_at_two_thirds() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        assert_eq!(renew_in(now + Duration::from_secs(900), now), Duration::from_secs(600));
+        assert_eq!(renew_in(now - Duration::from_secs(1), now), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_key_file_is_read_and_everything_else_is_refused_without_being_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let key = generate().unwrap();
+        std::fs::write(&path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(read_key(&path).unwrap().public_key().key_data(), key.public_key().key_data());
+
+        std::fs::write(&path, "hunter2").unwrap();
+        let error = read_key(&path).unwrap_err().to_string();
+        assert!(error.contains("no private key") && !error.contains("hunter2"), "{error}");
+        assert!(matches!(read_key(folder.path()), Err(Error::Unreadable { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_new_certificate_in_the_file_is_presented_and_a_bad_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key_path, path) = (folder.path().join("key"), folder.path().join("key-cert.pub"));
+        let key = generate().unwrap();
+        std::fs::write(&key_path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+        let lasting = Shape { to: 4_000_000_000, ..GOOD };
+        let put =
+            |certificate: &Certificate| std::fs::write(&path, certificate.to_openssh().unwrap()).unwrap();
+        put(&certificate(&key, &lasting));
+        let config = config::HostKey::File { key: key_path, certificate: Some(path.clone()) };
+        let metrics = Arc::new(Metrics::new());
+        let mut current = follow(&config, None, &Arc::default(), Arc::clone(&metrics)).unwrap();
+        assert!(current.borrow_and_update().is_some());
+
+        std::fs::write(&path, "broken").unwrap();
+        let failed = async {
+            while !metrics.render().contains("bastion_host_cert_renewal_failures_total 1") {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), failed).await.unwrap();
+        assert!(!current.has_changed().unwrap());
+
+        let next = certificate(&key, &Shape { to: 4_000_000_001, ..GOOD });
+        put(&next);
+        tokio::time::timeout(Duration::from_secs(10), current.changed()).await.unwrap().unwrap();
+        assert_eq!(current.borrow().as_ref().unwrap().certificate(), Some(&next));
+    }
+}

@@ -1,0 +1,100 @@
+//! The bastion's own way into Vault or OpenBao: where it is, and how to log in when something must be signed.
+
+use std::{io::Read, path::Path, path::PathBuf};
+
+use secrecy::SecretString;
+use vault_signer::{
+    Server, Settings,
+    login::{AppRole, GivenToken, Login, LoginError, Source, Userpass},
+    server::SettingsError,
+};
+
+use crate::config::{self, Auth};
+
+/// The longest file with a secret that is read, in bytes.
+const LONGEST_SECRET: u64 = 64 * 1024;
+
+/// A server, and who we are to it. Nothing is sent before it is needed.
+#[derive(Clone, Debug)]
+pub struct Vault {
+    server: Server,
+    auth: Auth,
+}
+
+/// Why the bastion is not logged in.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file with a secret. What it holds is never shown.
+    #[error("{}: {reason}\n  vault.auth names it; write the secret into it, readable for the bastion alone", .path.display())]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Vault.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+}
+
+impl Vault {
+    /// From the configuration, and from the environment what that leaves out.
+    ///
+    /// # Errors
+    /// What is wrong with the address, or with the file of trusted certificates.
+    pub fn new(
+        config: &config::Vault,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
+        let settings = Settings {
+            address: config.address.clone(),
+            namespace: config.namespace.clone(),
+            ca_file: config.ca_cert.clone(),
+        };
+        let server = Server::new(&settings.or_environment(variable)?)?;
+        Ok(Self { server, auth: config.auth.clone() })
+    }
+
+    /// Where it is.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Logs in, and signs with the engine at `mount`. Secrets are read each time, so that they may change.
+    ///
+    /// # Errors
+    /// What is wrong with a secret, or what Vault says.
+    pub async fn signer(&self, mount: &str) -> Result<vault_signer::Vault, Error> {
+        let token = self.login()?.login(&self.server).await?;
+        Ok(vault_signer::Vault::new(self.server.clone(), token, mount))
+    }
+
+    /// How we log in.
+    ///
+    /// # Errors
+    /// What is wrong with a file that holds a secret.
+    pub fn login(&self) -> Result<Box<dyn Login>, Error> {
+        Ok(match &self.auth {
+            Auth::Token { file: Some(file) } => Box::new(GivenToken::new(Source::File(file.clone()))),
+            Auth::Token { file: None } => Box::new(GivenToken::find(None, |name| std::env::var(name).ok())),
+            Auth::AppRole { mount, role_id, secret_id_file } => {
+                Box::new(AppRole::new(mount, role_id, secret(secret_id_file)?))
+            }
+            Auth::Userpass { mount, username, password_file } => {
+                Box::new(Userpass::new(mount, username, secret(password_file)?))
+            }
+        })
+    }
+}
+
+/// The one line that a file with a secret holds.
+fn secret(path: &Path) -> Result<SecretString, Error> {
+    let wrong = |reason: String| Error::Secret { path: path.to_owned(), reason };
+    let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let mut text = zeroize::Zeroizing::new(String::new());
+    file.take(LONGEST_SECRET).read_to_string(&mut text).map_err(|_| wrong("this is not text".to_owned()))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(wrong("it is empty".to_owned())),
+        text => Ok(text.into()),
+    }
+}

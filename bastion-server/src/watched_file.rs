@@ -1,0 +1,130 @@
+//! A small file that is read again when it changed.
+
+use std::{
+    fs::{File, Metadata},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A file, and which state of it was read last.
+///
+/// What changes is noticed by looking, not by being told: that works the same for a mounted ConfigMap, where a
+/// symbolic link above the file changes, for network file systems, and for an editor that replaces the file.
+#[derive(Debug)]
+pub struct WatchedFile {
+    path: PathBuf,
+    seen: Option<State>,
+}
+
+/// What tells one state of a file from the next.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    size: u64,
+}
+
+impl From<Metadata> for State {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            size: metadata.len(),
+        }
+    }
+}
+
+impl WatchedFile {
+    /// A file that was not read yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), seen: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The text, if it is not the state that was read last.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is larger than 1 MiB, or is not UTF-8; the next call tries again.
+    pub fn changed(&mut self) -> io::Result<Option<String>> {
+        let state = State::from(std::fs::metadata(&self.path)?);
+        if self.seen.as_ref() == Some(&state) {
+            return Ok(None);
+        }
+        let text = read(&self.path)?;
+        self.seen = Some(state);
+        Ok(Some(text))
+    }
+}
+
+/// Reads a regular file of text, within bounds.
+///
+/// # Errors
+/// When it cannot be read, is no regular file, is larger than 1 MiB, or is not UTF-8.
+pub fn read(path: &Path) -> io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = String::new();
+    let read = File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    if read as u64 > LARGEST {
+        return Err(io::Error::other("larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_read_once_and_a_failure_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = WatchedFile::new(&path);
+        assert_eq!(file.changed().unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(file.changed().unwrap().as_deref(), Some("one"));
+        assert_eq!(file.changed().unwrap(), None);
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.changed().is_err());
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(file.changed().unwrap().as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn a_swapped_link_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (version, text) in [("v1", "one"), ("v2", "two")] {
+            std::fs::create_dir(at(version)).unwrap();
+            std::fs::write(at(version).join("file"), text).unwrap();
+        }
+        std::os::unix::fs::symlink("v1", at("data")).unwrap();
+        let mut file = WatchedFile::new(at("data").join("file"));
+        assert_eq!(file.changed().unwrap().as_deref(), Some("one"));
+        std::os::unix::fs::symlink("v2", at("next")).unwrap();
+        std::fs::rename(at("next"), at("data")).unwrap();
+        assert_eq!(file.changed().unwrap().as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn what_is_no_small_text_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read(folder.path()).is_err());
+        let big = folder.path().join("big");
+        File::create(&big).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(read(&big).unwrap_err().to_string().contains("1 MiB"));
+    }
+}
