@@ -11,6 +11,7 @@ pub mod host_key;
 pub mod identity;
 pub mod listener;
 pub mod metrics;
+pub mod ssh;
 pub mod telemetry;
 pub mod throttle;
 pub mod vault;

@@ -164,7 +164,9 @@ async fn send(
         Err(source @ (Error::BadRequest { .. } | Error::Denied { .. } | Error::NotFound { .. })) => {
             let reason = match &source {
                 Error::BadRequest { errors, .. } => errors.to_string(),
-                _ => format!("`{path}` does not take it\n  Is {method} enabled there, and in this namespace?"),
+                _ => {
+                    format!("`{path}` does not take it\n  Is {method} enabled there, and in this namespace?")
+                }
             };
             return Err(LoginError::Refused { method, reason, source });
         }

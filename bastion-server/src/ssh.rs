@@ -1,0 +1,217 @@
+//! The russh edge: turns our settings into russh's, runs one session on a socket, and ends it when it must end.
+
+pub mod forward;
+pub mod handler;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use russh::keys::ssh_key::{Certificate, PrivateKey};
+use russh::server::{Config, Handle, run_stream};
+use russh::{Disconnect, Limits, MethodKind, MethodSet, SshId};
+use ssh_transport::{CHANNEL_PACKET, CHANNEL_WINDOW, algorithms};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Policy;
+use crate::audit::{Audit, Event, Session};
+use crate::dial::Timeouts;
+use crate::drain::Drain;
+use crate::identity::Identity;
+use crate::identity::certificate::Requirements;
+use crate::listener::Connection;
+use crate::metrics::Metrics;
+
+use handler::{Handler, Login};
+
+/// How long a session may take to say goodbye before its socket is cut.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How often the wall clock is compared with the end of a certificate. It may step; a timer would not notice.
+const CLOCK_CHECK: Duration = Duration::from_secs(1);
+/// Messages from one channel that wait for its relay, before russh stops reading for all.
+const CHANNEL_BUFFER: usize = 128;
+/// Messages to the session that wait for its task.
+const EVENT_BUFFER: usize = 64;
+/// Certificates and keys one client may try. OpenSSH offers each plain key before its certificate.
+const LOGIN_ATTEMPTS: usize = 10;
+
+/// What every session shares. Whatever can change while sessions live is swapped as a whole, and read anew each time.
+#[derive(Debug)]
+pub struct Service {
+    /// Whose certificates are believed, and for whom.
+    pub requirements: ArcSwap<Requirements>,
+    /// Who may reach what.
+    pub policy: ArcSwap<Policy>,
+    /// russh's settings, with the host key of the moment.
+    pub config: ArcSwap<Config>,
+    /// The audit log.
+    pub audit: Audit,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// How long a target is waited for.
+    pub timeouts: Timeouts,
+    /// Channels at once in one session.
+    pub max_channels: usize,
+}
+
+/// The settings of a session that are the operator's.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Silence after which the client is asked whether it is there.
+    pub keepalive: Duration,
+    /// Unanswered questions after which it is not.
+    pub keepalive_missed: usize,
+    /// Bytes in one direction after which keys are replaced.
+    pub rekey_bytes: usize,
+    /// Time after which keys are replaced.
+    pub rekey_time: Duration,
+}
+
+/// russh's settings for all sessions that begin with this host key.
+pub fn config(settings: Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
+    Config {
+        server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION")))),
+        methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
+        // Only certificates are accepted, and guessing a signature is hopeless: a delay would punish those who
+        // offer a plain key first, as OpenSSH does.
+        auth_rejection_time: Duration::ZERO,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        max_auth_attempts: LOGIN_ATTEMPTS,
+        keys: vec![key],
+        certificates: certificate.into_iter().collect(),
+        limits: Limits {
+            rekey_write_limit: settings.rekey_bytes,
+            rekey_read_limit: settings.rekey_bytes,
+            rekey_time_limit: settings.rekey_time,
+        },
+        window_size: CHANNEL_WINDOW,
+        maximum_packet_size: CHANNEL_PACKET,
+        channel_buffer_size: CHANNEL_BUFFER,
+        event_buffer_size: EVENT_BUFFER,
+        preferred: algorithms::with_host_keys(),
+        // An idle tunnel is what people want; a dead client is found by the keepalive.
+        inactivity_timeout: None,
+        keepalive_interval: Some(settings.keepalive),
+        keepalive_max: settings.keepalive_missed,
+        // Set on the socket by the listener.
+        nodelay: false,
+    }
+}
+
+/// Why a session ended, as audit records and clients know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The client left, or the connection to it was lost.
+    ByClient,
+    /// The identity's time is over.
+    Expired,
+    /// The bastion shuts down.
+    Shutdown,
+}
+
+impl Ended {
+    fn code(self) -> &'static str {
+        match self {
+            Self::ByClient => "client_left",
+            Self::Expired => "expired",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// The description of the SSH disconnect (RFC 4253 §11.1).
+    fn farewell(self) -> Option<&'static str> {
+        match self {
+            Self::ByClient => None,
+            Self::Expired => {
+                Some("expired: the certificate of this session has expired; log in again with a new one")
+            }
+            Self::Shutdown => Some("shutdown: the bastion is shutting down; connect again"),
+        }
+    }
+}
+
+/// Serves one connection until it ends, for whatever reason.
+pub async fn serve(connection: Connection, service: Arc<Service>) {
+    let Connection { id, client, socket, cutter, pending, drain } = connection;
+    let session = Session { id, client };
+    let (login, mut logged_in) = watch::channel(Login::Pending);
+    let stop = CancellationToken::new();
+    let forwards = forward::Forwards::new(session, Arc::clone(&service), stop.clone());
+    let handler = Handler::new(session, Arc::clone(&service), forwards.clone(), pending, login);
+    let handle = handler.handle();
+    let mut running = match run_stream(service.config.load_full(), socket, handler).await {
+        Ok(running) => running,
+        Err(error) => return tracing::debug!(session = %id, %client, %error, "no SSH client"),
+    };
+    // Set once, here; the handler is not called before.
+    let _ = handle.set(running.handle());
+    let began = Instant::now();
+
+    let ended = tokio::select! {
+        result = &mut running => {
+            if let Err(error) = result {
+                tracing::debug!(session = %id, %client, %error, "the session ended");
+            }
+            Ended::ByClient
+        }
+        ended = must_end(&mut logged_in, &drain) => ended,
+    };
+
+    // In this order: relays end and let go of their channels, which is what a session that is stuck waits for; then
+    // the client is told; then the socket goes.
+    stop.cancel();
+    if let Some(farewell) = ended.farewell() {
+        let told = async {
+            say_goodbye(&running.handle(), farewell).await;
+            let _ = (&mut running).await;
+        };
+        let _ = timeout(GOODBYE, told).await;
+    }
+    cutter.cut();
+    match &*logged_in.borrow() {
+        Login::Accepted(identity) => {
+            let mut traffic = forwards.traffic();
+            traffic.duration = began.elapsed();
+            service.audit.record(session, Event::SessionClosed { identity, traffic, reason: ended.code() });
+        }
+        Login::Pending | Login::Refused => {}
+    }
+}
+
+async fn say_goodbye(handle: &Handle, farewell: &str) {
+    // Fails only if the session is gone already.
+    let _ = handle.disconnect(Disconnect::ByApplication, farewell.to_owned(), "en".to_owned()).await;
+}
+
+/// Waits until the session must not go on.
+async fn must_end(logged_in: &mut watch::Receiver<Login>, drain: &Drain) -> Ended {
+    let expired = async {
+        let identity = loop {
+            if let Login::Accepted(identity) = &*logged_in.borrow_and_update() {
+                break Arc::clone(identity);
+            }
+            if logged_in.changed().await.is_err() {
+                // The handler is gone, so the session is about to end by itself.
+                return std::future::pending().await;
+            }
+        };
+        expiry(&identity).await;
+    };
+    tokio::select! {
+        () = expired => Ended::Expired,
+        () = drain.begun() => Ended::Shutdown,
+    }
+}
+
+/// Waits for the wall clock to reach the end of the certificate, also when it is stepped.
+async fn expiry(identity: &Identity) {
+    while let Ok(left) = identity.valid_before().duration_since(SystemTime::now()) {
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(CLOCK_CHECK)).await;
+    }
+}

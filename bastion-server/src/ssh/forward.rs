@@ -1,0 +1,195 @@
+//! One forwarded connection: dial on behalf of an identity, answer the client, relay, and keep the account.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use russh::server::{ChannelOpenHandle, Msg};
+use russh::{Channel, ChannelOpenFailure};
+use ssh_transport::channel;
+use ssh_transport::relay::{Account, End, relay};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Service;
+use crate::access::{self, Denied, Destination, Prospect};
+use crate::audit::{Event, Route, Session, Traffic};
+use crate::dial::{DialError, Dialled, dial};
+use crate::identity::Identity;
+use crate::metrics::Direction;
+
+/// All the forwarded connections of one session.
+#[derive(Debug, Clone)]
+pub struct Forwards {
+    session: Session,
+    service: Arc<Service>,
+    places: Arc<Semaphore>,
+    stop: CancellationToken,
+    sent: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
+}
+
+/// What a client asked for, in its own words.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The host as the client wrote it.
+    pub host: String,
+    /// The port as the client wrote it.
+    pub port: u32,
+}
+
+/// Why a forward was not opened. The same value makes the audit record, the metric and the client's message.
+#[derive(Debug)]
+enum Refusal {
+    /// By policy.
+    Denied(Denied),
+    /// By the target, or on the way to it.
+    Dial(DialError),
+    /// By the cap on channels.
+    TooMany,
+}
+
+impl Refusal {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Denied(denied) => denied.code(),
+            Self::Dial(error) => error.code(),
+            Self::TooMany => "too_many_channels",
+        }
+    }
+
+    /// What the client is told (RFC 4254 §5.1): `code: sentence`.
+    fn answer(&self) -> ChannelOpenFailure {
+        let (kind, sentence): (_, Cow<'static, str>) = match self {
+            Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => {
+                (ChannelOpenFailure::AdministrativelyProhibited, denied.to_string().into())
+            }
+            Self::Dial(error) => (ChannelOpenFailure::ConnectFailed, error.to_string().into()),
+            Self::TooMany => (
+                ChannelOpenFailure::ResourceShortage,
+                "this session has as many channels as it may have".into(),
+            ),
+        };
+        ChannelOpenFailure::Other { code: kind.code(), reason: format!("{}: {sentence}", self.code()) }
+    }
+}
+
+impl Forwards {
+    pub(super) fn new(session: Session, service: Arc<Service>, stop: CancellationToken) -> Self {
+        Self {
+            session,
+            places: Arc::new(Semaphore::new(service.max_channels)),
+            service,
+            stop,
+            sent: Arc::default(),
+            received: Arc::default(),
+        }
+    }
+
+    /// A place for one more channel of any kind, if there is one.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Bytes of all forwards that have ended, in both directions.
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            sent: self.sent.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
+            ..Traffic::default()
+        }
+    }
+
+    /// Decides about a `direct-tcpip` request (RFC 4254 §7.2), and carries the decision out in a task of its own:
+    /// neither a slow name nor a slow target holds up the session.
+    pub(super) fn open(
+        &self,
+        identity: &Arc<Identity>,
+        request: Request,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+    ) {
+        let (forwards, identity, place) = (self.clone(), Arc::clone(identity), self.place());
+        let decision =
+            Destination::parse(&request.host, request.port).map_err(Denied::from).and_then(|destination| {
+                access::authorize(&self.service.policy.load(), &identity, destination, SystemTime::now())
+            });
+        tokio::spawn(async move {
+            let opened = match (decision, place) {
+                (Err(denied), _) => Err(Refusal::Denied(denied)),
+                (Ok(_), None) => Err(Refusal::TooMany),
+                (Ok(prospect), Some(place)) => forwards.dial(prospect).await.map(|dialled| (dialled, place)),
+            };
+            match opened {
+                Ok((dialled, place)) => {
+                    reply.accept().await;
+                    forwards.relay(&request, dialled, channel).await;
+                    drop(place);
+                }
+                Err(refusal) => {
+                    let route = Route { host: &request.host, port: request.port, address: None, rule: None };
+                    let reason = refusal.code();
+                    forwards.service.metrics.forward_refused(reason);
+                    let event = Event::ForwardRefused { identity: &identity, route, reason };
+                    forwards.service.audit.record(forwards.session, event);
+                    reply.reject(refusal.answer()).await;
+                }
+            }
+        });
+    }
+
+    async fn dial(&self, prospect: Prospect) -> Result<Dialled, Refusal> {
+        tokio::select! {
+            dialled = dial(prospect, self.service.timeouts) => dialled.map_err(|error| match error {
+                DialError::Denied(denied) => Refusal::Denied(denied),
+                error => Refusal::Dial(error),
+            }),
+            () = self.stop.cancelled() => Err(Refusal::Denied(Denied::Expired)),
+        }
+    }
+
+    async fn relay(&self, request: &Request, dialled: Dialled, channel: Channel<Msg>) {
+        let Dialled { socket, address, permit } = dialled;
+        let service = &self.service;
+        let identity = permit.identity();
+        let route = Route {
+            host: &request.host,
+            port: request.port,
+            address: Some(address.ip()),
+            rule: Some(permit.rule()),
+        };
+        let active = service.metrics.channel();
+        service.metrics.forward_opened();
+        service.audit.record(self.session, Event::ForwardOpened { identity, route });
+
+        let began = Instant::now();
+        let account = Account::default();
+        let (source, sink) = channel::split(channel);
+        // A permit ends with its certificate, and so does the session that holds it, which stops all its relays.
+        let end = relay(socket, source, sink, &account, self.stop.cancelled()).await;
+
+        let traffic =
+            Traffic { sent: account.to_socket(), received: account.from_socket(), duration: began.elapsed() };
+        self.sent.fetch_add(traffic.sent, Ordering::Relaxed);
+        self.received.fetch_add(traffic.received, Ordering::Relaxed);
+        service.metrics.bytes(Direction::Sent).inc_by(traffic.sent);
+        service.metrics.bytes(Direction::Received).inc_by(traffic.received);
+        drop(active);
+        let event = Event::ForwardClosed { identity, route, traffic, reason: code(end) };
+        service.audit.record(self.session, event);
+    }
+}
+
+/// The reason as audit records know it.
+fn code(end: End) -> &'static str {
+    match end {
+        End::Finished => "finished",
+        End::Socket(_) => "target_reset",
+        End::Closed => "client_reset",
+        End::Lost => "session_lost",
+        End::Stalled => "target_stalled",
+        End::Stopped => "session_ended",
+    }
+}

@@ -1,0 +1,454 @@
+//! Each question of an SSH client, and who answers it. Nothing is decided here.
+//!
+//! Every callback of russh that can be asked for is overridden, because the defaults accept some things and leave
+//! others unanswered. What is not a certificate login or a `direct-tcpip` channel is refused.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use russh::keys::ssh_key::Certificate;
+use russh::server::{
+    Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Response, Session as Wire, VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty, Sig};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::Service;
+use super::forward::{Forwards, Request};
+use crate::audit::{Event, Session};
+use crate::identity::certificate::{self, Claim, Refused};
+use crate::identity::{Identity, LoginName};
+use crate::listener::PendingLogin;
+
+/// What somebody who opens a shell here gets to read.
+const PURPOSE: &str = "This host forwards TCP connections and has no shell.\r\n\
+    Use it so: ssh -N -L LOCALPORT:HOST:PORT, ssh -J, ssh -W HOST:PORT, or pf-tunnel HOST:PORT LOCALPORT\r\n";
+
+/// How far a login has come.
+#[derive(Debug, Clone)]
+pub(super) enum Login {
+    /// Not yet.
+    Pending,
+    /// A certificate was refused. The client may try another.
+    Refused,
+    /// Here is who it is.
+    Accepted(Arc<Identity>),
+}
+
+/// What is asked for and never given.
+#[derive(Debug, Clone, Copy)]
+enum Unserved {
+    Shell,
+    Exec,
+    Subsystem,
+    X11,
+    Agent,
+    RemoteForward,
+    RemoteSocketForward,
+    LocalSocket,
+    ForwardedTcpip,
+    X11Channel,
+}
+
+impl Unserved {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Shell => "shell",
+            Self::Exec => "exec",
+            Self::Subsystem => "subsystem",
+            Self::X11 => "x11",
+            Self::Agent => "agent_forwarding",
+            Self::RemoteForward => "tcpip_forward",
+            Self::RemoteSocketForward => "streamlocal_forward",
+            Self::LocalSocket => "direct_streamlocal",
+            Self::ForwardedTcpip => "forwarded_tcpip",
+            Self::X11Channel => "x11_channel",
+        }
+    }
+}
+
+/// The reason in the audit records of all of them.
+const NOT_SERVED: &str = "not_served";
+
+/// The bastion's side of one session.
+pub(super) struct Handler {
+    session: Session,
+    service: Arc<Service>,
+    forwards: Forwards,
+    pending: Option<PendingLogin>,
+    login: watch::Sender<Login>,
+    handle: Arc<OnceLock<Handle>>,
+    /// Whether the client has asked what it may try (RFC 4252 §5.2), so that it has other things to try.
+    exploring: bool,
+    /// Plain keys and the like, which are only worth a record if nothing better follows.
+    tried: Option<LoginName>,
+    /// Places of channels that have no relay to keep them.
+    session_channels: Vec<(ChannelId, OwnedSemaphorePermit)>,
+}
+
+impl Handler {
+    pub(super) fn new(
+        session: Session,
+        service: Arc<Service>,
+        forwards: Forwards,
+        pending: PendingLogin,
+        login: watch::Sender<Login>,
+    ) -> Self {
+        Self {
+            session,
+            service,
+            forwards,
+            pending: Some(pending),
+            login,
+            handle: Arc::default(),
+            exploring: false,
+            tried: None,
+            session_channels: Vec::new(),
+        }
+    }
+
+    /// Where the handle of the session is to be put once there is one.
+    pub(super) fn handle(&self) -> Arc<OnceLock<Handle>> {
+        Arc::clone(&self.handle)
+    }
+
+    fn identity(&self) -> Option<Arc<Identity>> {
+        match &*self.login.borrow() {
+            Login::Accepted(identity) => Some(Arc::clone(identity)),
+            Login::Pending | Login::Refused => None,
+        }
+    }
+
+    fn refuse_login(&mut self, login: &LoginName, certificate: &Certificate, refused: &Refused) {
+        let reason = refused.code();
+        self.service.metrics.auth_refused(reason);
+        let event = Event::LoginRefused { login: login.as_str(), certificate: Some(certificate), reason };
+        self.service.audit.record(self.session, event);
+        self.tried = None;
+        self.login.send_replace(Login::Refused);
+        if let (true, Some(handle)) = (is_final(refused, self.exploring), self.handle.get().cloned()) {
+            let farewell = format!("certificate refused: {reason}: {refused}");
+            // Not awaited: this is the session's own task, and the message goes through its queue.
+            tokio::spawn(async move {
+                let _ = handle
+                    .disconnect(Disconnect::NoMoreAuthMethodsAvailable, farewell, "en".to_owned())
+                    .await;
+            });
+        }
+    }
+
+    fn refuse(&self, unserved: Unserved) {
+        if let Some(identity) = self.identity() {
+            let event =
+                Event::RequestRefused { identity: &identity, request: unserved.code(), reason: NOT_SERVED };
+            self.service.audit.record(self.session, event);
+        }
+    }
+
+    /// Tells what this host is for, as a command would that failed.
+    fn explain(&self, channel: ChannelId, wire: &mut Wire) -> Result<(), russh::Error> {
+        wire.channel_success(channel)?;
+        wire.extended_data(channel, 1, PURPOSE)?;
+        wire.exit_status_request(channel, 1)?;
+        wire.eof(channel)?;
+        wire.close(channel)
+    }
+}
+
+/// Whether a refused client is told why, which ends its connection: SSH has no other way to say it.
+///
+/// A client with several certificates would lose the chance to try the others. So one that is exploring is told only
+/// about a certificate that was clearly meant for this bastion.
+fn is_final(refused: &Refused, exploring: bool) -> bool {
+    !exploring || !matches!(refused, Refused::UnknownAuthority | Refused::Chained | Refused::Malformed)
+}
+
+impl Drop for Handler {
+    /// A session that ends without a login, and without a record of why.
+    ///
+    /// russh itself turns away a certificate whose dates are wrong or whose signature does not verify, and calls
+    /// nobody; such a client is among these.
+    fn drop(&mut self) {
+        if let (Some(login), Login::Pending) = (self.tried.take(), &*self.login.borrow()) {
+            let reason = "no_valid_certificate";
+            self.service.metrics.auth_refused(reason);
+            let event = Event::LoginRefused { login: login.as_str(), certificate: None, reason };
+            self.service.audit.record(self.session, event);
+        }
+    }
+}
+
+impl russh::server::Handler for Handler {
+    type Error = russh::Error;
+
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
+        self.exploring = true;
+        self.tried = Some(LoginName::new(user));
+        Ok(Auth::reject())
+    }
+
+    async fn auth_password(&mut self, user: &str, _password: &str) -> Result<Auth, Self::Error> {
+        self.tried = Some(LoginName::new(user));
+        Ok(Auth::reject())
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        _response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        self.tried = Some(LoginName::new(user));
+        Ok(Auth::reject())
+    }
+
+    /// Whether a signature is worth making. The offer does not say whether the key came in a certificate.
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        _offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
+        self.tried = Some(LoginName::new(user));
+        Ok(Auth::Accept)
+    }
+
+    /// A plain key, the authority's own included, is nobody.
+    async fn auth_publickey(&mut self, user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        self.tried = Some(LoginName::new(user));
+        Ok(Auth::reject())
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        let login = LoginName::new(user);
+        let claim = Claim { login: &login, client: self.session.client.ip() };
+        let requirements = self.service.requirements.load();
+        match certificate::admit(certificate, claim, &requirements, SystemTime::now()) {
+            Ok(identity) => {
+                self.login.send_replace(Login::Accepted(Arc::new(identity)));
+                Ok(Auth::Accept)
+            }
+            Err(refused) => {
+                self.refuse_login(&login, certificate, &refused);
+                Ok(Auth::reject())
+            }
+        }
+    }
+
+    async fn auth_succeeded(&mut self, _wire: &mut Wire) -> Result<(), Self::Error> {
+        if let Some(pending) = self.pending.take() {
+            pending.complete();
+        }
+        if let Some(identity) = self.identity() {
+            self.service.metrics.auth_accepted();
+            self.service.audit.record(self.session, Event::LoginAccepted { identity: &identity });
+        }
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        match self.identity() {
+            Some(identity) => {
+                self.forwards.open(&identity, Request { host: host.to_owned(), port }, channel, reply);
+            }
+            None => reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+        }
+        Ok(())
+    }
+
+    /// A session channel is accepted, so that whoever forgot `-N` can be told.
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        match self.forwards.place() {
+            Some(place) => {
+                self.session_channels.push((channel.id(), place));
+                reply.accept().await;
+            }
+            None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
+        }
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _wire: &mut Wire) -> Result<(), Self::Error> {
+        self.session_channels.retain(|(id, _)| *id != channel);
+        Ok(())
+    }
+
+    async fn channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        self.refuse(Unserved::X11Channel);
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host: &str,
+        _port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        self.refuse(Unserved::ForwardedTcpip);
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _path: &str,
+        reply: ChannelOpenHandle,
+        _wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        self.refuse(Unserved::LocalSocket);
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, wire: &mut Wire) -> Result<(), Self::Error> {
+        self.refuse(Unserved::Shell);
+        self.explain(channel, wire)
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _command: &[u8],
+        wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        self.refuse(Unserved::Exec);
+        self.explain(channel, wire)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        _name: &str,
+        wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        self.refuse(Unserved::Subsystem);
+        wire.channel_failure(channel)
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _term: &str,
+        _columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(Pty, u32)],
+        wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        // Part of every interactive `ssh`; the shell request that follows is what gets an answer.
+        wire.channel_failure(channel)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        _name: &str,
+        _value: &str,
+        wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        wire.channel_failure(channel)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        _columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        wire.channel_failure(channel)
+    }
+
+    async fn signal(
+        &mut self,
+        _channel: ChannelId,
+        _signal: Sig,
+        _wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single_connection: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        wire: &mut Wire,
+    ) -> Result<(), Self::Error> {
+        self.refuse(Unserved::X11);
+        wire.channel_failure(channel)
+    }
+
+    async fn agent_request(&mut self, channel: ChannelId, wire: &mut Wire) -> Result<bool, Self::Error> {
+        self.refuse(Unserved::Agent);
+        wire.channel_failure(channel)?;
+        Ok(false)
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        _address: &str,
+        _port: &mut u32,
+        _wire: &mut Wire,
+    ) -> Result<bool, Self::Error> {
+        self.refuse(Unserved::RemoteForward);
+        Ok(false)
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        _address: &str,
+        _port: u32,
+        _wire: &mut Wire,
+    ) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+
+    async fn streamlocal_forward(&mut self, _path: &str, _wire: &mut Wire) -> Result<bool, Self::Error> {
+        self.refuse(Unserved::RemoteSocketForward);
+        Ok(false)
+    }
+
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        _path: &str,
+        _wire: &mut Wire,
+    ) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+}
