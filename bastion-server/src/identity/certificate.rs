@@ -316,3 +316,6 @@ fn network(text: &str) -> Option<IpNet> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
     (network.trunc() == network).then_some(network)
 }
+
+#[cfg(test)]
+mod tests;

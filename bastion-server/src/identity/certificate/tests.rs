@@ -1,0 +1,188 @@
+//! Properties of the admission. The table of forged certificates, which also asks a stock sshd, is an integration test.
+
+use proptest::prelude::*;
+use russh::keys::ssh_key::certificate::Builder;
+use russh::keys::ssh_key::private::Ed25519Keypair;
+use russh::keys::ssh_key::public::RsaPublicKey;
+use russh::keys::ssh_key::{Mpint, PrivateKey, PublicKey};
+
+use super::*;
+
+const NOW: u64 = 1_800_000_000;
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(NOW)
+}
+
+fn key(seed: u8) -> PrivateKey {
+    PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32]))
+}
+
+fn requirements() -> Requirements {
+    Requirements {
+        authorities: AuthoritySet::new([key(1).public_key().clone()]).unwrap(),
+        users: vec![LoginName::new("tunnel")],
+        max_lifetime: Duration::from_secs(24 * 3600),
+    }
+}
+
+/// A certificate that is accepted, changed by `change` before it is signed.
+fn certificate(change: impl FnOnce(&mut Builder)) -> Certificate {
+    signed(3600, change)
+}
+
+fn signed(lifetime: u64, change: impl FnOnce(&mut Builder)) -> Certificate {
+    let user: PublicKey = key(2).public_key().clone();
+    let mut builder =
+        Builder::new(vec![7; 16], user.key_data().clone(), NOW - 60, NOW - 60 + lifetime).unwrap();
+    builder.valid_principal("tunnel").unwrap().extension(PERMIT_PORT_FORWARDING, "").unwrap();
+    change(&mut builder);
+    builder.sign(&key(1)).unwrap()
+}
+
+fn ask_from(certificate: &Certificate, login: &str, client: &str) -> Result<Identity, Refused> {
+    let login = LoginName::new(login);
+    let claim = Claim { login: &login, client: client.parse().unwrap() };
+    admit(certificate, claim, &requirements(), now())
+}
+
+fn ask(certificate: &Certificate) -> Result<Identity, Refused> {
+    ask_from(certificate, "tunnel", "192.0.2.7")
+}
+
+#[test]
+fn a_good_certificate_proves_what_it_says() {
+    let certificate = certificate(|builder| {
+        builder.serial(42).unwrap().key_id("me@example.com").unwrap().valid_principal("dev").unwrap();
+    });
+    let identity = ask(&certificate).unwrap();
+    assert_eq!(identity.login().as_str(), "tunnel");
+    assert_eq!(identity.principals().iter().map(Principal::as_str).collect::<Vec<_>>(), ["tunnel", "dev"]);
+    assert_eq!((identity.serial(), identity.key_id()), (42, "me@example.com"));
+    assert_eq!(identity.authority(), fingerprint(key(1).public_key().key_data()));
+    assert_eq!(identity.key(), fingerprint(key(2).public_key().key_data()));
+    assert_eq!(identity.valid_before(), UNIX_EPOCH + Duration::from_secs(NOW - 60 + 3600));
+    assert!(identity.may_forward());
+}
+
+#[test]
+fn time_is_exact_to_the_second() {
+    let at = |seconds: u64| {
+        let login = LoginName::new("tunnel");
+        let claim = Claim { login: &login, client: [192, 0, 2, 7].into() };
+        admit(&signed(120, |_| ()), claim, &requirements(), UNIX_EPOCH + Duration::from_secs(seconds))
+            .map(|_| ())
+    };
+    assert_eq!(at(NOW - 61), Err(Refused::NotYetValid));
+    assert_eq!(at(NOW - 60), Ok(()));
+    assert_eq!(at(NOW + 59), Ok(()));
+    assert_eq!(at(NOW + 60), Err(Refused::Expired), "valid before is one past the last second");
+    assert_eq!(ask(&signed(24 * 3600, |_| ())).map(|_| ()), Ok(()));
+    assert_eq!(ask(&signed(24 * 3600 + 1, |_| ())), Err(Refused::TooLongLived));
+}
+
+#[test]
+fn a_login_name_is_one_principal_exactly() {
+    for login in ["Tunnel", "tunnel ", "tun*", "*", "tunnel,dev", "", "tunnel\0"] {
+        assert_eq!(
+            ask_from(&certificate(|_| ()), login, "192.0.2.7"),
+            Err(Refused::NotAPrincipal),
+            "{login:?}"
+        );
+    }
+    let anybody = certificate(|builder| {
+        builder.valid_principal("root").unwrap();
+    });
+    assert_eq!(ask_from(&anybody, "root", "192.0.2.7"), Err(Refused::UnknownUser));
+}
+
+#[test]
+fn source_addresses() {
+    for (list, client, expected) in [
+        ("192.0.2.7", "192.0.2.7", Ok(())),
+        ("192.0.2.0/24", "192.0.2.7", Ok(())),
+        ("192.0.2.0/24", "::ffff:192.0.2.7", Ok(())),
+        ("10.0.0.0/8,2001:db8::/32", "2001:db8::9", Ok(())),
+        ("10.0.0.0/8", "192.0.2.7", Err(Refused::SourceAddress)),
+        ("", "192.0.2.7", Err(Refused::MalformedSourceAddress)),
+        ("192.0.2.7,", "192.0.2.7", Err(Refused::MalformedSourceAddress)),
+        ("192.0.2.1/24", "192.0.2.7", Err(Refused::MalformedSourceAddress)),
+        ("192.0.2.0/33", "192.0.2.7", Err(Refused::MalformedSourceAddress)),
+        ("!10.0.0.0/8", "192.0.2.7", Err(Refused::MalformedSourceAddress)),
+        ("any", "192.0.2.7", Err(Refused::MalformedSourceAddress)),
+    ] {
+        let certificate = certificate(|builder| {
+            builder.critical_option(SOURCE_ADDRESS, list).unwrap();
+        });
+        assert_eq!(ask_from(&certificate, "tunnel", client).map(|_| ()), expected, "{list:?} from {client}");
+    }
+    let many = vec!["192.0.2.7"; MAX_SOURCES + 1].join(",");
+    let certificate = certificate(|builder| {
+        builder.critical_option(SOURCE_ADDRESS, many).unwrap();
+    });
+    assert_eq!(ask(&certificate), Err(Refused::MalformedSourceAddress));
+}
+
+#[test]
+fn without_the_extension_there_is_a_login_and_nothing_else() {
+    let user = key(2).public_key().key_data().clone();
+    let mut builder = Builder::new(vec![7; 16], user, NOW - 60, NOW + 60).unwrap();
+    builder.valid_principal("tunnel").unwrap().extension("permit-pty", "").unwrap();
+    let identity = ask(&builder.sign(&key(1)).unwrap()).unwrap();
+    assert!(!identity.may_forward());
+}
+
+#[test]
+fn the_empty_set_of_authorities_admits_nobody() {
+    let login = LoginName::new("tunnel");
+    let claim = Claim { login: &login, client: [192, 0, 2, 7].into() };
+    let nobody = Requirements { authorities: AuthoritySet::default(), ..requirements() };
+    assert_eq!(admit(&certificate(|_| ()), claim, &nobody, now()), Err(Refused::UnknownAuthority));
+}
+
+#[test]
+fn a_short_rsa_key_is_no_authority() {
+    // 1024 bits, public part only.
+    let modulus = [&[0xc1][..], &[0x5b; 127]].concat();
+    let key = RsaPublicKey::new(Mpint::from_positive_bytes(&[1, 0, 1]), Mpint::from_positive_bytes(&modulus))
+        .unwrap();
+    assert_eq!(authorities::check(&KeyData::Rsa(key)), Err(Unfit::ShortRsa(1024)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever bit of a good certificate is changed, it is not accepted any more.
+    #[test]
+    fn one_flipped_bit_is_one_too_many(position in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        let good = certificate(|_| ()).to_bytes().unwrap();
+        let mut bad = good.clone();
+        let index = position.index(bad.len());
+        bad[index] ^= 1 << bit;
+        let answer = decode(&bad).and_then(|certificate| ask(&certificate));
+        prop_assert!(answer.is_err(), "byte {index} of {}, bit {bit}: {answer:?}", good.len());
+    }
+
+    /// Neither does a part of it, nor it with something behind it.
+    #[test]
+    fn exactly_one_certificate(position in any::<prop::sample::Index>(), tail in prop::collection::vec(any::<u8>(), 1..64)) {
+        let good = certificate(|_| ()).to_bytes().unwrap();
+        prop_assert_eq!(decode(&good[..position.index(good.len())]), Err(Refused::Malformed));
+        prop_assert_eq!(decode(&[good, tail].concat()), Err(Refused::Malformed));
+    }
+
+    /// Random bytes are refused, and nothing else happens.
+    #[test]
+    fn anything_at_all(blob in prop::collection::vec(any::<u8>(), 0..2048)) {
+        prop_assert!(decode(&blob).and_then(|certificate| ask(&certificate)).is_err());
+    }
+}
+
+#[test]
+fn size_comes_first() {
+    assert_eq!(decode(&vec![0; MAX_BLOB + 1]), Err(Refused::TooLarge));
+    let large = certificate(|builder| {
+        builder.extension("big@example.com", "x".repeat(MAX_BLOB)).unwrap();
+    });
+    assert_eq!(ask(&large), Err(Refused::TooLarge));
+}
