@@ -127,3 +127,106 @@ impl Prospect {
         Err(Denied::NoRule)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::identity::Principal;
+    use crate::identity::certificate::tests::admitted;
+
+    fn rule(name: &str, who: &[&str], to: &[&str]) -> Arc<Rule> {
+        Arc::new(Rule {
+            name: name.to_owned(),
+            who: Who::AnyOf(who.iter().map(|name| Principal::parse(name).unwrap()).collect()),
+            to: to.iter().map(|to| to.parse().unwrap()).collect(),
+        })
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            rules: vec![
+                rule("databases", &["dev", "dba"], &["*.db.internal:5432", "10.20.0.0/16:1024-65535"]),
+                rule("everything", &["dba"], &["*:*"]),
+            ],
+            floor: Arc::new(Floor::default()),
+        }
+    }
+
+    /// What comes of asking for `host:port` when the host is found at `addresses`.
+    fn ask(
+        principals: &[&str],
+        host: &str,
+        port: u32,
+        addresses: &[&str],
+    ) -> Result<(String, Vec<String>), Denied> {
+        let identity = Arc::new(admitted(principals, true));
+        let now = identity.valid_before() - Duration::from_secs(1);
+        let prospect = authorize(&policy(), &identity, Destination::parse(host, port)?, now)?;
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let permit = prospect.permit(&addresses)?;
+        Ok((permit.rule().to_owned(), permit.addresses().iter().map(IpAddr::to_string).collect()))
+    }
+
+    fn yes(rule: &str, addresses: &[&str]) -> Result<(String, Vec<String>), Denied> {
+        Ok((rule.to_owned(), addresses.iter().map(|&address| address.to_owned()).collect()))
+    }
+
+    #[test]
+    fn rules_decide_in_their_order() {
+        assert_eq!(ask(&["dev"], "orders.db.internal", 5432, &["10.9.0.1"]), yes("databases", &["10.9.0.1"]));
+        assert_eq!(ask(&["dba"], "orders.db.internal", 5432, &["10.9.0.1"]), yes("databases", &["10.9.0.1"]));
+        assert_eq!(ask(&["dba"], "elsewhere", 80, &["10.9.0.1"]), yes("everything", &["10.9.0.1"]));
+        assert_eq!(ask(&["dev"], "elsewhere", 80, &["10.9.0.1"]), Err(Denied::NoRule));
+        assert_eq!(ask(&[], "orders.db.internal", 5432, &["10.9.0.1"]), Err(Denied::NoRule));
+    }
+
+    #[test]
+    fn networks_are_about_where_a_name_leads() {
+        assert_eq!(ask(&["dev"], "10.20.1.1", 8080, &["10.20.1.1"]), yes("databases", &["10.20.1.1"]));
+        assert_eq!(ask(&["dev"], "some.name", 8080, &["10.20.1.1"]), yes("databases", &["10.20.1.1"]));
+        assert_eq!(ask(&["dev"], "some.name", 8080, &["10.21.1.1"]), Err(Denied::NoRule));
+        assert_eq!(ask(&["dev"], "some.name", 80, &["10.20.1.1"]), Err(Denied::NoRule), "not even resolved");
+        assert_eq!(
+            ask(&["dev"], "some.name", 8080, &["10.21.1.1", "10.20.1.1"]),
+            yes("databases", &["10.20.1.1"]),
+            "only what the rule permits is connected to"
+        );
+    }
+
+    #[test]
+    fn no_rule_reaches_below_the_floor() {
+        for address in ["127.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe"] {
+            let answer = ask(&["dba"], "innocent.example", 80, &[address]);
+            assert!(matches!(answer, Err(Denied::ForbiddenAddress(_))), "{address}: {answer:?}");
+            let mixed = ask(&["dba"], "innocent.example", 80, &["10.9.0.1", address]);
+            assert!(matches!(mixed, Err(Denied::ForbiddenAddress(_))), "{address} beside another: {mixed:?}");
+        }
+    }
+
+    #[test]
+    fn the_empty_policy_permits_nothing() {
+        let identity = Arc::new(admitted(&["dba"], true));
+        let destination = Destination::parse("db.internal", 5432).unwrap();
+        assert_eq!(
+            authorize(&Policy::default(), &identity, destination, UNIX_EPOCH).unwrap_err(),
+            Denied::NoRule
+        );
+    }
+
+    #[test]
+    fn the_certificate_has_the_first_word() {
+        let destination = || Destination::parse("orders.db.internal", 5432).unwrap();
+        let login_only = Arc::new(admitted(&["dba"], false));
+        assert_eq!(
+            authorize(&policy(), &login_only, destination(), UNIX_EPOCH).unwrap_err(),
+            Denied::NoPortForwarding
+        );
+        let identity = Arc::new(admitted(&["dba"], true));
+        assert_eq!(
+            authorize(&policy(), &identity, destination(), identity.valid_before()).unwrap_err(),
+            Denied::Expired
+        );
+    }
+}

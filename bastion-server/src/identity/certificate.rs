@@ -318,4 +318,4 @@ fn network(text: &str) -> Option<IpNet> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

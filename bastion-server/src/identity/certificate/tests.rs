@@ -50,6 +50,19 @@ fn ask(certificate: &Certificate) -> Result<Identity, Refused> {
     ask_from(certificate, "tunnel", "192.0.2.7")
 }
 
+/// Somebody who was admitted with these principals beside `tunnel`, for tests of what comes after.
+pub(crate) fn admitted(principals: &[&str], may_forward: bool) -> Identity {
+    let user = key(2).public_key().key_data().clone();
+    let mut builder = Builder::new(vec![7; 16], user, NOW - 60, NOW + 60).unwrap();
+    for principal in ["tunnel"].iter().chain(principals) {
+        builder.valid_principal(*principal).unwrap();
+    }
+    if may_forward {
+        builder.extension(PERMIT_PORT_FORWARDING, "").unwrap();
+    }
+    ask(&builder.sign(&key(1)).unwrap()).unwrap()
+}
+
 #[test]
 fn a_good_certificate_proves_what_it_says() {
     let certificate = certificate(|builder| {
@@ -125,11 +138,8 @@ fn source_addresses() {
 
 #[test]
 fn without_the_extension_there_is_a_login_and_nothing_else() {
-    let user = key(2).public_key().key_data().clone();
-    let mut builder = Builder::new(vec![7; 16], user, NOW - 60, NOW + 60).unwrap();
-    builder.valid_principal("tunnel").unwrap().extension("permit-pty", "").unwrap();
-    let identity = ask(&builder.sign(&key(1)).unwrap()).unwrap();
-    assert!(!identity.may_forward());
+    assert!(admitted(&[], true).may_forward());
+    assert!(!admitted(&[], false).may_forward());
 }
 
 #[test]
