@@ -81,6 +81,12 @@ impl Config {
     pub fn load(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         config_file::read::<Self>(path)?.overridden(variable)
     }
+
+    /// Whether anything comes from Vault.
+    pub fn needs_vault(&self) -> bool {
+        matches!(self.host_key, HostKey::Vault(_))
+            || self.authorities.sources().iter().any(|source| matches!(source, AuthoritySource::Vault(_)))
+    }
 }
 
 /// Why there is no configuration.

@@ -1,0 +1,32 @@
+//! Parses, starts logging, runs, and chooses the exit code.
+
+use std::{io::Write, process::ExitCode};
+
+use bastion_server::{cli::Cli, config::Config, server, telemetry};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::load(&cli.config, |name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(error) => return fail(2, &error),
+    };
+    telemetry::start(config.log.level, config.log.format);
+    let outcome = if cli.check_config { server::check(&config) } else { run(config) };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error),
+    }
+}
+
+#[tokio::main]
+async fn run(config: Config) -> Result<(), server::Error> {
+    server::run(config).await
+}
+
+/// Says why it ends, to whoever reads standard error.
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    // If nobody reads it, the code still tells.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(code)
+}

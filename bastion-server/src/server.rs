@@ -1,0 +1,288 @@
+//! Puts the parts together: what is read, started and waited for, in which order, and how it all ends.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    time::sleep,
+};
+use vault_signer::server::SettingsError;
+
+use crate::{
+    access::{Floor, Policy, Rule},
+    admin::{self, Admin, Readiness},
+    audit::{self, Audit},
+    authority_source,
+    config::Config,
+    dial::Timeouts,
+    drain::{Drain, Finished, Signals},
+    host_key::{self, HostKey},
+    identity::{authorities::AuthoritySet, certificate::Requirements},
+    listener::{self, Bounds},
+    metrics::Metrics,
+    own_addresses,
+    ssh::{self, Service},
+    vault::Vault,
+};
+
+/// How long the last audit records may take.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why the bastion does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Where Vault is.
+    #[error(transparent)]
+    Vault(#[from] SettingsError),
+    /// Whose certificates are believed.
+    #[error(transparent)]
+    Authorities(#[from] authority_source::Error),
+    /// Who the bastion is.
+    #[error(transparent)]
+    HostKey(#[from] host_key::Error),
+    /// Where audit records go.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address} ({setting}): {source}")]
+    Listen {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's words.
+        source: io::Error,
+    },
+    /// Without these addresses the floor would have a hole.
+    #[error("cannot find the addresses of this machine: {0}")]
+    OwnAddresses(io::Error),
+    /// The signal handlers.
+    #[error("cannot handle signals: {0}")]
+    Signals(io::Error),
+    /// A defect.
+    #[error("the accept loop ended by a defect of the bastion; please report it")]
+    Defect,
+}
+
+impl Error {
+    /// What the process tells who started it: 2 if the configuration must change, 1 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Vault(_)
+            | Self::Authorities(_)
+            | Self::HostKey(_)
+            | Self::Audit(audit::Error::File { .. }) => 2,
+            Self::Audit(audit::Error::Thread(_))
+            | Self::Listen { .. }
+            | Self::OwnAddresses(_)
+            | Self::Signals(_)
+            | Self::Defect => 1,
+        }
+    }
+}
+
+/// Reads everything that can be read without the network, and changes nothing but creating an audit file.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(config: &Config) -> Result<(), Error> {
+    vault(config)?;
+    authority_source::check(config.authorities.sources())?;
+    host_key::check(&config.host_key)?;
+    audit::open(&config.audit.to)?;
+    Ok(())
+}
+
+/// Serves until a signal says to stop, and then ends in order.
+///
+/// # Errors
+/// When it cannot begin.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let mut signals = Signals::install().map_err(Error::Signals)?;
+    let (metrics, readiness, drain) =
+        (Arc::new(Metrics::new()), Arc::new(Readiness::default()), Drain::default());
+    let reload = Arc::new(Notify::new());
+
+    let vault = vault(&config)?;
+    let server = vault.as_ref().map(Vault::server);
+    let sources = config.authorities.sources();
+    let authorities = authority_source::follow(sources, server, &reload, Arc::clone(&metrics))?;
+    let host_key = host_key::follow(&config.host_key, vault.as_ref(), &reload, Arc::clone(&metrics))?;
+    let policy = policy(&config)?;
+    let audit = Audit::start(audit::open(&config.audit.to)?, Arc::clone(&metrics))?;
+
+    let clients = listen("listen", config.listen).await?;
+    if let Some(admin) = config.admin {
+        let listener = listen("admin.listen", admin.listen).await?;
+        let (metrics, readiness) = (Arc::clone(&metrics), Arc::clone(&readiness));
+        tokio::spawn(admin::serve(listener, Admin { metrics, readiness, drain: drain.clone() }));
+    }
+
+    let bastion =
+        Bastion { config: config.clone(), audit: audit.clone(), metrics: Arc::clone(&metrics), readiness };
+    let serving = tokio::spawn(bastion.serve(clients, authorities, host_key, policy, drain.clone()));
+    let reload = || {
+        tracing::info!("SIGHUP: asking for authorities and the host certificate again");
+        reload.notify_waiters();
+    };
+    let signal = tokio::select! {
+        signal = signals.stop(reload) => signal,
+        // It has no end of its own before the drain.
+        _ = serving => return Err(Error::Defect),
+    };
+    tracing::info!(signal, "shutting down");
+    metrics.draining();
+    drain.announce();
+    tokio::select! {
+        () = leave(&config, &drain) => {}
+        signal = signals.stop(|| {}) => tracing::warn!(signal, "ending at once"),
+    }
+    audit.flush(FLUSH_PATIENCE).await;
+    Ok(())
+}
+
+/// Gives load balancers time to notice, and clients time to go.
+async fn leave(config: &Config, drain: &Drain) {
+    sleep(config.drain.readiness_delay.0).await;
+    match drain.finish(config.drain.timeout.0).await {
+        Finished::Cleanly => tracing::info!("every session has ended"),
+        Finished::Cut(sessions) => tracing::warn!(sessions, "cut sessions that did not end (drain.timeout)"),
+    }
+}
+
+fn vault(config: &Config) -> Result<Option<Vault>, SettingsError> {
+    config.needs_vault().then(|| Vault::new(&config.vault, environment)).transpose()
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn policy(config: &Config) -> Result<Policy, Error> {
+    let own = own_addresses::interfaces().map_err(Error::OwnAddresses)?;
+    let kubernetes_api = own_addresses::kubernetes_api(environment);
+    if config.rules.is_empty() {
+        tracing::warn!("there are no rules, so nobody reaches anything");
+    }
+    Ok(Policy {
+        rules: config.rules.iter().cloned().map(Rule::from).map(Arc::new).collect(),
+        floor: Arc::new(Floor::new(config.open_networks.clone(), own, kubernetes_api)),
+    })
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { setting, address, source })
+}
+
+/// What serves clients, once it knows whom to believe and who it is.
+struct Bastion {
+    config: Config,
+    audit: Audit,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+}
+
+impl Bastion {
+    async fn serve(
+        self,
+        clients: TcpListener,
+        mut authorities: authority_source::Current,
+        mut host_key: host_key::Current,
+        policy: Policy,
+        drain: Drain,
+    ) {
+        let (set, key) = tokio::join!(
+            async {
+                let set = known(&mut authorities).await;
+                self.readiness.authorities_known();
+                set
+            },
+            async {
+                let key = known(&mut host_key).await;
+                self.readiness.host_key_known();
+                key
+            }
+        );
+        let requirements = self.requirements(set);
+        let settings = self.settings();
+        // Sessions that began with another host key keep theirs.
+        let ssh_config =
+            move |key: &HostKey| ssh::config(settings, key.key().clone(), key.certificate().cloned());
+        let service = Arc::new(Service {
+            requirements: ArcSwap::from_pointee(requirements.clone()),
+            policy: ArcSwap::from_pointee(policy),
+            config: ArcSwap::from_pointee(ssh_config(&key)),
+            audit: self.audit,
+            metrics: Arc::clone(&self.metrics),
+            timeouts: Timeouts {
+                resolve: self.config.timeouts.resolve.0,
+                connect: self.config.timeouts.connect.0,
+            },
+            max_channels: self.config.limits.max_channels_per_session.get(),
+        });
+        tokio::spawn(on_change(authorities, {
+            let service = Arc::clone(&service);
+            move |set| {
+                service
+                    .requirements
+                    .store(Arc::new(Requirements { authorities: set, ..requirements.clone() }))
+            }
+        }));
+        tokio::spawn(on_change(host_key, {
+            let service = Arc::clone(&service);
+            move |key| service.config.store(Arc::new(ssh_config(&key)))
+        }));
+        let bounds = Bounds {
+            login_deadline: self.config.limits.login_deadline.0,
+            max_sessions: self.config.limits.max_sessions.get(),
+            startups: self.config.limits.max_startups,
+        };
+        if let Ok(address) = clients.local_addr() {
+            self.readiness.listening(address);
+            tracing::info!(event = "listening", %address, rules = self.config.rules.len(), "accepting clients");
+        }
+        let serve = move |connection| ssh::serve(connection, Arc::clone(&service));
+        listener::run(clients, bounds, self.metrics, drain, serve).await;
+    }
+
+    fn requirements(&self, authorities: AuthoritySet) -> Requirements {
+        Requirements {
+            authorities,
+            users: self.config.login.users(),
+            max_lifetime: self.config.limits.max_certificate_lifetime.0,
+        }
+    }
+
+    fn settings(&self) -> ssh::Settings {
+        ssh::Settings {
+            keepalive: self.config.keepalive.interval.0,
+            keepalive_missed: self.config.keepalive.max_missed.get(),
+            rekey_bytes: usize::try_from(self.config.rekey.bytes.0).unwrap_or(usize::MAX),
+            rekey_time: self.config.rekey.time.0,
+        }
+    }
+}
+
+/// Waits for the first value.
+async fn known<T: Clone>(current: &mut watch::Receiver<Option<T>>) -> T {
+    loop {
+        if let Some(value) = current.borrow_and_update().clone() {
+            return value;
+        }
+        if current.changed().await.is_err() {
+            // Whoever was to tell is gone, and there is nothing to serve with.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Hands on every later value.
+async fn on_change<T: Clone>(mut current: watch::Receiver<Option<T>>, apply: impl Fn(T)) {
+    while current.changed().await.is_ok() {
+        if let Some(value) = current.borrow_and_update().clone() {
+            apply(value);
+        }
+    }
+}
