@@ -234,3 +234,6 @@ fn signature(certificate: &Certificate, authorities: Option<&[PublicKey]>) -> Re
     }
     certificate.verify_signature().map_err(|_| Mismatch::Signature)
 }
+
+#[cfg(test)]
+mod tests;

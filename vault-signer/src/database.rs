@@ -151,3 +151,6 @@ struct Made {
     username: String,
     password: SecretString,
 }
+
+#[cfg(test)]
+mod tests;

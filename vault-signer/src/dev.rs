@@ -104,3 +104,6 @@ pub async fn serve(
         () = late => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

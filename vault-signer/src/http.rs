@@ -532,3 +532,6 @@ pub(crate) fn innermost(error: &reqwest::Error) -> String {
     }
     shown(&last.to_string())
 }
+
+#[cfg(test)]
+mod tests;

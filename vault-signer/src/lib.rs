@@ -19,6 +19,8 @@ pub mod database;
 pub mod dev;
 mod http;
 pub mod login;
+#[cfg(test)]
+mod rogue;
 pub mod server;
 pub mod signer;
 mod text;

@@ -178,3 +178,6 @@ async fn send(
     }
     Ok(Token::from_login(auth, who, asked))
 }
+
+#[cfg(test)]
+mod tests;

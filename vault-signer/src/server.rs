@@ -251,3 +251,106 @@ fn bundle(path: &Path) -> Result<Vec<Certificate>, SettingsError> {
     }
     Ok(certificates)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    fn from(set: &[(&str, &str)]) -> Settings {
+        Settings::default().or_environment(variables(set)).unwrap()
+    }
+
+    #[test]
+    fn the_environment_means_what_it_means_to_the_command() {
+        let vault = [("VAULT_ADDR", "a"), ("VAULT_NAMESPACE", "b"), ("VAULT_CACERT", "c")];
+        let expected =
+            Settings { address: Some("a".into()), namespace: Some("b".into()), ca_file: Some("c".into()) };
+        assert_eq!(from(&vault), expected);
+        assert_eq!(from(&[("VAULT_ADDR", "a"), ("BAO_ADDR", "b")]).address.as_deref(), Some("b"));
+        assert_eq!(from(&[("VAULT_ADDR", "a"), ("BAO_ADDR", "")]).address, None);
+        assert_eq!(from(&[]), Settings::default());
+        let flag = Settings { address: Some("flag".into()), ..Settings::default() };
+        assert_eq!(flag.or_environment(variables(&vault)).unwrap().address.as_deref(), Some("flag"));
+    }
+
+    #[test]
+    fn a_wish_not_to_verify_is_refused_and_names_what_to_do() {
+        for name in ["VAULT_SKIP_VERIFY", "BAO_SKIP_VERIFY"] {
+            for value in ["1", "true", "t", "yes"] {
+                let error = Settings::default().or_environment(variables(&[(name, value)])).unwrap_err();
+                assert!(error.to_string().contains("VAULT_CACERT"), "{error}");
+            }
+            for value in ["", "0", "false"] {
+                assert_eq!(from(&[(name, value)]), Settings::default());
+            }
+        }
+    }
+
+    fn server(address: &str) -> Result<Server, SettingsError> {
+        Server::new(&Settings { address: Some(address.to_owned()), ..Settings::default() })
+    }
+
+    #[test]
+    fn an_address_is_a_url_with_a_host_and_nothing_secret() {
+        for (address, name) in [
+            ("https://vault.example.com", "vault.example.com"),
+            ("https://vault.example.com:8200/", "vault.example.com:8200"),
+            ("http://[::1]:8200", "[::1]:8200"),
+            ("https://example.com/vault", "example.com"),
+        ] {
+            assert_eq!(server(address).unwrap().name(), name);
+        }
+        for address in [
+            "",
+            "vault.example.com",
+            "vault.example.com:8200",
+            "ftp://x",
+            "unix:///run/vault.sock",
+            "https://",
+            "https://x?y",
+            "https://x#y",
+            "https://\u{1b}[2J",
+        ] {
+            let error = server(address).unwrap_err();
+            assert!(matches!(error, SettingsError::Address { .. }), "{address}: {error:?}");
+            assert!(!error.to_string().contains('\u{1b}'));
+        }
+        let error = server("https://me:canary@vault.example.com").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+        assert!(matches!(Server::new(&Settings::default()), Err(SettingsError::NoAddress)));
+    }
+
+    #[test]
+    fn a_bundle_that_cannot_be_trusted_is_refused_without_showing_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let large = vec![b'a'; 2 * 1024 * 1024];
+        let pem = "-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n-----END CERTIFICATE-----\n";
+        for (path, reason) in [
+            (folder.path().join("missing"), "cannot be read"),
+            (folder.path().to_owned(), "not a regular file"),
+            (file("empty", b""), "no certificate"),
+            (file("text", b"canary"), "no certificate"),
+            (file("large", &large), "larger than 1 MiB"),
+            (file("key", b"-----BEGIN EC PRIVATE KEY-----\ncanary\n"), "private key"),
+            (file("both", format!("{pem}-----BEGIN PRIVATE KEY-----\n").as_bytes()), "private key"),
+        ] {
+            let settings = Settings {
+                address: Some("https://vault.example.com".into()),
+                ca_file: Some(path.clone()),
+                ..Settings::default()
+            };
+            let error = Server::new(&settings).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains(path.to_str().unwrap()), "{error}");
+            assert!(!error.contains("canary") && !error.contains("Y2FuYXJ5"), "{error}");
+        }
+    }
+}

@@ -218,3 +218,6 @@ impl Signer for Local {
         Box::pin(async move { Ok(vec![self.key.public_key().clone()]) })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,6 @@ fn remedy(words: &str) -> String {
 struct Signed {
     signed_key: String,
 }
+
+#[cfg(test)]
+mod tests;
