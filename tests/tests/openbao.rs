@@ -1,4 +1,9 @@
 //! `vault-signer` and its library against a real OpenBao.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a panic is a failed test"
+)]
 
 use std::future::Future;
 use std::path::PathBuf;

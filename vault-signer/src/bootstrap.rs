@@ -186,12 +186,9 @@ impl Work<'_> {
     async fn present_authority(&self, mount: &str) -> Result<Option<PublicKey>, BootstrapError> {
         match self.server.authorities(mount).await {
             Ok(keys) => Ok(keys.into_iter().next()),
-            // OpenBao and Vault each have their own words for a mount that has no authority yet.
-            Err(Error::BadRequest { errors, .. })
-                if errors.mention("no default issuer") || errors.mention("keys haven't been configured") =>
-            {
-                Ok(None)
-            }
+            // A mount that has no authority yet: Vault says that nothing is there, OpenBao has its own words.
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(Error::BadRequest { errors, .. }) if errors.mention("no default issuer") => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

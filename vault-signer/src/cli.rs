@@ -84,7 +84,7 @@ pub(crate) struct Bootstrap {
     #[arg(long = "principal", value_name = "NAME", default_value = "tunnel", value_parser = name)]
     pub(crate) principals: Vec<String>,
     /// Where users' keys are signed
-    #[arg(long, default_value = "ssh", value_parser = name)]
+    #[arg(long, default_value = "ssh", value_parser = mount)]
     pub(crate) mount: String,
     /// The role that signs them
     #[arg(long, default_value = "forward", value_parser = name)]
@@ -99,7 +99,7 @@ pub(crate) struct Bootstrap {
     #[arg(long, default_value = "tunnel-user", value_parser = name)]
     pub(crate) policy: String,
     /// Where hosts' keys are signed
-    #[arg(long, default_value = "ssh-host", value_parser = name)]
+    #[arg(long, default_value = "ssh-host", value_parser = mount)]
     pub(crate) host_mount: String,
     /// The role that signs them
     #[arg(long, default_value = "bastion", value_parser = name)]
@@ -204,6 +204,11 @@ fn name(text: &str) -> Result<String, String> {
         return Err("a name has letters, digits and ._@-/: only; `*` would allow anything".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// A mount, which is often written with a slash at its end.
+fn mount(text: &str) -> Result<String, String> {
+    name(text.trim_matches('/'))
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 use crate::cli::Connection;
 use crate::failure::Failure;
 
-/// The longest secret that is read from a file, in bytes.
-const LONGEST_SECRET: u64 = 64 * 1024;
+/// The longest key or secret that is read from a file, in bytes.
+const LONGEST_FILE: u64 = 64 * 1024;
 
 /// For people: standard error. Where nobody listens, nothing is lost that could be told elsewhere.
 pub(crate) fn tell(text: &str) {
@@ -69,12 +69,20 @@ fn login(connection: Connection) -> Result<Box<dyn Login>, Failure> {
 
 /// The first line of a file. Its content is in no error.
 fn secret(path: &Path) -> Result<SecretString, Failure> {
-    let wrong = |reason: &str| Failure::Arguments(format!("{}: {reason}", path.display()));
-    let mut text = Zeroizing::new(String::new());
-    let file = File::open(path).map_err(|error| wrong(&error.to_string()))?;
-    file.take(LONGEST_SECRET).read_to_string(&mut text).map_err(|_| wrong("is not text"))?;
-    match text.lines().next() {
-        None | Some("") => Err(wrong("is empty")),
+    match read(path)?.lines().next() {
+        None | Some("") => Err(unusable(path, "is empty")),
         Some(line) => Ok(line.into()),
     }
+}
+
+/// A short text file.
+fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let file = File::open(path).map_err(|error| unusable(path, &error.to_string()))?;
+    file.take(LONGEST_FILE).read_to_string(&mut text).map_err(|_| unusable(path, "is not a text file"))?;
+    Ok(text)
+}
+
+fn unusable(path: &Path, reason: &str) -> Failure {
+    Failure::Arguments(format!("{}: {reason}", path.display()))
 }

@@ -29,7 +29,7 @@ pub mod token;
 use std::pin::Pin;
 
 pub use credential::Credential;
-pub use http::Error;
+pub use http::{Error, Errors};
 pub use server::{Server, Settings};
 pub use signer::local::Local;
 pub use signer::vault::Vault;

@@ -1,12 +1,13 @@
 //! `vault-signer sign`: for people with a stock ssh.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use ssh_key::PublicKey;
 use vault_signer::{Request, SignError, Signer as _, Vault};
 
-use super::{connect, print, tell};
+use super::{connect, print, read, tell, unusable};
 use crate::cli::{KindName, Sign};
 use crate::failure::Failure;
 
@@ -41,13 +42,13 @@ pub(crate) async fn run(args: Sign) -> Result<(), Failure> {
     Ok(())
 }
 
-fn public_key(path: &std::path::Path) -> Result<PublicKey, Failure> {
-    let wrong = |reason: &str| Failure::Arguments(format!("{}: {reason}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+fn public_key(path: &Path) -> Result<PublicKey, Failure> {
+    let text = read(path)?;
     if text.contains("PRIVATE KEY") {
-        return Err(wrong(
+        return Err(unusable(
+            path,
             "is a private key\n  The public key is in the file of that name with .pub at the end",
         ));
     }
-    PublicKey::from_openssh(text.trim()).map_err(|_| wrong("is not an OpenSSH public key"))
+    PublicKey::from_openssh(text.trim()).map_err(|_| unusable(path, "is not an OpenSSH public key"))
 }

@@ -91,6 +91,7 @@ async fn what_is_not_json_is_named() {
         ("200 OK", page, "a web page"),
         ("403 Forbidden", page, "a web page"),
         ("200 OK", "", "an empty reply"),
+        ("200 OK", "{\"token\": \"hvs.canary\" oops", "JSON that cannot be read"),
         ("400 Bad Request", "Client sent HTTP\u{1b}[2J", "it begins with: Client sent HTTP\\u{1b}[2J"),
     ] {
         let error = answer(Answer::reply(status, "text/html", body)).await;
@@ -172,7 +173,7 @@ async fn a_reply_that_never_ends_ends_at_the_deadline() {
 async fn each_status_has_its_meaning() {
     let errors = |words: &str| json!({ "errors": [words] });
     let place = || "some/where".to_owned();
-    let words = |words: &str| Errors(vec![words.to_owned()]);
+    let words = |words: &str| Errors::new(&[words.to_owned()]);
     for (status, body, expected) in [
         ("400 Bad Request", errors("no"), Error::BadRequest { path: place(), errors: words("no") }),
         ("403 Forbidden", errors("no"), Error::Denied { path: place(), errors: words("no") }),
