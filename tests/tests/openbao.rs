@@ -1,9 +1,5 @@
 //! `vault-signer` and its library against a real OpenBao.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "helpers of tests: a panic is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -116,8 +112,13 @@ fn bootstrap_mends_what_was_changed_and_says_what() {
     assert_eq!((&users["from"], &users["to"]), (&json!("*"), &json!("tunnel,dev")));
     assert_eq!(outcomes(&bootstrap(&bao, &[])), ["unchanged"; 8]);
 
+    let mut role = bao.api("GET", "ssh/roles/forward", &Value::Null)["data"].clone();
+    role["key_id_format"] = json!("custom-{{token_display_name}}");
+    bao.api("POST", "ssh/roles/forward", &role);
     let text = vault_signer(&bao, &["bootstrap", "--domain", "example.com", "--max-ttl", "2h"]).succeed();
     assert!(text.contains("max_ttl: 3600 → 7200"), "{text}");
+    let mended = bao.api("GET", "ssh/roles/forward", &Value::Null)["data"].clone();
+    assert_eq!(mended["key_id_format"], role["key_id_format"], "a field of somebody else's was reset");
 }
 
 #[test]

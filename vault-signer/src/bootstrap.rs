@@ -137,11 +137,14 @@ impl Work<'_> {
         let authority = self.authority(mount, mounted).await?;
         let path = VaultPath::new(mount).join("roles").name(role);
         let found: Option<Map<String, Value>> = if mounted { self.read(&path).await? } else { None };
-        let outcome = match found {
+        let outcome = match &found {
             None => Outcome::Created,
-            Some(found) => changed(wanted::differences(&found, &wanted)),
+            Some(found) => changed(wanted::differences(found, &wanted)),
         };
-        self.write_unless_same(format!("role {path}"), &outcome, &path, wanted.into()).await?;
+        // A write resets every field that it leaves out, also those that somebody else has set.
+        let mut whole = found.unwrap_or_default();
+        whole.extend(wanted);
+        self.write_unless_same(format!("role {path}"), &outcome, &path, whole.into()).await?;
         Ok(authority)
     }
 

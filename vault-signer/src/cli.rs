@@ -53,7 +53,13 @@ pub(crate) struct Connection {
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Role id, for approle
-    #[arg(long, value_name = "ID", env = "VAULT_ROLE_ID", required_if_eq("auth", "approle"))]
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "VAULT_ROLE_ID",
+        hide_env_values = true,
+        required_if_eq("auth", "approle")
+    )]
     pub(crate) role_id: Option<String>,
     /// File with the secret id, for approle
     #[arg(long, value_name = "FILE", required_if_eq("auth", "approle"))]
@@ -201,7 +207,9 @@ const MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 fn name(text: &str) -> Result<String, String> {
     let is_harmless = |c: char| c.is_ascii_alphanumeric() || "._@-/:{} ".contains(c);
     if text.is_empty() || text.trim() != text || !text.chars().all(is_harmless) {
-        return Err("a name has letters, digits and ._@-/: only; `*` would allow anything".to_owned());
+        return Err(
+            "a name has letters, digits, ._@-/: and {{templates}} only; `*` would allow anything".to_owned()
+        );
     }
     Ok(text.to_owned())
 }
