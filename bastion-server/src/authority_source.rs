@@ -21,6 +21,7 @@ use crate::{
     config::{AuthoritySource, VaultAuthority},
     identity::authorities::{AuthoritySet, Unfit},
     metrics::Metrics,
+    telemetry::one_line,
     watched_file::{self, WatchedFile},
 };
 
@@ -268,7 +269,7 @@ async fn follow_file(mut file: WatchedFile, report: Report) {
             // The state that was found bad has not changed since, and is not good for that.
             Ok(None) => failed.is_none().then_some(News::Unchanged),
             Err(error) => {
-                let error = error.to_string();
+                let error = one_line(&error);
                 if failed.as_ref() != Some(&error) {
                     report.metrics.authorities_failed();
                     tracing::error!(error, "keeping the last good authorities of this file");
@@ -310,7 +311,10 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
             Err(error) => {
                 report.metrics.authorities_failed();
                 if !failing {
-                    tracing::error!(%error, "cannot read authorities; keeping those known, and asking again");
+                    tracing::error!(
+                        error = one_line(&error),
+                        "cannot read authorities; keeping those known, and asking again"
+                    );
                 }
                 failing = true;
                 let next = wait;

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::{
     config,
     metrics::Metrics,
+    telemetry::one_line,
     vault::{self, Vault},
     watched_file::{self, WatchedFile},
 };
@@ -289,7 +290,7 @@ async fn follow_file(
                 }
             }
             Err(error) => {
-                let error = error.to_string();
+                let error = one_line(&error);
                 if failed.as_ref() != Some(&error) {
                     metrics.host_certificate_failed();
                     tracing::error!(error, "keeping the host certificate that is in use");
@@ -337,7 +338,11 @@ impl Renewal {
                     self.metrics.host_certificate_failed();
                     let in_use = self.publish.borrow().as_ref().and_then(|key| key.certificate().map(end));
                     let expires = in_use.map(|end| humantime::format_rfc3339_seconds(end).to_string());
-                    tracing::error!(%error, expires, "cannot have the host key signed; trying again");
+                    tracing::error!(
+                        error = one_line(&error),
+                        expires,
+                        "cannot have the host key signed; trying again"
+                    );
                     let next = wait;
                     wait = (wait * 2).min(RETRY.1);
                     next

@@ -12,12 +12,13 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use ssh_transport::socket::{CarrierSocket, Cutter};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, oneshot},
-    time::{sleep, sleep_until, timeout, timeout_at},
+    time::{sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -156,6 +157,16 @@ where
     }
 }
 
+/// Has the system allow as many open files as this process may have. The usual limit of 1024 is there for programs
+/// that put file descriptors into a bit set, which this one does not.
+pub fn raise_open_files() {
+    let limit = Resource::RLIMIT_NOFILE;
+    match getrlimit(limit).and_then(|(_, most)| setrlimit(limit, most, most).map(|()| most)) {
+        Ok(most) => tracing::debug!(most, "open files are limited"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
+    }
+}
+
 /// Whether an error of accept(2) tells about one connection rather than about us.
 fn is_of_one_peer(error: &io::Error) -> bool {
     matches!(
@@ -265,38 +276,54 @@ impl Guard {
         // A defect leaves nothing half-done that others share: the connection owns what it touches.
         let serving = AssertUnwindSafe(serving).catch_unwind();
         tokio::pin!(serving);
-        let overdue = async {
-            match timeout_at(deadline, logged_in).await {
-                Ok(Ok(())) => {
+        let must_go = async {
+            match login(logged_in, deadline, &drain).await {
+                Login::Complete => {
                     let _active = metrics.session();
-                    std::future::pending().await
+                    drain.cut().await;
                 }
-                Ok(Err(_gone)) => sleep_until(deadline).await,
-                Err(_elapsed) => {}
+                Login::Overdue => {
+                    metrics.connection_refused("login_deadline");
+                    tracing::info!(session = %id, %client, "no login in time; closing (limits.login_deadline)");
+                }
+                Login::Pointless => {}
             }
         };
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
-            () = overdue => {
-                metrics.connection_refused("login_deadline");
-                tracing::info!(session = %id, %client, "no login in time; closing (limits.login_deadline)");
-                None
-            }
-            () = drain.cut() => None,
+            () = must_go => None,
         };
+        // Whoever still holds the socket, a task of the SSH library for one, is of no use from now on.
+        cutter.cut();
         let ended = match ended {
             Some(ended) => Some(ended),
-            None => {
-                cutter.cut();
-                timeout(AFTER_CUT, serving).await.ok()
-            }
+            None => timeout(AFTER_CUT, serving).await.ok(),
         };
         if let Some(Err(_panic)) = ended {
-            metrics.panicked();
             tracing::error!(session = %id, %client, "a defect of the bastion ended this connection; please report it");
         }
-        // Whoever still holds the socket, a task of the SSH library for one, is of no use now.
-        cutter.cut();
+    }
+}
+
+/// What became of a login.
+enum Login {
+    Complete,
+    Overdue,
+    /// The bastion is about to end.
+    Pointless,
+}
+
+async fn login(logged_in: oneshot::Receiver<()>, deadline: tokio::time::Instant, drain: &Drain) -> Login {
+    let complete = async {
+        if logged_in.await.is_err() {
+            // It failed, and may say so to the client for as long as there is time.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = complete => Login::Complete,
+        () = sleep_until(deadline) => Login::Overdue,
+        () = drain.begun() => Login::Pointless,
     }
 }
 
@@ -457,7 +484,6 @@ mod tests {
         victim.write_all(b"!").await.unwrap();
         assert_eq!(rest(&mut victim).await, "");
         echoes(&mut other).await;
-        assert!(running.metrics.render().contains("bastion_panics_total 1\n"));
     }
 
     #[tokio::test]
@@ -471,6 +497,26 @@ mod tests {
         timeout(DEADLINE, async { while TcpStream::connect(running.address).await.is_ok() {} })
             .await
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_drain_does_not_wait_for_who_has_not_logged_in() {
+        let (began, mut begun) = tokio::sync::mpsc::channel(1);
+        let running = start(
+            |_| {},
+            move |mut connection| {
+                let began = began.clone();
+                async move {
+                    let _pending = connection.pending;
+                    began.send(()).await.unwrap();
+                    let _ = connection.socket.read_u8().await;
+                }
+            },
+        )
+        .await;
+        let _silent = TcpStream::connect(running.address).await.unwrap();
+        begun.recv().await.unwrap();
+        assert_eq!(running.drain.finish(DEADLINE).await, crate::drain::Finished::Cleanly);
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Metrics {
             connections_refused: metric!("connections_refused", "Connections closed before SSH, by reason"),
             accept_errors: metric!("accept_errors", "Errors of accept(2), such as too many open files"),
             audit_lost: metric!("audit_lost", "Audit records that could not be written"),
-            panics: metric!("panics", "Connections ended by a defect of the bastion"),
+            panics: metric!("panics", "Defects of the bastion, each of which ended one connection at most"),
             registry: Registry::default(),
         };
         registry.register(

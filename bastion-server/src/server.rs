@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     own_addresses,
     ssh::{self, Service},
+    telemetry,
     vault::Vault,
 };
 
@@ -103,6 +104,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mut signals = Signals::install().map_err(Error::Signals)?;
     let (metrics, readiness, drain) =
         (Arc::new(Metrics::new()), Arc::new(Readiness::default()), Drain::default());
+    listener::raise_open_files();
+    telemetry::count_panics(Arc::clone(&metrics));
     let reload = Arc::new(Notify::new());
 
     let vault = vault(&config)?;

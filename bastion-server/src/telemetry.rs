@@ -2,10 +2,12 @@
 //!
 //! Standard output belongs to the audit records.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::Arc};
 
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::metrics::Metrics;
 
 /// How much is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -64,6 +66,20 @@ pub fn start(level: Level, format: Format) {
             tracing::error!(place, message = %message.escape_debug(), "panic");
         }));
     }
+}
+
+/// Counts every panic, whichever task it ends. They are all defects.
+pub fn count_panics(metrics: Arc<Metrics>) {
+    let next = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.panicked();
+        next(panic);
+    }));
+}
+
+/// An error and its remedy on one line, as a log wants it; a terminal gets a line for each.
+pub fn one_line(error: &impl std::fmt::Display) -> String {
+    error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" | ")
 }
 
 /// Our own crates at `level`; the libraries only when they warn, whatever the level, since what the SSH library
