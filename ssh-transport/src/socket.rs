@@ -50,6 +50,7 @@ struct Shared {
     started: Instant,
     /// Milliseconds after `started`.
     heard: AtomicU64,
+    sent: AtomicU64,
 }
 
 /// Looks at a [`CarrierSocket`] that a session owns, and ends it.
@@ -69,6 +70,11 @@ impl Cutter {
     pub fn last_heard(&self) -> Instant {
         self.0.started + Duration::from_millis(self.0.heard.load(Ordering::Relaxed))
     }
+
+    /// How many bytes the kernel took from us. A line that still takes them is busy, however silent its peer is.
+    pub fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
 }
 
 impl<S> CarrierSocket<S> {
@@ -80,6 +86,7 @@ impl<S> CarrierSocket<S> {
             write_waker: AtomicWaker::new(),
             started: Instant::now(),
             heard: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
         });
         let socket = Self {
             inner,
@@ -104,6 +111,13 @@ impl<S> CarrierSocket<S> {
     fn note_heard(&self) {
         let since = self.shared.started.elapsed().as_millis();
         self.shared.heard.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn note_sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = result {
+            self.shared.sent.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        result
     }
 }
 
@@ -207,7 +221,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CarrierSocket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.writing(cx, |inner, cx| inner.poll_write(cx, buf))
+        let result = self.writing(cx, |inner, cx| inner.poll_write(cx, buf));
+        self.note_sent(result)
     }
 
     fn poll_write_vectored(
@@ -215,7 +230,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.writing(cx, |inner, cx| inner.poll_write_vectored(cx, bufs))
+        let result = self.writing(cx, |inner, cx| inner.poll_write_vectored(cx, bufs));
+        self.note_sent(result)
     }
 
     fn is_write_vectored(&self) -> bool {
