@@ -1,0 +1,7 @@
+//! `pf-db-tunnel`: see [`tunnel_cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tunnel_cli::command::pf_db_tunnel(std::env::args_os())
+}

@@ -1,0 +1,486 @@
+//! What can be typed, and what it means. The only module that knows clap.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::{Auth, Layer, Source, Sourced};
+use crate::failure::{Failure, Stage};
+use crate::forward::Forward;
+use crate::output::Style;
+use crate::ssh::Trust;
+
+/// `pf-tunnel`
+#[derive(Debug, Parser)]
+#[command(
+    name = "pf-tunnel",
+    version,
+    about = "A private port on this computer, through an SSH bastion, for as long as you need it",
+    override_usage = "pf-tunnel [OPTIONS] HOST:PORT LOCAL [HOST:PORT LOCAL]...\n       pf-tunnel [OPTIONS] -L [BIND:]PORT:HOST:PORT...\n       pf-tunnel config",
+    after_help = TUNNEL_EXAMPLES,
+    args_conflicts_with_subcommands = true
+)]
+pub struct TunnelArguments {
+    /// Pairs of a destination, as the bastion sees it, and the local port that leads there; 0 picks a free one
+    #[arg(value_name = "HOST:PORT LOCAL")]
+    pairs: Vec<String>,
+    /// The same as ssh's -L; may be repeated
+    #[arg(short = 'L', value_name = "[BIND:]PORT:HOST:PORT")]
+    local: Vec<String>,
+    /// Role of Vault's SSH engine [env: PF_TUNNEL_ROLE] [default: forward]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
+    role: Option<String>,
+    #[command(flatten)]
+    conduct: ConductFlags,
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<TunnelCommand>,
+}
+
+const TUNNEL_EXAMPLES: &str = "\
+Examples:
+  pf-tunnel postgres.default.svc:5432 5432      then: psql -h 127.0.0.1
+  pf-tunnel demo.internal:80 3000 db:5432 0     two at once, one on any free port
+  pf-tunnel -L 3000:demo.internal:80            as ssh has it
+  pf-tunnel config                              what holds, and where it was set
+
+Settings are read from pf-tunnel.yaml in this folder or above it, and from
+~/.config/pf-tunnel/config.yaml. Flags beat the environment, which beats the
+user's file, which beats the project's. VAULT_ADDR, VAULT_TOKEN,
+VAULT_NAMESPACE and VAULT_CACERT, or the same with BAO_, mean what they mean
+to vault and bao.
+
+Exit codes: 0 ended as asked, 2 arguments or configuration, 3 login to Vault,
+4 signing, 5 bastion not reached (with --once), 6 host identity, 7 certificate
+refused, 8 destination refused by policy, 9 local port.";
+
+/// Subcommands of `pf-tunnel`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum TunnelCommand {
+    /// Print what holds, and where each value came from
+    Config,
+}
+
+/// `pf-db-tunnel`
+#[derive(Debug, Parser)]
+#[command(
+    name = "pf-db-tunnel",
+    version,
+    about = "A database on this computer, with credentials of its own that end when you do",
+    override_usage = "pf-db-tunnel [OPTIONS] DATABASE [--role ROLE] [-- COMMAND...]\n       pf-db-tunnel --list",
+    after_help = DATABASE_EXAMPLES
+)]
+pub struct DatabaseArguments {
+    /// A database of the configuration
+    #[arg(value_name = "DATABASE", required_unless_present = "list")]
+    database: Option<String>,
+    /// One of its roles; not needed where there is only one
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
+    /// The local port; 0 picks a free one
+    #[arg(long, value_name = "PORT", default_value = "0")]
+    port: String,
+    /// List the databases and their roles
+    #[arg(long)]
+    list: bool,
+    /// Role of Vault's SSH engine [env: PF_TUNNEL_ROLE] [default: forward]
+    #[arg(long, value_name = "NAME", help_heading = "Vault or OpenBao")]
+    ssh_role: Option<String>,
+    /// Run this with the connection in its environment, and end with it
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    conduct: ConductFlags,
+    #[command(flatten)]
+    common: Common,
+}
+
+const DATABASE_EXAMPLES: &str = "\
+Examples:
+  pf-db-tunnel --list
+  pf-db-tunnel orders --role reader             prints how to connect, until Ctrl-C
+  pf-db-tunnel orders --role reader -- psql     opens psql, already connected
+  pf-db-tunnel orders --json                    one JSON object a line, for scripts
+
+The credentials are made by Vault for this run, renewed while it lasts, and
+revoked when it ends. The password is shown on a terminal or with --json, and
+is never written to a file, a log or a command line.
+
+Exit codes: as for pf-tunnel; 10 the database does not answer, 11 no
+credentials; with a COMMAND, the command's own.";
+
+#[derive(Debug, Args)]
+struct ConductFlags {
+    /// How long a local connection waits for the bastion [env: PF_TUNNEL_HOLD] [default: 30s]
+    #[arg(long, global = true, value_name = "DURATION")]
+    hold: Option<String>,
+    /// End at the first failure instead of trying again for ever
+    #[arg(long)]
+    once: bool,
+    /// Do not knock at each destination once before saying that it is ready
+    #[arg(long)]
+    no_probe: bool,
+}
+
+/// What both programs have.
+#[derive(Debug, Args)]
+struct Common {
+    /// The bastion; may be repeated [env: PF_TUNNEL_BASTION]
+    #[arg(long, global = true, value_name = "HOST[:PORT]", help_heading = "Bastion")]
+    bastion: Vec<String>,
+    /// Login name at the bastion [env: PF_TUNNEL_USER] [default: tunnel]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Bastion")]
+    user: Option<String>,
+    /// The authority that signs the bastion's host certificate [env: PF_TUNNEL_HOST_AUTHORITY]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE|KEY",
+        help_heading = "Bastion",
+        conflicts_with = "host_key"
+    )]
+    host_authority: Option<String>,
+    /// The bastion's host key itself [env: PF_TUNNEL_HOST_KEY]
+    #[arg(long, global = true, value_name = "FILE|KEY", help_heading = "Bastion")]
+    host_key: Option<String>,
+
+    /// Address of Vault or OpenBao [env: VAULT_ADDR, BAO_ADDR]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Vault or OpenBao")]
+    vault_addr: Option<String>,
+    /// Certificates that Vault's is signed by [env: VAULT_CACERT, BAO_CACERT]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Vault or OpenBao")]
+    ca_cert: Option<PathBuf>,
+    /// Namespace in Vault [env: VAULT_NAMESPACE, BAO_NAMESPACE]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
+    namespace: Option<String>,
+    /// Where Vault's SSH engine is mounted [env: PF_TUNNEL_MOUNT] [default: ssh]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Vault or OpenBao")]
+    mount: Option<String>,
+    /// A principal to ask for; may be repeated [env: PF_TUNNEL_PRINCIPALS] [default: the login name]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
+    principal: Vec<String>,
+    /// How long a certificate lives; it is renewed in time [env: PF_TUNNEL_TTL] [default: 1h]
+    #[arg(long, global = true, value_name = "DURATION", help_heading = "Vault or OpenBao")]
+    ttl: Option<String>,
+    /// How to log in: token, approle or userpass [env: PF_TUNNEL_AUTH] [default: token]
+    #[arg(long, global = true, value_name = "METHOD", help_heading = "Vault or OpenBao")]
+    auth: Option<String>,
+    /// A file with the token, - for standard input; without it VAULT_TOKEN, BAO_TOKEN or ~/.vault-token. There is no
+    /// flag for the token itself, since everybody on this computer can read a command line
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Vault or OpenBao")]
+    token_file: Option<PathBuf>,
+    /// For userpass; the password is asked for, or comes from PF_TUNNEL_PASSWORD [env: PF_TUNNEL_USERNAME]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
+    username: Option<String>,
+    /// For AppRole [env: PF_TUNNEL_ROLE_ID]
+    #[arg(long, global = true, value_name = "ID", help_heading = "Vault or OpenBao")]
+    role_id: Option<String>,
+    /// For AppRole; without it PF_TUNNEL_SECRET_ID
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Vault or OpenBao")]
+    secret_id_file: Option<PathBuf>,
+
+    /// Read this file, and neither the project's nor the user's [env: PF_TUNNEL_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// Errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say each stage; twice: each connection too
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+/// What was typed, understood as far as it can be without the configuration.
+#[derive(Debug)]
+pub struct Typed<T> {
+    /// What to do.
+    pub wish: T,
+    /// How to print.
+    pub style: Style,
+    /// What the flags say.
+    pub flags: Flags,
+}
+
+/// Settings among the flags. They are parsed late, so that a bad one can be reported in the right style.
+#[derive(Debug)]
+pub struct Flags {
+    common: Common,
+    hold: Option<String>,
+    role: Option<String>,
+    /// End at the first failure.
+    pub once: bool,
+    /// Knock at each destination first.
+    pub probe: bool,
+}
+
+/// What `pf-tunnel` is to do.
+#[derive(Debug)]
+pub enum TunnelWish {
+    /// Print the settings.
+    Config,
+    /// Forward; the arguments are still texts.
+    Forward {
+        /// `HOST:PORT LOCAL …`
+        pairs: Vec<String>,
+        /// `-L`
+        local: Vec<String>,
+    },
+}
+
+/// What `pf-db-tunnel` is to do.
+#[derive(Debug)]
+pub enum DatabaseWish {
+    /// List the databases.
+    List,
+    /// Open one.
+    Open {
+        /// Its name.
+        database: String,
+        /// Its role, if one was named.
+        role: Option<String>,
+        /// The local port.
+        port: String,
+        /// What to run; empty for nothing.
+        command: Vec<OsString>,
+    },
+}
+
+/// Why there is nothing to do.
+#[derive(Debug)]
+pub enum NotTyped {
+    /// Help or the version was asked for, and has been printed.
+    Answered,
+    /// It cannot be understood.
+    Bad(Failure),
+}
+
+/// Reads `pf-tunnel`'s command line.
+///
+/// # Errors
+/// See [`NotTyped`].
+pub fn tunnel(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed<TunnelWish>, NotTyped> {
+    let example = "pf-tunnel postgres.default.svc:5432 5432";
+    let typed = TunnelArguments::try_parse_from(arguments).map_err(|error| not_typed(&error, example))?;
+    let wish = match typed.command {
+        Some(TunnelCommand::Config) => TunnelWish::Config,
+        None => TunnelWish::Forward { pairs: typed.pairs, local: typed.local },
+    };
+    Ok(understood(wish, typed.common, typed.conduct, typed.role))
+}
+
+/// Reads `pf-db-tunnel`'s command line.
+///
+/// # Errors
+/// See [`NotTyped`].
+pub fn database(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed<DatabaseWish>, NotTyped> {
+    let example = "pf-db-tunnel orders --role reader";
+    let typed = DatabaseArguments::try_parse_from(arguments).map_err(|error| not_typed(&error, example))?;
+    let wish = match typed.database {
+        Some(database) if !typed.list => {
+            DatabaseWish::Open { database, role: typed.role, port: typed.port, command: typed.command }
+        }
+        _ => DatabaseWish::List,
+    };
+    Ok(understood(wish, typed.common, typed.conduct, typed.ssh_role))
+}
+
+fn understood<T>(wish: T, common: Common, conduct: ConductFlags, role: Option<String>) -> Typed<T> {
+    let style = Style { json: common.json, quiet: common.quiet, verbosity: common.verbose };
+    let flags = Flags { common, hold: conduct.hold, role, once: conduct.once, probe: !conduct.no_probe };
+    Typed { wish, style, flags }
+}
+
+/// One line, as for every other bad argument.
+fn not_typed(error: &clap::Error, example: &str) -> NotTyped {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A reader that has gone away has read enough.
+        let _ = error.print();
+        return NotTyped::Answered;
+    }
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim);
+    let mut what = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    if what.ends_with(':') {
+        // "the following required arguments were not provided:" goes on in the next line.
+        what = format!("{what} {}", lines.next().unwrap_or_default());
+    }
+    NotTyped::Bad(Failure::lasting(Stage::Arguments, format!("{what}; write, for example, {example}")))
+}
+
+/// All forwards of a command line.
+///
+/// # Errors
+/// Names the bad part and shows a right one, in one line.
+pub fn forwards(pairs: &[String], local: &[String]) -> Result<Vec<Forward>, Failure> {
+    let bad = |error: crate::forward::BadForward| Failure::lasting(Stage::Arguments, error.to_string());
+    let mut forwards = Forward::pairs(pairs).map_err(bad)?;
+    for text in local {
+        forwards.push(text.parse().map_err(bad)?);
+    }
+    if forwards.is_empty() {
+        let what = "nothing to forward; write, for example, pf-tunnel postgres.default.svc:5432 5432";
+        return Err(Failure::lasting(Stage::Arguments, what));
+    }
+    Ok(forwards)
+}
+
+impl Flags {
+    /// The file that was named.
+    pub fn config(&self) -> Option<&std::path::Path> {
+        self.common.config.as_deref()
+    }
+
+    /// What they say about the settings.
+    ///
+    /// # Errors
+    /// Names the flag and what is wrong with its value.
+    pub fn layer(&self) -> Result<Layer, Failure> {
+        fn text(value: Option<&String>, flag: &'static str) -> Option<Sourced<String>> {
+            value.map(|value| Sourced::new(value.clone(), Source::Flag(flag)))
+        }
+        fn path(value: Option<&PathBuf>, flag: &'static str) -> Option<Sourced<PathBuf>> {
+            value.map(|value| Sourced::new(value.clone(), Source::Flag(flag)))
+        }
+        fn parsed<T, E: ToString>(
+            value: Option<&String>,
+            flag: &'static str,
+            parse: impl FnOnce(&str) -> Result<T, E>,
+        ) -> Result<Option<Sourced<T>>, Failure> {
+            let Some(text) = value else { return Ok(None) };
+            match parse(text) {
+                Ok(value) => Ok(Some(Sourced::new(value, Source::Flag(flag)))),
+                Err(why) => {
+                    let what = format!("{flag} {text}: {}", why.to_string());
+                    Err(Failure::lasting(Stage::Arguments, what))
+                }
+            }
+        }
+        let here = std::path::Path::new("");
+        let common = &self.common;
+        let mut bastions = Vec::new();
+        for text in &common.bastion {
+            bastions.extend(parsed(Some(text), "--bastion", crate::config::bastion)?.map(|one| one.value));
+        }
+        let authority = parsed(common.host_authority.as_ref(), "--host-authority", |text| {
+            Trust::authorities(&[text], here)
+        })?;
+        let key = parsed(common.host_key.as_ref(), "--host-key", |text| Trust::keys(&[text], here))?;
+        Ok(Layer {
+            bastion: (!bastions.is_empty()).then(|| Sourced::new(bastions, Source::Flag("--bastion"))),
+            user: text(common.user.as_ref(), "--user"),
+            trust: authority.or(key),
+            address: text(common.vault_addr.as_ref(), "--vault-addr"),
+            namespace: text(common.namespace.as_ref(), "--namespace"),
+            ca_cert: path(common.ca_cert.as_ref(), "--ca-cert"),
+            mount: text(common.mount.as_ref(), "--mount"),
+            role: text(self.role.as_ref(), "--role"),
+            principals: (!common.principal.is_empty())
+                .then(|| Sourced::new(common.principal.clone(), Source::Flag("--principal"))),
+            ttl: parsed(common.ttl.as_ref(), "--ttl", str::parse)?,
+            auth: Auth {
+                method: parsed(common.auth.as_ref(), "--auth", str::parse)?,
+                mount: None,
+                username: text(common.username.as_ref(), "--username"),
+                role_id: text(common.role_id.as_ref(), "--role-id"),
+                secret_id_file: path(common.secret_id_file.as_ref(), "--secret-id-file"),
+                token_file: path(common.token_file.as_ref(), "--token-file"),
+            },
+            hold: parsed(self.hold.as_ref(), "--hold", str::parse)?,
+            databases: std::collections::BTreeMap::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn failure(arguments: &[&str]) -> String {
+        let arguments = ["pf-tunnel"].iter().chain(arguments).map(OsString::from);
+        let refused = match tunnel(arguments) {
+            Ok(Typed { wish: TunnelWish::Forward { pairs, local }, flags, .. }) => {
+                forwards(&pairs, &local).err().or_else(|| flags.layer().err()).expect("refused")
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(NotTyped::Bad(failure)) => failure,
+            Err(NotTyped::Answered) => panic!("answered"),
+        };
+        assert_eq!(refused.stage(), Stage::Arguments);
+        assert!(refused.advice().is_empty() && !refused.what().contains('\n'), "one line: {refused}");
+        refused.what().to_owned()
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        TunnelArguments::command().debug_assert();
+        DatabaseArguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_bad_argument_is_named_and_a_right_one_shown() {
+        for (arguments, part) in [
+            (&[] as &[&str], "nothing to forward"),
+            (&["host"], "host: "),
+            (&["host:"], "host:: "),
+            (&[":80"], ":80: "),
+            (&["host:99999", "80"], "host:99999: "),
+            (&["host:80", "70000"], "70000: "),
+            (&["[::1:80", "80"], "[::1:80: "),
+            (&["user@host:80", "80"], "user@host:80: "),
+            (&["-oProxyCommand=x"], "'-o'"),
+            (&["host:80", "80", "--orcale"], "'--orcale'"),
+            (&["$(id)"], "$(id): "),
+            (&["$(id):80", "80"], "$(id):80: "),
+            (&["host:８０", "80"], "host:８０: "),
+            (&["host:80", "８０"], "８０: "),
+            (&["-L", "3000:host"], "3000:host: "),
+            (&["-L"], "-L"),
+            (&["host:80", "80", "--host-key", "a", "--host-authority", "b"], "--host-"),
+        ] {
+            let line = failure(arguments);
+            assert!(line.contains(part), "{arguments:?}: {line}");
+            assert!(line.contains("; write, for example, "), "{arguments:?}: {line}");
+        }
+        assert_eq!(
+            failure(&["h:1", "1", "--ttl", "soon"]),
+            "--ttl soon: not a duration; write one such as 30s or 1h"
+        );
+        assert!(failure(&["h:1", "1", "--auth", "magic"]).starts_with("--auth magic: "));
+    }
+
+    #[test]
+    fn config_is_a_command_and_takes_the_same_flags() {
+        let arguments = ["pf-tunnel", "config", "--role", "x", "--json"].map(OsString::from);
+        let typed = tunnel(arguments).unwrap();
+        assert!(matches!(typed.wish, TunnelWish::Config));
+        assert!(typed.style.json);
+        assert_eq!(typed.flags.layer().unwrap().role.unwrap().value, "x");
+    }
+
+    #[test]
+    fn a_command_after_two_dashes_is_the_childs() {
+        let arguments = ["pf-db-tunnel", "orders", "--role", "reader", "--", "psql", "-c", "--list"];
+        let typed = database(arguments.map(OsString::from)).unwrap();
+        let DatabaseWish::Open { database, role, port, command } = typed.wish else { panic!() };
+        assert_eq!((database.as_str(), role.as_deref(), port.as_str()), ("orders", Some("reader"), "0"));
+        assert_eq!(command, ["psql", "-c", "--list"]);
+    }
+
+    #[test]
+    fn help_has_examples() {
+        for text in [
+            TunnelArguments::command().render_help().to_string(),
+            DatabaseArguments::command().render_help().to_string(),
+        ] {
+            assert!(text.contains("Examples:") && text.contains("Exit codes:"));
+        }
+    }
+}

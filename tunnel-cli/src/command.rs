@@ -1,0 +1,160 @@
+//! The programs: what was typed becomes settings, settings become a tunnel, and its end becomes an exit code.
+
+mod child;
+mod database;
+mod login;
+mod settings;
+mod signals;
+mod tunnel;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use vault_signer::{Request, Server, Settings};
+
+use crate::cli::{DatabaseWish, Flags, NotTyped, TunnelWish, Typed};
+use crate::config::{self, Layer, Sourced};
+use crate::credential::Credentials;
+use crate::failure::{Failure, Stage};
+use crate::output::{Output, Style};
+use crate::tunnel::carrier::Dialler;
+use crate::{cli, exit_code};
+
+/// `pf-tunnel`
+pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run(cli::tunnel(arguments), async |typed, output| {
+        let settings = settings_of(&typed.flags)?;
+        match typed.wish {
+            TunnelWish::Config => settings::print(&settings, &output),
+            TunnelWish::Forward { pairs, local } => {
+                let forwards = cli::forwards(&pairs, &local)?;
+                tunnel::run(&settings, &typed.flags, &forwards, output).await
+            }
+        }
+    })
+}
+
+/// `pf-db-tunnel`
+pub fn pf_db_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run(cli::database(arguments), async |typed, output| {
+        let settings = settings_of(&typed.flags)?;
+        match typed.wish {
+            DatabaseWish::List => database::list(&settings, &output),
+            DatabaseWish::Open { database, role, port, command } => {
+                let wanted = database::wanted(&settings, &database, role.as_deref(), &port)?;
+                database::run(&settings, &typed.flags, wanted, command, output).await
+            }
+        }
+    })
+}
+
+/// What both have around their work. `work` ends with the exit code of whatever it ran.
+fn run<T>(
+    typed: Result<Typed<T>, NotTyped>,
+    work: impl AsyncFnOnce(Typed<T>, Arc<Output>) -> Result<u8, Failure>,
+) -> ExitCode {
+    let typed = match typed {
+        Ok(typed) => typed,
+        Err(NotTyped::Answered) => return ExitCode::SUCCESS,
+        Err(NotTyped::Bad(failure)) => {
+            Output::standard(Style::default()).fail(&failure);
+            return exit_code::exit(failure.stage());
+        }
+    };
+    let output = Arc::new(Output::standard(typed.style));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output.fail(&Failure::lasting(Stage::Internal, format!("cannot start: {error}")));
+            return exit_code::exit(Stage::Internal);
+        }
+    };
+    let result = runtime.block_on(work(typed, Arc::clone(&output)));
+    // A resolver or a prompt that is still waiting must not keep us.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            output.fail(&failure);
+            exit_code::exit(failure.stage())
+        }
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn settings_of(flags: &Flags) -> Result<Layer, Failure> {
+    let here = std::env::current_dir().map_err(|error| {
+        Failure::lasting(Stage::Configuration, format!("the working directory cannot be used: {error}"))
+    })?;
+    let named =
+        flags.config().map(ToOwned::to_owned).or_else(|| variable("PF_TUNNEL_CONFIG").map(Into::into));
+    config::load(flags.layer()?, named.as_deref(), &here, variable)
+}
+
+fn dialler(settings: &Layer, output: &Arc<Output>) -> Result<Dialler, Failure> {
+    let bastion = settings.bastion.as_ref().ok_or_else(|| {
+        missing(
+            "no bastion is configured",
+            "Write bastion.address into pf-tunnel.yaml, or: --bastion bastion.example.com",
+        )
+    })?;
+    let trust = settings.trust.as_ref().ok_or_else(|| {
+        missing(
+            "nothing says how the bastion proves who it is",
+            "Write bastion.host_authority (the public key that signs its host certificate) into pf-tunnel.yaml, or \
+             bastion.host_key. Nobody is asked whether a key looks right.",
+        )
+    })?;
+    Ok(Dialler::new(
+        bastion.value.clone(),
+        trust.value.clone(),
+        trust.source.to_string(),
+        value(&settings.user),
+        Arc::clone(output),
+    ))
+}
+
+fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Failure> {
+    if settings.address.is_none() {
+        let cure = "Set VAULT_ADDR, or write vault.address into pf-tunnel.yaml, for example https://vault.example.com:8200";
+        return Err(missing("no address of Vault or OpenBao is configured", cure));
+    }
+    let plain = |value: &Option<Sourced<String>>| value.as_ref().map(|sourced| sourced.value.clone());
+    let server = Settings {
+        address: plain(&settings.address),
+        namespace: plain(&settings.namespace),
+        ca_file: settings.ca_cert.as_ref().map(|sourced| sourced.value.clone()),
+    }
+    .or_environment(variable)
+    .and_then(|settings| Server::new(&settings))
+    .map_err(|error| {
+        let text = error.to_string();
+        let (what, advice) = text.split_once('\n').unwrap_or((&text, ""));
+        Failure::lasting(Stage::Configuration, what).advise(advice.trim())
+    })?;
+    let principals = match &settings.principals {
+        Some(principals) => principals.value.clone(),
+        None => vec![value(&settings.user)],
+    };
+    let ttl = settings.ttl.as_ref().map(|ttl| ttl.value.duration()).unwrap_or_default();
+    let request = Request::forwarding(value(&settings.role), principals, ttl);
+    let login = login::of(settings, variable)?;
+    Ok(Credentials::new(server, login, value(&settings.mount), request, Arc::clone(output)))
+}
+
+fn hold(settings: &Layer) -> std::time::Duration {
+    settings.hold.as_ref().map(|hold| hold.value.duration()).unwrap_or_default()
+}
+
+/// A setting that has a default, so there is always one.
+fn value(setting: &Option<Sourced<String>>) -> String {
+    setting.as_ref().map(|sourced| sourced.value.clone()).unwrap_or_default()
+}
+
+fn missing(what: &str, cure: &str) -> Failure {
+    Failure::lasting(Stage::Configuration, what).advise(cure)
+}

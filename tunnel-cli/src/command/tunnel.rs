@@ -1,0 +1,31 @@
+//! `pf-tunnel HOST:PORT LOCAL …`
+
+use std::sync::Arc;
+
+use super::{credentials, dialler, hold, signals};
+use crate::cli::Flags;
+use crate::config::Layer;
+use crate::exit_code;
+use crate::failure::Failure;
+use crate::forward::Forward;
+use crate::output::{Event, Output};
+use crate::tunnel::{Conduct, Listener, Tunnel};
+
+/// Forwards until told to end.
+pub(super) async fn run(
+    settings: &Layer,
+    flags: &Flags,
+    forwards: &[Forward],
+    output: Arc<Output>,
+) -> Result<u8, Failure> {
+    let stop = signals::stop(signals::Interrupt::Ends)?;
+    let dialler = dialler(settings, &output)?;
+    let credentials = Arc::new(credentials(settings, &output)?);
+    let listeners = forwards.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+    let conduct =
+        Conduct { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: false };
+    let tunnel = Tunnel { listeners, dialler, credentials, output: Arc::clone(&output), conduct };
+    tunnel.run(stop, None).await?;
+    output.say(&Event::Ended);
+    Ok(exit_code::OK)
+}

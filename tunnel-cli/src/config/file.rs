@@ -1,0 +1,239 @@
+//! The shape of `pf-tunnel.yaml` and of the user's own file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use config_file::Spanned;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use vault_signer::login::Method;
+
+use crate::endpoint::{Endpoint, Host};
+use crate::failure::{Failure, Stage};
+
+/// The whole file.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) bastion: Bastion,
+    pub(super) vault: Vault,
+    pub(super) databases: BTreeMap<String, Spanned<Database>>,
+    pub(super) hold: Option<Spanned<Period>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Bastion {
+    pub(super) address: Option<Spanned<OneOrMany<BastionAddress>>>,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) host_authority: Option<Spanned<OneOrMany<String>>>,
+    pub(super) host_key: Option<Spanned<OneOrMany<String>>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Vault {
+    pub(super) address: Option<Spanned<String>>,
+    pub(super) namespace: Option<Spanned<String>>,
+    pub(super) ca_cert: Option<Spanned<PathBuf>>,
+    pub(super) mount: Option<Spanned<String>>,
+    pub(super) role: Option<Spanned<String>>,
+    pub(super) principals: Option<Spanned<OneOrMany<String>>>,
+    pub(super) ttl: Option<Spanned<Period>>,
+    pub(super) auth: Auth,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Auth {
+    pub(super) method: Option<Spanned<Method>>,
+    pub(super) mount: Option<Spanned<String>>,
+    pub(super) username: Option<Spanned<String>>,
+    pub(super) role_id: Option<Spanned<String>>,
+    pub(super) secret_id_file: Option<Spanned<PathBuf>>,
+    pub(super) token_file: Option<Spanned<PathBuf>>,
+}
+
+/// A database that can be named on the command line.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// What speaks there.
+    pub kind: DatabaseKind,
+    host: DatabaseHost,
+    port: NonZeroU16,
+    /// The database's own name for itself.
+    pub database: String,
+    /// Names that people use, and the path in Vault that gives credentials for each.
+    pub roles: BTreeMap<String, String>,
+}
+
+/// The kinds of database that are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseKind {
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Database {
+    /// Where it is, as seen from the bastion.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::new(self.host.0.clone(), self.port)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+struct DatabaseHost(Host);
+
+impl TryFrom<String> for DatabaseHost {
+    type Error = crate::endpoint::BadEndpoint;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+/// `host` or `host:port`; port 22 unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BastionAddress(pub(crate) Endpoint);
+
+impl FromStr for BastionAddress {
+    type Err = crate::endpoint::BadEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const SSH: NonZeroU16 = NonZeroU16::new(22).unwrap();
+        Endpoint::with_default_port(text, SSH).map(Self)
+    }
+}
+
+/// A duration as people write it, more than nothing and at most a year.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct Period(Duration);
+
+/// Not a [`Period`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a duration; write one such as 30s or 1h")]
+pub struct BadPeriod;
+
+impl Period {
+    /// The duration.
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+
+    pub(crate) const fn new(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl FromStr for Period {
+    type Err = BadPeriod;
+
+    fn from_str(text: &str) -> Result<Self, BadPeriod> {
+        const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+        match humantime::parse_duration(text) {
+            Ok(duration) if duration >= Duration::from_millis(1) && duration <= LONGEST => Ok(Self(duration)),
+            _ => Err(BadPeriod),
+        }
+    }
+}
+
+impl TryFrom<String> for Period {
+    type Error = BadPeriod;
+
+    fn try_from(text: String) -> Result<Self, BadPeriod> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// `a` or `[a, b]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
+
+impl<'de, T> Deserialize<'de> for OneOrMany<T>
+where
+    T: FromStr<Err: fmt::Display>,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Either<T> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+                Ok(vec![text.parse().map_err(E::custom)?])
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(text) = list.next_element::<String>()? {
+                    all.push(text.parse().map_err(serde::de::Error::custom)?);
+                }
+                if all.is_empty() {
+                    return Err(serde::de::Error::custom("the list is empty"));
+                }
+                Ok(all)
+            }
+        }
+
+        deserializer.deserialize_any(Either(std::marker::PhantomData)).map(Self)
+    }
+}
+
+/// A file that was found, and how far it is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Named on the command line.
+    Named(PathBuf),
+    /// The user's own.
+    User(PathBuf),
+    /// Found on the way up from the working directory; whoever wrote the code wrote it.
+    Project(PathBuf),
+}
+
+impl Origin {
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Named(path) | Self::User(path) | Self::Project(path) => path,
+        }
+    }
+
+    /// Whether it may say which local file holds a secret. A project's file may not: it also says who that secret is
+    /// sent to.
+    pub(super) fn may_name_secrets(&self) -> bool {
+        !matches!(self, Self::Project(_))
+    }
+
+    /// A file that merely lies above the working directory decides where the Vault token goes. It has to be ours.
+    ///
+    /// # Errors
+    /// When it belongs to somebody else.
+    pub(super) fn check_owner(&self) -> Result<(), Failure> {
+        use std::os::unix::fs::MetadataExt;
+        let Self::Project(path) = self else { return Ok(()) };
+        let Ok(metadata) = path.metadata() else { return Ok(()) };
+        if metadata.uid() == 0 || metadata.uid() == nix::unistd::Uid::effective().as_raw() {
+            return Ok(());
+        }
+        let what = format!("{} belongs to another user of this computer", path.display());
+        Err(Failure::lasting(Stage::Configuration, what)
+            .advise("It could send your Vault token anywhere. If you trust it, name it: --config FILE"))
+    }
+}

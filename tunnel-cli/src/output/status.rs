@@ -1,0 +1,159 @@
+//! The line at the bottom of a terminal: what is forwarded, how it goes, how long it may go on.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How the connection to the bastion is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Link {
+    /// The first try is under way.
+    #[default]
+    Connecting,
+    /// Up, with the time that an answer takes.
+    Up(Option<Duration>),
+    /// Down, and tried again.
+    Away {
+        /// How many tries have failed.
+        tries: u32,
+        /// When the next one begins.
+        next: Duration,
+        /// Why the last one failed.
+        reason: String,
+    },
+}
+
+/// A moment of the tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// `127.0.0.1:5432 → db:5432`, or how many there are.
+    pub forwards: String,
+    /// How the connection is.
+    pub link: Link,
+    /// Streams that are open.
+    pub open: usize,
+    /// Local connections that wait for the bastion.
+    pub waiting: usize,
+    /// Bytes that came.
+    pub received: u64,
+    /// Bytes that went.
+    pub sent: u64,
+    /// How long the certificate is still valid.
+    pub certificate: Option<Duration>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.forwards)?;
+        match &self.link {
+            Link::Connecting => f.write_str("   connecting")?,
+            Link::Up(answer) => {
+                write!(f, "   {} open   ↓ {}   ↑ {}", self.open, bytes(self.received), bytes(self.sent))?;
+                if let Some(answer) = answer {
+                    write!(f, "   {} ms", answer.as_millis().max(1))?;
+                }
+                if let Some(left) = self.certificate {
+                    write!(f, "   certificate {}", rough(left))?;
+                }
+            }
+            Link::Away { tries, next, reason } => {
+                write!(
+                    f,
+                    "   reconnecting ({} try, next in {}): {reason}",
+                    ordinal(tries + 1),
+                    rough(*next)
+                )?;
+            }
+        }
+        if self.waiting > 0 {
+            write!(f, "   {} waiting", self.waiting)?;
+        }
+        Ok(())
+    }
+}
+
+/// `14 MiB`.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut scaled = (count, "B");
+    for unit in UNITS {
+        if scaled.0 < 1024 {
+            break;
+        }
+        scaled = (scaled.0 / 1024, unit);
+    }
+    format!("{} {}", scaled.0, scaled.1)
+}
+
+/// A duration in one or two units: `59 s`, `41 min`, `7 h 59 min`, `3 d`.
+pub fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 86_400, seconds / 3600, seconds / 60) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) if minutes % 60 == 0 => format!("{hours} h"),
+        (0, hours, minutes) => format!("{hours} h {} min", minutes % 60),
+        (days, ..) => format!("{days} d"),
+    }
+}
+
+fn ordinal(number: u32) -> String {
+    let ending = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_as_promised() {
+        let mut status = Status {
+            forwards: "127.0.0.1:5432 → postgres.default.svc:5432".into(),
+            link: Link::Up(Some(Duration::from_millis(23))),
+            open: 2,
+            waiting: 0,
+            received: 14 << 20,
+            sent: 3 << 20,
+            certificate: Some(Duration::from_secs(41 * 60 + 7)),
+        };
+        assert_eq!(
+            status.to_string(),
+            "127.0.0.1:5432 → postgres.default.svc:5432   2 open   ↓ 14 MiB   ↑ 3 MiB   23 ms   certificate 41 min"
+        );
+        status.link = Link::Away {
+            tries: 2,
+            next: Duration::from_secs(2),
+            reason: "bastion.example.com does not answer".into(),
+        };
+        status.waiting = 1;
+        assert_eq!(
+            status.to_string(),
+            "127.0.0.1:5432 → postgres.default.svc:5432   reconnecting (3rd try, next in 2 s): bastion.example.com does not answer   1 waiting"
+        );
+    }
+
+    #[test]
+    fn durations_and_sizes_are_rough() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3600, "1 h"),
+            (28_799, "7 h 59 min"),
+            (900_000, "10 d"),
+        ] {
+            assert_eq!(rough(Duration::from_secs(seconds)), text);
+        }
+        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (u64::MAX, "15 EiB")] {
+            assert_eq!(bytes(count), text);
+        }
+        let ordinals: Vec<String> = [1, 2, 3, 4, 11, 12, 13, 21, 111].map(ordinal).into();
+        assert_eq!(ordinals.join(" "), "1st 2nd 3rd 4th 11th 12th 13th 21st 111th");
+    }
+}

@@ -1,0 +1,572 @@
+//! The russh edge: one authenticated connection, and streams on it. Nothing outside this module knows what a channel is.
+
+mod host;
+mod names;
+
+pub use host::{BadTrust, Impostor, Trust};
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use russh::client::{self, AuthResult, DisconnectReason};
+use russh::keys::PublicKeyOrCertificate;
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Limits, SshId};
+use ssh_transport::relay::{Account, End};
+use ssh_transport::socket::{CarrierSocket, Cutter};
+use ssh_transport::{CHANNEL_PACKET, CHANNEL_WINDOW, algorithms, channel, relay};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout};
+use vault_signer::Credential;
+
+use crate::endpoint::{Endpoint, Host};
+use crate::output::clean;
+use names::Names;
+
+/// How long a server may take for the handshake and the login together.
+const HANDSHAKE: Duration = Duration::from_secs(15);
+/// How long it may take to say good-bye.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// How much of what the server says before login is kept, in bytes.
+const LONGEST_BANNER: usize = 2048;
+/// How much of any reason of the server's is shown, in characters.
+const LONGEST_REASON: usize = 300;
+/// With these words the bastion begins the reason for which it refused a certificate.
+const CERTIFICATE_REFUSED: &str = "certificate refused:";
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Not the bastion.
+    #[error("{0}")]
+    Impostor(Impostor),
+    /// A server, or somebody in between, that would let packets be dropped unseen (CVE-2023-48795).
+    #[error("no strict key exchange")]
+    NotStrict,
+    /// Nothing in common.
+    #[error("no {0} algorithm in common")]
+    Algorithms(String),
+    /// Login refused, with the server's reason if it gave one.
+    #[error("login refused")]
+    Certificate(Option<String>),
+    /// The connection ended first.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// Why a stream was not opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOpened {
+    /// Policy forbids it.
+    Policy(String),
+    /// The bastion did not reach the destination.
+    Target(String),
+    /// Too many.
+    Limit(String),
+    /// The connection to the bastion is gone; another may do.
+    Lost,
+}
+
+/// One authenticated connection.
+pub struct Session {
+    handle: client::Handle<Handler>,
+    shared: Arc<Shared>,
+    ended: watch::Receiver<Option<String>>,
+    cutter: Cutter,
+}
+
+/// One stream on it.
+pub struct Stream(Channel<client::Msg>);
+
+/// What the session's task and its owner both need.
+struct Shared {
+    banner: Mutex<String>,
+    ended: watch::Sender<Option<String>>,
+    names: Names,
+}
+
+impl Shared {
+    /// The first reason stays: it is the cause of those that follow.
+    fn end(&self, reason: &str) {
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            if first {
+                *ended = Some(clean(reason, LONGEST_REASON));
+            }
+            first
+        });
+    }
+
+    fn reason(&self) -> Option<String> {
+        self.ended.borrow().clone()
+    }
+
+    fn banner(&self) -> String {
+        self.banner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Session {
+    /// Handshake, verification of the server, login.
+    ///
+    /// # Errors
+    /// See [`Refusal`]; nothing secret has been sent to a server that is not the bastion.
+    pub async fn connect(
+        socket: TcpStream,
+        trust: &Trust,
+        host: &Host,
+        login: &str,
+        credential: &Credential,
+    ) -> Result<Self, Refusal> {
+        let (socket, cutter) = CarrierSocket::new(socket);
+        // russh runs a session in a task of its own, which only the end of its socket ends.
+        let guard = CutOnDrop { cutter, armed: true };
+        let (ended_sender, ended) = watch::channel(None);
+        let shared =
+            Arc::new(Shared { banner: Mutex::default(), ended: ended_sender, names: Names::default() });
+        let handler = Handler {
+            shared: Arc::clone(&shared),
+            trust: trust.clone(),
+            host: host.clone(),
+            at: SystemTime::now,
+        };
+        let connecting = async {
+            let mut handle = client::connect_stream(config(trust), socket, handler)
+                .await
+                .map_err(|error| refusal(error, &shared))?;
+            let key = Arc::new(credential.private_key().clone());
+            let answer = handle
+                .authenticate_openssh_cert(login, key, credential.certificate().clone())
+                .await
+                .map_err(|error| refusal(error.into(), &shared))?;
+            admitted(&answer, &shared).map(|()| handle)
+        };
+        let handle = timeout(HANDSHAKE, connecting)
+            .await
+            .map_err(|_| Refusal::Lost(format!("no login within {} s", HANDSHAKE.as_secs())))??;
+        Ok(Self { handle, shared, ended, cutter: guard.disarm() })
+    }
+
+    /// Asks the bastion to connect to `destination`, on behalf of the local program at `peer`.
+    ///
+    /// # Errors
+    /// See [`NotOpened`]. A stream that opens after the caller has gone is closed again.
+    pub async fn open(
+        self: &Arc<Self>,
+        destination: &Endpoint,
+        peer: SocketAddr,
+    ) -> Result<Stream, NotOpened> {
+        let session = Arc::clone(self);
+        let (host, port) = (destination.host().bare(), u32::from(destination.port()));
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(async move {
+            let opening = session.handle.channel_open_direct_tcpip(
+                host,
+                port,
+                peer.ip().to_string(),
+                u32::from(peer.port()),
+            );
+            // Unconstrained, so that the first poll always reaches russh's queue: `names` counts on its order.
+            let mut opening = Box::pin(tokio::task::unconstrained(opening));
+            let (name, early) = session.shared.names.next(|| (&mut opening).now_or_never());
+            let opened = match early {
+                Some(opened) => opened,
+                None => opening.await,
+            };
+            let answer = match opened {
+                Ok(channel) => Ok(channel),
+                Err(russh::Error::ChannelOpenFailure(reason)) => {
+                    Err(not_opened(&reason, name.reason().await))
+                }
+                Err(_) => Err(NotOpened::Lost),
+            };
+            if let Err(Ok(abandoned)) = sender.send(answer) {
+                let _ = abandoned.close().await;
+            }
+        });
+        receiver.await.unwrap_or(Err(NotOpened::Lost)).map(Stream)
+    }
+
+    /// One question and its answer, whatever that is.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn ping(&self) -> Result<(), NotOpened> {
+        self.handle.send_ping().await.map_err(|_| NotOpened::Lost)
+    }
+
+    /// Waits for the end of the connection, and says why.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    /// When the server was last heard.
+    pub fn last_heard(&self) -> Instant {
+        self.cutter.last_heard()
+    }
+
+    /// How many bytes went out.
+    pub fn sent(&self) -> u64 {
+        self.cutter.sent()
+    }
+
+    /// Ends it at once: the server does not answer.
+    pub fn cut(&self, reason: &str) {
+        self.shared.end(reason);
+        self.cutter.cut();
+    }
+
+    /// Ends it in order, within a moment.
+    pub async fn close(&self) {
+        let goodbye = self.handle.disconnect(Disconnect::ByApplication, "the user ended the tunnel", "en");
+        let _ = timeout(GOODBYE, async {
+            if goodbye.await.is_ok() {
+                self.ended().await;
+            }
+        })
+        .await;
+        self.cut("ended by the user");
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.cutter.cut();
+    }
+}
+
+impl Stream {
+    /// Copies between `socket` and the stream until one ends or `stop` is ready.
+    pub async fn relay(
+        self,
+        socket: TcpStream,
+        account: &Account,
+        stop: impl Future<Output = ()> + Send,
+    ) -> End {
+        let (source, sink) = channel::split(self.0);
+        relay::relay(socket, source, sink, account, stop).await
+    }
+
+    /// Ends a stream that nobody needs.
+    pub async fn close(self) {
+        let _ = self.0.close().await;
+    }
+}
+
+/// Cuts the socket of an attempt that is given up half-way.
+struct CutOnDrop {
+    cutter: Cutter,
+    armed: bool,
+}
+
+impl CutOnDrop {
+    fn disarm(mut self) -> Cutter {
+        self.armed = false;
+        self.cutter.clone()
+    }
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            self.cutter.cut();
+        }
+    }
+}
+
+fn config(trust: &Trust) -> Arc<client::Config> {
+    let preferred = match trust {
+        Trust::Authorities(_) => algorithms::with_host_certificates(),
+        Trust::Keys(_) => algorithms::with_host_keys(),
+    };
+    Arc::new(client::Config {
+        client_id: SshId::Standard(concat!("SSH-2.0-pf-tunnel_", env!("CARGO_PKG_VERSION")).into()),
+        limits: Limits::default(),
+        window_size: CHANNEL_WINDOW,
+        maximum_packet_size: CHANNEL_PACKET,
+        preferred,
+        // Who is dead is decided in `tunnel/pulse.rs`: russh takes a line that is busy sending for a dead one.
+        keepalive_interval: None,
+        inactivity_timeout: None,
+        nodelay: true,
+        ..client::Config::default()
+    })
+}
+
+/// What russh calls while the session runs. Whatever the server asks of us is refused.
+struct Handler {
+    shared: Arc<Shared>,
+    trust: Trust,
+    host: Host,
+    at: fn() -> SystemTime,
+}
+
+/// How a session ends in the handler's eyes.
+#[derive(Debug)]
+enum Ended {
+    Impostor(Impostor),
+    NotStrict,
+    Russh(russh::Error),
+}
+
+impl From<russh::Error> for Ended {
+    fn from(error: russh::Error) -> Self {
+        Self::Russh(error)
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.shared.end("the connection ended");
+    }
+}
+
+impl client::Handler for Handler {
+    type Error = Ended;
+
+    async fn check_server_key(&mut self, presented: &PublicKeyOrCertificate) -> Result<bool, Ended> {
+        self.trust.verify(presented, &self.host, (self.at)()).map_err(Ended::Impostor)?;
+        Ok(true)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _shared_secret: Option<&[u8]>,
+        names: &russh::Names,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        if names.strict_kex() { Ok(()) } else { Err(Ended::NotStrict) }
+    }
+
+    async fn auth_banner(&mut self, banner: &str, _session: &mut client::Session) -> Result<(), Ended> {
+        let mut kept = self.shared.banner.lock().unwrap_or_else(PoisonError::into_inner);
+        for character in banner.chars().chain(['\n']) {
+            if kept.len() >= LONGEST_BANNER {
+                break;
+            }
+            kept.push(character);
+        }
+        Ok(())
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        channel: ChannelId,
+        _reason: ChannelOpenFailure,
+        description: &str,
+        _language: &str,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        self.shared.names.tell(channel.into(), clean(description, LONGEST_REASON));
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Ended>) -> Result<(), Ended> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(told) => {
+                self.shared.end(&format!("it said: {}", told.message));
+                Ok(())
+            }
+            DisconnectReason::Error(error) => {
+                match &error {
+                    Ended::Russh(error) => self.shared.end(&lost(error)),
+                    Ended::Impostor(_) | Ended::NotStrict => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    // What a server may open on a client is refused by dropping the reply; russh's own answer to a channel of an
+    // unknown kind is no.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<client::Msg>,
+        _connected_address: &str,
+        _connected_port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _channel: Channel<client::Msg>,
+        _socket_path: &str,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _channel: Channel<client::Msg>,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        drop(reply);
+        Ok(())
+    }
+
+    fn should_accept_unknown_server_channel(
+        &mut self,
+        _id: ChannelId,
+        _channel_type: &str,
+    ) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _channel: Channel<client::Msg>,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _channel: Channel<client::Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<client::Msg>,
+        _socket_path: &str,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _channel: Channel<client::Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Ended> {
+        drop(reply);
+        Ok(())
+    }
+}
+
+fn refusal(error: Ended, shared: &Shared) -> Refusal {
+    match error {
+        Ended::Impostor(impostor) => Refusal::Impostor(impostor),
+        Ended::NotStrict => Refusal::NotStrict,
+        Ended::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
+            Refusal::Algorithms(format!("{kind:?}").to_lowercase())
+        }
+        Ended::Russh(error) => Refusal::Lost(shared.reason().unwrap_or_else(|| lost(&error))),
+    }
+}
+
+fn admitted(answer: &AuthResult, shared: &Shared) -> Result<(), Refusal> {
+    let AuthResult::Failure { remaining_methods, .. } = answer else { return Ok(()) };
+    let told = certificate_refused(&shared.banner())
+        .or_else(|| shared.reason().as_deref().and_then(certificate_refused));
+    match (told, shared.reason()) {
+        (Some(why), _) => Err(Refusal::Certificate(Some(why))),
+        // russh answers "refused, nothing else to try" for a connection that ended as well.
+        (None, Some(reason)) if remaining_methods.is_empty() => Err(Refusal::Lost(reason)),
+        (None, _) => Err(Refusal::Certificate(None)),
+    }
+}
+
+/// The bastion's reason, in what it said before or at the end.
+fn certificate_refused(said: &str) -> Option<String> {
+    let (_, why) = said.lines().find_map(|line| line.split_once(CERTIFICATE_REFUSED))?;
+    Some(clean(why.trim(), LONGEST_REASON))
+}
+
+fn not_opened(reason: &ChannelOpenFailure, told: Option<String>) -> NotOpened {
+    let told = told.filter(|told| !told.is_empty()).unwrap_or_else(|| reason.description().to_owned());
+    match reason {
+        ChannelOpenFailure::AdministrativelyProhibited | ChannelOpenFailure::UnknownChannelType => {
+            NotOpened::Policy(told)
+        }
+        ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::Other { .. } => NotOpened::Target(told),
+        ChannelOpenFailure::ResourceShortage => NotOpened::Limit(told),
+    }
+}
+
+/// What the end of a connection means to a person.
+fn lost(error: &russh::Error) -> String {
+    match error {
+        russh::Error::IO(error) => match error.kind() {
+            std::io::ErrorKind::ConnectionReset => "the connection was reset".to_owned(),
+            std::io::ErrorKind::TimedOut => "it does not answer".to_owned(),
+            std::io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+            _ => error.to_string(),
+        },
+        russh::Error::HUP | russh::Error::Disconnect => "it closed the connection".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bastions_reason_is_found_and_cannot_hurt() {
+        assert_eq!(
+            certificate_refused("Welcome\ncertificate refused: expired: it ended 3 s ago\nmore\n").as_deref(),
+            Some("expired: it ended 3 s ago")
+        );
+        assert_eq!(
+            certificate_refused("it said: certificate refused: \u{1b}[2Jx").as_deref(),
+            Some("\\u{1b}[2Jx")
+        );
+        assert_eq!(certificate_refused("Welcome"), None);
+    }
+
+    #[test]
+    fn refusals_of_a_stream_are_told_apart() {
+        let told = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            not_opened(&ChannelOpenFailure::AdministrativelyProhibited, told("no-rule: no rule allows it")),
+            NotOpened::Policy("no-rule: no rule allows it".into())
+        );
+        assert_eq!(
+            not_opened(&ChannelOpenFailure::ConnectFailed, None),
+            NotOpened::Target("Connect failed".into())
+        );
+        assert_eq!(
+            not_opened(&ChannelOpenFailure::ResourceShortage, told("")),
+            NotOpened::Limit("Resource shortage".into())
+        );
+    }
+}

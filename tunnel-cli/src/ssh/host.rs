@@ -1,0 +1,463 @@
+//! Is this the bastion? A pure answer, from what the configuration trusts and what the server presented.
+//!
+//! russh verifies that the server holds the key it presents, and nothing else: whether that key, or the authority
+//! behind its certificate, is one of ours is decided here. There is no third answer such as asking somebody.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
+
+use crate::endpoint::Host;
+
+/// The longest file of keys that is read, in bytes.
+const LONGEST_FILE: u64 = 64 * 1024;
+
+/// What the configuration trusts. There is no value for "anybody".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Host certificates that one of these keys signed.
+    Authorities(Vec<PublicKey>),
+    /// Exactly these keys.
+    Keys(Vec<PublicKey>),
+}
+
+/// Why a configured key cannot be used. Never repeats the text, which may be a secret put in the wrong place.
+#[derive(Debug, thiserror::Error)]
+pub enum BadTrust {
+    /// Looks like a key and is none.
+    #[error("this is not a public key; one looks like ssh-ed25519 AAAA…")]
+    NotAKey,
+    /// A file that cannot be read.
+    #[error("this is neither a public key nor a file of them: the file cannot be read ({0})")]
+    Unreadable(std::io::ErrorKind),
+    /// A file of something else.
+    #[error("{}: line {line} is not a public key; one looks like ssh-ed25519 AAAA…", .path.display())]
+    NotAKeyInFile {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A private key.
+    #[error("the file holds a private key, and nothing here needs one; name the .pub file beside it")]
+    Private,
+    /// Nothing in it.
+    #[error("the file has no key in it")]
+    Empty,
+    /// A directory or a device, or larger than any list of keys.
+    #[error("this is not a file of public keys")]
+    NotAFile,
+}
+
+/// Why this is not the bastion.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Impostor {
+    /// A bare key where an authority is configured: what an attacker without a certificate has.
+    #[error("it presented a bare key ({presented}) and no certificate of your host authority")]
+    BareKey {
+        /// Its fingerprint.
+        presented: String,
+    },
+    /// A key that is not one of the pinned ones.
+    #[error("it presented the key {presented}, which is not the pinned one")]
+    OtherKey {
+        /// Its fingerprint.
+        presented: String,
+    },
+    /// A certificate that another authority signed.
+    #[error("its host certificate is signed by {presented}, which is not your host authority")]
+    OtherAuthority {
+        /// The fingerprint of that authority.
+        presented: String,
+    },
+    /// A certificate for users.
+    #[error("it presented a certificate that is not a host's")]
+    NotAHost,
+    /// A certificate for another name, or for none.
+    #[error("its host certificate is for {names}, not for {wanted}")]
+    OtherName {
+        /// Escaped and cut.
+        names: String,
+        /// The name that was connected to.
+        wanted: String,
+    },
+    /// A certificate whose time is over.
+    #[error("its host certificate has expired")]
+    Expired,
+    /// A certificate whose time has not begun.
+    #[error("its host certificate is not valid yet")]
+    NotYet,
+    /// A certificate with conditions that nobody can check here.
+    #[error("its host certificate has a critical option, which no host certificate needs")]
+    CriticalOption,
+    /// SHA-1, DSA, or RSA below 2048 bits.
+    #[error("its host certificate is signed with an algorithm that is too weak")]
+    Weak,
+    /// The signature does not fit.
+    #[error("the signature of its host certificate is wrong")]
+    Signature,
+}
+
+impl Trust {
+    /// Each text is a public key, or names a file of them relative to `folder`.
+    ///
+    /// # Errors
+    /// When one is neither.
+    pub fn authorities(texts: &[impl AsRef<str>], folder: &Path) -> Result<Self, BadTrust> {
+        keys(texts, folder).map(Self::Authorities)
+    }
+
+    /// The same, for pinned keys.
+    ///
+    /// # Errors
+    /// When one is neither.
+    pub fn keys(texts: &[impl AsRef<str>], folder: &Path) -> Result<Self, BadTrust> {
+        keys(texts, folder).map(Self::Keys)
+    }
+
+    /// The setting that says this.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Authorities(_) => "bastion.host_authority",
+            Self::Keys(_) => "bastion.host_key",
+        }
+    }
+
+    /// Whether `presented` proves that the server is `host`, at `now`.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn verify(
+        &self,
+        presented: &PublicKeyOrCertificate,
+        host: &Host,
+        now: SystemTime,
+    ) -> Result<(), Impostor> {
+        match (self, presented) {
+            (Self::Authorities(authorities), PublicKeyOrCertificate::Certificate(certificate)) => {
+                verify_certificate(certificate, authorities, host, now)
+            }
+            (Self::Authorities(_), PublicKeyOrCertificate::PublicKey { key, .. }) => {
+                Err(Impostor::BareKey { presented: fingerprint(key.key_data()) })
+            }
+            (Self::Keys(keys), presented) => {
+                let key = presented.public_key();
+                if keys.iter().any(|known| known.key_data() == key.key_data()) {
+                    return Ok(());
+                }
+                Err(Impostor::OtherKey { presented: fingerprint(key.key_data()) })
+            }
+        }
+    }
+}
+
+/// The fingerprints, which are what people compare.
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Authorities(keys) | Self::Keys(keys)) = self;
+        let prints: Vec<String> = keys.iter().map(|key| fingerprint(key.key_data())).collect();
+        f.write_str(&prints.join(", "))
+    }
+}
+
+fn verify_certificate(
+    certificate: &Certificate,
+    authorities: &[PublicKey],
+    host: &Host,
+    now: SystemTime,
+) -> Result<(), Impostor> {
+    let authority = certificate.signature_key();
+    if !authorities.iter().any(|known| known.key_data() == authority) {
+        return Err(Impostor::OtherAuthority { presented: fingerprint(authority) });
+    }
+    match certificate.cert_type() {
+        CertType::Host => {}
+        CertType::User => return Err(Impostor::NotAHost),
+    }
+    if !is_strong(authority, &certificate.signature().algorithm()) {
+        return Err(Impostor::Weak);
+    }
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // The name of the function warns that it does not say who signed; that was asked above.
+    certificate.verify_signature().map_err(|_| Impostor::Signature)?;
+    if now < certificate.valid_after() {
+        return Err(Impostor::NotYet);
+    }
+    if now >= certificate.valid_before() {
+        return Err(Impostor::Expired);
+    }
+    if !certificate.critical_options().is_empty() {
+        return Err(Impostor::CriticalOption);
+    }
+    let wanted = host.bare();
+    let names = certificate.valid_principals();
+    // A certificate for no name is one for every name, to OpenSSH. Here it is one for none.
+    if !names.iter().any(|name| name.eq_ignore_ascii_case(&wanted)) {
+        return Err(Impostor::OtherName { names: listed(names), wanted });
+    }
+    Ok(())
+}
+
+/// Whether nobody can forge what this key signs with this algorithm.
+fn is_strong(key: &KeyData, algorithm: &Algorithm) -> bool {
+    match (key, algorithm) {
+        (KeyData::Rsa(key), Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) }) => {
+            key.n().as_bytes().len() >= 2048 / 8
+        }
+        (KeyData::Ed25519(_), Algorithm::Ed25519)
+        | (KeyData::SkEd25519(_), Algorithm::SkEd25519)
+        | (KeyData::SkEcdsaSha2NistP256(_), Algorithm::SkEcdsaSha2NistP256) => true,
+        (KeyData::Ecdsa(key), Algorithm::Ecdsa { curve }) => key.curve() == *curve,
+        _ => false,
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no name".to_owned();
+    }
+    let mut text =
+        names.iter().take(4).map(|name| crate::output::clean(name, 80)).collect::<Vec<_>>().join(", ");
+    if names.len() > 4 {
+        text.push_str(", …");
+    }
+    text
+}
+
+fn fingerprint(key: &KeyData) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+fn keys(texts: &[impl AsRef<str>], folder: &Path) -> Result<Vec<PublicKey>, BadTrust> {
+    let mut all = Vec::new();
+    for text in texts {
+        let text = text.as_ref().trim();
+        if ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| text.starts_with(prefix)) && text.contains(' ') {
+            all.push(PublicKey::from_openssh(text).map_err(|_| BadTrust::NotAKey)?);
+        } else {
+            all.extend(file_of_keys(&folder.join(text))?);
+        }
+    }
+    Ok(all)
+}
+
+fn file_of_keys(path: &Path) -> Result<Vec<PublicKey>, BadTrust> {
+    let unreadable = |error: std::io::Error| BadTrust::Unreadable(error.kind());
+    let file = File::open(path).map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(BadTrust::NotAFile);
+    }
+    let mut text = zeroize::Zeroizing::new(String::new());
+    file.take(LONGEST_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > LONGEST_FILE) {
+        return Err(BadTrust::NotAFile);
+    }
+    if text.contains("PRIVATE KEY") {
+        return Err(BadTrust::Private);
+    }
+    let keys = text
+        .lines()
+        .enumerate()
+        .map(|(number, line)| (number + 1, line.trim()))
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(line, text)| {
+            PublicKey::from_openssh(text).map_err(|_| BadTrust::NotAKeyInFile { path: path.to_owned(), line })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if keys.is_empty() { Err(BadTrust::Empty) } else { Ok(keys) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use russh::keys::ssh_key::certificate::Builder;
+    use russh::keys::{EcdsaCurve, PrivateKey};
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const RSA_1024: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQCXIPaa7qgzgIfeTEjSKQY1pvhVdwcYCmSH0hMCfjCxegyYat/Puy4yc1yVVeToJmOCaQ9VJApK3QyeN3UhayM0OWew7oS/JVGFVoEBDH3W2XnE3iQ5yRA9kjU6VAWCW0g/FpXHPoP3ZFBAh6cZXBDTyrZ2VpW8c+ecT4S/y+vpUw==";
+
+    struct Forge {
+        authority: PrivateKey,
+        host: PrivateKey,
+    }
+
+    impl Forge {
+        fn new() -> Self {
+            let key = || PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+            Self { authority: key(), host: key() }
+        }
+
+        /// A good certificate for bastion.example.com, but for what `change` makes of it.
+        fn certificate(&self, change: impl FnOnce(&mut Builder)) -> PublicKeyOrCertificate {
+            self.signed(&self.authority, CertType::Host, change)
+        }
+
+        fn signed(
+            &self,
+            authority: &PrivateKey,
+            kind: CertType,
+            change: impl FnOnce(&mut Builder),
+        ) -> PublicKeyOrCertificate {
+            let mut builder =
+                Builder::new_with_random_nonce(&mut rand::rng(), self.host.public_key(), NOW - 60, NOW + 60)
+                    .unwrap();
+            builder.cert_type(kind).unwrap();
+            change(&mut builder);
+            builder.sign(authority).unwrap().into()
+        }
+
+        fn named(&self, name: &str) -> PublicKeyOrCertificate {
+            self.certificate(|builder| _ = builder.valid_principal(name).unwrap())
+        }
+
+        fn trust(&self) -> Trust {
+            Trust::Authorities(vec![self.authority.public_key().clone()])
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn bastion() -> Host {
+        "bastion.example.com".parse().unwrap()
+    }
+
+    #[test]
+    fn a_certificate_of_the_authority_for_this_name_and_time_is_the_bastion() {
+        let forge = Forge::new();
+        let trust = forge.trust();
+        for name in ["bastion.example.com", "BASTION.example.com"] {
+            assert_eq!(trust.verify(&forge.named(name), &bastion(), at(NOW)), Ok(()));
+        }
+        let two = forge.certificate(|builder| {
+            builder.valid_principal("other").unwrap();
+            builder.valid_principal("bastion.example.com").unwrap();
+        });
+        assert_eq!(trust.verify(&two, &bastion(), at(NOW)), Ok(()));
+        let address = forge.named("2001:db8::1");
+        assert_eq!(trust.verify(&address, &"[2001:db8::1]".parse().unwrap(), at(NOW)), Ok(()));
+    }
+
+    #[test]
+    fn everything_else_is_not() {
+        let forge = Forge::new();
+        let other = Forge::new();
+        let good = |builder: &mut Builder| _ = builder.valid_principal("bastion.example.com").unwrap();
+        let of_other = other.authority.public_key().fingerprint(HashAlg::Sha256).to_string();
+        let host = forge.host.public_key().fingerprint(HashAlg::Sha256).to_string();
+        let other_name = |names: &str| Impostor::OtherName {
+            names: names.to_owned(),
+            wanted: "bastion.example.com".to_owned(),
+        };
+        for (what, presented, seconds, expected) in [
+            ("wrong name", forge.named("evil.example.com"), NOW, other_name("evil.example.com")),
+            ("suffix", forge.named("bastion.example.com.evil"), NOW, other_name("bastion.example.com.evil")),
+            ("wildcard", forge.named("*"), NOW, other_name("*")),
+            (
+                "no name",
+                forge.certificate(|builder| _ = builder.all_principals_valid().unwrap()),
+                NOW,
+                other_name("no name"),
+            ),
+            ("escape codes", forge.named("\u{1b}[31mx"), NOW, other_name("\\u{1b}[31mx")),
+            ("a user's", forge.signed(&forge.authority, CertType::User, good), NOW, Impostor::NotAHost),
+            ("at its last second", forge.certificate(good), NOW + 60, Impostor::Expired),
+            ("before its first", forge.certificate(good), NOW - 61, Impostor::NotYet),
+            (
+                "critical option",
+                forge.certificate(|builder| {
+                    good(builder);
+                    builder.critical_option("source-address", "127.0.0.1").unwrap();
+                }),
+                NOW,
+                Impostor::CriticalOption,
+            ),
+            (
+                "another authority's",
+                forge.signed(&other.authority, CertType::Host, good),
+                NOW,
+                Impostor::OtherAuthority { presented: of_other },
+            ),
+            (
+                "the authority's bare key",
+                forge.authority.public_key().clone().into(),
+                NOW,
+                Impostor::BareKey {
+                    presented: forge.authority.public_key().fingerprint(HashAlg::Sha256).to_string(),
+                },
+            ),
+            (
+                "a bare key",
+                forge.host.public_key().clone().into(),
+                NOW,
+                Impostor::BareKey { presented: host },
+            ),
+        ] {
+            assert_eq!(forge.trust().verify(&presented, &bastion(), at(seconds)), Err(expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn one_flipped_bit_is_found() {
+        let forge = Forge::new();
+        let PublicKeyOrCertificate::Certificate(good) = forge.named("bastion.example.com") else {
+            unreachable!()
+        };
+        let mut bytes = good.to_bytes().unwrap();
+        let at_serial = bytes.windows(19).position(|window| window == b"bastion.example.com").unwrap();
+        bytes[at_serial] ^= 1;
+        let forged = PublicKeyOrCertificate::Certificate(Certificate::from_bytes(&bytes).unwrap());
+        assert_eq!(forge.trust().verify(&forged, &bastion(), at(NOW)), Err(Impostor::Signature));
+    }
+
+    #[test]
+    fn weak_algorithms_are_weak() {
+        let ecdsa = |curve| PrivateKey::random(&mut rand::rng(), Algorithm::Ecdsa { curve }).unwrap();
+        let p256 = ecdsa(EcdsaCurve::NistP256);
+        let data = p256.public_key().key_data();
+        assert!(is_strong(data, &Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }));
+        assert!(!is_strong(data, &Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 }));
+        let rsa = PublicKey::from_openssh(RSA_1024).unwrap();
+        let data = rsa.key_data();
+        assert!(!is_strong(data, &Algorithm::Rsa { hash: None }));
+        assert!(!is_strong(data, &Algorithm::Rsa { hash: Some(HashAlg::Sha512) }));
+    }
+
+    #[test]
+    fn a_pinned_key_is_that_key() {
+        let forge = Forge::new();
+        let pinned = Trust::Keys(vec![forge.host.public_key().clone()]);
+        let key = |key: &PrivateKey| PublicKeyOrCertificate::from(key.public_key().clone());
+        assert_eq!(pinned.verify(&key(&forge.host), &bastion(), at(NOW)), Ok(()));
+        assert!(matches!(
+            pinned.verify(&key(&forge.authority), &bastion(), at(NOW)),
+            Err(Impostor::OtherKey { .. })
+        ));
+    }
+
+    #[test]
+    fn keys_are_read_from_text_and_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let forge = Forge::new();
+        let line = forge.authority.public_key().to_openssh().unwrap();
+        std::fs::write(folder.path().join("ca.pub"), format!("# ours\n{line} a comment\n\n{line}\n"))
+            .unwrap();
+        std::fs::write(folder.path().join("bad.pub"), format!("{line}\nhunter2\n")).unwrap();
+        let read = |text: &str| Trust::authorities(&[text], folder.path());
+        assert_eq!(read(&line).unwrap(), forge.trust());
+        assert!(matches!(read("ca.pub").unwrap(), Trust::Authorities(keys) if keys.len() == 2));
+        assert!(matches!(read("bad.pub"), Err(BadTrust::NotAKeyInFile { line: 2, .. })));
+        assert!(matches!(read("."), Err(BadTrust::NotAFile)));
+        assert!(matches!(read("ssh-ed25519 AAAA"), Err(BadTrust::NotAKey)));
+    }
+}

@@ -1,0 +1,89 @@
+//! Which refusal belongs to which request: russh tells the reason code to whoever asked, but the server's words only to
+//! the handler, under a number that whoever asked never learns.
+//!
+//! russh numbers the channels of a connection from 1 in the order in which requests reach its queue, and we are the only
+//! one who makes any. So the numbers are counted along here. A server that opens channels of its own can shift the count
+//! and thereby mix up its own words, and nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// The words come right after the code, from another task.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The requests that wait for an answer.
+#[derive(Default)]
+pub(super) struct Names(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    last: u32,
+    words: HashMap<u32, oneshot::Sender<String>>,
+}
+
+/// One request's claim to the words of its refusal.
+pub(super) struct Name<'a> {
+    names: &'a Names,
+    number: u32,
+    words: oneshot::Receiver<String>,
+}
+
+impl Names {
+    /// Runs `request`, which has to put one request into russh's queue, and gives it its number.
+    pub(super) fn next<T>(&self, request: impl FnOnce() -> T) -> (Name<'_>, T) {
+        let (sender, words) = oneshot::channel();
+        let mut waiting = self.waiting();
+        waiting.last = waiting.last.wrapping_add(1);
+        let number = waiting.last;
+        waiting.words.insert(number, sender);
+        (Name { names: self, number, words }, request())
+    }
+
+    /// Passes on the words for a number.
+    pub(super) fn tell(&self, number: u32, words: String) {
+        if let Some(sender) = self.waiting().words.remove(&number) {
+            let _ = sender.send(words);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Name<'_> {
+    /// The words, if there are any.
+    pub(super) async fn reason(mut self) -> Option<String> {
+        timeout(PATIENCE, &mut self.words).await.ok()?.ok()
+    }
+}
+
+impl Drop for Name<'_> {
+    fn drop(&mut self) {
+        self.names.waiting().words.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_request_gets_its_own_words() {
+        let names = Names::default();
+        let (first, ()) = names.next(|| ());
+        let (second, ()) = names.next(|| ());
+        let (third, ()) = names.next(|| ());
+        names.tell(2, "two".into());
+        names.tell(1, "one".into());
+        names.tell(7, "nobody's".into());
+        assert_eq!(second.reason().await.as_deref(), Some("two"));
+        assert_eq!(first.reason().await.as_deref(), Some("one"));
+        drop(third);
+        assert!(names.waiting().words.is_empty());
+    }
+}

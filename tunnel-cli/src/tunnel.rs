@@ -1,0 +1,402 @@
+//! A tunnel stays up: around one fallible attempt to reach the bastion, everything that makes the next one.
+
+pub mod backoff;
+mod board;
+pub mod carrier;
+mod holder;
+mod listener;
+pub mod pulse;
+pub mod wake;
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::credential::{Credentials, Held};
+use crate::endpoint::Endpoint;
+use crate::failure::{Failure, Stage};
+use crate::forward::Forward;
+use crate::output::{Event, Link, Output, Status};
+use crate::ssh::NotOpened;
+use backoff::{Backoff, between};
+use board::Board;
+use carrier::{Carrier, Dialler};
+pub use listener::Listener;
+use wake::{Clocks, TICK};
+
+/// Between two attempts to reach the bastion.
+const FIRST_RETRY: Duration = Duration::from_millis(300);
+/// Between two attempts after many failures.
+const LONGEST_RETRY: Duration = Duration::from_secs(15);
+/// The same while a local connection is held: its owner is looking at a prompt that does not come.
+const LONGEST_RETRY_IN_DEMAND: Duration = Duration::from_secs(1);
+/// A connection that lasted this long was a success, however it ended.
+const LASTED: Duration = Duration::from_secs(10);
+/// How long a destination may take to answer before we say that it does not.
+const PROBE: Duration = Duration::from_secs(5);
+/// Between two drawings of the status line.
+const REDRAW: Duration = Duration::from_millis(500);
+/// How long streams and the bastion have to notice the end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Everything a tunnel needs.
+pub struct Tunnel {
+    /// Bound local ports.
+    pub listeners: Vec<Listener>,
+    /// Reaches the bastion.
+    pub dialler: Dialler,
+    /// Gets certificates.
+    pub credentials: Arc<Credentials>,
+    /// Says what happens.
+    pub output: Arc<Output>,
+    /// How it behaves.
+    pub conduct: Conduct,
+}
+
+/// How a tunnel behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Conduct {
+    /// How long a local connection waits for the bastion.
+    pub hold: Duration,
+    /// Whether the first failure is the end.
+    pub once: bool,
+    /// Whether each destination is tried once before the tunnel says that it is ready.
+    pub probe: bool,
+    /// Whether a destination that does not answer that is the end.
+    pub target_must_answer: bool,
+}
+
+impl Tunnel {
+    /// Runs until `stop` is cancelled. `ready` hears when the first byte can flow.
+    ///
+    /// # Errors
+    /// What trying again cannot cure; with `once`, the first failure.
+    pub async fn run(
+        self,
+        stop: CancellationToken,
+        ready: Option<oneshot::Sender<()>>,
+    ) -> Result<(), Failure> {
+        let ended = stop.child_token();
+        let board = Arc::new(Board::new(ended.clone()));
+        let Self { listeners, dialler, credentials, output, conduct } = self;
+        let forwards: Vec<Forward> = listeners.iter().map(|listener| listener.forward().clone()).collect();
+        for Forward { listen, destination } in &forwards {
+            output.say(&Event::Listening { listen: *listen, destination });
+        }
+        let mut tasks = JoinSet::new();
+        for listener in listeners {
+            tasks.spawn(listener.serve(Arc::clone(&board), Arc::clone(&output), conduct.hold));
+        }
+        tasks.spawn(draw(Arc::clone(&board), Arc::clone(&output), forwards.clone()));
+        let mut keeper = Keeper {
+            board: Arc::clone(&board),
+            dialler,
+            credentials,
+            output: Arc::clone(&output),
+            conduct,
+            forwards,
+            ready,
+            said_ready: false,
+            lost_at: None,
+        };
+        let result = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            failed = keeper.keep() => match failed {
+                Ok(never) => match never {},
+                Err(failure) => Err(failure),
+            },
+        };
+        // Listeners first, so that nothing new begins; then the streams, each with a reset; then the bastion.
+        tasks.abort_all();
+        ended.cancel();
+        let _ = timeout(GOODBYE, async {
+            while board.open() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        if let Some(carrier) = board.present() {
+            board.publish(None);
+            carrier.close().await;
+        }
+        output.clear();
+        result
+    }
+}
+
+/// Keeps one carrier on the board, and replaces it when it is lost or its certificate has a successor.
+struct Keeper {
+    board: Arc<Board>,
+    dialler: Dialler,
+    credentials: Arc<Credentials>,
+    output: Arc<Output>,
+    conduct: Conduct,
+    forwards: Vec<Forward>,
+    ready: Option<oneshot::Sender<()>>,
+    said_ready: bool,
+    lost_at: Option<Instant>,
+}
+
+impl Keeper {
+    async fn keep(&mut self) -> Result<Infallible, Failure> {
+        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+        let mut present: Option<Arc<Carrier>> = None;
+        loop {
+            if let Some(carrier) = present.take_if(|carrier| carrier.has_ended()) {
+                self.lost(&carrier).await?;
+                if carrier.since().elapsed() >= LASTED {
+                    backoff.reset();
+                }
+                self.pause(&mut backoff, None).await;
+                continue;
+            }
+            match self.attempt(present.as_ref()).await {
+                Ok(Attempt::Nothing(held)) => {
+                    if let Some(carrier) = &present {
+                        self.idle(carrier, &held).await;
+                    }
+                }
+                Ok(Attempt::New(carrier)) => {
+                    self.publish(&carrier, present.is_some());
+                    present = Some(Arc::clone(&carrier));
+                    if !self.said_ready {
+                        self.get_ready(&carrier).await?;
+                    }
+                }
+                Err(failure) if self.conduct.once || !failure.may_pass() => return Err(failure),
+                Err(failure) => self.pause(&mut backoff, Some((&failure, present.is_none()))).await,
+            }
+        }
+    }
+
+    /// One try: a certificate that is fit for use, and a carrier that was logged in with it.
+    async fn attempt(&self, present: Option<&Arc<Carrier>>) -> Result<Attempt, Failure> {
+        let held = self.credentials.current().await?;
+        if present.is_some_and(|carrier| Arc::ptr_eq(carrier.held(), &held)) {
+            return Ok(Attempt::Nothing(held));
+        }
+        self.dialler.dial(&held).await.map(Attempt::New)
+    }
+
+    /// Waits until there is something to do for a carrier that works.
+    async fn idle(&self, carrier: &Carrier, held: &Held) {
+        tokio::select! {
+            _ = carrier.ended() => {}
+            () = self.credentials.succeeded(held) => {}
+        }
+    }
+
+    /// New streams use `carrier` from now on; the old one lives until its last stream ends.
+    fn publish(&mut self, carrier: &Arc<Carrier>, replaces: bool) {
+        self.board.publish(Some(Arc::clone(carrier)));
+        self.board.show(Link::Up(None), None);
+        if replaces {
+            self.output.say(&Event::Renewed { until: carrier.held().life.until });
+        } else if let Some(lost_at) = self.lost_at.take()
+            && self.said_ready
+        {
+            self.output.say(&Event::Back { bastion: carrier.bastion(), away: lost_at.elapsed() });
+        }
+    }
+
+    async fn lost(&mut self, carrier: &Carrier) -> Result<(), Failure> {
+        self.board.publish(None);
+        let reason = carrier.ended().await;
+        if self.conduct.once {
+            let what = format!("the connection with {} is lost: {reason}", carrier.bastion().host());
+            return Err(Failure::passing(Stage::Session, what));
+        }
+        self.lost_at.get_or_insert_with(Instant::now);
+        self.board.show(Link::Away { tries: 0, next: Duration::ZERO, reason: reason.clone() }, None);
+        self.output.say(&Event::Lost { bastion: carrier.bastion(), reason: &reason });
+        Ok(())
+    }
+
+    /// Waits before the next try: not long while somebody waits for it, and not at all after this computer slept.
+    async fn pause(&self, backoff: &mut Backoff, failed: Option<(&Failure, bool)>) {
+        let begun = Instant::now();
+        let asked = failed.and_then(|(failure, _)| failure.retry_after()).unwrap_or_default();
+        let mut until = begun + backoff.next(&mut rand::rng()).max(asked);
+        let in_demand = between(LONGEST_RETRY_IN_DEMAND / 2, LONGEST_RETRY_IN_DEMAND, &mut rand::rng());
+        let in_demand = begun + in_demand.max(asked);
+        if self.board.waiting() > 0 {
+            until = until.min(in_demand);
+        }
+        let tries = backoff.failures();
+        if let Some((failure, is_down)) = failed {
+            let next = until.saturating_duration_since(begun);
+            self.output.say(&Event::Retry { tries, next, reason: failure.what() });
+            if is_down {
+                let reason = failure.what().to_owned();
+                self.board.show(Link::Away { tries, next, reason }, Some(until));
+            }
+        }
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clocks = Clocks::now();
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return,
+                () = self.board.demand() => until = until.min(in_demand),
+                _ = ticks.tick() => {
+                    let now = Clocks::now();
+                    if clocks.slept_until(&now) {
+                        return;
+                    }
+                    clocks = now;
+                }
+            }
+        }
+    }
+
+    /// Says that the first byte can flow, after it was seen to be so.
+    async fn get_ready(&mut self, carrier: &Carrier) -> Result<(), Failure> {
+        let answers = if self.conduct.probe {
+            join_all(self.forwards.iter().map(|forward| probe(carrier, &forward.destination))).await
+        } else {
+            self.forwards.iter().map(|_| Answer::Open).collect()
+        };
+        if answers.iter().any(|answer| matches!(answer, Answer::Lost)) {
+            return Ok(());
+        }
+        let all_refused = answers.iter().all(|answer| matches!(answer, Answer::Policy(_)));
+        let mut refused = None;
+        let mut lines = Vec::new();
+        for (forward, answer) in self.forwards.iter().zip(answers) {
+            match answer {
+                Answer::Open | Answer::Lost => lines.push((forward, None)),
+                Answer::Policy(reason) => {
+                    let failure = self.refused(carrier, &forward.destination, &reason);
+                    if let Some(earlier) = refused.replace(failure) {
+                        self.output.fail(&earlier);
+                    }
+                }
+                Answer::Target(reason) => {
+                    if self.conduct.target_must_answer {
+                        let what = format!("{} does not answer the bastion: {reason}", forward.destination);
+                        return Err(Failure::lasting(Stage::Target, what)
+                            .advise("The tunnel is up; what is behind it is not. Is it running, and is the name right?"));
+                    }
+                    lines.push((forward, Some(reason)));
+                }
+            }
+        }
+        match refused {
+            Some(failure) if all_refused => return Err(failure),
+            Some(failure) => self.output.fail(&failure),
+            None => {}
+        }
+        for (Forward { listen, destination }, missing) in lines {
+            self.output.say(&Event::Ready {
+                listen: *listen,
+                destination,
+                bastion: carrier.bastion(),
+                until: carrier.held().life.until,
+                left: carrier.held().life.left(SystemTime::now()),
+            });
+            if !listen.ip().is_loopback() {
+                let warning = format!("{listen} can be reached by other computers");
+                self.output.say(&Event::Warning(&warning));
+            }
+            if let Some(reason) = missing {
+                self.output.say(&Event::NotOpened { destination, cause: "target", reason: &reason });
+            }
+        }
+        self.said_ready = true;
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(());
+        }
+        Ok(())
+    }
+
+    fn refused(&self, carrier: &Carrier, destination: &Endpoint, reason: &str) -> Failure {
+        let certificate = carrier.held().credential.certificate();
+        Failure::lasting(Stage::Policy, format!("the bastion refused this destination: {destination}"))
+            .advise(format!(
+                "You are {}; {reason}. Ask whoever keeps the bastion's policy, and give them:",
+                certificate.valid_principals().join(", "),
+            ))
+            .advise(format!(
+                "  key id {}, serial {}, {}, {}",
+                certificate.key_id(),
+                certificate.serial(),
+                carrier.bastion().host(),
+                humantime::format_rfc3339_seconds(SystemTime::now()),
+            ))
+    }
+}
+
+/// What came of one try.
+enum Attempt {
+    /// A carrier.
+    New(Arc<Carrier>),
+    /// The present one is as good as it gets until this has a successor.
+    Nothing(Arc<Held>),
+}
+
+/// What a destination said to the first knock.
+enum Answer {
+    Open,
+    Policy(String),
+    Target(String),
+    Lost,
+}
+
+/// Opens a stream and closes it again.
+async fn probe(carrier: &Carrier, destination: &Endpoint) -> Answer {
+    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    match timeout(PROBE, carrier.open(destination, nobody)).await {
+        Ok(Ok(stream)) => {
+            stream.close().await;
+            Answer::Open
+        }
+        Ok(Err(NotOpened::Policy(reason))) => Answer::Policy(reason),
+        Ok(Err(NotOpened::Target(reason) | NotOpened::Limit(reason))) => Answer::Target(reason),
+        Ok(Err(NotOpened::Lost)) => Answer::Lost,
+        Err(_) => Answer::Target(format!("no answer within {} s", PROBE.as_secs())),
+    }
+}
+
+/// Redraws the status line where somebody sees it.
+async fn draw(board: Arc<Board>, output: Arc<Output>, forwards: Vec<Forward>) {
+    if !output.redraws() {
+        return;
+    }
+    let title = match forwards.as_slice() {
+        [Forward { listen, destination }] => format!("{listen} → {destination}"),
+        several => format!("{} forwards", several.len()),
+    };
+    let mut redraw = interval(REDRAW);
+    redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        redraw.tick().await;
+        let shown = board.shown();
+        let carrier = board.present();
+        let link = match shown.link {
+            Link::Up(_) => Link::Up(carrier.as_ref().and_then(|carrier| carrier.answer_time())),
+            Link::Away { tries, next, reason } => {
+                let next = shown.next.map_or(next, |next| next.saturating_duration_since(Instant::now()));
+                Link::Away { tries, next, reason }
+            }
+            // Somebody may be asked for a password at that line.
+            Link::Connecting => continue,
+        };
+        output.draw(&Status {
+            forwards: title.clone(),
+            link,
+            open: board.open(),
+            waiting: board.waiting(),
+            received: board.account().to_socket(),
+            sent: board.account().from_socket(),
+            certificate: carrier.map(|carrier| carrier.held().life.left(SystemTime::now())),
+        });
+    }
+}

@@ -1,0 +1,335 @@
+//! One connection to the bastion, from the resolution of its name until it is found dead. It is disposable.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::pulse::{Pulse, SILENCE};
+use super::wake::{Clocks, TICK};
+use crate::credential::Held;
+use crate::endpoint::{Endpoint, Host};
+use crate::failure::{Failure, Stage};
+use crate::output::{Event, Output};
+use crate::ssh::{Impostor, NotOpened, Refusal, Session, Stream, Trust};
+
+/// How long the resolver may take.
+const RESOLVE: Duration = Duration::from_secs(5);
+/// How long an address may take to accept a connection when there is another one to try.
+const CONNECT_ONE_OF_MANY: Duration = Duration::from_secs(2);
+/// How long the last one may take.
+const CONNECT_LAST: Duration = Duration::from_secs(10);
+/// How often the bastion is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(4);
+/// How long it may take to answer after we slept.
+const AFTER_SLEEP: Duration = Duration::from_secs(3);
+/// How long the bastion's kernel may leave what we sent unacknowledged.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// Knows how to reach the bastion.
+pub struct Dialler {
+    bastions: Vec<Endpoint>,
+    trust: Trust,
+    /// Where that came from, for messages.
+    trust_source: String,
+    login: String,
+    output: Arc<Output>,
+    /// The addresses that worked last, best first: for when the resolver does not.
+    known: Mutex<HashMap<String, Vec<SocketAddr>>>,
+}
+
+/// An authenticated connection that is watched.
+pub struct Carrier {
+    session: Arc<Session>,
+    bastion: Endpoint,
+    held: Arc<Held>,
+    since: Instant,
+    /// Microseconds; 0 before the first answer.
+    answer: Arc<AtomicU64>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+impl Dialler {
+    /// `trust_source`: where `trust` was configured.
+    pub fn new(
+        bastions: Vec<Endpoint>,
+        trust: Trust,
+        trust_source: String,
+        login: String,
+        output: Arc<Output>,
+    ) -> Self {
+        Self { bastions, trust, trust_source, login, output, known: Mutex::default() }
+    }
+
+    /// One attempt: each bastion in turn, each of its addresses in turn.
+    ///
+    /// # Errors
+    /// The first one that trying again cannot cure, or the last one.
+    pub async fn dial(&self, held: &Arc<Held>) -> Result<Arc<Carrier>, Failure> {
+        let mut last = Failure::lasting(Stage::Configuration, "no bastion is configured");
+        for bastion in &self.bastions {
+            let addresses = match self.resolve(bastion).await {
+                Ok(addresses) => addresses,
+                Err(failure) => {
+                    last = failure;
+                    continue;
+                }
+            };
+            for (number, address) in addresses.iter().enumerate() {
+                let patience = if number + 1 == addresses.len() { CONNECT_LAST } else { CONNECT_ONE_OF_MANY };
+                match self.try_address(bastion, *address, patience, held).await {
+                    Ok(carrier) => {
+                        self.remember(bastion, *address, addresses);
+                        return Ok(carrier);
+                    }
+                    Err(failure) if failure.may_pass() => last = failure,
+                    Err(failure) => return Err(failure),
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn try_address(
+        &self,
+        bastion: &Endpoint,
+        address: SocketAddr,
+        patience: Duration,
+        held: &Arc<Held>,
+    ) -> Result<Arc<Carrier>, Failure> {
+        self.output.say(&Event::Dialling { bastion, address });
+        let socket = match timeout(patience, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) => return Err(unreachable(bastion, address, &reason(&error))),
+            Err(_) => return Err(unreachable(bastion, address, "does not answer")),
+        };
+        prepare(&socket);
+        let session = Session::connect(socket, &self.trust, bastion.host(), &self.login, &held.credential)
+            .await
+            .map_err(|refusal| self.explain(bastion, refusal, held))?;
+        let session = Arc::new(session);
+        let answer = Arc::new(AtomicU64::new(0));
+        let watch = tokio::spawn(watch(Arc::clone(&session), Arc::clone(&answer)));
+        Ok(Arc::new(Carrier {
+            session,
+            bastion: bastion.clone(),
+            held: Arc::clone(held),
+            since: Instant::now(),
+            answer,
+            _watch: AbortOnDropHandle::new(watch),
+        }))
+    }
+
+    /// Every address of `bastion`, those first that worked before.
+    async fn resolve(&self, bastion: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
+        if let Host::Address(address) = bastion.host() {
+            return Ok(vec![SocketAddr::new(*address, bastion.port())]);
+        }
+        let name = bastion.host().bare();
+        let answer = timeout(RESOLVE, lookup_host((name.as_str(), bastion.port()))).await;
+        let known =
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&bastion.to_string()).cloned();
+        let why = match answer {
+            Ok(Ok(found)) => {
+                let mut found: Vec<SocketAddr> = found.collect();
+                if let Some(best) = known.as_deref().and_then(<[_]>::first) {
+                    found.sort_by_key(|address| address != best);
+                }
+                if !found.is_empty() {
+                    return Ok(found);
+                }
+                "it has no address".to_owned()
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the resolver does not answer".to_owned(),
+        };
+        known.ok_or_else(|| {
+            Failure::passing(Stage::Name, format!("the name of the bastion, {name}, is not resolved: {why}"))
+                .advise("Check the name (--bastion, bastion.address), and whether this network can resolve it, perhaps only in a VPN.")
+        })
+    }
+
+    fn remember(&self, bastion: &Endpoint, worked: SocketAddr, mut addresses: Vec<SocketAddr>) {
+        addresses.sort_by_key(|address| *address != worked);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(bastion.to_string(), addresses);
+    }
+
+    fn explain(&self, bastion: &Endpoint, refusal: Refusal, held: &Held) -> Failure {
+        let host = bastion.host();
+        match refusal {
+            Refusal::Impostor(why) => self.impostor(bastion, &why),
+            Refusal::NotStrict => Failure::lasting(
+                Stage::HostKey,
+                format!("{host} does not use strict key exchange"),
+            )
+            .advise("Somebody in between could drop messages unseen (CVE-2023-48795). Nothing secret was sent.")
+            .advise("If it is an old server, update it: OpenSSH 9.6, or a distribution's version with that fix."),
+            Refusal::Algorithms(kind) => Failure::lasting(
+                Stage::Session,
+                format!("{host} and this program have no {kind} algorithm in common"),
+            )
+            .advise("Only current algorithms are offered. An SSH server of the last years has them: ask whoever keeps it."),
+            Refusal::Certificate(why) => {
+                let certificate = held.credential.certificate();
+                let failure = Failure::lasting(
+                    Stage::Certificate,
+                    format!("{host} refused the certificate: {}", why.as_deref().unwrap_or("it gave no reason")),
+                );
+                let failure = if why.is_some() {
+                    failure
+                } else {
+                    failure.advise(format!(
+                        "Most often it does not trust the authority that signed ({}), or {} may not log in there.",
+                        self.authority(held),
+                        self.login,
+                    ))
+                };
+                failure.advise(format!(
+                    "Login {}, principals {}, key id {}, serial {}.",
+                    self.login,
+                    certificate.valid_principals().join(", "),
+                    certificate.key_id(),
+                    certificate.serial(),
+                ))
+            }
+            Refusal::Lost(why) => Failure::passing(Stage::Session, format!("no connection with {host}: {why}"))
+                .advise("It is reachable, but it may be starting, overloaded, or no SSH server at all."),
+        }
+    }
+
+    fn authority(&self, held: &Held) -> String {
+        held.credential.authority().fingerprint(Default::default()).to_string()
+    }
+
+    fn impostor(&self, bastion: &Endpoint, why: &Impostor) -> Failure {
+        let setting = self.trust.setting();
+        Failure::lasting(
+            Stage::HostKey,
+            format!("{} did not prove that it is the bastion: {why}", bastion.host()),
+        )
+        .advise("Somebody may be listening in. Nothing secret was sent.")
+        .advise(format!("If the bastion was installed anew, change {setting}."))
+        .advise(format!("configured  {} (from {})", self.trust, self.trust_source))
+    }
+}
+
+impl Carrier {
+    /// Opens a stream to `destination` for the local program at `peer`.
+    ///
+    /// # Errors
+    /// See [`NotOpened`].
+    pub async fn open(&self, destination: &Endpoint, peer: SocketAddr) -> Result<Stream, NotOpened> {
+        self.session.open(destination, peer).await
+    }
+
+    /// The bastion at the other end.
+    pub fn bastion(&self) -> &Endpoint {
+        &self.bastion
+    }
+
+    /// What it was logged in with.
+    pub fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    /// Since when it has been up.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How long the last answer took.
+    pub fn answer_time(&self) -> Option<Duration> {
+        let micros = self.answer.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// Waits for its end, and says why.
+    pub async fn ended(&self) -> String {
+        self.session.ended().await
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.session.has_ended()
+    }
+
+    /// Ends it in order.
+    pub async fn close(&self) {
+        self.session.close().await;
+    }
+}
+
+/// Ends a session whose bastion is dead. Runs outside russh's loop, which may be stuck.
+async fn watch(session: Arc<Session>, answer: Arc<AtomicU64>) {
+    tokio::select! {
+        _ = session.ended() => {}
+        () = keep_asking(&session, &answer) => {}
+        why = death(&session) => session.cut(&why),
+    }
+}
+
+/// Asks now and then, one question at a time, which also keeps what lies in between from forgetting the connection.
+async fn keep_asking(session: &Session, answer: &AtomicU64) {
+    loop {
+        let asked = Instant::now();
+        if session.ping().await.is_err() {
+            return;
+        }
+        let micros = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+        answer.store(micros.max(1), Ordering::Relaxed);
+        sleep_until(asked + KEEPALIVE).await;
+    }
+}
+
+/// Waits until the bastion is dead, and says how that was found.
+async fn death(session: &Session) -> String {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut clocks = Clocks::now();
+    let mut pulse = Pulse::new(Instant::now(), session.sent());
+    loop {
+        ticks.tick().await;
+        let now = Clocks::now();
+        if clocks.slept_until(&now) {
+            let woke = Instant::now();
+            let answered = timeout(AFTER_SLEEP, session.ping()).await.is_ok();
+            if !answered && session.last_heard() < woke {
+                return "it did not answer after this computer slept".to_owned();
+            }
+            pulse = Pulse::new(Instant::now(), session.sent());
+        }
+        clocks = Clocks::now();
+        if pulse.is_dead(Instant::now(), session.last_heard(), session.sent()) {
+            return format!("it did not answer for {} s", SILENCE.as_secs());
+        }
+    }
+}
+
+/// Small packets leave at once; and what the peer's kernel does not acknowledge in time ends the connection, even while
+/// we have so much to send that silence would prove nothing.
+fn prepare(socket: &TcpStream) {
+    // Each is an improvement, not a condition.
+    let _ = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
+fn unreachable(bastion: &Endpoint, address: SocketAddr, why: &str) -> Failure {
+    Failure::passing(Stage::Connect, format!("{} {why} ({address})", bastion.host()))
+        .advise("Check that the bastion runs and that this network lets you reach it, perhaps only in a VPN.")
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "refuses the connection".to_owned(),
+        std::io::ErrorKind::TimedOut => "does not answer".to_owned(),
+        _ => format!("cannot be reached: {error}"),
+    }
+}

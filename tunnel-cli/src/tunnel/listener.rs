@@ -1,0 +1,217 @@
+//! The local end: a port that stays bound whatever happens to the bastion, and what becomes of each connection to it.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ssh_transport::relay::End;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::board::Board;
+use super::holder;
+use crate::endpoint::Endpoint;
+use crate::failure::{Failure, Stage};
+use crate::forward::Forward;
+use crate::output::{Event, Output};
+use crate::ssh::NotOpened;
+
+/// How many connections of one forward are served or held at a time; more wait in the kernel's queue.
+const MOST: usize = 1000;
+/// That queue.
+const BACKLOG: u32 = 1024;
+/// How long the bastion may take to reach a destination. It has a limit of its own, which is shorter.
+const LONGEST_OPEN: Duration = Duration::from_secs(60);
+/// How long to wait when the kernel has no descriptor for one more connection.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+
+/// A bound local port and where it leads.
+pub struct Listener {
+    socket: TcpListener,
+    forward: Forward,
+}
+
+impl Listener {
+    /// Binds the port that `forward` asks for.
+    ///
+    /// # Errors
+    /// When it is taken or may not be bound; names who has it.
+    pub fn bind(forward: &Forward) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| bind_failed(forward, &error);
+        let socket = if forward.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.map_err(failed)?;
+        socket.set_reuseaddr(true).map_err(failed)?;
+        socket.bind(forward.listen).map_err(failed)?;
+        let socket = socket.listen(BACKLOG).map_err(failed)?;
+        let listen = socket.local_addr().map_err(failed)?;
+        Ok(Self { socket, forward: Forward { listen, destination: forward.destination.clone() } })
+    }
+
+    /// The forward, with the port that was really bound.
+    pub fn forward(&self) -> &Forward {
+        &self.forward
+    }
+
+    /// Accepts for ever.
+    pub(super) async fn serve(self, board: Arc<Board>, output: Arc<Output>, hold: Duration) {
+        let room = Arc::new(Semaphore::new(MOST));
+        loop {
+            // Never closed, so there is always a permit some time.
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            let (socket, peer) = match self.socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    output.say(&Event::Warning(&format!("{}: {error}", self.forward.listen)));
+                    sleep(OUT_OF_DESCRIPTORS).await;
+                    continue;
+                }
+            };
+            let connection = Connection {
+                peer,
+                destination: self.forward.destination.clone(),
+                board: Arc::clone(&board),
+                output: Arc::clone(&output),
+            };
+            tokio::spawn(async move {
+                connection.run(socket, hold).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// One accepted connection.
+struct Connection {
+    peer: SocketAddr,
+    destination: Endpoint,
+    board: Arc<Board>,
+    output: Arc<Output>,
+}
+
+impl Connection {
+    /// Waits for a carrier if there is none, opens a stream and relays. Every end but a clean one is a reset.
+    async fn run(self, socket: TcpStream, hold: Duration) {
+        let _ = socket.set_nodelay(true);
+        let deadline = Instant::now() + hold;
+        let (carrier, stream) = loop {
+            let Some(carrier) = self.board.carrier(deadline).await else {
+                if self.board.has_stopped() {
+                    return reset(&socket);
+                }
+                let reason = format!("no connection to the bastion within {} s", hold.as_secs());
+                return self.refuse(&socket, "bastion", &reason);
+            };
+            match timeout(LONGEST_OPEN, carrier.open(&self.destination, self.peer)).await {
+                Ok(Ok(stream)) => break (carrier, stream),
+                Ok(Err(NotOpened::Lost)) => self.board.pause_after_loss(deadline).await,
+                Ok(Err(NotOpened::Policy(reason))) => return self.refuse(&socket, "policy", &reason),
+                Ok(Err(NotOpened::Target(reason))) => return self.refuse(&socket, "target", &reason),
+                Ok(Err(NotOpened::Limit(reason))) => return self.refuse(&socket, "limit", &reason),
+                Err(_) => return self.refuse(&socket, "target", "no answer"),
+            }
+        };
+        self.output.say(&Event::Opened { peer: self.peer, destination: &self.destination });
+        let open = self.board.opened();
+        let end = stream.relay(socket, self.board.account(), self.board.stopped()).await;
+        drop(open);
+        // The carrier lives as long as a stream of it does.
+        drop(carrier);
+        self.output.say(&Event::Closed {
+            peer: self.peer,
+            destination: &self.destination,
+            reason: words(end),
+        });
+    }
+
+    fn refuse(&self, socket: &TcpStream, cause: &str, reason: &str) {
+        if self.board.is_news(&self.destination, reason) {
+            self.output.say(&Event::NotOpened { destination: &self.destination, cause, reason });
+        }
+        reset(socket);
+    }
+}
+
+/// What follows is a reset, not an end in order.
+fn reset(socket: &TcpStream) {
+    // Fails only on a socket that is closed already.
+    let _ = socket.set_zero_linger();
+}
+
+fn words(end: End) -> &'static str {
+    match end {
+        End::Finished => "finished",
+        End::Socket(_) => "reset by the local program",
+        End::Closed => "closed by the destination before the end",
+        End::Lost => "lost with the connection to the bastion",
+        End::Stalled => "ended: the local program took nothing for too long",
+        End::Stopped => "ended with the tunnel",
+    }
+}
+
+fn bind_failed(forward: &Forward, error: &std::io::Error) -> Failure {
+    let listen = forward.listen;
+    let (what, advice) = match error.kind() {
+        ErrorKind::AddrInUse => (
+            match holder::of(listen) {
+                Some(holder) => format!("{listen} is in use by {holder}"),
+                None => format!("{listen} is in use by another program"),
+            },
+            "A tunnel cannot listen there. Choose another port, for example:",
+        ),
+        ErrorKind::PermissionDenied => (
+            format!("{listen} may not be used by you"),
+            "Ports below 1024 are for root. Choose another, for example:",
+        ),
+        ErrorKind::AddrNotAvailable => (
+            format!("{} is not an address of this computer", listen.ip()),
+            "Leave it out to listen on 127.0.0.1, for example:",
+        ),
+        _ => (format!("cannot listen on {listen}: {error}"), "Choose another port, for example:"),
+    };
+    Failure::lasting(Stage::LocalPort, what).advise(advice).advise(format!(
+        "  pf-tunnel {} {}",
+        forward.destination,
+        another_port(listen.ip(), listen.port())
+    ))
+}
+
+/// A port near `taken` that is free at this moment, or 0 for any.
+fn another_port(address: IpAddr, taken: u16) -> u16 {
+    let base = if taken < 1024 { taken.saturating_add(8000) } else { taken };
+    (1..=20)
+        .filter_map(|step| base.checked_add(step))
+        .find(|port| std::net::TcpListener::bind((address, *port)).is_ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_port_names_its_holder_and_another_port_at_once() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = taken.local_addr().unwrap();
+        let forward = Forward { listen, destination: "demo.internal:80".parse().unwrap() };
+        let start = std::time::Instant::now();
+        let Err(failure) = Listener::bind(&forward) else { panic!("bound twice") };
+        assert!(start.elapsed() < Duration::from_millis(200));
+        assert_eq!(failure.stage(), Stage::LocalPort);
+        let text = failure.to_string();
+        #[cfg(target_os = "linux")]
+        assert!(text.contains(&format!("(pid {})", std::process::id())), "{text}");
+        assert!(text.starts_with(&format!("{listen} is in use by ")), "{text}");
+        let suggested: u16 = text.rsplit(' ').next().unwrap().parse().unwrap();
+        assert_ne!(suggested, listen.port());
+    }
+
+    #[tokio::test]
+    async fn port_0_becomes_a_real_one() {
+        let forward = "0:demo.internal:80".parse().unwrap();
+        let listener = Listener::bind(&forward).unwrap();
+        assert_ne!(listener.forward().listen.port(), 0);
+    }
+}

@@ -1,0 +1,58 @@
+//! Notices that the machine slept, or that we were stopped: what was known about the network is then worth nothing.
+
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often the clocks are to be read.
+pub const TICK: Duration = Duration::from_secs(1);
+/// More than this between two ticks, or between the two clocks, is no scheduling delay.
+const JUMP: Duration = Duration::from_secs(5);
+
+/// Two clocks at one moment. The monotonic one stands still while the machine sleeps, the wall clock does not.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Clocks {
+    /// Both at `monotonic` and `wall`.
+    pub fn at(monotonic: Instant, wall: SystemTime) -> Self {
+        Self { monotonic, wall }
+    }
+
+    /// Both now.
+    pub fn now() -> Self {
+        Self::at(Instant::now(), SystemTime::now())
+    }
+
+    /// Whether we were away between `self`, the last tick, and `now`. A clock that was set counts as well: looking
+    /// once too often costs one packet.
+    pub fn slept_until(&self, now: &Self) -> bool {
+        let monotonic = now.monotonic.saturating_duration_since(self.monotonic);
+        let apart = match now.wall.duration_since(self.wall) {
+            Ok(wall) => wall.abs_diff(monotonic),
+            Err(backwards) => backwards.duration().saturating_add(monotonic),
+        };
+        monotonic > TICK + JUMP || apart > JUMP
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sleep_is_noticed_and_a_slow_scheduler_is_not() {
+        let start = Clocks::now();
+        let later = |monotonic: u64, wall: i64| {
+            let by = Duration::from_secs(wall.unsigned_abs());
+            let wall = if wall < 0 { start.wall - by } else { start.wall + by };
+            start.slept_until(&Clocks::at(start.monotonic + Duration::from_secs(monotonic), wall))
+        };
+        assert!(!later(1, 1), "an ordinary tick");
+        assert!(!later(4, 4), "a busy machine");
+        assert!(later(1, 600), "the machine slept");
+        assert!(later(60, 60), "the process was stopped");
+        assert!(later(1, -7200), "the clock was set back");
+    }
+}
