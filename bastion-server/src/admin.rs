@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use axum::{
@@ -12,10 +13,28 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
 use crate::{drain::Drain, metrics};
+
+/// Connections at once; the next one waits.
+const MOST_CONNECTIONS: usize = 64;
+/// How long a client may take to send a request, or to think of the next one.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may be used at all.
+const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
+/// The pause after an error of accept, such as too many open files.
+const AFTER_ERROR: Duration = Duration::from_millis(200);
 
 /// What the admin pages tell about.
 #[derive(Clone, Debug)]
@@ -79,12 +98,26 @@ struct Report {
     listening: Option<SocketAddr>,
 }
 
-/// Answers until the process ends.
-///
-/// # Errors
-/// When the listener itself fails for good.
-pub async fn serve(listener: TcpListener, admin: Admin) -> std::io::Result<()> {
-    axum::serve(listener, routes(admin)).await
+/// Answers until the process ends, within bounds: nobody who reaches this port can use up what sessions need.
+pub async fn serve(listener: TcpListener, admin: Admin) {
+    let service = TowerToHyperService::new(routes(admin));
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(AFTER_ERROR).await;
+            continue;
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_PATIENCE)
+            .serve_connection(TokioIo::new(stream), service.clone());
+        tokio::spawn(async move {
+            // How a client goes is its own affair.
+            let _ = timeout(LONGEST_CONNECTION, connection).await;
+            drop(place);
+        });
+    }
 }
 
 fn routes(admin: Admin) -> Router {

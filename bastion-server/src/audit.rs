@@ -50,6 +50,7 @@ use crate::{
     identity::{self, Identity},
     listener::SessionId,
     metrics::Metrics,
+    telemetry::moment,
 };
 
 /// Records that may wait for the writer.
@@ -325,11 +326,6 @@ impl Record {
         line.push(b'\n');
         line
     }
-}
-
-fn moment(time: SystemTime) -> String {
-    let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX));
-    humantime::format_rfc3339_millis(time.min(latest)).to_string()
 }
 
 /// Text that others chose: visible characters only, and not too many.

@@ -23,7 +23,7 @@ use crate::{access::Forbidden, telemetry, throttle};
 pub use environment::{VARIABLES, Variable};
 pub use host_key::{HostKey, VaultHostKey};
 pub use rule::{Login, Rule};
-pub use unit::{ByteSize, Period};
+pub use unit::{ByteSize, Delay, Period};
 pub use vault::{Auth, Vault};
 
 /// Everything that can be set.
@@ -287,14 +287,14 @@ pub enum AuditTo {
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
     /// How long clients are still accepted while `/readyz` says no, so that load balancers notice first.
-    pub readiness_delay: Period,
+    pub readiness_delay: Delay,
     /// How long sessions may take to end after they were told.
-    pub timeout: Period,
+    pub timeout: Delay,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { readiness_delay: seconds(0), timeout: seconds(5) }
+        Self { readiness_delay: Delay(Duration::ZERO), timeout: Delay(Duration::from_secs(5)) }
     }
 }
 
@@ -349,6 +349,8 @@ mod tests {
         for (more, expected) in [
             ("limits: {login_deadline: 20}\n", "bastion.yaml:5:26: this is no duration"),
             ("limits: {max_sessions: 0}\n", "bastion.yaml:5:"),
+            ("limits: {max_startups: {total: 0}}\n", "bastion.yaml:5:"),
+            ("keepalive: {interval: 0s}\n", "bastion.yaml:5:23: this must be longer than nothing"),
             ("rekey: {bytes: 1}\n", "this is no size"),
             ("open_networks: [127.0.0.0/8]\n", "Known values are `loopback`"),
             ("audit: {to: syslog}\n", "Known values are `stdout`, `file`."),

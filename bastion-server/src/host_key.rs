@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::{
     config,
     metrics::Metrics,
-    telemetry::one_line,
+    telemetry::{moment, one_line},
     vault::{self, Vault},
     watched_file::{self, WatchedFile},
 };
@@ -256,7 +256,7 @@ fn publishable(key: PrivateKey, certificate: Certificate, metrics: &Metrics) -> 
     tracing::info!(
         principals = certificate.valid_principals().join(","),
         serial = certificate.serial(),
-        expires = %humantime::format_rfc3339_seconds(expires),
+        expires = moment(expires),
         "host certificate is in use"
     );
     Arc::new(HostKey { key, certificate: Some(certificate) })
@@ -337,7 +337,7 @@ impl Renewal {
                 Err(error) => {
                     self.metrics.host_certificate_failed();
                     let in_use = self.publish.borrow().as_ref().and_then(|key| key.certificate().map(end));
-                    let expires = in_use.map(|end| humantime::format_rfc3339_seconds(end).to_string());
+                    let expires = in_use.map(moment);
                     tracing::error!(
                         error = one_line(&error),
                         expires,

@@ -452,7 +452,7 @@ mod tests {
     #[tokio::test]
     async fn startups_are_limited() {
         let running = start(
-            |bounds| bounds.startups.total = 1,
+            |bounds| bounds.startups.total = std::num::NonZeroU32::MIN,
             |connection| async move {
                 let _pending = connection;
                 std::future::pending().await

@@ -4,6 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use bastion_server::{cli::Cli, config::Config, server, telemetry};
 use clap::Parser;
+use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -19,9 +20,12 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(config: Config) -> Result<(), server::Error> {
-    server::run(config).await
+fn run(config: Config) -> Result<(), server::Error> {
+    let runtime = Runtime::new().map_err(server::Error::Runtime)?;
+    let outcome = runtime.block_on(server::run(config));
+    // A name server that does not answer must not hold up the end of the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Says why it ends, to whoever reads standard error.

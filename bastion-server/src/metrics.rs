@@ -201,11 +201,6 @@ impl Metrics {
         self.ca_refresh_timestamp.set(now);
     }
 
-    /// The number of trusted keys while some source still fails.
-    pub fn authorities_kept(&self, keys: usize) {
-        self.ca_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
-    }
-
     /// A source of authorities could not be read.
     pub fn authorities_failed(&self) {
         self.ca_refresh_failures.inc();

@@ -15,7 +15,7 @@ use crate::{
     admin::{self, Admin, Readiness},
     audit::{self, Audit},
     authority_source,
-    config::Config,
+    config::{self, Config},
     dial::Timeouts,
     drain::{Drain, Finished, Signals},
     host_key::{self, HostKey},
@@ -25,7 +25,7 @@ use crate::{
     own_addresses,
     ssh::{self, Service},
     telemetry,
-    vault::Vault,
+    vault::{self, Vault},
 };
 
 /// How long the last audit records may take.
@@ -37,6 +37,9 @@ pub enum Error {
     /// Where Vault is.
     #[error(transparent)]
     Vault(#[from] SettingsError),
+    /// How the bastion logs in there.
+    #[error(transparent)]
+    VaultLogin(#[from] vault::Error),
     /// Whose certificates are believed.
     #[error(transparent)]
     Authorities(#[from] authority_source::Error),
@@ -47,7 +50,7 @@ pub enum Error {
     #[error(transparent)]
     Audit(#[from] audit::Error),
     /// An address that cannot be listened on.
-    #[error("cannot listen on {address} ({setting}): {source}")]
+    #[error("cannot listen on {address}: {source}\n  {setting} names it; {}", listen_remedy(.source))]
     Listen {
         /// The setting that names it.
         setting: &'static str,
@@ -59,6 +62,9 @@ pub enum Error {
     /// Without these addresses the floor would have a hole.
     #[error("cannot find the addresses of this machine: {0}")]
     OwnAddresses(io::Error),
+    /// The threads that everything runs on.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
     /// The signal handlers.
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
@@ -72,15 +78,30 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Vault(_)
+            | Self::VaultLogin(_)
             | Self::Authorities(_)
             | Self::HostKey(_)
             | Self::Audit(audit::Error::File { .. }) => 2,
             Self::Audit(audit::Error::Thread(_))
             | Self::Listen { .. }
             | Self::OwnAddresses(_)
+            | Self::Runtime(_)
             | Self::Signals(_)
             | Self::Defect => 1,
         }
+    }
+}
+
+fn listen_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "something else listens there already",
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address; 0.0.0.0 stands for all it has"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege that the bastion can do without; try 2222"
+        }
+        _ => "choose another",
     }
 }
 
@@ -89,7 +110,9 @@ impl Error {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(config: &Config) -> Result<(), Error> {
-    vault(config)?;
+    if let (Some(vault), config::HostKey::Vault(_)) = (vault(config)?, &config.host_key) {
+        vault.check()?;
+    }
     authority_source::check(config.authorities.sources())?;
     host_key::check(&config.host_key)?;
     audit::open(&config.audit.to)?;

@@ -2,7 +2,11 @@
 //!
 //! Standard output belongs to the audit records.
 
-use std::{io::IsTerminal, sync::Arc};
+use std::{
+    io::IsTerminal,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -82,6 +86,12 @@ pub fn one_line(error: &impl std::fmt::Display) -> String {
     error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" | ")
 }
 
+/// A moment as logs and audit records write it; one that is too far away to be written stands at the year 2106.
+pub fn moment(time: SystemTime) -> String {
+    let latest = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX));
+    humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, latest)).to_string()
+}
+
 /// Our own crates at `level`; the libraries only when they warn, whatever the level, since what the SSH library
 /// says in detail repeats what peers sent, and more than that.
 fn filter(level: Level) -> String {
@@ -98,6 +108,13 @@ fn filter(level: Level) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_moment_can_be_written() {
+        assert_eq!(moment(UNIX_EPOCH + Duration::from_millis(1500)), "1970-01-01T00:00:01.500Z");
+        assert_eq!(moment(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(moment(UNIX_EPOCH + Duration::from_secs(1 << 60)), "2106-02-07T06:28:15.000Z");
+    }
 
     #[test]
     fn no_level_lets_the_ssh_library_talk() {

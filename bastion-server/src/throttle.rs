@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
@@ -20,18 +21,21 @@ const REMEMBERED: usize = 4096;
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections that may be between accept and login at once, from everywhere.
-    pub total: u32,
+    pub total: NonZeroU32,
     /// The same, from one source: an IPv4 address or an IPv6 /64.
-    pub per_source: u32,
+    pub per_source: NonZeroU32,
     /// Failed starts that one source may make at once before `rate` holds it back.
-    pub burst: u32,
+    pub burst: NonZeroU32,
     /// Failed starts that one source gets back each second.
-    pub rate: u32,
+    pub rate: NonZeroU32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { total: 200, per_source: 100, burst: 200, rate: 20 }
+        const HUNDRED: NonZeroU32 = NonZeroU32::new(100).unwrap();
+        const TWO_HUNDRED: NonZeroU32 = NonZeroU32::new(200).unwrap();
+        const TWENTY: NonZeroU32 = NonZeroU32::new(20).unwrap();
+        Self { total: TWO_HUNDRED, per_source: HUNDRED, burst: TWO_HUNDRED, rate: TWENTY }
     }
 }
 
@@ -85,8 +89,8 @@ impl Account {
     /// Gives back the tokens of the whole seconds that passed; the rest of a second goes on counting.
     fn refill(&mut self, limits: &Limits, now: Instant) {
         let seconds = now.saturating_duration_since(self.refilled).as_secs();
-        let earned = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(limits.rate);
-        self.tokens = self.tokens.saturating_add(earned).min(limits.burst);
+        let earned = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(limits.rate.get());
+        self.tokens = self.tokens.saturating_add(earned).min(limits.burst.get());
         self.refilled += Duration::from_secs(seconds);
     }
 }
@@ -107,17 +111,20 @@ impl Throttle {
 
     /// Counts a start, which [`finish`](Self::finish) must end, or says why it may not be.
     pub fn start(&mut self, source: Source, now: Instant) -> Result<(), Busy> {
-        if self.pending >= self.limits.total {
+        if self.pending >= self.limits.total.get() {
             return Err(Busy::Total);
         }
         if self.sources.len() >= REMEMBERED + self.pending as usize {
             self.sources.retain(|_, account| account.pending > 0);
         }
         let limits = &self.limits;
-        let account =
-            self.sources.entry(source).or_insert(Account { pending: 0, tokens: limits.burst, refilled: now });
+        let account = self.sources.entry(source).or_insert(Account {
+            pending: 0,
+            tokens: limits.burst.get(),
+            refilled: now,
+        });
         account.refill(limits, now);
-        if account.pending >= limits.per_source {
+        if account.pending >= limits.per_source.get() {
             return Err(Busy::Source);
         }
         account.tokens = account.tokens.checked_sub(1).ok_or(Busy::Rate)?;
@@ -132,7 +139,7 @@ impl Throttle {
         if let Some(account) = self.sources.get_mut(&source) {
             account.pending = account.pending.saturating_sub(1);
             if logged_in {
-                account.tokens = account.tokens.saturating_add(1).min(self.limits.burst);
+                account.tokens = account.tokens.saturating_add(1).min(self.limits.burst.get());
             }
         }
     }
@@ -147,6 +154,8 @@ mod tests {
     }
 
     fn throttle(total: u32, per_source: u32, burst: u32, rate: u32) -> Throttle {
+        let [total, per_source, burst, rate] =
+            [total, per_source, burst, rate].map(|limit| NonZeroU32::new(limit).unwrap());
         Throttle::new(Limits { total, per_source, burst, rate })
     }
 

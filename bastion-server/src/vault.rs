@@ -69,11 +69,18 @@ impl Vault {
         Ok(vault_signer::Vault::new(self.server.clone(), token, mount))
     }
 
-    /// How we log in.
+    /// Reads the secrets, without using them.
     ///
     /// # Errors
-    /// What is wrong with a file that holds a secret.
-    pub fn login(&self) -> Result<Box<dyn Login>, Error> {
+    /// What is wrong with the file of one.
+    pub fn check(&self) -> Result<(), Error> {
+        if let Auth::Token { file: Some(file) } = &self.auth {
+            secret(file)?;
+        }
+        self.login().map(drop)
+    }
+
+    fn login(&self) -> Result<Box<dyn Login>, Error> {
         Ok(match &self.auth {
             Auth::Token { file: Some(file) } => Box::new(GivenToken::new(Source::File(file.clone()))),
             Auth::Token { file: None } => Box::new(GivenToken::find(None, |name| std::env::var(name).ok())),

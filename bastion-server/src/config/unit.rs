@@ -4,18 +4,39 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// A length of time with its unit, such as `20s`, `5m` or `1h 30m`.
+/// The longest time that can be said: far beyond what makes sense, and still addable to any clock.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// A length of time with its unit, such as `20s`, `5m` or `1h 30m`; never nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Period(pub Duration);
 
 impl TryFrom<String> for Period {
-    type Error = String;
+    type Error = &'static str;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        humantime::parse_duration(&text).map(Self).map_err(|_| {
-            "this is no duration; write a number and its unit, such as 20s, 5m or 24h".to_owned()
-        })
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match Delay::try_from(text)?.0 {
+            Duration::ZERO => Err("this must be longer than nothing"),
+            period => Ok(Self(period)),
+        }
+    }
+}
+
+/// A length of time that may be nothing: `0s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Delay(pub Duration);
+
+impl TryFrom<String> for Delay {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match humantime::parse_duration(&text) {
+            Ok(period) if period <= LONGEST => Ok(Self(period)),
+            Ok(_) => Err("this is longer than ten years"),
+            Err(_) => Err("this is no duration; write a number and its unit, such as 20s, 5m or 24h"),
+        }
     }
 }
 
@@ -25,9 +46,9 @@ impl TryFrom<String> for Period {
 pub struct ByteSize(pub u64);
 
 impl TryFrom<String> for ByteSize {
-    type Error = String;
+    type Error = &'static str;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, Self::Error> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         let shift = match unit.trim_start() {
@@ -37,9 +58,10 @@ impl TryFrom<String> for ByteSize {
             "GiB" => Some(30),
             _ => None,
         };
-        shift.and_then(|shift| number.parse::<u64>().ok()?.checked_mul(1 << shift)).map(Self).ok_or_else(
-            || "this is no size; write a number and its unit, such as 64KiB, 16MiB or 1GiB".to_owned(),
-        )
+        shift
+            .and_then(|shift| number.parse::<u64>().ok()?.checked_mul(1 << shift))
+            .map(Self)
+            .ok_or("this is no size; write a number and its unit, such as 64KiB, 16MiB or 1GiB")
     }
 }
 
@@ -73,5 +95,8 @@ mod tests {
         assert_eq!(Period::try_from("1h 30m".to_owned()), Ok(Period(Duration::from_secs(5400))));
         assert!(Period::try_from("20".to_owned()).is_err());
         assert!(Period::try_from("-1s".to_owned()).is_err());
+        assert!(Period::try_from("0s".to_owned()).is_err());
+        assert!(Period::try_from("11y".to_owned()).is_err());
+        assert_eq!(Delay::try_from("0s".to_owned()), Ok(Delay(Duration::ZERO)));
     }
 }
