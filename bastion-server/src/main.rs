@@ -2,7 +2,12 @@
 
 use std::{io::Write, process::ExitCode};
 
-use bastion_server::{cli::Cli, config::Config, server, telemetry};
+use bastion_server::{
+    cli::Cli,
+    config::Config,
+    server,
+    telemetry::{self, Format},
+};
 use clap::Parser;
 use tokio::runtime::Runtime;
 
@@ -12,11 +17,16 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };
-    telemetry::start(config.log.level, config.log.format);
+    let format = config.log.format;
+    telemetry::start(config.log.level, format);
     let outcome = if cli.check_config { server::check(&config) } else { run(config) };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(error.exit_code(), &error),
+    match (outcome, format) {
+        (Ok(()), _) => ExitCode::SUCCESS,
+        (Err(error), Format::Human) => fail(error.exit_code(), &error),
+        (Err(error), Format::Json) => {
+            tracing::error!(error = telemetry::one_line(&error), "the bastion ends");
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub enum Error {
     #[error(transparent)]
     Audit(#[from] audit::Error),
     /// An address that cannot be listened on.
-    #[error("cannot listen on {address}: {source}\n  {setting} names it; {}", listen_remedy(.source))]
+    #[error("cannot listen on {address}: {source}\n  `{setting}` names it; {}", listen_remedy(.source))]
     Listen {
         /// The setting that names it.
         setting: &'static str,

@@ -110,6 +110,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_panic_is_counted_in_whatever_thread() {
+        let metrics = Arc::new(Metrics::new());
+        count_panics(Arc::clone(&metrics));
+        assert!(std::thread::spawn(|| panic!("met a defect")).join().is_err());
+        let counted = metrics.render().lines().any(|line| {
+            line.strip_prefix("bastion_panics_total ").is_some_and(|count| count.parse::<u64>().unwrap() > 0)
+        });
+        assert!(counted, "{}", metrics.render());
+    }
+
+    #[test]
     fn every_moment_can_be_written() {
         assert_eq!(moment(UNIX_EPOCH + Duration::from_millis(1500)), "1970-01-01T00:00:01.500Z");
         assert_eq!(moment(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
