@@ -103,6 +103,12 @@ impl Credentials {
         &self.server
     }
 
+    /// Who Vault says we are.
+    pub async fn name(&self) -> String {
+        let state = self.state.lock().await;
+        state.token.as_ref().map_or_else(|| "nobody".to_owned(), |(token, _)| token.display_name().to_owned())
+    }
+
     /// A certificate to log in with now: the one that we have, or its successor if that is due. One that is due and
     /// cannot be renewed at the moment is used as long as it is valid.
     ///

@@ -553,6 +553,80 @@ mod tests {
         assert_eq!(certificate_refused("Welcome"), None);
     }
 
+    /// A bastion that admits everybody and refuses every stream with the port in its words, the later the earlier.
+    struct Refusing;
+
+    impl russh::server::Handler for Refusing {
+        type Error = russh::Error;
+
+        async fn auth_openssh_certificate(
+            &mut self,
+            _user: &str,
+            _certificate: &russh::keys::Certificate,
+        ) -> Result<russh::server::Auth, russh::Error> {
+            Ok(russh::server::Auth::Accept)
+        }
+
+        async fn channel_open_direct_tcpip(
+            &mut self,
+            _channel: Channel<russh::server::Msg>,
+            _host: &str,
+            port: u32,
+            _originator: &str,
+            _originator_port: u32,
+            reply: russh::server::ChannelOpenHandle,
+            _session: &mut russh::server::Session,
+        ) -> Result<(), russh::Error> {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(u64::from(200 - port))).await;
+                reply.reject(ChannelOpenFailure::Other { code: 1, reason: format!("port {port}") }).await;
+            });
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn each_of_many_refusals_has_its_own_words() {
+        let key =
+            || russh::keys::PrivateKey::random(&mut rand::rng(), russh::keys::Algorithm::Ed25519).unwrap();
+        let host_key = key();
+        let trust = Trust::Keys(vec![host_key.public_key().clone()]);
+        let config = russh::server::Config { keys: vec![host_key], ..Default::default() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            russh::server::run_stream(Arc::new(config), socket, Refusing).await.unwrap().await
+        });
+
+        let signer = vault_signer::Local::generate(vault_signer::signer::local::Role {
+            name: "any".into(),
+            kind: vault_signer::Kind::User,
+            principals: vec!["tunnel".into()],
+            ttl: Duration::from_secs(60),
+            max_ttl: Duration::from_secs(60),
+        })
+        .unwrap();
+        let request =
+            vault_signer::Request::forwarding("any", vec!["tunnel".into()], Duration::from_secs(60));
+        let credential = Credential::generate(&signer, &request).await.unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        let host = "127.0.0.1".parse().unwrap();
+        let session = Session::connect(socket, &trust, &host, "tunnel", &credential).await.unwrap();
+        let session = Arc::new(session);
+        let opens = (1..=100_u16).map(|port| {
+            let session = Arc::clone(&session);
+            async move {
+                let destination = format!("demo.internal:{port}").parse().unwrap();
+                let refused = session.open(&destination, address).await.err();
+                assert_eq!(refused, Some(NotOpened::Policy(format!("port {port}"))));
+            }
+        });
+        futures_util::future::join_all(opens).await;
+        session.close().await;
+        assert!(session.has_ended());
+    }
+
     #[test]
     fn refusals_of_a_stream_are_told_apart() {
         let told = |text: &str| Some(text.to_owned());

@@ -180,6 +180,9 @@ impl Keeper {
     /// One try: a certificate that is fit for use, and a carrier that was logged in with it.
     async fn attempt(&self, present: Option<&Arc<Carrier>>) -> Result<Attempt, Failure> {
         let held = self.credentials.current().await?;
+        if self.board.shown().link == Link::SigningIn {
+            self.board.show(Link::Connecting, None);
+        }
         if present.is_some_and(|carrier| Arc::ptr_eq(carrier.held(), &held)) {
             return Ok(Attempt::Nothing(held));
         }
@@ -274,7 +277,7 @@ impl Keeper {
             match answer {
                 Answer::Open | Answer::Lost => lines.push((forward, None)),
                 Answer::Policy(reason) => {
-                    let failure = self.refused(carrier, &forward.destination, &reason);
+                    let failure = self.refused(carrier, &forward.destination, &reason).await;
                     if let Some(earlier) = refused.replace(failure) {
                         self.output.fail(&earlier);
                     }
@@ -317,13 +320,15 @@ impl Keeper {
         Ok(())
     }
 
-    fn refused(&self, carrier: &Carrier, destination: &Endpoint, reason: &str) -> Failure {
+    async fn refused(&self, carrier: &Carrier, destination: &Endpoint, reason: &str) -> Failure {
         let certificate = carrier.held().credential.certificate();
         Failure::lasting(Stage::Policy, format!("the bastion refused this destination: {destination}"))
             .advise(format!(
-                "You are {}; {reason}. Ask whoever keeps the bastion's policy, and give them:",
+                "You are {} (principals: {}). It says: {reason}",
+                self.credentials.name().await,
                 certificate.valid_principals().join(", "),
             ))
+            .advise("Ask whoever keeps the bastion's policy, and give them:")
             .advise(format!(
                 "  key id {}, serial {}, {}, {}",
                 certificate.key_id(),
@@ -386,8 +391,8 @@ async fn draw(board: Arc<Board>, output: Arc<Output>, forwards: Vec<Forward>) {
                 let next = shown.next.map_or(next, |next| next.saturating_duration_since(Instant::now()));
                 Link::Away { tries, next, reason }
             }
-            // Somebody may be asked for a password at that line.
-            Link::Connecting => continue,
+            Link::Connecting => Link::Connecting,
+            Link::SigningIn => continue,
         };
         output.draw(&Status {
             forwards: title.clone(),

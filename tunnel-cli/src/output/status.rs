@@ -6,8 +6,10 @@ use std::time::Duration;
 /// How the connection to the bastion is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Link {
-    /// The first try is under way.
+    /// Nothing has been tried yet. Somebody may be asked for a password.
     #[default]
+    SigningIn,
+    /// The first try is under way.
     Connecting,
     /// Up, with the time that an answer takes.
     Up(Option<Duration>),
@@ -45,7 +47,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.forwards)?;
         match &self.link {
-            Link::Connecting => f.write_str("   connecting")?,
+            Link::SigningIn | Link::Connecting => f.write_str("   connecting")?,
             Link::Up(answer) => {
                 write!(f, "   {} open   ↓ {}   ↑ {}", self.open, bytes(self.received), bytes(self.sent))?;
                 if let Some(answer) = answer {
@@ -86,7 +88,11 @@ fn bytes(count: u64) -> String {
 
 /// A duration in one or two units: `59 s`, `41 min`, `7 h 59 min`, `3 d`.
 pub fn rough(duration: Duration) -> String {
-    let seconds = duration.as_secs();
+    let mut seconds = duration.as_secs();
+    if seconds > 90 {
+        // To the nearest minute: an hour that has just begun is an hour.
+        seconds += 30;
+    }
     match (seconds / 86_400, seconds / 3600, seconds / 60) {
         (0, 0, 0) => format!("{seconds} s"),
         (0, 0, minutes) => format!("{minutes} min"),
@@ -145,7 +151,7 @@ mod tests {
             (59, "59 s"),
             (60, "1 min"),
             (3600, "1 h"),
-            (28_799, "7 h 59 min"),
+            (28_740, "7 h 59 min"),
             (900_000, "10 d"),
         ] {
             assert_eq!(rough(Duration::from_secs(seconds)), text);

@@ -1,7 +1,7 @@
 //! Which refusal belongs to which request: russh tells the reason code to whoever asked, but the server's words only to
 //! the handler, under a number that whoever asked never learns.
 //!
-//! russh numbers the channels of a connection from 1 in the order in which requests reach its queue, and we are the only
+//! russh numbers the channels of a connection from 2 in the order in which requests reach its queue, and we are the only
 //! one who makes any. So the numbers are counted along here. A server that opens channels of its own can shift the count
 //! and thereby mix up its own words, and nothing else.
 
@@ -19,10 +19,15 @@ const PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Default)]
 pub(super) struct Names(Mutex<Waiting>);
 
-#[derive(Default)]
 struct Waiting {
     last: u32,
     words: HashMap<u32, oneshot::Sender<String>>,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { last: 1, words: HashMap::new() }
+    }
 }
 
 /// One request's claim to the words of its refusal.
@@ -78,8 +83,8 @@ mod tests {
         let (first, ()) = names.next(|| ());
         let (second, ()) = names.next(|| ());
         let (third, ()) = names.next(|| ());
-        names.tell(2, "two".into());
-        names.tell(1, "one".into());
+        names.tell(3, "two".into());
+        names.tell(2, "one".into());
         names.tell(7, "nobody's".into());
         assert_eq!(second.reason().await.as_deref(), Some("two"));
         assert_eq!(first.reason().await.as_deref(), Some("one"));
