@@ -18,6 +18,7 @@ use tokio::{
 use vault_signer::Server;
 
 use crate::{
+    backoff::Backoff,
     config::{AuthoritySource, VaultAuthority},
     identity::authorities::{AuthoritySet, Unfit},
     metrics::Metrics,
@@ -27,8 +28,8 @@ use crate::{
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The shortest and the longest wait before Vault is asked again after it failed.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The waits before Vault is asked again after it failed.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// The most keys that one source may have.
 const MOST_KEYS: usize = 64;
 
@@ -183,11 +184,11 @@ pub fn follow(
     reload: &Arc<Notify>,
     metrics: Arc<Metrics>,
 ) -> Result<Current, Error> {
-    let (report, mut reports) = mpsc::channel(sources.len().max(1));
+    let (sender, mut reports) = mpsc::channel(sources.len().max(1));
     let mut known = Known::new(sources.len());
     let now = SystemTime::now();
     for (index, source) in sources.iter().enumerate() {
-        let report = Report { index, report: report.clone(), metrics: Arc::clone(&metrics) };
+        let report = Report { index, sender: sender.clone(), metrics: Arc::clone(&metrics) };
         let reload = Arc::clone(reload);
         match source {
             AuthoritySource::Key(key) => {
@@ -236,14 +237,14 @@ pub fn follow(
 /// Where one source tells its news.
 struct Report {
     index: usize,
-    report: mpsc::Sender<(usize, News)>,
+    sender: mpsc::Sender<(usize, News)>,
     metrics: Arc<Metrics>,
 }
 
 impl Report {
     /// Tells, and says whether anybody still listens.
     async fn tell(&self, news: News) -> bool {
-        self.report.send((self.index, news)).await.is_ok()
+        self.sender.send((self.index, news)).await.is_ok()
     }
 }
 
@@ -288,7 +289,7 @@ async fn follow_file(mut file: WatchedFile, report: Report) {
 }
 
 async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Notify>, report: Report) {
-    let mut wait = RETRY.0;
+    let mut backoff = RETRY;
     let mut failing = false;
     loop {
         let source_name = format!("Vault's SSH engine at `{}`", authority.mount);
@@ -302,7 +303,7 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
                     tracing::info!(mount = authority.mount, "Vault answers again");
                 }
                 failing = false;
-                wait = RETRY.0;
+                backoff.worked();
                 if !report.tell(News::Keys(keys)).await {
                     return;
                 }
@@ -317,15 +318,13 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
                     );
                 }
                 failing = true;
-                let next = wait;
-                wait = (wait * 2).min(RETRY.1);
-                next
+                backoff.failed()
             }
         };
         tokio::select! {
             () = sleep(next) => {}
             () = reload.notified() => {}
-            () = report.report.closed() => return,
+            () = report.sender.closed() => return,
         }
     }
 }

@@ -17,6 +17,7 @@ use vault_signer::{Credential, Request};
 use zeroize::Zeroizing;
 
 use crate::{
+    backoff::Backoff,
     config,
     metrics::Metrics,
     telemetry::{moment, one_line},
@@ -26,8 +27,10 @@ use crate::{
 
 /// How often the file of a certificate is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The shortest and the longest wait before Vault is asked again after it failed.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The waits before Vault is asked again after it failed.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// The shortest time between two signatures, however short-lived they are.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// Other users who may read a key file without a warning: nobody, or its group.
 const WIDEST_MODE: u32 = 0o640;
 
@@ -324,15 +327,15 @@ enum RenewalError {
 
 impl Renewal {
     async fn run(self) {
-        let mut wait = RETRY.0;
+        let mut backoff = RETRY;
         loop {
             let next = match self.sign().await {
                 Ok(certificate) => {
-                    wait = RETRY.0;
+                    backoff.worked();
                     let next = renew_in(end(&certificate), SystemTime::now());
                     let key = publishable(self.key.clone(), certificate, &self.metrics);
                     self.publish.send_replace(Some(key));
-                    next.max(RETRY.0)
+                    next.max(RENEW_EVERY)
                 }
                 Err(error) => {
                     self.metrics.host_certificate_failed();
@@ -343,9 +346,7 @@ impl Renewal {
                         expires,
                         "cannot have the host key signed; trying again"
                     );
-                    let next = wait;
-                    wait = (wait * 2).min(RETRY.1);
-                    next
+                    backoff.failed()
                 }
             };
             tokio::select! {

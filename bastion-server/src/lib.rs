@@ -4,6 +4,7 @@ pub mod access;
 pub mod admin;
 pub mod audit;
 pub mod authority_source;
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod dial;

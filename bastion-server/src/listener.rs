@@ -22,13 +22,14 @@ use tokio::{
 };
 
 use crate::{
+    backoff::Backoff,
     drain::Drain,
     metrics::Metrics,
     throttle::{self, Source, Throttle},
 };
 
-/// The longest pause of the accept loop after errors that do not go away.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pauses of the accept loop after errors that do not go away.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 /// How often at most the refusal of connections is worth a line in the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a connection that was cut may take to notice.
@@ -121,7 +122,8 @@ where
         drain: drain.clone(),
         logged: None,
     };
-    let mut failures = 0;
+    let mut pause = PAUSE;
+    let mut failures = 0_u64;
     let begun = drain.begun();
     tokio::pin!(begun);
     loop {
@@ -134,6 +136,7 @@ where
                 if failures > 0 {
                     tracing::info!(failures, "accepting connections again");
                     failures = 0;
+                    pause.worked();
                 }
                 door.open(stream, peer, &serve);
             }
@@ -150,7 +153,7 @@ where
                 failures += 1;
                 tokio::select! {
                     () = &mut begun => return,
-                    () = sleep(pause(failures)) => {}
+                    () = sleep(pause.failed()) => {}
                 }
             }
         }
@@ -173,11 +176,6 @@ fn is_of_one_peer(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
-}
-
-/// How long to wait after so many failures in a row.
-fn pause(failures: u32) -> Duration {
-    (Duration::from_millis(5) * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_PAUSE)
 }
 
 /// What every new connection passes.
@@ -520,10 +518,8 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_one_peer_cost_no_pause_and_pauses_are_bounded() {
+    fn errors_of_one_peer_cost_no_pause() {
         assert!(is_of_one_peer(&io::ErrorKind::ConnectionAborted.into()));
         assert!(!is_of_one_peer(&io::Error::from_raw_os_error(24)), "EMFILE is about us");
-        assert_eq!(pause(1), Duration::from_millis(10));
-        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
     }
 }
