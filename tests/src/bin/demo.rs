@@ -1,0 +1,265 @@
+//! The whole path on one machine: a forwarded port that survives the death of the bastion. `make demo` runs it.
+//!
+//! It starts the stand-in for Vault, a bastion, a web page behind it, and `pf-tunnel`; fetches the page through the tunnel;
+//! kills the bastion and fetches again; and stays up until Ctrl-C, or ends there with `--once`.
+
+#![expect(clippy::print_stdout, reason = "what it shows is what it is for")]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tests::http;
+
+const PAGE: &str = "Hello from behind the bastion";
+/// How long any one step may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    let once = std::env::args().any(|argument| argument == "--once");
+    let scratch = match tempfile::tempdir() {
+        Ok(scratch) => scratch,
+        Err(error) => return fail(&error.into(), None),
+    };
+    match demo(scratch.path(), once) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, Some(scratch.path())),
+    }
+}
+
+fn demo(scratch: &Path, once: bool) -> Result<()> {
+    let interrupted = interrupts()?;
+    let page = serve_page()?;
+    println!();
+
+    let (_vault, vault) = Vault::start(scratch)?;
+    println!("Vault stand-in   {}   (development only, keys in memory)", vault.address);
+    let bastion = free_port(2222)?;
+    let configuration = scratch.join("bastion.yaml");
+    fs::write(&configuration, bastion_yaml(bastion, &vault))?;
+    let mut running = start_bastion(scratch, &configuration, bastion, &vault)?;
+    println!("bastion          {bastion}          host certificate, 1 policy rule");
+    println!("web page         demo.internal:{}      only the bastion knows that name\n", page.port());
+
+    let local = free_port(3000)?;
+    fs::write(scratch.join("pf-tunnel.yaml"), tunnel_yaml(bastion, &vault))?;
+    let destination = format!("demo.internal:{}", page.port());
+    println!("$ pf-tunnel {destination} {}", local.port());
+    let _tunnel = start_tunnel(scratch, &destination, local.port(), &vault)?;
+
+    fetch(local)?;
+    running.0.kill()?;
+    running.0.wait()?;
+    print!("bastion killed with SIGKILL ... ");
+    std::io::stdout().flush()?;
+    let waiting = thread::spawn(move || {
+        let asked = Instant::now();
+        get(local).map(|page| (page, asked.elapsed()))
+    });
+    print!("a new request waits ... ");
+    std::io::stdout().flush()?;
+    let _running = start_bastion(scratch, &configuration, bastion, &vault)?;
+    println!("bastion back");
+    let (page, waited) = waiting.join().map_err(|_| anyhow::anyhow!("the request went wrong"))??;
+    println!("GET http://{local}/  {page}   (waited {:.1} s)", waited.as_secs_f32());
+
+    if once {
+        return Ok(());
+    }
+    println!("\nIt is yours now: curl http://{local}/     Ctrl-C ends everything.");
+    println!("Try also:        kill -9 {}   and curl again: it waits until you start it anew with", _running.0.id());
+    println!("                 {} {}", sibling("bastion-server")?.display(), configuration.display());
+    let _ = interrupted.recv();
+    println!("\nEverything is gone again.");
+    Ok(())
+}
+
+/// The stand-in for Vault, as it describes itself.
+struct Vault {
+    address: String,
+    token: String,
+    host_authority: String,
+}
+
+impl Vault {
+    fn start(scratch: &Path) -> Result<(Running, Self)> {
+        let listen = free_port(8200)?;
+        let mut command = program("vault-signer", scratch)?;
+        command.args(["dev", "--json", "--principal", "tunnel", "--listen", &listen.to_string()]);
+        command.stdout(Stdio::piped());
+        let mut running = Running(command.spawn().context("vault-signer does not start")?);
+        let stdout = running.0.stdout.take().context("vault-signer has no output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let said: serde_json::Value = serde_json::from_str(&line).context("vault-signer dev said nothing")?;
+        let field = |name: &str| {
+            said.get(name).and_then(serde_json::Value::as_str).map(str::to_owned).with_context(|| format!("no {name}"))
+        };
+        let vault = Self {
+            address: field("address")?,
+            token: field("root_token")?,
+            host_authority: field("host_authority")?,
+        };
+        Ok((running, vault))
+    }
+}
+
+fn bastion_yaml(listen: SocketAddr, vault: &Vault) -> String {
+    format!(
+        "listen: {listen}\n\
+         host_key: {{vault: {{mount: ssh-host, role: bastion, principals: [\"127.0.0.1\"]}}}}\n\
+         vault: {{address: \"{}\"}}\n\
+         authorities: [{{vault: {{mount: ssh}}}}]\n\
+         login: {{users: [tunnel]}}\n\
+         hosts: {{demo.internal: [127.0.0.1]}}\n\
+         floor: {{open: [loopback]}}\n\
+         rules:\n\
+         - name: everybody reaches the demonstration\n\
+         \x20 who: {{principals: [tunnel]}}\n\
+         \x20 to: [\"demo.internal:*\"]\n",
+        vault.address
+    )
+}
+
+fn tunnel_yaml(bastion: SocketAddr, vault: &Vault) -> String {
+    format!(
+        "bastion:\n  address: {bastion}\n  user: tunnel\n  host_authority: {}\n\
+         vault:\n  address: {}\n  mount: ssh\n  role: forward\n",
+        vault.host_authority, vault.address
+    )
+}
+
+fn start_bastion(scratch: &Path, configuration: &Path, listen: SocketAddr, vault: &Vault) -> Result<Running> {
+    let mut command = program("bastion-server", scratch)?;
+    command.arg(configuration).env("VAULT_TOKEN", &vault.token).stdout(Stdio::null());
+    let mut running = Running(command.spawn().context("bastion-server does not start")?);
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(listen).is_err() {
+        if let Some(status) = running.0.try_wait()? {
+            bail!("bastion-server ended: {status}");
+        }
+        ensure!(Instant::now() < deadline, "bastion-server does not listen on {listen}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(running)
+}
+
+/// Starts the tunnel, shows what it says, and waits until it says that it is ready.
+fn start_tunnel(scratch: &Path, destination: &str, local: u16, vault: &Vault) -> Result<Running> {
+    let mut command = program("pf-tunnel", scratch)?;
+    command.args([destination, &local.to_string()]).env("VAULT_TOKEN", &vault.token).stdout(Stdio::piped());
+    let mut running = Running(command.spawn().context("pf-tunnel does not start")?);
+    let stdout = running.0.stdout.take().context("pf-tunnel has no output")?;
+    let (said, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            println!("{line}");
+            let _ = said.send(line);
+        }
+    });
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.contains("ready") => break,
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => bail!("pf-tunnel is not ready after {PATIENCE:?}"),
+            Err(RecvTimeoutError::Disconnected) => bail!("pf-tunnel ended"),
+        }
+    }
+    println!();
+    Ok(running)
+}
+
+fn fetch(local: SocketAddr) -> Result<()> {
+    println!("GET http://{local}/  {}", get(local)?);
+    Ok(())
+}
+
+fn get(local: SocketAddr) -> Result<String> {
+    let response = http::request("GET", local, "/", &[], "")?;
+    ensure!(response.status == 200 && response.body == PAGE, "an unexpected page: {response:?}");
+    Ok(format!("{}  {:?}", response.status, response.body))
+}
+
+/// A web page on a free port of the loopback interface.
+fn serve_page() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{PAGE}",
+                    PAGE.len()
+                );
+            });
+        }
+    });
+    Ok(address)
+}
+
+/// The port that people expect, or another if that is taken.
+fn free_port(wanted: u16) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .context("no free port")?;
+    Ok(listener.local_addr()?)
+}
+
+/// A child that is killed when the demonstration ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One of our programs, with nothing of the user's own configuration, its log in a file.
+fn program(name: &str, scratch: &Path) -> Result<Command> {
+    let mut command = Command::new(sibling(name)?);
+    let log = File::options().create(true).append(true).open(scratch.join(name).with_extension("log"))?;
+    command.env_clear().env("HOME", scratch).current_dir(scratch).stdin(Stdio::null()).stderr(log);
+    Ok(command)
+}
+
+fn sibling(name: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    ensure!(path.is_file(), "{} is not built; use `make demo`", path.display());
+    Ok(path)
+}
+
+/// Hears Ctrl-C.
+fn interrupts() -> Result<Receiver<()>> {
+    let (heard, interrupts) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::spawn(move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                let _ = heard.send(());
+            }
+        });
+    });
+    Ok(interrupts)
+}
+
+fn fail(error: &anyhow::Error, scratch: Option<&Path>) -> ExitCode {
+    println!("\nerror: the demonstration did not work: {error:#}");
+    for name in ["vault-signer", "bastion-server", "pf-tunnel"] {
+        let log = scratch.and_then(|scratch| fs::read_to_string(scratch.join(name).with_extension("log")).ok());
+        for line in log.iter().flat_map(|log| log.lines()).take(20) {
+            println!("  {name}: {}", line.escape_debug());
+        }
+    }
+    ExitCode::FAILURE
+}
