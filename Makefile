@@ -6,7 +6,8 @@ help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: ## a forwarded port that survives the bastion's death, on this machine
-	@deploy/demo
+	cargo build --workspace --bins --locked
+	@target/debug/demo $(DEMO)
 
 test: peers check ## everything, against the real peers
 	cargo build --workspace --all-targets --locked

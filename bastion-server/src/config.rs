@@ -10,7 +10,8 @@ mod unit;
 mod vault;
 
 use std::{
-    net::SocketAddr,
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,7 +19,10 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{access::Forbidden, telemetry, throttle};
+use crate::{
+    access::{Forbidden, Host},
+    telemetry, throttle,
+};
 
 pub use environment::{VARIABLES, Variable};
 pub use host_key::{HostKey, VaultHostKey};
@@ -47,6 +51,9 @@ pub struct Config {
     /// Forbidden networks that rules may permit all the same.
     #[serde(default)]
     pub open_networks: Vec<Forbidden>,
+    /// Addresses of names that no DNS knows, or that it must not be asked for.
+    #[serde(default)]
+    pub hosts: HashMap<HostName, Vec<IpAddr>>,
     /// How much of everything.
     #[serde(default)]
     pub limits: Limits,
@@ -86,6 +93,22 @@ impl Config {
     pub fn needs_vault(&self) -> bool {
         matches!(self.host_key, HostKey::Vault(_))
             || self.authorities.sources().iter().any(|source| matches!(source, AuthoritySource::Vault(_)))
+    }
+}
+
+/// A name in `hosts`, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HostName(pub String);
+
+impl TryFrom<String> for HostName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match Host::parse(&text) {
+            Ok(Host::Name(name)) => Ok(Self(name)),
+            Ok(Host::Address(_)) | Err(_) => Err("this is no host name"),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here runs in a session's own task, so a name that takes long to resolve holds up one channel alone.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -15,12 +16,14 @@ use crate::access::{Denied, Host, Permit, Prospect};
 /// The most addresses of one name that are looked at.
 const MAX_ADDRESSES: usize = 16;
 
-/// How long things may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// To resolve a name.
+/// How targets are found and reached.
+#[derive(Debug, Clone)]
+pub struct Dialler {
+    /// Names that the operator gave addresses to, in lower case; everything else is the system's resolver's.
+    pub hosts: HashMap<String, Vec<IpAddr>>,
+    /// How long resolving a name may take.
     pub resolve: Duration,
-    /// To connect to one address.
+    /// How long connecting to one address may take.
     pub connect: Duration,
 }
 
@@ -72,45 +75,50 @@ impl DialError {
     }
 }
 
-/// Resolves, checks, connects.
-///
-/// # Errors
-/// When the policy says no to what was found, or no address answers; of several addresses the last one's reason.
-pub async fn dial(prospect: Prospect, timeouts: Timeouts) -> Result<Dialled, DialError> {
-    let port = prospect.destination().port();
-    let addresses = resolve(prospect.destination().host(), timeouts.resolve).await?;
-    let permit = prospect.permit(&addresses)?;
-    let mut last = DialError::Unresolved;
-    for address in permit.addresses() {
-        let address = SocketAddr::new(*address, port);
-        match connect(address, timeouts.connect).await {
-            Ok(socket) => return Ok(Dialled { socket, address, permit }),
-            Err(error) => last = error,
+impl Dialler {
+    /// Resolves, checks, connects.
+    ///
+    /// # Errors
+    /// When the policy says no to what was found, or no address answers; of several addresses the last one's reason.
+    pub async fn dial(&self, prospect: Prospect) -> Result<Dialled, DialError> {
+        let port = prospect.destination().port();
+        let addresses = self.addresses(prospect.destination().host()).await?;
+        let permit = prospect.permit(&addresses)?;
+        let mut last = DialError::Unresolved;
+        for address in permit.addresses() {
+            let address = SocketAddr::new(*address, port);
+            match connect(address, self.connect).await {
+                Ok(socket) => return Ok(Dialled { socket, address, permit }),
+                Err(error) => last = error,
+            }
         }
+        Err(last)
     }
-    Err(last)
-}
 
-async fn resolve(host: &Host, limit: Duration) -> Result<Vec<IpAddr>, DialError> {
-    let name = match host {
-        Host::Address(address) => return Ok(vec![*address]),
-        Host::Name(name) => name,
-    };
-    let found = timeout(limit, lookup_host((name.as_str(), 0)))
-        .await
-        .map_err(|_| DialError::ResolveTimeout)?
-        .map_err(|_| DialError::Unresolved)?;
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in found.map(|found| found.ip()) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
+    async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, DialError> {
+        let name = match host {
+            Host::Address(address) => return Ok(vec![*address]),
+            Host::Name(name) => name,
+        };
+        if let Some(addresses) = self.hosts.get(name) {
+            return Ok(addresses.clone());
         }
+        let found = timeout(self.resolve, lookup_host((name.as_str(), 0)))
+            .await
+            .map_err(|_| DialError::ResolveTimeout)?
+            .map_err(|_| DialError::Unresolved)?;
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in found.map(|found| found.ip()) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        // What is not looked at is not connected to either, but it must not hide a forbidden address.
+        if addresses.is_empty() || addresses.len() > MAX_ADDRESSES {
+            return Err(DialError::Unresolved);
+        }
+        Ok(addresses)
     }
-    // What is not looked at is not connected to either, but it must not hide a forbidden address.
-    if addresses.is_empty() || addresses.len() > MAX_ADDRESSES {
-        return Err(DialError::Unresolved);
-    }
-    Ok(addresses)
 }
 
 async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {

@@ -16,7 +16,7 @@ use crate::{
     audit::{self, Audit},
     authority_source,
     config::{self, Config},
-    dial::Timeouts,
+    dial::Dialler,
     drain::{Drain, Finished, Signals},
     host_key::{self, HostKey},
     identity::{authorities::AuthoritySet, certificate::Requirements},
@@ -242,7 +242,14 @@ impl Bastion {
             config: ArcSwap::from_pointee(ssh_config(&key)),
             audit: self.audit,
             metrics: Arc::clone(&self.metrics),
-            timeouts: Timeouts {
+            dialler: Dialler {
+                hosts: self
+                    .config
+                    .hosts
+                    .clone()
+                    .into_iter()
+                    .map(|(name, addresses)| (name.0, addresses))
+                    .collect(),
                 resolve: self.config.timeouts.resolve.0,
                 connect: self.config.timeouts.connect.0,
             },

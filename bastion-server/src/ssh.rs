@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Policy;
 use crate::audit::{Audit, Event, Session};
-use crate::dial::Timeouts;
+use crate::dial::Dialler;
 use crate::drain::Drain;
 use crate::identity::Identity;
 use crate::identity::certificate::Requirements;
@@ -51,8 +51,8 @@ pub struct Service {
     pub audit: Audit,
     /// The counters.
     pub metrics: Arc<Metrics>,
-    /// How long a target is waited for.
-    pub timeouts: Timeouts,
+    /// How targets are found and reached.
+    pub dialler: Dialler,
     /// Channels at once in one session.
     pub max_channels: usize,
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Service;
 use crate::access::{self, Denied, Destination, Prospect};
 use crate::audit::{Event, Route, Session, Traffic};
-use crate::dial::{DialError, Dialled, dial};
+use crate::dial::{DialError, Dialled};
 use crate::identity::Identity;
 use crate::metrics::Direction;
 
@@ -142,7 +142,7 @@ impl Forwards {
 
     async fn dial(&self, prospect: Prospect) -> Result<Dialled, Refusal> {
         tokio::select! {
-            dialled = dial(prospect, self.service.timeouts) => dialled.map_err(|error| match error {
+            dialled = self.service.dialler.dial(prospect) => dialled.map_err(|error| match error {
                 DialError::Denied(denied) => Refusal::Denied(denied),
                 error => Refusal::Dial(error),
             }),

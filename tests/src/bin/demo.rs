@@ -73,7 +73,10 @@ fn demo(scratch: &Path, once: bool) -> Result<()> {
         return Ok(());
     }
     println!("\nIt is yours now: curl http://{local}/     Ctrl-C ends everything.");
-    println!("Try also:        kill -9 {}   and curl again: it waits until you start it anew with", _running.0.id());
+    println!(
+        "Try also:        kill -9 {}   and curl again: it waits until you start it anew with",
+        _running.0.id()
+    );
     println!("                 {} {}", sibling("bastion-server")?.display(), configuration.display());
     let _ = interrupted.recv();
     println!("\nEverything is gone again.");
@@ -99,7 +102,10 @@ impl Vault {
         BufReader::new(stdout).read_line(&mut line)?;
         let said: serde_json::Value = serde_json::from_str(&line).context("vault-signer dev said nothing")?;
         let field = |name: &str| {
-            said.get(name).and_then(serde_json::Value::as_str).map(str::to_owned).with_context(|| format!("no {name}"))
+            said.get(name)
+                .and_then(serde_json::Value::as_str)
+                .map(str::to_owned)
+                .with_context(|| format!("no {name}"))
         };
         let vault = Self {
             address: field("address")?,
@@ -118,7 +124,7 @@ fn bastion_yaml(listen: SocketAddr, vault: &Vault) -> String {
          authorities: [{{vault: {{mount: ssh}}}}]\n\
          login: {{users: [tunnel]}}\n\
          hosts: {{demo.internal: [127.0.0.1]}}\n\
-         floor: {{open: [loopback]}}\n\
+         open_networks: [loopback]\n\
          rules:\n\
          - name: everybody reaches the demonstration\n\
          \x20 who: {{principals: [tunnel]}}\n\
@@ -256,7 +262,8 @@ fn interrupts() -> Result<Receiver<()>> {
 fn fail(error: &anyhow::Error, scratch: Option<&Path>) -> ExitCode {
     println!("\nerror: the demonstration did not work: {error:#}");
     for name in ["vault-signer", "bastion-server", "pf-tunnel"] {
-        let log = scratch.and_then(|scratch| fs::read_to_string(scratch.join(name).with_extension("log")).ok());
+        let log =
+            scratch.and_then(|scratch| fs::read_to_string(scratch.join(name).with_extension("log")).ok());
         for line in log.iter().flat_map(|log| log.lines()).take(20) {
             println!("  {name}: {}", line.escape_debug());
         }
