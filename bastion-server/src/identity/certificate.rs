@@ -234,16 +234,15 @@ fn trusted_authority<'a>(
     Ok(authority)
 }
 
-/// An RSA key can sign with SHA-1 under another name, so the name is what is checked (RFC 8332).
-fn accepted_signature(authority: &KeyData, algorithm: &Algorithm) -> bool {
+/// Whether such a signature by `key` is believed, be it an authority's or a user's own. An RSA key can sign with SHA-1
+/// under another name, so the name is what is checked (RFC 8332).
+pub fn accepted_signature(key: &KeyData, algorithm: &Algorithm) -> bool {
     match algorithm {
-        Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) } => {
-            matches!(authority, KeyData::Rsa(_))
-        }
+        Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) } => matches!(key, KeyData::Rsa(_)),
         Algorithm::Ed25519
         | Algorithm::Ecdsa { .. }
         | Algorithm::SkEd25519
-        | Algorithm::SkEcdsaSha2NistP256 => authority.algorithm() == *algorithm,
+        | Algorithm::SkEcdsaSha2NistP256 => key.algorithm() == *algorithm,
         // The library's enum may grow; what is not known here is not accepted.
         Algorithm::Rsa { .. } | Algorithm::Dsa | Algorithm::Other(_) | _ => false,
     }

@@ -202,14 +202,16 @@ impl russh::server::Handler for Handler {
         Ok(Auth::reject())
     }
 
-    /// Whether a signature is worth making. The offer does not say whether the key came in a certificate.
+    /// Whether a signature is worth making. The offer does not say whether the key came in a certificate, but only
+    /// here is known how it is going to sign.
     async fn auth_publickey_offered(
         &mut self,
         user: &str,
-        _offer: PublicKeyOffer<'_>,
+        offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
         self.tried = Some(LoginName::new(user));
-        Ok(Auth::Accept)
+        let accepted = certificate::accepted_signature(offer.public_key.key_data(), offer.algorithm);
+        Ok(if accepted { Auth::Accept } else { Auth::reject() })
     }
 
     /// A plain key, the authority's own included, is nobody.
