@@ -88,7 +88,7 @@ fn remedy(words: &str) -> String {
     } else if words.contains("extensions") {
         "Add the extension to allowed_extensions of the role"
     } else {
-        return words.to_owned();
+        "Compare what is asked for with what the role allows: `vault read MOUNT/roles/ROLE`"
     };
     format!("{words}\n  {hint}")
 }
