@@ -4,7 +4,7 @@ use std::path::Path;
 
 use russh::keys::signature::Signer;
 use ssh_key::private::KeypairData;
-use ssh_key::{HashAlg, PrivateKey, Signature};
+use ssh_key::{EcdsaCurve, HashAlg, PrivateKey, Signature};
 
 use crate::process::{Program, installed};
 use crate::scratch::Scratch;
@@ -72,6 +72,29 @@ impl Key {
         match self.private.key_data() {
             KeypairData::Rsa(_) => "rsa-sha2-512".to_owned(),
             _ => self.name(),
+        }
+    }
+
+    /// All the signatures that it may honestly make.
+    #[must_use]
+    pub fn signature_names(&self) -> Vec<String> {
+        match self.private.key_data() {
+            KeypairData::Rsa(_) => vec!["rsa-sha2-256".to_owned(), "rsa-sha2-512".to_owned()],
+            _ => vec![self.name()],
+        }
+    }
+
+    /// Its kind, with the size.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.private.key_data() {
+            KeypairData::Rsa(pair) => Kind::Rsa(pair.key_size()),
+            KeypairData::Ecdsa(pair) => Kind::Ecdsa(match pair.curve() {
+                EcdsaCurve::NistP256 => 256,
+                EcdsaCurve::NistP384 => 384,
+                EcdsaCurve::NistP521 => 521,
+            }),
+            _ => Kind::Ed25519,
         }
     }
 

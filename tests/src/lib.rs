@@ -3,7 +3,7 @@
 //! Every peer listens on a free port of the loopback interface, keeps its files in a scratch folder, and dies with the test that
 //! started it; what it wrote is shown when that test fails.
 //!
-//! - real peers: [`openbao`], [`sshd`], [`postgres`]; and, from the outside, programs of our own: [`process`];
+//! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`]; and, from the outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
 //! - what is behind a bastion: [`target`];
 //! - what a bastion must survive: [`forge`] makes certificates of every shape, [`rogue`] presents them and says what no honest client says.
 #![allow(
@@ -16,6 +16,8 @@
     reason = "a harness may assume: a panic is a failed test, and says why"
 )]
 
+pub mod authority;
+pub mod bastion;
 pub mod forge;
 pub mod http;
 pub mod key;
@@ -25,7 +27,11 @@ pub mod postgres;
 pub mod process;
 pub mod rogue;
 pub mod scratch;
+pub mod socks;
+pub mod ssh;
 pub mod sshd;
 pub mod target;
+pub mod terminal;
+pub mod tunnel;
 pub mod wait;
 pub mod wire;

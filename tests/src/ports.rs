@@ -11,13 +11,14 @@ static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
 /// A loopback port that nobody listens on, and that this process never gives out twice.
 ///
-/// Below the ephemeral range, so that no outgoing connection takes it between now and its use.
+/// Below the ephemeral range, so that no outgoing connection takes it between now and its use. Always even: OpenBao takes the
+/// next one too.
 #[must_use]
 pub fn free() -> u16 {
     let mut given = GIVEN.lock().unwrap();
     let given = given.get_or_insert_with(HashSet::new);
     loop {
-        let port = rand::random_range(12_000..32_000);
+        let port = rand::random_range(6_000..16_000) * 2;
         if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             given.insert(port);
             return port;
@@ -34,4 +35,16 @@ pub fn answers(address: SocketAddr) -> bool {
 /// Waits until something accepts connections there.
 pub fn wait_until_answers(address: SocketAddr, deadline: Duration) {
     wait::until_true(&format!("a listener on {address}"), deadline, || answers(address));
+}
+
+/// Whether something listens there, without connecting: a connection may already mean one to the target behind.
+#[must_use]
+pub fn is_listening(address: SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.contains(&format!(":{:04X} 00000000:0000 0A", address.port()))
+}
+
+/// Waits until something listens there.
+pub fn wait_until_listening(address: SocketAddr, deadline: Duration) {
+    wait::until_true(&format!("a listener on {address}"), deadline, || is_listening(address));
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -73,6 +73,7 @@ pub struct Program {
     environment: Vec<(OsString, OsString)>,
     folder: Option<PathBuf>,
     as_user: Option<String>,
+    input: Vec<u8>,
 }
 
 impl Program {
@@ -85,7 +86,7 @@ impl Program {
             ("LC_ALL".into(), "C.UTF-8".into()),
             ("HOME".into(), "/nonexistent".into()),
         ];
-        Self { name, words: vec![path.into()], environment, folder: None, as_user: None }
+        Self { name, words: vec![path.into()], environment, folder: None, as_user: None, input: Vec::new() }
     }
 
     /// A program of this workspace.
@@ -123,6 +124,13 @@ impl Program {
         self
     }
 
+    /// What it finds on its standard input; nothing, unless told otherwise.
+    #[must_use]
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = bytes.into();
+        self
+    }
+
     /// Another user to run it as, which only root may ask for.
     #[must_use]
     pub fn as_user(mut self, name: &str) -> Self {
@@ -154,13 +162,14 @@ impl Program {
         stdout
     }
 
-    /// Starts it, with nothing to read and its output kept in files.
+    /// Starts it, with its input and output in files.
     #[must_use]
     pub fn start(self) -> Process {
         let scratch = Scratch::new(&self.name);
         let (out, err) = (scratch.join("stdout"), scratch.join("stderr"));
         let mut command = self.command(&[]);
-        command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
+        let input = File::open(scratch.write("stdin", &self.input)).unwrap();
+        command.stdin(input).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         // A group of its own, so that killing it takes its children along.
         command.process_group(0);
         Process { name: self.name, child: spawn(command), out, err, scratch, status: None }
@@ -179,8 +188,10 @@ impl Program {
 
     fn command(&self, through: &[&str]) -> Command {
         let mut words: Vec<OsString> = Vec::new();
-        if let Some(user) = &self.as_user {
-            let user_words = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--"];
+        if let Some(name) = &self.as_user {
+            let user = nix::unistd::User::from_name(name).unwrap().expect("the user exists");
+            let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
+            let user_words = ["setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups", "--"];
             words.extend(user_words.map(OsString::from));
         }
         // Dies with the test, even when the test is killed. Changing the user would forget that: so it comes after.

@@ -9,6 +9,7 @@ mod packets;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub use link::{Gone, Link, PATIENCE};
 pub use packets::{Algorithms, Packets};
@@ -248,6 +249,19 @@ impl Client {
         }
         verdict.gone = answer.err();
         verdict
+    }
+
+    /// What the server says after its answer and before it hangs up, if it does within `patience`.
+    pub fn farewell(&mut self, patience: Duration) -> Option<Gone> {
+        self.packets.link().patience(patience);
+        let end = loop {
+            match self.packets.receive() {
+                Ok(message) => self.waiting.push_back(message),
+                Err(end) => break end,
+            }
+        };
+        self.packets.link().patience(PATIENCE);
+        (end != Gone::Silent).then_some(end)
     }
 
     /// A login by another method, such as `none`, with the method's own fields.

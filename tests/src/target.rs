@@ -177,6 +177,17 @@ impl Target {
     pub fn transfer(&self, deadline: Duration) -> Transfer {
         self.results.lock().unwrap().recv_timeout(deadline).expect("a connection to the target ends")
     }
+
+    /// [`Target::transfer`], past connections that only looked whether somebody is there.
+    #[must_use]
+    pub fn transfer_of_something(&self, deadline: Duration) -> Transfer {
+        loop {
+            let transfer = self.transfer(deadline);
+            if transfer.bytes > 0 {
+                return transfer;
+            }
+        }
+    }
 }
 
 impl Drop for Target {

@@ -1,5 +1,4 @@
 //! `vault-signer` and its library against a real OpenBao.
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
 
 use std::future::Future;
 use std::path::PathBuf;

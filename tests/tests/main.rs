@@ -1,0 +1,16 @@
+//! Everything that this suite promises, against real peers; see the harness in `tests/src`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a test may assume: a panic is a failed test, and says why"
+)]
+
+mod bastion;
+mod bulk;
+mod certificates;
+mod openbao;
+mod openssh;
