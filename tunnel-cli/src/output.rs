@@ -65,12 +65,15 @@ impl Output {
 
     /// Says what happened, if it is worth a line here.
     pub fn say(&self, event: &Event<'_>) {
+        if !self.wants(event.level()) {
+            return;
+        }
         if self.style.json {
-            self.json(&event.json());
-        } else if self.wants(event.level()) {
+            self.json_event(event.json());
+        } else {
             let lines = event.human();
             match event.level() {
-                Level::Error | Level::Warning => self.err_lines(&lines),
+                Level::Warning => self.err_lines(&lines),
                 Level::Normal | Level::Detail | Level::Trace => self.out_lines(&lines),
             }
         }
@@ -79,7 +82,7 @@ impl Output {
     /// Says why the program ends, or what went wrong meanwhile.
     pub fn fail(&self, failure: &Failure) {
         if self.style.json {
-            self.json(&serde_json::json!({
+            self.json_event(serde_json::json!({
                 "event": "error",
                 "stage": failure.stage(),
                 "code": crate::exit_code::of(failure.stage()),
@@ -94,6 +97,14 @@ impl Output {
     /// Prints what a command was run for (a table, a list), whatever the style of events is.
     pub fn result(&self, text: &str) {
         self.out_lines(text);
+    }
+
+    fn json_event(&self, mut event: serde_json::Value) {
+        let now = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+        if let Some(fields) = event.as_object_mut() {
+            fields.insert("time".to_owned(), now.into());
+        }
+        self.json(&event);
     }
 
     /// Prints one JSON object that a command was run for.
@@ -144,11 +155,12 @@ impl Output {
     }
 
     fn wants(&self, level: Level) -> bool {
+        // A script can skip what it does not need, but has no use for every connection either.
+        let verbosity = self.style.verbosity.saturating_add(u8::from(self.style.json));
         match level {
-            Level::Error => true,
             Level::Warning | Level::Normal => !self.style.quiet,
-            Level::Detail => !self.style.quiet && self.style.verbosity >= 1,
-            Level::Trace => !self.style.quiet && self.style.verbosity >= 2,
+            Level::Detail => !self.style.quiet && verbosity >= 1,
+            Level::Trace => !self.style.quiet && verbosity >= 2,
         }
     }
 

@@ -29,6 +29,8 @@ use names::Names;
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// How long it may take to say good-bye.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// How long the reason for a refusal may take to follow it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How much of what the server says before login is kept, in bytes.
 const LONGEST_BANNER: usize = 2048;
 /// How much of any reason of the server's is shown, in characters.
@@ -141,6 +143,10 @@ impl Session {
                 .authenticate_openssh_cert(login, key, credential.certificate().clone())
                 .await
                 .map_err(|error| refusal(error.into(), &shared))?;
+            if !answer.success() {
+                // The bastion says why in the message that ends the connection, right behind the refusal.
+                let _ = timeout(LAST_WORDS, ended.clone().wait_for(Option::is_some)).await;
+            }
             admitted(&answer, &shared).map(|()| handle)
         };
         let handle = timeout(HANDSHAKE, connecting)

@@ -148,8 +148,6 @@ pub enum Event<'a> {
 /// Who wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// Everybody, even with `-q`.
-    Error,
     /// Everybody, on standard error.
     Warning,
     /// Everybody.
