@@ -237,8 +237,8 @@ impl Bastion {
         let ssh_config =
             move |key: &HostKey| ssh::config(settings, key.key().clone(), key.certificate().cloned());
         let service = Arc::new(Service {
-            requirements: ArcSwap::from_pointee(requirements.clone()),
-            policy: ArcSwap::from_pointee(policy),
+            requirements: watch::Sender::new(Arc::new(requirements.clone())),
+            policy: watch::Sender::new(Arc::new(policy)),
             config: ArcSwap::from_pointee(ssh_config(&key)),
             audit: self.audit,
             metrics: Arc::clone(&self.metrics),
@@ -258,9 +258,9 @@ impl Bastion {
         tokio::spawn(on_change(authorities, {
             let service = Arc::clone(&service);
             move |set| {
-                service
+                _ = service
                     .requirements
-                    .store(Arc::new(Requirements { authorities: set, ..requirements.clone() }))
+                    .send_replace(Arc::new(Requirements { authorities: set, ..requirements.clone() }));
             }
         }));
         tokio::spawn(on_change(host_key, {

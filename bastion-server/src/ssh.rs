@@ -17,19 +17,18 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Policy;
-use crate::audit::{Audit, Event, Session};
+use crate::audit::{Audit, Event, Session, Traffic};
 use crate::dial::Dialler;
 use crate::drain::Drain;
-use crate::identity::Identity;
-use crate::identity::certificate::Requirements;
+use crate::identity::certificate::{self, Claim, Refused, Requirements};
 use crate::listener::Connection;
 use crate::metrics::Metrics;
 
-use handler::{Handler, Login};
+use handler::{Admitted, Handler, Login};
 
 /// How long a session may take to say goodbye before its socket is cut.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How often the wall clock is compared with the end of a certificate. It may step; a timer would not notice.
+/// How often the wall clock is compared with the end of a certificate: it may step, which a timer would not notice.
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 /// Messages from one channel that wait for its relay, before russh stops reading for all.
 const CHANNEL_BUFFER: usize = 128;
@@ -38,13 +37,13 @@ const EVENT_BUFFER: usize = 64;
 /// Certificates and keys one client may try. OpenSSH offers each plain key before its certificate.
 const LOGIN_ATTEMPTS: usize = 10;
 
-/// What every session shares. Whatever can change while sessions live is swapped as a whole, and read anew each time.
+/// What every session shares. Whatever can change while sessions live is swapped as a whole.
 #[derive(Debug)]
 pub struct Service {
-    /// Whose certificates are believed, and for whom.
-    pub requirements: ArcSwap<Requirements>,
-    /// Who may reach what.
-    pub policy: ArcSwap<Policy>,
+    /// Whose certificates are believed, and for whom. A change asks every live session anew.
+    pub requirements: watch::Sender<Arc<Requirements>>,
+    /// Who may reach what. A change asks about every live forward anew.
+    pub policy: watch::Sender<Arc<Policy>>,
     /// russh's settings, with the host key of the moment.
     pub config: ArcSwap<Config>,
     /// The audit log.
@@ -102,33 +101,34 @@ pub fn config(settings: Settings, key: PrivateKey, certificate: Option<Certifica
 }
 
 /// Why a session ended, as audit records and clients know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Ended {
     /// The client left, or the connection to it was lost.
     ByClient,
-    /// The identity's time is over.
-    Expired,
+    /// A defect of ours.
+    Defect,
+    /// The certificate would not be admitted any more: it has expired, was revoked, or its authority is gone.
+    Refused(Refused),
     /// The bastion shuts down.
     Shutdown,
 }
 
 impl Ended {
-    fn code(self) -> &'static str {
+    fn code(&self) -> &'static str {
         match self {
             Self::ByClient => "client_left",
-            Self::Expired => "expired",
+            Self::Defect => "defect",
+            Self::Refused(refused) => refused.code(),
             Self::Shutdown => "shutdown",
         }
     }
 
     /// The description of the SSH disconnect (RFC 4253 §11.1).
-    fn farewell(self) -> Option<&'static str> {
+    fn farewell(&self) -> Option<String> {
         match self {
-            Self::ByClient => None,
-            Self::Expired => {
-                Some("expired: the certificate of this session has expired; log in again with a new one")
-            }
-            Self::Shutdown => Some("shutdown: the bastion is shutting down; connect again"),
+            Self::ByClient | Self::Defect => None,
+            Self::Refused(refused) => Some(format!("certificate refused: {}: {refused}", self.code())),
+            Self::Shutdown => Some(format!("{}: the bastion is shutting down; connect again", self.code())),
         }
     }
 }
@@ -151,13 +151,15 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
     let began = Instant::now();
 
     let ended = tokio::select! {
-        result = &mut running => {
-            if let Err(error) = result {
+        result = &mut running => match result {
+            Ok(()) => Ended::ByClient,
+            Err(russh::Error::Join(_)) => Ended::Defect,
+            Err(error) => {
                 tracing::debug!(session = %id, %client, %error, "the session ended");
+                Ended::ByClient
             }
-            Ended::ByClient
-        }
-        ended = must_end(&mut logged_in, &drain) => ended,
+        },
+        ended = must_end(session, &mut logged_in, &service, &drain) => ended,
     };
 
     // In this order: relays end and let go of their channels, which is what a session that is stuck waits for; then
@@ -171,44 +173,71 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
         let _ = timeout(GOODBYE, told).await;
     }
     cutter.cut();
-    match &*logged_in.borrow() {
-        Login::Accepted(identity) => {
-            let mut traffic = forwards.traffic();
-            traffic.duration = began.elapsed();
-            service.audit.record(session, Event::SessionClosed { identity, traffic, reason: ended.code() });
+    let _ = timeout(GOODBYE, forwards.ended()).await;
+    let login = logged_in.borrow();
+    match &*login {
+        Login::Accepted(admitted) => {
+            let traffic = Traffic { duration: began.elapsed(), ..forwards.traffic() };
+            let event = Event::SessionClosed { identity: &admitted.identity, traffic, reason: ended.code() };
+            service.audit.record(session, event);
         }
         Login::Pending | Login::Refused => {}
     }
 }
 
-async fn say_goodbye(handle: &Handle, farewell: &str) {
+async fn say_goodbye(handle: &Handle, farewell: String) {
     // Fails only if the session is gone already.
-    let _ = handle.disconnect(Disconnect::ByApplication, farewell.to_owned(), "en".to_owned()).await;
+    let _ = handle.disconnect(Disconnect::ByApplication, farewell, "en".to_owned()).await;
 }
 
 /// Waits until the session must not go on.
-async fn must_end(logged_in: &mut watch::Receiver<Login>, drain: &Drain) -> Ended {
-    let expired = async {
-        let identity = loop {
-            if let Login::Accepted(identity) = &*logged_in.borrow_and_update() {
-                break Arc::clone(identity);
+async fn must_end(
+    session: Session,
+    logged_in: &mut watch::Receiver<Login>,
+    service: &Service,
+    drain: &Drain,
+) -> Ended {
+    let refused = async {
+        let admitted = loop {
+            if let Login::Accepted(admitted) = &*logged_in.borrow_and_update() {
+                break Arc::clone(admitted);
             }
             if logged_in.changed().await.is_err() {
                 // The handler is gone, so the session is about to end by itself.
                 return std::future::pending().await;
             }
         };
-        expiry(&identity).await;
+        no_longer_admitted(session, &admitted, service.requirements.subscribe()).await
     };
     tokio::select! {
-        () = expired => Ended::Expired,
+        refused = refused => Ended::Refused(refused),
         () = drain.begun() => Ended::Shutdown,
     }
 }
 
-/// Waits for the wall clock to reach the end of the certificate, also when it is stepped.
-async fn expiry(identity: &Identity) {
-    while let Ok(left) = identity.valid_before().duration_since(SystemTime::now()) {
+/// Asks again, at every change and at the end of the certificate, whether it would be admitted.
+async fn no_longer_admitted(
+    session: Session,
+    admitted: &Admitted,
+    mut requirements: watch::Receiver<Arc<Requirements>>,
+) -> Refused {
+    let claim = Claim { login: admitted.identity.login(), client: session.client.ip() };
+    loop {
+        let current = Arc::clone(&requirements.borrow_and_update());
+        if let Err(refused) = certificate::admit(&admitted.certificate, claim, &current, SystemTime::now()) {
+            return refused;
+        }
+        tokio::select! {
+            () = reached(admitted.identity.valid_before()) => {}
+            // The sender lives as long as the service, which is longer than any session.
+            _ = requirements.changed() => {}
+        }
+    }
+}
+
+/// Waits until the wall clock has reached `end`, also when it is stepped meanwhile.
+async fn reached(end: SystemTime) {
+    while let Ok(left) = end.duration_since(SystemTime::now()) {
         if left.is_zero() {
             return;
         }

@@ -1,6 +1,7 @@
 //! One forwarded connection: dial on behalf of an identity, answer the client, relay, and keep the account.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -12,9 +13,10 @@ use ssh_transport::relay::{Account, End, relay};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Service;
-use crate::access::{self, Denied, Destination, Prospect};
+use crate::access::{self, Denied, Destination, Permit, Policy, Prospect};
 use crate::audit::{Event, Route, Session, Traffic};
 use crate::dial::{DialError, Dialled};
 use crate::identity::Identity;
@@ -26,6 +28,7 @@ pub struct Forwards {
     session: Session,
     service: Arc<Service>,
     places: Arc<Semaphore>,
+    tasks: TaskTracker,
     stop: CancellationToken,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
@@ -82,6 +85,7 @@ impl Forwards {
             session,
             places: Arc::new(Semaphore::new(service.max_channels)),
             service,
+            tasks: TaskTracker::new(),
             stop,
             sent: Arc::default(),
             received: Arc::default(),
@@ -91,6 +95,12 @@ impl Forwards {
     /// A place for one more channel of any kind, if there is one.
     pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Waits until every forward has ended and its record is written. None may be opened any more.
+    pub(super) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Bytes of all forwards that have ended, in both directions.
@@ -114,9 +124,9 @@ impl Forwards {
         let (forwards, identity, place) = (self.clone(), Arc::clone(identity), self.place());
         let decision =
             Destination::parse(&request.host, request.port).map_err(Denied::from).and_then(|destination| {
-                access::authorize(&self.service.policy.load(), &identity, destination, SystemTime::now())
+                access::authorize(&self.policy(), &identity, destination, SystemTime::now())
             });
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let opened = match (decision, place) {
                 (Err(denied), _) => Err(Refusal::Denied(denied)),
                 (Ok(_), None) => Err(Refusal::TooMany),
@@ -138,6 +148,11 @@ impl Forwards {
                 }
             }
         });
+    }
+
+    /// The policy of this moment.
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.service.policy.borrow())
     }
 
     async fn dial(&self, prospect: Prospect) -> Result<Dialled, Refusal> {
@@ -167,8 +182,9 @@ impl Forwards {
         let began = Instant::now();
         let account = Account::default();
         let (source, sink) = channel::split(channel);
-        // A permit ends with its certificate, and so does the session that holds it, which stops all its relays.
-        let end = relay(socket, source, sink, &account, self.stop.cancelled()).await;
+        let mut stopped = None;
+        let stop = async { stopped = Some(self.stopped(&permit, address.ip()).await) };
+        let end = relay(socket, source, sink, &account, stop).await;
 
         let traffic =
             Traffic { sent: account.to_socket(), received: account.from_socket(), duration: began.elapsed() };
@@ -177,19 +193,48 @@ impl Forwards {
         service.metrics.bytes(Direction::Sent).inc_by(traffic.sent);
         service.metrics.bytes(Direction::Received).inc_by(traffic.received);
         drop(active);
-        let event = Event::ForwardClosed { identity, route, traffic, reason: code(end) };
+        let event = Event::ForwardClosed { identity, route, traffic, reason: code(end, stopped) };
         service.audit.record(self.session, event);
+    }
+
+    /// Waits until the permit is void: its session ends, or the policy of the moment would not give it again.
+    async fn stopped(&self, permit: &Permit, address: IpAddr) -> Stopped {
+        let mut policy = self.service.policy.subscribe();
+        loop {
+            let current = Arc::clone(&policy.borrow_and_update());
+            let destination = permit.destination().clone();
+            let asked = access::authorize(&current, permit.identity(), destination, SystemTime::now())
+                .and_then(|prospect| prospect.permit(&[address]));
+            if let Err(denied) = asked {
+                return Stopped::Denied(denied);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Stopped::SessionEnded,
+                // The sender lives as long as the service, which is longer than any relay.
+                _ = policy.changed() => {}
+            }
+        }
     }
 }
 
+/// Why a relay was told to stop.
+#[derive(Debug, Clone, Copy)]
+enum Stopped {
+    /// With its session.
+    SessionEnded,
+    /// By a new policy.
+    Denied(Denied),
+}
+
 /// The reason as audit records know it.
-fn code(end: End) -> &'static str {
-    match end {
-        End::Finished => "finished",
-        End::Socket(_) => "target_reset",
-        End::Closed => "client_reset",
-        End::Lost => "session_lost",
-        End::Stalled => "target_stalled",
-        End::Stopped => "session_ended",
+fn code(end: End, stopped: Option<Stopped>) -> &'static str {
+    match (end, stopped) {
+        (End::Finished, _) => "finished",
+        (End::Socket(_), _) => "target_reset",
+        (End::Closed, _) => "client_reset",
+        (End::Lost, _) => "session_lost",
+        (End::Stalled, _) => "target_stalled",
+        (End::Stopped, Some(Stopped::Denied(denied))) => denied.code(),
+        (End::Stopped, Some(Stopped::SessionEnded) | None) => "session_ended",
     }
 }

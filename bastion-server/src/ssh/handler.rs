@@ -32,7 +32,14 @@ pub(super) enum Login {
     /// A certificate was refused. The client may try another.
     Refused,
     /// Here is who it is.
-    Accepted(Arc<Identity>),
+    Accepted(Arc<Admitted>),
+}
+
+/// An identity, and the certificate that proved it, to be asked about again.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) identity: Arc<Identity>,
+    pub(super) certificate: Certificate,
 }
 
 /// What is asked for and never given.
@@ -114,7 +121,7 @@ impl Handler {
 
     fn identity(&self) -> Option<Arc<Identity>> {
         match &*self.login.borrow() {
-            Login::Accepted(identity) => Some(Arc::clone(identity)),
+            Login::Accepted(admitted) => Some(Arc::clone(&admitted.identity)),
             Login::Pending | Login::Refused => None,
         }
     }
@@ -227,10 +234,11 @@ impl russh::server::Handler for Handler {
     ) -> Result<Auth, Self::Error> {
         let login = LoginName::new(user);
         let claim = Claim { login: &login, client: self.session.client.ip() };
-        let requirements = self.service.requirements.load();
+        let requirements = Arc::clone(&self.service.requirements.borrow());
         match certificate::admit(certificate, claim, &requirements, SystemTime::now()) {
             Ok(identity) => {
-                self.login.send_replace(Login::Accepted(Arc::new(identity)));
+                let admitted = Admitted { identity: Arc::new(identity), certificate: certificate.clone() };
+                self.login.send_replace(Login::Accepted(Arc::new(admitted)));
                 Ok(Auth::Accept)
             }
             Err(refused) => {
