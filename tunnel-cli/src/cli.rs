@@ -20,7 +20,8 @@ use crate::ssh::Trust;
     about = "A private port on this computer, through an SSH bastion, for as long as you need it",
     override_usage = "pf-tunnel [OPTIONS] HOST:PORT LOCAL [HOST:PORT LOCAL]...\n       pf-tunnel [OPTIONS] -L [BIND:]PORT:HOST:PORT...\n       pf-tunnel config",
     after_help = TUNNEL_EXAMPLES,
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
 )]
 pub struct TunnelArguments {
     /// Pairs of a destination, as the bastion sees it, and the local port that leads there; 0 picks a free one
@@ -287,11 +288,14 @@ pub fn database(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed<D
         }
         _ => DatabaseWish::List,
     };
-    Ok(understood(wish, typed.common, typed.conduct, typed.ssh_role))
+    let aside = matches!(&wish, DatabaseWish::Open { command, .. } if !command.is_empty());
+    let mut understood = understood(wish, typed.common, typed.conduct, typed.ssh_role);
+    understood.style.aside = aside;
+    Ok(understood)
 }
 
 fn understood<T>(wish: T, common: Common, conduct: ConductFlags, role: Option<String>) -> Typed<T> {
-    let style = Style { json: common.json, quiet: common.quiet, verbosity: common.verbose };
+    let style = Style { json: common.json, quiet: common.quiet, verbosity: common.verbose, aside: false };
     let flags = Flags { common, hold: conduct.hold, role, once: conduct.once, probe: !conduct.no_probe };
     Typed { wish, style, flags }
 }

@@ -71,7 +71,8 @@ fn run<T>(
         }
     };
     let result = runtime.block_on(work(typed, Arc::clone(&output)));
-    // A resolver or a prompt that is still waiting must not keep us.
+    // A resolver or a question that is still waiting must not keep us.
+    login::restore_terminal();
     runtime.shutdown_background();
     match result {
         Ok(code) => ExitCode::from(code),

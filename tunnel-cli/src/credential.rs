@@ -147,9 +147,8 @@ impl Credentials {
                 self.output.say(&Event::RenewalFailed { reason: failure.what(), left });
                 last_said = Some(left);
             }
-            let delay = backoff.next(&mut rand::rng()).max(failure.retry_after().unwrap_or_default());
-            // Cut short where that would miss the end.
-            sleep(delay.max(FIRST_RETRY / 2)).await;
+            let delay = backoff.next(&mut rand::rng()).max(FIRST_RETRY / 2);
+            sleep(delay.max(failure.retry_after().unwrap_or_default())).await;
         }
     }
 

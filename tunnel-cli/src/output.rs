@@ -23,6 +23,8 @@ pub struct Style {
     pub quiet: bool,
     /// 0, 1 for `-v`, 2 for `-vv`.
     pub verbosity: u8,
+    /// Standard output and the terminal belong to a command that we run: everything goes to standard error.
+    pub aside: bool,
 }
 
 /// The one way out.
@@ -42,6 +44,9 @@ struct Pens {
 impl Output {
     /// To this process's standard output and error.
     pub fn standard(style: Style) -> Self {
+        if style.aside {
+            return Self::new(style, false, Box::new(std::io::stderr()), Box::new(std::io::stderr()));
+        }
         let terminal =
             std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         Self::new(style, terminal, Box::new(std::io::stdout()), Box::new(std::io::stderr()))

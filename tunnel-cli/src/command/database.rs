@@ -23,7 +23,7 @@ use crate::endpoint::port_number;
 use crate::exit_code;
 use crate::failure::{Failure, Stage};
 use crate::forward::Forward;
-use crate::output::{Event, Output};
+use crate::output::{Event, Output, rough};
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::{Conduct, Listener, Tunnel};
 
@@ -115,7 +115,8 @@ pub(super) async fn run(
     let stop = signals::stop(if command.is_empty() { Interrupt::Ends } else { Interrupt::IsTheChilds })?;
     let dialler = dialler(settings, &output)?;
     let credentials = Arc::new(credentials(settings, &output)?);
-    let listener = Listener::bind(&wanted.forward)?;
+    let listener =
+        Listener::bind(&wanted.forward, |port| format!("pf-db-tunnel {} --port {port}", wanted.name))?;
     let listen = listener.forward().listen;
     let conduct =
         Conduct { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: true };
@@ -188,7 +189,7 @@ impl Work {
         let made = engine::credentials(self.credentials.server(), &token, &self.wanted.credentials)
             .await
             .map_err(|error| database_failed(&error))?;
-        self.leases.add(made.lease().clone());
+        self.leases.hold(made.lease().clone());
         let kind = self.wanted.database.kind;
         let access = Access {
             listen: self.listen,
@@ -218,7 +219,7 @@ impl Work {
             () = self.stop.cancelled() => Ok(exit_code::OK),
             ended = tunnel => of_tunnel(ended),
             code = child => return code,
-            () = self.keep_lease() => Ok(exit_code::OK),
+            () = self.keep_lease(made.lease().clone()) => Ok(exit_code::OK),
         };
         if let Some(mut child) = running {
             child.end().await;
@@ -244,43 +245,36 @@ impl Work {
         }
     }
 
-    /// Renews the lease at two thirds, and the token that it hangs on, for ever.
-    async fn keep_lease(&self) {
-        let mut life = Life { from: SystemTime::now(), until: SystemTime::now() };
+    /// Renews the lease at two thirds of its life, and the token that it hangs on, for ever.
+    async fn keep_lease(&self, mut lease: Lease) {
+        let mut life = Life { from: SystemTime::now(), until: lease.expires_at() };
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        let mut next = Instant::now();
-        let mut said = false;
-        if let Some(lease) = self.leases.last() {
-            life.until = lease.expires_at();
-        }
+        let mut warned = false;
         loop {
-            sleep(LOOK.min(life.left(SystemTime::now()) / 6).max(Duration::from_millis(200))).await;
-            self.credentials.keep_token().await;
-            let Some(lease) = self.leases.last() else { continue };
-            if !life.is_due(SystemTime::now()) || Instant::now() < next || said && !lease.renewable() {
-                continue;
+            while !life.is_due(SystemTime::now()) {
+                let due = life.renew_at().duration_since(SystemTime::now()).unwrap_or_default();
+                sleep(LOOK.min(due)).await;
+                self.credentials.keep_token().await;
             }
-            match self.renewed(&lease).await {
-                Ok(renewed) if renewed.expires_at() > life.until => {
-                    life = Life { from: SystemTime::now(), until: renewed.expires_at() };
-                    self.leases.replace(renewed);
+            let why = match self.renewed(&lease).await {
+                Ok(longer) if longer.expires_at() > life.until + Duration::from_secs(1) => {
+                    life = Life { from: SystemTime::now(), until: longer.expires_at() };
+                    self.leases.hold(longer.clone());
+                    lease = longer;
                     backoff.reset();
+                    warned = false;
+                    continue;
                 }
-                Ok(_) => {
-                    if !said {
-                        self.warn("Vault does not let these credentials live longer", &life);
-                    }
-                    said = true;
-                    next = Instant::now() + backoff.next(&mut rand::rng());
-                }
-                Err(failure) => {
-                    if !said {
-                        self.warn(failure.what(), &life);
-                    }
-                    said = true;
-                    next = Instant::now() + backoff.next(&mut rand::rng());
-                }
+                Ok(_) => "Vault does not let them live longer".to_owned(),
+                Err(failure) => failure.what().to_owned(),
+            };
+            if !warned {
+                let left = rough(life.left(SystemTime::now()));
+                let text = format!("the database credentials end in {left}: {why}; start again for new ones");
+                self.output.say(&Event::Warning(&text));
+                warned = true;
             }
+            sleep(backoff.next(&mut rand::rng())).await;
         }
     }
 
@@ -292,12 +286,6 @@ impl Work {
         engine::renew(self.credentials.server(), &token, lease, lease.duration())
             .await
             .map_err(|error| database_failed(&error))
-    }
-
-    fn warn(&self, why: &str, life: &Life) {
-        let left = crate::output::rough(life.left(SystemTime::now()));
-        let text = format!("the database credentials end in {left}: {why}; start again for new ones");
-        self.output.say(&Event::Warning(&text));
     }
 }
 
@@ -313,12 +301,8 @@ fn of_tunnel(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Resu
 struct Leases(Arc<Mutex<Option<Lease>>>);
 
 impl Leases {
-    fn add(&self, lease: Lease) {
+    fn hold(&self, lease: Lease) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
-    }
-
-    fn replace(&self, lease: Lease) {
-        self.add(lease);
     }
 
     fn last(&self) -> Option<Lease> {
@@ -353,7 +337,7 @@ impl Leases {
                 )
                 .advise(format!(
                     "They end by themselves in {}, or: vault lease revoke {}",
-                    crate::output::rough(left),
+                    rough(left),
                     lease.id()
                 )));
             }

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
 use vault_signer::login::{AppRole, GivenToken, Login, LoginError, Method, Source, Userpass};
@@ -13,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Layer, Sourced};
 use crate::failure::{Failure, Stage};
+use crate::output::clean;
 
 /// The longest secret that is read, in bytes.
 const LONGEST: u64 = 64 * 1024;
@@ -128,6 +130,16 @@ impl Login for Asked {
 
 const NOBODY_TO_ASK: &str = "there is no terminal to ask for the password; set PF_TUNNEL_PASSWORD";
 
+/// The terminal as it was before a question, for whoever ends the program in the middle of one.
+static BEFORE: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+
+/// Gives the terminal its echo back, if a question took it.
+pub(super) fn restore_terminal() {
+    if let Some((terminal, before)) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = tcsetattr(&terminal, SetArg::TCSANOW, &before);
+    }
+}
+
 /// Asks on the terminal, whatever standard input and output are, without an echo.
 fn ask(question: &str) -> Option<SecretString> {
     let terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
@@ -135,13 +147,16 @@ fn ask(question: &str) -> Option<SecretString> {
     let mut silent = before.clone();
     silent.local_flags.remove(LocalFlags::ECHO);
     silent.local_flags.insert(LocalFlags::ECHONL);
-    write!(&terminal, "{}", crate::output::clean(question, 200)).ok()?;
-    tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent).ok()?;
-    let mut line = Zeroizing::new(String::new());
-    let read = BufReader::new(&terminal).take(LONGEST).read_line(&mut line);
-    let _ = tcsetattr(&terminal, SetArg::TCSANOW, &before);
-    read.ok()?;
-    match line.trim_end_matches(['\r', '\n']) {
+    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((terminal.try_clone().ok()?, before));
+    let line = (|| {
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent).ok()?;
+        write!(&terminal, "{}", clean(question, 200)).ok()?;
+        let mut line = Zeroizing::new(String::new());
+        BufReader::new(&terminal).take(LONGEST).read_line(&mut line).ok()?;
+        Some(line)
+    })();
+    restore_terminal();
+    match line?.trim_end_matches(['\r', '\n']) {
         "" => None,
         password => Some(password.into()),
     }

@@ -29,6 +29,7 @@ pub(super) fn stop(interrupt: Interrupt) -> Result<CancellationToken, Failure> {
         next(&mut interrupts, &mut terminates, &mut hang_ups, interrupt).await;
         first.cancel();
         let number = next(&mut interrupts, &mut terminates, &mut hang_ups, interrupt).await;
+        super::login::restore_terminal();
         std::process::exit(128 + number);
     });
     Ok(stop)

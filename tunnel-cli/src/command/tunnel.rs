@@ -21,7 +21,10 @@ pub(super) async fn run(
     let stop = signals::stop(signals::Interrupt::Ends)?;
     let dialler = dialler(settings, &output)?;
     let credentials = Arc::new(credentials(settings, &output)?);
-    let listeners = forwards.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+    let listeners = forwards
+        .iter()
+        .map(|forward| Listener::bind(forward, |port| format!("pf-tunnel {} {port}", forward.destination)))
+        .collect::<Result<Vec<_>, _>>()?;
     let conduct =
         Conduct { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: false };
     let tunnel = Tunnel { listeners, dialler, credentials, output: Arc::clone(&output), conduct };

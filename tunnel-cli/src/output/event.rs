@@ -163,6 +163,8 @@ impl Event<'_> {
     pub fn level(&self) -> Level {
         match self {
             Self::NotOpened { .. } | Self::RenewalFailed { .. } | Self::Warning(_) => Level::Warning,
+            // Once is news. From then on a status line has it, or nobody asked.
+            Self::Retry { tries: 1, .. } => Level::Warning,
             Self::SignedIn { .. }
             | Self::Ready { .. }
             | Self::Lost { .. }
@@ -199,6 +201,7 @@ impl Event<'_> {
                 )
             }
             Self::Lost { bastion, reason } => format!("Lost {}: {reason}", bastion.host()),
+            Self::Retry { tries: 1, reason, .. } => format!("warning: {reason}; trying until it works"),
             Self::Retry { tries, next, reason } => {
                 format!("Try {tries} failed, next in {} ms: {reason}", next.as_millis())
             }

@@ -34,12 +34,16 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the port that `forward` asks for.
+    /// Binds the port that `forward` asks for. `command` is what to type for another port.
     ///
     /// # Errors
     /// When it is taken or may not be bound; names who has it.
-    pub fn bind(forward: &Forward) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| bind_failed(forward, &error);
+    pub fn bind(forward: &Forward, command: impl Fn(u16) -> String) -> Result<Self, Failure> {
+        let listen = forward.listen;
+        let failed = |error: std::io::Error| {
+            let example = command(another_port(listen.ip(), listen.port()));
+            bind_failed(listen, &error).advise(format!("  {example}"))
+        };
         let socket = if forward.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(failed)?;
         socket.set_reuseaddr(true).map_err(failed)?;
@@ -58,6 +62,13 @@ impl Listener {
     pub(super) async fn serve(self, board: Arc<Board>, output: Arc<Output>, hold: Duration) {
         let room = Arc::new(Semaphore::new(MOST));
         loop {
+            if room.available_permits() == 0 {
+                let reason =
+                    format!("{MOST} connections are open; the next one waits for one of them to end");
+                if board.is_news(&self.forward.destination, &reason) {
+                    output.say(&Event::Warning(&format!("{}: {reason}", self.forward.listen)));
+                }
+            }
             // Never closed, so there is always a permit some time.
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             let (socket, peer) = match self.socket.accept().await {
@@ -151,8 +162,8 @@ fn words(end: End) -> &'static str {
     }
 }
 
-fn bind_failed(forward: &Forward, error: &std::io::Error) -> Failure {
-    let listen = forward.listen;
+/// What failed; an example follows it.
+fn bind_failed(listen: SocketAddr, error: &std::io::Error) -> Failure {
     let (what, advice) = match error.kind() {
         ErrorKind::AddrInUse => (
             match holder::of(listen) {
@@ -171,11 +182,7 @@ fn bind_failed(forward: &Forward, error: &std::io::Error) -> Failure {
         ),
         _ => (format!("cannot listen on {listen}: {error}"), "Choose another port, for example:"),
     };
-    Failure::lasting(Stage::LocalPort, what).advise(advice).advise(format!(
-        "  pf-tunnel {} {}",
-        forward.destination,
-        another_port(listen.ip(), listen.port())
-    ))
+    Failure::lasting(Stage::LocalPort, what).advise(advice)
 }
 
 /// A port near `taken` that is free at this moment, or 0 for any.
@@ -197,7 +204,9 @@ mod tests {
         let listen = taken.local_addr().unwrap();
         let forward = Forward { listen, destination: "demo.internal:80".parse().unwrap() };
         let start = std::time::Instant::now();
-        let Err(failure) = Listener::bind(&forward) else { panic!("bound twice") };
+        let Err(failure) = Listener::bind(&forward, |port| format!("x {port}")) else {
+            panic!("bound twice")
+        };
         assert!(start.elapsed() < Duration::from_millis(200));
         assert_eq!(failure.stage(), Stage::LocalPort);
         let text = failure.to_string();
@@ -211,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn port_0_becomes_a_real_one() {
         let forward = "0:demo.internal:80".parse().unwrap();
-        let listener = Listener::bind(&forward).unwrap();
+        let listener = Listener::bind(&forward, |port| port.to_string()).unwrap();
         assert_ne!(listener.forward().listen.port(), 0);
     }
 }
