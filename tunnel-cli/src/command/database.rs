@@ -274,7 +274,8 @@ impl Work {
                 self.output.say(&Event::Warning(&text));
                 warned = true;
             }
-            sleep(backoff.next(&mut rand::rng())).await;
+            let delay = backoff.next(&mut rand::rng());
+            sleep(delay).await;
         }
     }
 
