@@ -12,5 +12,6 @@
 mod bastion;
 mod bulk;
 mod certificates;
+mod demo;
 mod openbao;
 mod openssh;

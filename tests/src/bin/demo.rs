@@ -14,10 +14,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tests::http;
 
 const PAGE: &str = "Hello from behind the bastion";
+/// How long the bastion stays dead.
+const OUTAGE: Duration = Duration::from_secs(1);
 /// How long any one step may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -51,35 +53,39 @@ fn demo(scratch: &Path, once: bool) -> Result<()> {
     fs::write(scratch.join("pf-tunnel.yaml"), tunnel_yaml(bastion, &vault))?;
     let destination = format!("demo.internal:{}", page.port());
     println!("$ pf-tunnel {destination} {}", local.port());
-    let _tunnel = start_tunnel(scratch, &destination, local.port(), &vault)?;
+    let tunnel = start_tunnel(scratch, &destination, local.port(), &vault)?;
 
     fetch(local)?;
     running.0.kill()?;
     running.0.wait()?;
-    print!("bastion killed with SIGKILL ... ");
-    std::io::stdout().flush()?;
+    println!("\nbastion killed with SIGKILL; a new request waits ...");
     let waiting = thread::spawn(move || {
         let asked = Instant::now();
         get(local).map(|page| (page, asked.elapsed()))
     });
-    print!("a new request waits ... ");
-    std::io::stdout().flush()?;
-    let _running = start_bastion(scratch, &configuration, bastion, &vault)?;
-    println!("bastion back");
-    let (page, waited) = waiting.join().map_err(|_| anyhow::anyhow!("the request went wrong"))??;
+    thread::sleep(OUTAGE);
+    let restarted = start_bastion(scratch, &configuration, bastion, &vault)?;
+    println!("bastion started again");
+    let (page, waited) = waiting.join().map_err(|_| anyhow!("the request went wrong"))??;
     println!("GET http://{local}/  {page}   (waited {:.1} s)", waited.as_secs_f32());
 
-    if once {
-        return Ok(());
+    if !once {
+        println!("\nIt is yours now: curl http://{local}/     Ctrl-C ends everything.");
+        println!(
+            "Try also: kill -9 {}, curl again, and while that waits start the bastion anew:",
+            restarted.0.id()
+        );
+        println!(
+            "  VAULT_TOKEN={} {} {}",
+            vault.token,
+            sibling("bastion-server")?.display(),
+            configuration.display()
+        );
+        let _ = interrupted.recv();
+        println!("\nEverything is gone again.");
     }
-    println!("\nIt is yours now: curl http://{local}/     Ctrl-C ends everything.");
-    println!(
-        "Try also:        kill -9 {}   and curl again: it waits until you start it anew with",
-        _running.0.id()
-    );
-    println!("                 {} {}", sibling("bastion-server")?.display(), configuration.display());
-    let _ = interrupted.recv();
-    println!("\nEverything is gone again.");
+    // The tunnel first, or it would report the loss of the bastion.
+    drop(tunnel);
     Ok(())
 }
 
