@@ -233,10 +233,12 @@ impl Keeper {
         if self.board.waiting() > 0 {
             until = until.min(in_demand);
         }
-        let tries = backoff.failures();
+        // The loss of a connection is not a try.
+        let tries = backoff.failures().saturating_sub(u32::from(self.lost_at.is_some()));
         if let Some((failure, is_down)) = failed {
             let next = until.saturating_duration_since(begun);
-            self.output.say(&Event::Retry { tries, next, reason: failure.what() });
+            let is_news = !self.said_ready && tries == 1;
+            self.output.say(&Event::Retry { tries, next, reason: failure.what(), is_news });
             if is_down {
                 let reason = failure.what().to_owned();
                 self.board.show(Link::Away { tries, next, reason }, Some(until));

@@ -73,6 +73,8 @@ pub enum Event<'a> {
         next: Duration,
         /// Why the last one failed.
         reason: &'a str,
+        /// Whether nobody has heard yet that something is wrong.
+        is_news: bool,
     },
     /// The connection is back.
     Back {
@@ -163,8 +165,7 @@ impl Event<'_> {
     pub fn level(&self) -> Level {
         match self {
             Self::NotOpened { .. } | Self::RenewalFailed { .. } | Self::Warning(_) => Level::Warning,
-            // Once is news. From then on a status line has it, or nobody asked.
-            Self::Retry { tries: 1, .. } => Level::Warning,
+            Self::Retry { is_news: true, .. } => Level::Warning,
             Self::SignedIn { .. }
             | Self::Ready { .. }
             | Self::Lost { .. }
@@ -201,8 +202,8 @@ impl Event<'_> {
                 )
             }
             Self::Lost { bastion, reason } => format!("Lost {}: {reason}", bastion.host()),
-            Self::Retry { tries: 1, reason, .. } => format!("warning: {reason}; trying until it works"),
-            Self::Retry { tries, next, reason } => {
+            Self::Retry { is_news: true, reason, .. } => format!("warning: {reason}; trying until it works"),
+            Self::Retry { tries, next, reason, .. } => {
                 format!("Try {tries} failed, next in {} ms: {reason}", next.as_millis())
             }
             Self::Back { bastion, away } => {
@@ -248,7 +249,7 @@ impl Event<'_> {
             Self::Lost { bastion, reason } => {
                 json!({ "event": "lost", "bastion": bastion.to_string(), "reason": reason })
             }
-            Self::Retry { tries, next, reason } => json!({
+            Self::Retry { tries, next, reason, is_news: _ } => json!({
                 "event": "retry", "tries": tries, "next_ms": u64::try_from(next.as_millis()).unwrap_or(u64::MAX),
                 "reason": reason,
             }),
