@@ -1,4 +1,23 @@
-//! An SSH bastion: admits certificates of trusted authorities, forwards TCP where policy allows.
+//! An SSH bastion: admits certificates of trusted authorities, forwards TCP where policy allows, writes down who
+//! reached what.
+//!
+//! What happens to one connection, in order:
+//!
+//! 1. [`listener`] accepts it, asks [`throttle`] whether this source may start a login now, and starts the login
+//!    deadline. From here on it can cut the socket, whatever state the session is in.
+//! 2. [`ssh::serve`] runs an SSH session on it. [`ssh::handler`] takes each question of the client to whoever answers it
+//!    and decides nothing. What is neither a certificate login nor a `direct-tcpip` channel is refused.
+//! 3. [`identity::certificate::admit`] looks at the certificate: an [`identity::Identity`], or a typed reason why not. It
+//!    is a pure function, and the only one that makes an identity.
+//! 4. [`access::authorize`] looks at the destination: may any rule permit it? Then [`dial`] resolves the name, and
+//!    [`access::Prospect::permit`] looks at every address that was found. It is the only maker of an [`access::Permit`].
+//! 5. [`ssh::forward`] relays, which takes a permit to begin, and stops when the permit is void: the certificate has
+//!    expired, a change of the authorities or of the policy has taken it back, or the bastion shuts down.
+//! 6. [`audit`] wrote a record at each of these steps, with the same reason that [`metrics`] counted and the client was
+//!    told.
+//!
+//! Around that: [`server`] puts the parts together, [`config`] is what the operator wrote, [`authority_source`] and
+//! [`host_key`] follow files and Vault, [`admin`] answers health checks, [`drain`] goes from SIGTERM to the last byte.
 
 pub mod access;
 pub mod admin;
