@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help test check demo peers
 
+# Most tests wait for other processes, some of them for minutes: more at once than there are cores.
+TEST_THREADS ?= 6
+
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -11,7 +14,7 @@ demo: ## a forwarded port that survives the bastion's death, on this machine
 
 test: peers check ## everything, against the real peers
 	cargo build --workspace --all-targets --locked
-	cargo test --workspace --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --locked
 
 check: ## format, lints and documentation, without running anything
 	cargo fmt --all --check

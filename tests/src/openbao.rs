@@ -2,8 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::postgres::{Postgres, SUPERUSER};
 use crate::process::{Process, Program, workspace};
 use crate::{http, ports, wait};
 
@@ -102,9 +103,36 @@ impl OpenBao {
     /// A new token with these policies and this life, such as `20s`.
     #[must_use]
     pub fn token(&self, policies: &[&str], life: &str) -> String {
-        let asked = serde_json::json!({"policies": policies, "ttl": life, "no_default_policy": false});
+        let asked = json!({"policies": policies, "ttl": life, "no_default_policy": false});
         let answer = self.api("POST", "auth/token/create", &asked);
         answer["auth"]["client_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Sets the database engine up for a PostgreSQL: a role `reader`, whose credentials live for `life` unless they are renewed, and
+    /// a policy `orders-reader` for whoever may have some.
+    pub fn connect_database(&self, postgres: &Postgres, life: &str) {
+        self.run(&["secrets", "enable", "database"]);
+        let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}/orders", postgres.address());
+        let connection = json!({
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": url,
+            "allowed_roles": "reader",
+            "username": SUPERUSER,
+            "password": postgres.password(),
+        });
+        self.api("POST", "database/config/orders", &connection);
+        let create = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+        let role = json!({
+            "db_name": "orders",
+            "creation_statements": create,
+            "default_ttl": life,
+            "max_ttl": "2h",
+        });
+        self.api("POST", "database/roles/reader", &role);
+        let policy = "path \"database/creds/reader\" { capabilities = [\"read\"] }\n\
+                      path \"sys/leases/renew\" { capabilities = [\"update\"] }\n\
+                      path \"sys/leases/revoke\" { capabilities = [\"update\"] }\n";
+        self.api("PUT", "sys/policies/acl/orders-reader", &json!({"policy": policy}));
     }
 
     /// Seals it: from now on it answers 503.
@@ -118,7 +146,7 @@ impl OpenBao {
         let log = self.log();
         let key =
             log.lines().find_map(|line| line.trim().strip_prefix("Unseal Key: ")).expect("an unseal key");
-        self.api("PUT", "sys/unseal", &serde_json::json!({"key": key.trim()}));
+        self.api("PUT", "sys/unseal", &json!({"key": key.trim()}));
         wait::until_true("an unsealed OpenBao", wait::START, || self.health() == Some(200));
     }
 }

@@ -12,6 +12,8 @@
 mod bastion;
 mod bulk;
 mod certificates;
+mod database;
 mod demo;
 mod openbao;
 mod openssh;
+mod tunnel;

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::key::Key;
 use tests::openbao::OpenBao;
-use tests::postgres::{Postgres, SUPERUSER};
+use tests::postgres::Postgres;
 use tests::process::{Process, Program, workspace};
 use tests::scratch::Scratch;
 use tests::{forge, ports, wait};
@@ -363,33 +363,12 @@ fn only_the_right_authority_makes_a_server_trusted() {
     assert!(health(Some(ca)).is_ok());
 }
 
-/// The database engine, with a role `reader` that may read.
-fn connect(bao: &OpenBao, postgres: &Postgres) {
-    bao.run(&["secrets", "enable", "database"]);
-    let connection = json!({
-        "plugin_name": "postgresql-database-plugin",
-        "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}/orders", postgres.address()),
-        "allowed_roles": "reader",
-        "username": SUPERUSER,
-        "password": postgres.password(),
-    });
-    bao.api("POST", "database/config/orders", &connection);
-    let create = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
-    let role = json!({
-        "db_name": "orders",
-        "creation_statements": create,
-        "default_ttl": "1m",
-        "max_ttl": "1h",
-    });
-    bao.api("POST", "database/roles/reader", &role);
-}
-
 #[test]
 fn database_credentials_live_as_long_as_their_lease() {
     let bao = OpenBao::start();
     let postgres = Postgres::start();
     let has = |name: &str| postgres.roles().iter().any(|role| role == name);
-    connect(&bao, &postgres);
+    bao.connect_database(&postgres, "1m");
     let server = server(&bao);
     let token = token(&bao, bao.root_token());
     let made = block(database::credentials(&server, &token, "database/creds/reader")).unwrap();

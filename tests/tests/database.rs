@@ -1,0 +1,210 @@
+//! `pf-db-tunnel` with a real PostgreSQL and the database engine of a real OpenBao: credentials that end with the tunnel.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tests::bastion::{self, Bastion, LOGIN};
+use tests::openbao::OpenBao;
+use tests::postgres::{Postgres, SUPERUSER};
+use tests::process::Program;
+use tests::terminal::Terminal;
+use tests::tunnel::{self, Tunnel};
+use tests::wait;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Everything of a real installation, on one machine.
+struct Place {
+    bao: OpenBao,
+    postgres: Postgres,
+    bastion: Bastion,
+    project: tunnel::Setup,
+}
+
+impl Place {
+    /// `life`: how long credentials live unless they are renewed.
+    fn new(life: &str) -> Self {
+        let (bao, postgres) = (OpenBao::start(), Postgres::start());
+        let report = Program::ours("vault-signer")
+            .args(["bootstrap", "--json", "--domain", "127.0.0.1"])
+            .env("BAO_ADDR", bao.url())
+            .env("BAO_TOKEN", bao.root_token())
+            .succeed();
+        let report: Value = serde_json::from_str(&report).unwrap();
+        bao.connect_database(&postgres, life);
+        let to = postgres.address().to_string();
+        let host_key = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"]});
+        let bastion = bastion::Setup::new()
+            .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
+            .set("/host_key", json!({"vault": host_key}))
+            .set("/vault", json!({"address": bao.url()}))
+            .env("BAO_TOKEN", &bao.token(&["tunnel-bastion"], "1h"))
+            .rule(LOGIN, &[&to])
+            .start();
+        let orders = json!({
+            "kind": "postgres",
+            "host": postgres.address().ip().to_string(),
+            "port": postgres.address().port(),
+            "database": "orders",
+            "roles": {"reader": "database/creds/reader"},
+        });
+        let project = tunnel::Setup::new(bastion.address())
+            .host_authority(report["host_authority"].as_str().unwrap())
+            .vault(&bao.url(), &bao.token(&["tunnel-user", "orders-reader"], "1h"))
+            .set("/vault/ttl", json!("10m"))
+            .set("/databases", json!({"orders": orders}));
+        Self { bao, postgres, bastion, project }
+    }
+
+    /// A tunnel with credentials, and what it told about them.
+    fn tunnel(&self) -> (Tunnel, Value) {
+        let mut tunnel = self.project.start_database(&["orders", "--role", "reader"]);
+        let told = tunnel.event("database", SOON);
+        (tunnel, told)
+    }
+
+    /// Asks the database through the tunnel who we are.
+    fn whoami(&self, told: &Value) -> String {
+        let text = |name: &str| told[name].as_str().unwrap();
+        let address = format!("{}:{}", text("host"), told["port"]).parse().unwrap();
+        let statement = "select current_user";
+        self.postgres.psql_at(address, text("user"), text("password"), text("database"), statement).succeed()
+    }
+}
+
+#[test]
+fn the_credentials_work_and_are_renewed() {
+    let place = Place::new("6s");
+    let (mut tunnel, told) = place.tunnel();
+    let user = told["user"].as_str().unwrap();
+    let start = Instant::now();
+    // Three lives long.
+    while start.elapsed() < Duration::from_secs(18) {
+        assert_eq!(place.whoami(&told).trim(), user, "after {:?}", start.elapsed());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(place.postgres.roles(), [user]);
+    assert!(!told["url"].as_str().unwrap().contains(told["password"].as_str().unwrap()));
+    tunnel.process.signal(Signal::SIGINT);
+    assert_eq!(tunnel.process.code(SOON), 0);
+    assert_eq!(place.postgres.roles(), [""; 0]);
+}
+
+#[test]
+fn no_role_is_left_behind_however_it_ends() {
+    let place = Place::new("1h");
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let (mut tunnel, told) = place.tunnel();
+        assert_eq!(place.postgres.roles(), [told["user"].as_str().unwrap()]);
+        tunnel.process.signal(signal);
+        assert_eq!(tunnel.process.code(SOON), 0, "{signal}");
+        assert_eq!(place.postgres.roles(), [""; 0], "{signal} left a role behind");
+        assert_eq!(tunnel.count("revoked"), 1, "{signal}");
+    }
+
+    let (screen, terminal) = Terminal::open();
+    let mut tunnel = place.project.start_database_on(terminal, &["orders", "--role", "reader"]);
+    screen.wait_for("psql \"postgresql://", SOON);
+    screen.wait_for("password", SOON);
+    assert_eq!(place.postgres.roles().len(), 1);
+    screen.close();
+    tunnel.process.wait(SOON);
+    assert_eq!(place.postgres.roles(), [""; 0], "a closed terminal left a role behind");
+
+    let (mut screen, terminal) = Terminal::open();
+    let mut tunnel = place.project.start_database_on(terminal, &["orders", "--role", "reader"]);
+    screen.wait_for("psql \"postgresql://", SOON);
+    screen.interrupt();
+    assert_eq!(tunnel.process.code(SOON), 0);
+    assert_eq!(place.postgres.roles(), [""; 0], "Ctrl-C left a role behind");
+}
+
+/// What nobody can catch is what leases are for.
+#[test]
+fn a_killed_tunnel_leaves_its_role_for_as_long_as_the_lease() {
+    let place = Place::new("5s");
+    let (mut tunnel, _) = place.tunnel();
+    tunnel.process.kill();
+    assert_eq!(place.postgres.roles().len(), 1);
+    wait::until_true("the lease ends", SOON, || place.postgres.roles().is_empty());
+}
+
+#[test]
+fn a_command_gets_the_connection_in_its_environment() {
+    let place = Place::new("1h");
+    let psql = ["psql", "-X", "-A", "-t", "-c", "select current_user"];
+    let mut words = vec!["orders", "--role", "reader", "--"];
+    words.extend(psql);
+    let output = place.project.program("pf-db-tunnel", &words).output();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    assert!(stdout.lines().any(|line| line.starts_with("v-")), "{stdout}{stderr}");
+    let failing = place.project.program("pf-db-tunnel", &["orders", "--", "sh", "-c", "exit 33"]).output();
+    assert_eq!(failing.status.code(), Some(33));
+    assert_eq!(place.postgres.roles(), [""; 0]);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let place = Place::new("1h");
+    let poor = place.bao.token(&["tunnel-user"], "5m");
+    let sign_only = |program: Program| program.env("VAULT_TOKEN", &poor);
+    for (what, code, says, program) in [
+        ("no such database", 2, "orders", place.project.program("pf-db-tunnel", &["payroll"])),
+        ("no such role", 2, "reader", place.project.program("pf-db-tunnel", &["orders", "--role", "writer"])),
+        (
+            "no policy",
+            11,
+            "database/creds/reader",
+            sign_only(place.project.program("pf-db-tunnel", &["orders"])),
+        ),
+    ] {
+        let output = program.output();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{what}: {error}");
+        assert!(error.contains("error: ") && error.contains(says), "{what}: {error}");
+    }
+    assert_eq!(place.postgres.roles(), [""; 0]);
+}
+
+#[test]
+fn the_same_port_serves_psql_before_and_after_the_bastions_death() {
+    let mut place = Place::new("1h");
+    let (_tunnel, told) = place.tunnel();
+    let before = place.whoami(&told);
+    place.bastion.kill();
+    place.bastion.start_again();
+    assert_eq!(place.whoami(&told), before);
+}
+
+#[test]
+fn pgbench_runs_through_the_tunnel() {
+    let place = Place::new("1h");
+    let mut tunnel = place.project.start(&[&place.postgres.address().to_string(), "0"]);
+    let local: SocketAddr = tunnel.ready(1)[0];
+    for words in [
+        &["-i", "-q", "-s", "5"][..],
+        &["-c", "8", "-j", "2", "-T", "5"],
+        &["-c", "4", "-C", "-t", "25", "-S"],
+    ] {
+        let output = place.postgres.pgbench_at(local, words);
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {said}");
+        for line in
+            said.lines().filter(|line| line.starts_with("tps") || line.contains("failed transactions"))
+        {
+            println!("pgbench {}: {line}", words.join(" "));
+            assert!(!line.contains("failed") || line.contains(": 0 "), "{line}");
+        }
+    }
+    let count = place.postgres.psql_at(
+        local,
+        SUPERUSER,
+        place.postgres.password(),
+        "orders",
+        "select count(*) from pgbench_accounts",
+    );
+    assert_eq!(count.succeed().trim(), "500000");
+}

@@ -1,0 +1,428 @@
+//! `pf-tunnel` from the outside: through our bastion and through a stock sshd, while things break, and when nothing can work.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tests::authority::DevAuthority;
+use tests::bastion::{self, Bastion, LOGIN};
+use tests::http;
+use tests::key::Key;
+use tests::process::{Program, user};
+use tests::target::{Target, exchange};
+use tests::terminal::Terminal;
+use tests::tunnel::{self, Tunnel};
+use tests::{ports, sshd, wait};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// The development authority, a bastion whose host key it signs, and a project that knows both.
+struct Place {
+    authority: DevAuthority,
+    bastion: Bastion,
+    project: tunnel::Setup,
+}
+
+impl Place {
+    fn new(to: &[&Target]) -> Self {
+        Self::with(to, |bastion| bastion, |project| project)
+    }
+
+    fn with(
+        to: &[&Target],
+        adjust: impl FnOnce(bastion::Setup) -> bastion::Setup,
+        project: impl FnOnce(tunnel::Setup) -> tunnel::Setup,
+    ) -> Self {
+        let authority = DevAuthority::start();
+        let to: Vec<String> = to.iter().map(|target| at(target)).collect();
+        let to: Vec<&str> = to.iter().map(String::as_str).collect();
+        let host_key = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"]});
+        let bastion = bastion::Setup::new()
+            .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
+            .set("/host_key", json!({"vault": host_key}))
+            .set("/vault", json!({"address": authority.url()}))
+            .env("VAULT_TOKEN", authority.token())
+            .rule(LOGIN, &to);
+        let bastion = adjust(bastion).start();
+        let setup = tunnel::Setup::new(bastion.address())
+            .host_authority(authority.hosts())
+            .vault(authority.url(), authority.token());
+        Self { authority, bastion, project: project(setup) }
+    }
+
+    /// A tunnel to one target, and its local address.
+    fn tunnel(&self, target: &Target) -> (Tunnel, SocketAddr) {
+        let mut tunnel = self.project.start(&[&at(target), "0"]);
+        let local = tunnel.ready(1)[0];
+        (tunnel, local)
+    }
+}
+
+fn at(target: &Target) -> String {
+    target.address().to_string()
+}
+
+/// A connection that has already carried something.
+fn connected(local: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(local).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0; 1]).unwrap();
+    stream
+}
+
+/// How a stream ended that nobody ended on purpose.
+fn end_of(mut stream: TcpStream) -> Result<usize, ErrorKind> {
+    stream.read(&mut [0; 1]).map_err(|error| error.kind())
+}
+
+#[test]
+fn a_private_page_is_on_a_local_port() {
+    let page = Target::page("Hello from behind the bastion");
+    let place = Place::new(&[&page]);
+    let (mut tunnel, local) = place.tunnel(&page);
+    assert_eq!(http::get(local, "/").unwrap().body, "Hello from behind the bastion");
+    let ready = tunnel.event("ready", SOON);
+    assert_eq!(ready["destination"], at(&page));
+    assert_eq!(ready["port"], local.port());
+    tunnel.process.signal(Signal::SIGINT);
+    assert_eq!(tunnel.process.code(SOON), 0);
+    assert!(!ports::is_listening(local));
+}
+
+#[test]
+fn several_pairs_ipv6_and_the_form_of_ssh_are_understood() {
+    let (one, two) = (Target::page("one"), Target::page("two"));
+    let six = Target::on((Ipv6Addr::LOCALHOST, 0).into(), |mut stream| {
+        let _ = stream.write_all(b"six");
+        None
+    });
+    let place = Place::new(&[&one, &two, &six]);
+    let fixed = ports::free();
+    let third = format!("[::1]:{}:127.0.0.1:{}", fixed + 1, one.port());
+    let words = [&at(&one), "0", &at(&six), "0", &at(&two), &fixed.to_string(), "-L", &third];
+    let mut tunnel = place.project.start(&words);
+    let local = tunnel.ready(4);
+    let find = |destination: &Target, ip: &str| -> SocketAddr {
+        let events = tunnel.events();
+        let fits = |one: &&serde_json::Value| {
+            one["event"] == "ready"
+                && one["destination"] == at(destination)
+                && one["listen"].as_str().unwrap().starts_with(ip)
+        };
+        events.iter().find(fits).unwrap()["listen"].as_str().unwrap().parse().unwrap()
+    };
+    assert_eq!(local.len(), 4);
+    assert_eq!(http::get(find(&one, "127."), "/").unwrap().body, "one");
+    assert_eq!(find(&two, "127.").port(), fixed);
+    assert_eq!(http::get(find(&two, "127."), "/").unwrap().body, "two");
+    assert_eq!(find(&one, "[::1]").port(), fixed + 1);
+    assert_eq!(http::get(find(&one, "[::1]"), "/").unwrap().body, "one");
+    let mut text = String::new();
+    TcpStream::connect(find(&six, "127.")).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "six");
+}
+
+#[test]
+fn a_stock_sshd_will_do() {
+    let target = Target::echo();
+    let authority = DevAuthority::start_with(&["--principal", &user()]);
+    let hosts = Key::ed25519();
+    for certified in [true, false] {
+        let setup = sshd::Setup::new().trust_line(authority.users());
+        let sshd = if certified { setup.certify(&hosts, "127.0.0.1") } else { setup }.start();
+        let project = tunnel::Setup::new(sshd.address())
+            .set("/bastion/user", json!(sshd.login()))
+            .vault(authority.url(), authority.token());
+        let project = if certified {
+            project.host_authority(&hosts.public_line())
+        } else {
+            project.set("/bastion/host_key", json!(sshd.host_key().public_line()))
+        };
+        let mut tunnel = project.start(&[&at(&target), "0"]);
+        let local = tunnel.ready(1)[0];
+        assert_eq!(exchange(local, b"through sshd").unwrap(), b"through sshd", "certified: {certified}");
+    }
+}
+
+/// What autossh and `kubectl port-forward` cannot do.
+#[test]
+fn the_port_survives_the_bastions_death() {
+    let (echo, page) = (Target::echo(), Target::page("back"));
+    let mut place = Place::new(&[&echo, &page]);
+    let mut tunnel = place.project.start(&[&at(&echo), "0", &at(&page), "0"]);
+    let local = tunnel.ready(2);
+    let stream = connected(local[0]);
+
+    place.bastion.kill();
+    let killed = Instant::now();
+    assert_eq!(end_of(stream), Err(ErrorKind::ConnectionReset), "a clean end would truncate a dump");
+    assert!(killed.elapsed() < Duration::from_secs(1), "the reset took {:?}", killed.elapsed());
+    tunnel.event("lost", SOON);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| http::get(local[1], "/").unwrap().body);
+        // Long enough for some tries to fail.
+        tunnel.nth("retry", 3, SOON);
+        assert!(!waiting.is_finished(), "the connection is held, not refused");
+        place.bastion.start_again();
+        let returned = Instant::now();
+        assert_eq!(waiting.join().unwrap(), "back");
+        println!("a waiting connection was served {:?} after the bastion's return", returned.elapsed());
+        assert!(returned.elapsed() < Duration::from_secs(5), "{:?}", returned.elapsed());
+    });
+    tunnel.event("back", SOON);
+    assert_eq!(exchange(local[0], b"as before").unwrap(), b"as before");
+}
+
+#[test]
+fn a_connection_waits_for_so_long_and_no_longer() {
+    let echo = Target::echo();
+    let mut place = Place::with(&[&echo], |bastion| bastion, |project| project.set("/hold", json!("1s")));
+    let (mut tunnel, local) = place.tunnel(&echo);
+    place.bastion.kill();
+    tunnel.event("lost", SOON);
+    let start = Instant::now();
+    let stream = TcpStream::connect(local).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!(end_of(stream), Err(ErrorKind::ConnectionReset));
+    let elapsed = start.elapsed();
+    assert!(elapsed > Duration::from_millis(800) && elapsed < Duration::from_secs(4), "{elapsed:?}");
+    assert!(ports::is_listening(local));
+}
+
+/// Twelve certificates one after the other, and nobody notices.
+#[test]
+fn certificates_of_twenty_seconds_last_for_three_minutes() {
+    let echo = Target::echo();
+    let place = Place::with(&[&echo], |bastion| bastion, |project| project.set("/vault/ttl", json!("20s")));
+    let (tunnel, local) = place.tunnel(&echo);
+    let start = Instant::now();
+    let (mut count, mut slowest) = (0, Duration::ZERO);
+    while start.elapsed() < Duration::from_secs(180) {
+        let begun = Instant::now();
+        let text = format!("connection {count}");
+        assert_eq!(exchange(local, text.as_bytes()).unwrap(), text.as_bytes(), "after {:?}", start.elapsed());
+        slowest = slowest.max(begun.elapsed());
+        count += 1;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let (certificates, renewed, lost) =
+        (tunnel.count("certificate"), tunnel.count("renewed"), tunnel.count("lost"));
+    println!("{count} connections, the slowest {slowest:?}; {certificates} certificates, {renewed} renewals");
+    assert!(certificates >= 10 && renewed >= 9, "{certificates} certificates, {renewed} renewals");
+    assert_eq!(lost, 0, "the old connection is left only when the new one is there");
+}
+
+#[test]
+fn an_authority_that_is_away_is_waited_for() {
+    let echo = Target::echo();
+    let place = Place::with(&[&echo], |bastion| bastion, |project| project.set("/vault/ttl", json!("15s")));
+    let (mut tunnel, local) = place.tunnel(&echo);
+    place.authority.pause();
+    // The renewal is due at ten seconds; what is there goes on meanwhile.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(12) {
+        assert_eq!(exchange(local, b"x").unwrap(), b"x", "after {:?}", start.elapsed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    place.authority.resume();
+    tunnel.nth("certificate", 2, Duration::from_secs(40));
+    assert_eq!(exchange(local, b"y").unwrap(), b"y");
+}
+
+/// Runs `pf-tunnel` to its end: exit code, standard output, standard error.
+fn ends(program: Program) -> (i32, String, String) {
+    let output = program.output();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn every_failure_has_its_exit_code_and_its_remedy() {
+    let echo = Target::echo();
+    let place = Place::new(&[&echo]);
+    let stranger = DevAuthority::start();
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy_port = busy.local_addr().unwrap().port().to_string();
+    let (to, forbidden) = (at(&echo), format!("127.0.0.1:{}", ports::free()));
+    let nobody = format!("127.0.0.1:{}", ports::free());
+    let secret = place.authority.token();
+    let foreign_key = Key::ed25519().public_line();
+    let project = || {
+        tunnel::Setup::new(place.bastion.address())
+            .host_authority(place.authority.hosts())
+            .vault(place.authority.url(), secret)
+    };
+    let closed_vault = format!("http://{nobody}");
+    for (what, code, says, project, words) in [
+        (
+            "no such key",
+            2,
+            "pf-tunnel.yaml",
+            project().set("/bastion/adress", json!("x")),
+            vec![to.as_str(), "0"],
+        ),
+        ("a wrong token", 3, "token", project().env("VAULT_TOKEN", "s.wrong"), vec![&to, "0"]),
+        ("no token at all", 3, "token", project().env("VAULT_TOKEN", ""), vec![&to, "0"]),
+        (
+            "nobody at Vault's address",
+            3,
+            &nobody,
+            project().set("/vault/address", json!(closed_vault)),
+            vec!["--once", &to, "0"],
+        ),
+        ("no such role", 4, "no-such-role", project(), vec!["--role", "no-such-role", &to, "0"]),
+        ("a principal that is not given", 4, "root", project(), vec!["--principal", "root", &to, "0"]),
+        ("no bastion", 5, &nobody, project(), vec!["--once", "--bastion", &nobody, &to, "0"]),
+        ("another host authority", 6, "SHA256:", project().host_authority(stranger.hosts()), vec![&to, "0"]),
+        (
+            "a bare key where an authority signs",
+            6,
+            "SHA256:",
+            project().set(
+                "/bastion",
+                json!({"address": place.bastion.address().to_string(), "host_key": foreign_key}),
+            ),
+            vec![&to, "0"],
+        ),
+        (
+            "another users' authority",
+            7,
+            "unknown_authority",
+            project().vault(stranger.url(), stranger.token()),
+            vec![&to, "0"],
+        ),
+        ("a forbidden destination", 8, &forbidden, project(), vec![&forbidden, "0"]),
+        ("a busy port", 9, &busy_port, project(), vec![&to, &busy_port]),
+    ] {
+        let (got, stdout, stderr) = ends(project.program("pf-tunnel", &words));
+        println!("--- {what}: {got}\n{stdout}{stderr}");
+        assert_eq!(got, code, "{what}: {stdout}{stderr}");
+        let error = stderr.lines().find(|line| line.starts_with("error: "));
+        assert!(error.is_some(), "{what}: {stderr}");
+        assert!(stderr.contains(says), "{what}: {stderr}");
+        assert!(stderr.lines().count() >= 2, "{what} has no remedy: {stderr}");
+        for text in [&stdout, &stderr] {
+            assert!(
+                !text.contains(secret) && !text.contains('\x1b') && !text.contains("panicked"),
+                "{what}: {text}"
+            );
+        }
+
+        let mut json = vec!["--json"];
+        json.extend(&words);
+        let (got, stdout, _) = ends(project.program("pf-tunnel", &json));
+        let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (got, &last["event"], &last["code"]),
+            (code, &json!("error"), &json!(code)),
+            "{what}: {stdout}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_anything_happens() {
+    let project = tunnel::Setup::new("127.0.0.1:1".parse().unwrap());
+    for words in [
+        &[][..],
+        &["host"],
+        &["host:", "0"],
+        &[":80", "0"],
+        &["host:80"],
+        &["host:99999", "0"],
+        &["host:0", "0"],
+        &["host:80", "70000"],
+        &["[::1:80", "0"],
+        &["user@host:80", "0"],
+        &["-oProxyCommand=x", "0"],
+        &["$(id):80", "0"],
+        &["host:٨٠", "0"],
+        &["host:80", "٣٠٠٠"],
+        &["host:+80", "0"],
+        &["-L", "80"],
+        &["-L", ":1:host:80"],
+        &["--ttl", "soon", "host:80", "0"],
+    ] {
+        let (code, stdout, stderr) = ends(project.program("pf-tunnel", words));
+        assert_eq!(code, 2, "{words:?}: {stdout}{stderr}");
+        assert!(stderr.starts_with("error: ") && stdout.is_empty(), "{words:?}: {stdout}{stderr}");
+        assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_busy_port_names_its_holder_at_once() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = busy.local_addr().unwrap().port().to_string();
+    let project = tunnel::Setup::new("127.0.0.1:1".parse().unwrap())
+        .host_authority(&Key::ed25519().public_line())
+        .vault("http://127.0.0.1:1", "x");
+    let start = Instant::now();
+    let (code, _, stderr) = ends(project.program("pf-tunnel", &["db.internal:5432", &port]));
+    let elapsed = start.elapsed();
+    assert_eq!(code, 9, "{stderr}");
+    assert!(stderr.contains(&format!("127.0.0.1:{port} is in use by ")), "{stderr}");
+    assert!(stderr.contains(&format!("pid {}", std::process::id())), "{stderr}");
+    println!("refused after {elapsed:?}");
+    assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
+}
+
+#[test]
+fn piped_it_says_little_and_on_a_terminal_it_keeps_one_line() {
+    let page = Target::page("page");
+    let mut place = Place::new(&[&page]);
+    let port = ports::free();
+    let local = SocketAddr::from(([127, 0, 0, 1], port));
+    let words = [&at(&page), &port.to_string() as &str];
+    let mut piped = place.project.program("pf-tunnel", &words).start();
+    piped.wait_for("ready", SOON);
+    assert_eq!(http::get(local, "/").unwrap().body, "page");
+    place.bastion.kill();
+    piped.wait_for("Lost", SOON);
+    place.bastion.start_again();
+    piped.wait_for("Back", SOON);
+    piped.signal(Signal::SIGTERM);
+    assert_eq!(piped.code(SOON), 0);
+    let (stdout, stderr) = (piped.stdout(), piped.stderr());
+    assert!(!stdout.contains('\x1b') && !stdout.contains('\r') && stderr.is_empty(), "{stdout}{stderr}");
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{stdout}");
+    assert!(
+        lines[0].starts_with("Signed in to ") && lines[1].contains(" → ") && lines[1].contains("ready"),
+        "{stdout}"
+    );
+
+    let mut quiet = place.project.program("pf-tunnel", &["-q"]).args(words).start();
+    wait::until_true("the page", SOON, || ports::is_listening(local) && http::get(local, "/").is_ok());
+    quiet.signal(Signal::SIGINT);
+    assert_eq!(quiet.code(SOON), 0);
+    assert_eq!((quiet.stdout(), quiet.stderr()), (String::new(), String::new()));
+
+    let (mut screen, terminal) = Terminal::open();
+    let mut shown = place.project.program("pf-tunnel", &words).env("TERM", "xterm").start_on(terminal);
+    screen.wait_for("ready", SOON);
+    assert_eq!(http::get(local, "/").unwrap().body, "page");
+    screen.wait_for("0 open", SOON);
+    screen.wait_for("certificate", SOON);
+    screen.interrupt();
+    assert_eq!(shown.code(SOON), 0);
+    assert!(!screen.text().contains(place.authority.token()));
+}
+
+#[test]
+fn the_settings_that_hold_are_told_with_their_source() {
+    let project = tunnel::Setup::new("127.0.0.1:2222".parse().unwrap())
+        .host_authority(&Key::ed25519().public_line())
+        .vault("http://127.0.0.1:1", "hunter2")
+        .env("PF_TUNNEL_ROLE", "from-environment");
+    let text = project.program("pf-tunnel", &["config", "--mount", "from-flag"]).succeed();
+    for part in
+        ["127.0.0.1:2222", "pf-tunnel.yaml:", "from-environment", "PF_TUNNEL_ROLE", "from-flag", "--mount"]
+    {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    assert!(!text.contains("hunter2"), "{text}");
+}
