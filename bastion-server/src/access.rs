@@ -20,10 +20,13 @@ use crate::identity::Identity;
 pub use destination::{BadDestination, Destination, Host};
 pub use floor::{Floor, Forbidden};
 pub use permit::Permit;
-pub use policy::{Policy, Rule, Who};
+pub use policy::{Condition, Effect, Policy, Rule, Who};
+
+use pattern::{DestinationPattern, Match};
+use policy::{covers, covers_at};
 
 /// Why a forward is not permitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Denied {
     /// The certificate is for logging in only.
     #[error("the certificate does not carry permit-port-forwarding")]
@@ -34,6 +37,12 @@ pub enum Denied {
     /// What was asked for is no destination.
     #[error("{0}")]
     Destination(#[from] BadDestination),
+    /// The certificate confines itself to other destinations.
+    #[error("the certificate is confined to other destinations (permit-open)")]
+    Confined,
+    /// A rule says no.
+    #[error("a rule denies this destination: {}", .0.name.escape_debug())]
+    ByRule(Arc<Rule>),
     /// No rule says yes.
     #[error("no rule lets any of your principals reach this destination")]
     NoRule,
@@ -44,15 +53,30 @@ pub enum Denied {
 
 impl Denied {
     /// The reason as logs, metrics and clients know it.
-    pub fn code(self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::NoPortForwarding => "no_permit_port_forwarding",
             Self::Expired => "expired",
             Self::Destination(BadDestination::Port) => "bad_port",
             Self::Destination(BadDestination::Host) => "bad_host",
             Self::Destination(BadDestination::Spelling) => "address_spelling",
+            Self::Confined => "confined_by_certificate",
+            Self::ByRule(_) => "denied_by_rule",
             Self::NoRule => "no_rule",
             Self::ForbiddenAddress(_) => "forbidden_address",
+        }
+    }
+
+    /// The rule that says so, if one does.
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Self::ByRule(rule) => Some(&rule.name),
+            Self::NoPortForwarding
+            | Self::Expired
+            | Self::Destination(_)
+            | Self::Confined
+            | Self::NoRule
+            | Self::ForbiddenAddress(_) => None,
         }
     }
 }
@@ -62,7 +86,8 @@ impl Denied {
 pub struct Prospect {
     identity: Arc<Identity>,
     destination: Destination,
-    rules: Vec<Arc<Rule>>,
+    permitting: Vec<Arc<Rule>>,
+    denying: Vec<Arc<Rule>>,
     floor: Arc<Floor>,
 }
 
@@ -82,16 +107,28 @@ pub fn authorize(
     if now >= identity.valid_before() {
         return Err(Denied::Expired);
     }
-    let rules: Vec<Arc<Rule>> = policy
-        .rules
-        .iter()
-        .filter(|rule| rule.who.includes(identity) && rule.may_reach(&destination))
-        .cloned()
-        .collect();
-    if rules.is_empty() {
+    if identity.confined_to().is_some_and(|patterns| covers(patterns, &destination) == Match::No) {
+        return Err(Denied::Confined);
+    }
+    let about = |effect| {
+        let concerns = |rule: &&Arc<Rule>| rule.effect == effect && rule.who.includes(identity);
+        policy
+            .rules
+            .iter()
+            .filter(concerns)
+            .filter(|rule| covers(&rule.destinations, &destination) != Match::No)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let (permitting, denying) = (about(Effect::Permit), about(Effect::Deny));
+    if let Some(rule) = denying.iter().find(|rule| covers(&rule.destinations, &destination) == Match::Yes) {
+        return Err(Denied::ByRule(Arc::clone(rule)));
+    }
+    if permitting.is_empty() {
         return Err(Denied::NoRule);
     }
-    Ok(Prospect { identity: Arc::clone(identity), destination, rules, floor: Arc::clone(&policy.floor) })
+    let floor = Arc::clone(&policy.floor);
+    Ok(Prospect { identity: Arc::clone(identity), destination, permitting, denying, floor })
 }
 
 impl Prospect {
@@ -104,24 +141,30 @@ impl Prospect {
     /// mixes them is trying something.
     ///
     /// # Errors
-    /// When an address is on the floor, or no rule permits any of them.
+    /// When an address is on the floor or is denied, or no rule permits any of them.
     pub fn permit(self, addresses: &[IpAddr]) -> Result<Permit, Denied> {
-        if let Some(forbidden) = addresses.iter().find_map(|address| self.floor.forbids(*address)) {
+        let Self { identity, destination, permitting, denying, floor } = self;
+        let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
+        if let Some(forbidden) = addresses.iter().find_map(|address| floor.forbids(*address)) {
             return Err(Denied::ForbiddenAddress(forbidden));
         }
-        for rule in self.rules {
-            let reached: Vec<IpAddr> = addresses
-                .iter()
-                .map(IpAddr::to_canonical)
-                .filter(|address| rule.reaches(&self.destination, *address))
-                .collect();
-            if !reached.is_empty() {
-                return Ok(Permit {
-                    identity: self.identity,
-                    destination: self.destination,
-                    addresses: reached,
-                    rule,
-                });
+        let reached = |patterns: &[DestinationPattern]| -> Vec<IpAddr> {
+            addresses.iter().copied().filter(|address| covers_at(patterns, &destination, *address)).collect()
+        };
+        if let Some(rule) = denying.into_iter().find(|rule| !reached(&rule.destinations).is_empty()) {
+            return Err(Denied::ByRule(rule));
+        }
+        let confined = identity.confined_to().map(reached);
+        if confined.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Denied::Confined);
+        }
+        for rule in permitting {
+            let mut addresses = reached(&rule.destinations);
+            if let Some(confined) = &confined {
+                addresses.retain(|address| confined.contains(address));
+            }
+            if !addresses.is_empty() {
+                return Ok(Permit { identity, destination, addresses, rule });
             }
         }
         Err(Denied::NoRule)
@@ -133,22 +176,32 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::access::pattern::KeyIdPattern;
     use crate::identity::Principal;
-    use crate::identity::certificate::tests::admitted;
+    use crate::identity::certificate::tests::{admitted, confined};
 
-    fn rule(name: &str, who: &[&str], to: &[&str]) -> Arc<Rule> {
-        Arc::new(Rule {
-            name: name.to_owned(),
-            who: Who::AnyOf(who.iter().map(|name| Principal::parse(name).unwrap()).collect()),
-            to: to.iter().map(|to| to.parse().unwrap()).collect(),
-        })
+    fn rule(effect: Effect, name: &str, who: Who, destinations: &[&str]) -> Arc<Rule> {
+        let destinations = destinations.iter().map(|text| text.parse().unwrap()).collect();
+        Arc::new(Rule { name: name.to_owned(), who, effect, destinations })
+    }
+
+    fn with_principal(names: &[&str]) -> Who {
+        Who::AllOf(vec![Condition::Principals(
+            names.iter().map(|name| Principal::parse(name).unwrap()).collect(),
+        )])
     }
 
     fn policy() -> Policy {
         Policy {
             rules: vec![
-                rule("databases", &["dev", "dba"], &["*.db.internal:5432", "10.20.0.0/16:1024-65535"]),
-                rule("everything", &["dba"], &["*:*"]),
+                rule(
+                    Effect::Permit,
+                    "databases",
+                    with_principal(&["dev", "dba"]),
+                    &["*.db.internal:5432", "10.20.0.0/16:1024-65535"],
+                ),
+                rule(Effect::Permit, "everything", with_principal(&["dba"]), &["*:*"]),
+                rule(Effect::Deny, "payroll", Who::Everybody, &["payroll.db.internal:*", "10.66.0.0/16:*"]),
             ],
             floor: Arc::new(Floor::default()),
         }
@@ -203,6 +256,63 @@ mod tests {
             let mixed = ask(&["dba"], "innocent.example", 80, &["10.9.0.1", address]);
             assert!(matches!(mixed, Err(Denied::ForbiddenAddress(_))), "{address} beside another: {mixed:?}");
         }
+    }
+
+    #[test]
+    fn a_rule_that_denies_beats_every_other_one() {
+        let denied = |answer: Result<_, Denied>| match answer {
+            Err(denied @ Denied::ByRule(_)) => denied.rule().map(str::to_owned),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(denied(ask(&["dba"], "payroll.db.internal", 5432, &["10.9.0.1"])).unwrap(), "payroll");
+        assert_eq!(denied(ask(&["dba"], "10.66.0.1", 80, &["10.66.0.1"])).unwrap(), "payroll");
+        assert_eq!(denied(ask(&["dba"], "alias.internal", 80, &["10.66.0.1"])).unwrap(), "payroll");
+        assert_eq!(
+            denied(ask(&["dba"], "alias.internal", 80, &["10.9.0.1", "10.66.0.1"])).unwrap(),
+            "payroll"
+        );
+    }
+
+    #[test]
+    fn a_condition_without_which_a_rule_says_nothing() {
+        let identity = admitted(&["dev"], true);
+        let key_ids =
+            |pattern: &str| Condition::KeyIds(vec![KeyIdPattern::try_from(pattern.to_owned()).unwrap()]);
+        let authorities = |key| Condition::Authorities(vec![key]);
+        for (who, expected) in [
+            (Who::Everybody, true),
+            (Who::AllOf(vec![]), false),
+            (with_principal(&["dev"]), true),
+            (with_principal(&["dba"]), false),
+            (Who::AllOf(vec![key_ids("me@*")]), true),
+            (Who::AllOf(vec![key_ids("you@*")]), false),
+            (Who::AllOf(vec![authorities(identity.authority())]), true),
+            (Who::AllOf(vec![authorities(identity.key())]), false),
+            (Who::AllOf(vec![key_ids("me@*"), authorities(identity.key())]), false),
+        ] {
+            assert_eq!(who.includes(&identity), expected, "{who:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_may_confine_itself() {
+        let identity = Arc::new(confined("orders.db.internal:5432,10.20.0.0/16:8080"));
+        let ask = |host: &str, port, addresses: &[&str]| {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            authorize(&policy(), &identity, Destination::parse(host, port)?, UNIX_EPOCH)?
+                .permit(&addresses)
+                .map(|permit| permit.addresses().len())
+        };
+        assert_eq!(ask("orders.db.internal", 5432, &["10.9.0.1"]), Ok(1));
+        assert_eq!(ask("users.db.internal", 5432, &["10.9.0.1"]), Err(Denied::Confined));
+        assert_eq!(
+            ask("some.name", 8080, &["10.20.0.1", "10.21.0.1"]),
+            Ok(1),
+            "the rule and the certificate agree on one"
+        );
+        assert_eq!(ask("some.name", 8080, &["10.21.0.1"]), Err(Denied::Confined));
+        assert_eq!(ask("payroll.db.internal", 8080, &["10.20.0.1"]).unwrap_err().rule(), Some("payroll"));
+        assert_eq!(ask("10.20.0.1", 8081, &["10.20.0.1"]), Err(Denied::Confined), "it never widens");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::time::SystemTime;
 
 use russh::keys::ssh_key::{Fingerprint, HashAlg, public::KeyData};
 
+use crate::access::pattern::DestinationPattern;
+
 /// The name that a client logs in as. Not yet known to be allowed to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LoginName(String);
@@ -69,6 +71,7 @@ pub struct Identity {
     key: Fingerprint,
     valid_before: SystemTime,
     may_forward: bool,
+    confined_to: Option<Vec<DestinationPattern>>,
 }
 
 impl Identity {
@@ -110,6 +113,11 @@ impl Identity {
     /// Whether the certificate carries `permit-port-forwarding`.
     pub fn may_forward(&self) -> bool {
         self.may_forward
+    }
+
+    /// The only destinations that the certificate is for, if it says so. It can take away and never gives.
+    pub fn confined_to(&self) -> Option<&[DestinationPattern]> {
+        self.confined_to.as_deref()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a rule can say about a destination: hosts by pattern, networks, ranges of ports.
+//! What a rule can say: hosts by pattern, networks, ranges of ports, key ids.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -44,6 +44,44 @@ pub struct PortRange {
     last: u16,
 }
 
+/// A set of key ids: a text in which `*` stands for any characters, as in `vault-oidc-*`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct KeyIdPattern(String);
+
+impl KeyIdPattern {
+    /// Whether `key_id` is one of them.
+    pub fn matches(&self, key_id: &str) -> bool {
+        let Some((first, rest)) = self.0.split_once('*') else {
+            return self.0 == key_id;
+        };
+        let Some(mut text) = key_id.strip_prefix(first) else {
+            return false;
+        };
+        // The parts between stars are found from left to right, and the last one at the end.
+        let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        for part in middle.split('*').filter(|part| !part.is_empty()) {
+            match text.split_once(part) {
+                Some((_, behind)) => text = behind,
+                None => return false,
+            }
+        }
+        text.ends_with(last)
+    }
+}
+
+impl TryFrom<String> for KeyIdPattern {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.is_empty() {
+            Err("an empty key id matches nobody; write a text such as `vault-oidc-*`")
+        } else {
+            Ok(Self(text))
+        }
+    }
+}
+
 /// Why a text is no [`DestinationPattern`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PatternError {
@@ -64,24 +102,34 @@ pub enum PatternError {
     Host,
 }
 
+/// Whether a pattern is about a destination. Of several patterns the greatest answer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Match {
+    /// It is not.
+    No,
+    /// That depends on the address behind the name.
+    ByAddress,
+    /// It is.
+    Yes,
+}
+
 impl DestinationPattern {
-    /// Whether the pattern says yes to a destination as the client named it. `None` means that it depends on what the
-    /// name resolves to.
-    pub(super) fn matches_name(&self, host: &Host, port: u16) -> Option<bool> {
+    /// Whether the pattern is about a destination, as far as its name tells.
+    pub(super) fn matches_name(&self, host: &Host, port: u16) -> Match {
         if !self.ports.contains(port) {
-            return Some(false);
+            return Match::No;
         }
-        match (&self.hosts, host) {
-            (HostPattern::Any, _) => Some(true),
-            (HostPattern::Network(network), Host::Address(address)) => Some(network.contains(address)),
-            (HostPattern::Network(_), Host::Name(_)) => None,
-            (HostPattern::Name { .. }, Host::Address(_)) => Some(false),
-            (HostPattern::Name { name, below }, Host::Name(asked)) => Some(if *below {
+        let matches = match (&self.hosts, host) {
+            (HostPattern::Any, _) => true,
+            (HostPattern::Network(network), Host::Address(address)) => network.contains(address),
+            (HostPattern::Network(_), Host::Name(_)) => return Match::ByAddress,
+            (HostPattern::Name { .. }, Host::Address(_)) => false,
+            (HostPattern::Name { name, below: false }, Host::Name(asked)) => asked == name,
+            (HostPattern::Name { name, below: true }, Host::Name(asked)) => {
                 asked.strip_suffix(name.as_str()).is_some_and(|front| front.ends_with('.'))
-            } else {
-                asked == name
-            }),
-        }
+            }
+        };
+        if matches { Match::Yes } else { Match::No }
     }
 
     /// Whether the pattern says yes to an address that a name has resolved to.
@@ -235,19 +283,41 @@ mod tests {
     }
 
     #[test]
+    fn key_ids() {
+        for (pattern, key_id, expected) in [
+            ("vault-oidc-me", "vault-oidc-me", true),
+            ("vault-oidc-me", "vault-oidc-me2", false),
+            ("vault-oidc-*", "vault-oidc-me", true),
+            ("vault-oidc-*", "vault-oidc-", true),
+            ("vault-oidc-*", "vault-approle-me", false),
+            ("*@example.com", "me@example.com", true),
+            ("*@example.com", "me@example.com.evil", false),
+            ("a*b*c", "a-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("a*b*b", "a-b", false),
+            ("a**c", "abc", true),
+            ("*", "", true),
+            ("ab*ba", "aba", false),
+        ] {
+            let pattern = KeyIdPattern::try_from(pattern.to_owned()).unwrap();
+            assert_eq!(pattern.matches(key_id), expected, "{pattern:?} {key_id}");
+        }
+    }
+
+    #[test]
     fn names_match_as_they_were_asked_for() {
         let matches = |pattern: &str, host: &str, port| {
             pattern.parse::<DestinationPattern>().unwrap().matches_name(&Host::parse(host).unwrap(), port)
         };
-        assert_eq!(matches("*.svc:5432", "orders.default.svc", 5432), Some(true));
-        assert_eq!(matches("*.svc:5432", "svc", 5432), Some(false), "below it, not it");
-        assert_eq!(matches("*.svc:5432", "evilsvc", 5432), Some(false));
-        assert_eq!(matches("*.svc:5432", "orders.svc", 5433), Some(false));
-        assert_eq!(matches("db.internal:5432", "DB.internal.", 5432), Some(true));
-        assert_eq!(matches("10.0.0.0/8:80", "10.1.2.3", 80), Some(true));
-        assert_eq!(matches("10.0.0.0/8:80", "::ffff:10.1.2.3", 80), Some(true));
-        assert_eq!(matches("10.0.0.0/8:80", "db.internal", 80), None, "depends on where that is");
-        assert_eq!(matches("10.0.0.0/8:80", "db.internal", 81), Some(false));
-        assert_eq!(matches("*:80", "anything.at.all", 80), Some(true));
+        assert_eq!(matches("*.svc:5432", "orders.default.svc", 5432), Match::Yes);
+        assert_eq!(matches("*.svc:5432", "svc", 5432), Match::No, "below it, not it");
+        assert_eq!(matches("*.svc:5432", "evilsvc", 5432), Match::No);
+        assert_eq!(matches("*.svc:5432", "orders.svc", 5433), Match::No);
+        assert_eq!(matches("db.internal:5432", "DB.internal.", 5432), Match::Yes);
+        assert_eq!(matches("10.0.0.0/8:80", "10.1.2.3", 80), Match::Yes);
+        assert_eq!(matches("10.0.0.0/8:80", "::ffff:10.1.2.3", 80), Match::Yes);
+        assert_eq!(matches("10.0.0.0/8:80", "db.internal", 80), Match::ByAddress, "depends on where that is");
+        assert_eq!(matches("10.0.0.0/8:80", "db.internal", 81), Match::No);
+        assert_eq!(matches("*:80", "anything.at.all", 80), Match::Yes);
     }
 }

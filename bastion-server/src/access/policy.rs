@@ -1,14 +1,17 @@
 //! Which identities reach which destinations, as we mean it, free of where it was written down.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::identity::{Identity, Principal};
+use russh::keys::ssh_key::Fingerprint;
 
 use super::destination::Destination;
 use super::floor::Floor;
-use super::pattern::DestinationPattern;
+use super::pattern::{DestinationPattern, KeyIdPattern, Match};
+use crate::identity::{Identity, Principal};
 
-/// Rules, tried in their order, above a floor that none of them opens. The empty policy permits nothing.
+/// Rules above a floor that none of them opens. A rule that denies beats every rule that permits; among those that
+/// permit the first decides. The empty policy permits nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// The rules.
@@ -17,15 +20,26 @@ pub struct Policy {
     pub floor: Arc<Floor>,
 }
 
-/// One sentence of a policy: these may reach those.
+/// One sentence of a policy: these may, or may not, reach those.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// What people call it; stands in every audit record that it decides.
     pub name: String,
     /// Whom it is about.
     pub who: Who,
-    /// Where they may go.
-    pub to: Vec<DestinationPattern>,
+    /// What it says about them.
+    pub effect: Effect,
+    /// Where.
+    pub destinations: Vec<DestinationPattern>,
+}
+
+/// What a rule says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// They may.
+    Permit,
+    /// They may not, whatever another rule says.
+    Deny,
 }
 
 /// A set of identities.
@@ -33,8 +47,19 @@ pub struct Rule {
 pub enum Who {
     /// Whoever was admitted.
     Everybody,
-    /// Whoever has one of these principals in the certificate.
-    AnyOf(Vec<Principal>),
+    /// Whoever meets all of these; nobody, if there are none.
+    AllOf(Vec<Condition>),
+}
+
+/// Something that is true of an identity or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// It has one of these principals.
+    Principals(Vec<Principal>),
+    /// Its key id matches one of these.
+    KeyIds(Vec<KeyIdPattern>),
+    /// One of these authorities signed it.
+    Authorities(Vec<Fingerprint>),
 }
 
 impl Who {
@@ -42,22 +67,31 @@ impl Who {
     pub fn includes(&self, identity: &Identity) -> bool {
         match self {
             Self::Everybody => true,
-            Self::AnyOf(principals) => principals.iter().any(|one| identity.principals().contains(one)),
+            Self::AllOf(conditions) => {
+                !conditions.is_empty() && conditions.iter().all(|condition| condition.holds(identity))
+            }
         }
     }
 }
 
-impl Rule {
-    /// Whether an address to be found behind the destination's name could still make this rule say yes.
-    pub(super) fn may_reach(&self, destination: &Destination) -> bool {
-        self.to.iter().any(|to| to.matches_name(destination.host(), destination.port()) != Some(false))
+impl Condition {
+    fn holds(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Principals(names) => names.iter().any(|name| identity.principals().contains(name)),
+            Self::KeyIds(patterns) => patterns.iter().any(|pattern| pattern.matches(identity.key_id())),
+            Self::Authorities(keys) => keys.contains(&identity.authority()),
+        }
     }
+}
 
-    /// Whether this rule says yes to the destination at this address.
-    pub(super) fn reaches(&self, destination: &Destination, address: std::net::IpAddr) -> bool {
-        self.to.iter().any(|to| {
-            to.matches_name(destination.host(), destination.port()) == Some(true)
-                || to.matches_address(address, destination.port())
-        })
-    }
+/// Whether one of `patterns` is about the destination, as far as its name tells.
+pub(super) fn covers(patterns: &[DestinationPattern], destination: &Destination) -> Match {
+    let answers = patterns.iter().map(|pattern| pattern.matches_name(destination.host(), destination.port()));
+    answers.max().unwrap_or(Match::No)
+}
+
+/// Whether one of `patterns` is about the destination at this address.
+pub(super) fn covers_at(patterns: &[DestinationPattern], destination: &Destination, address: IpAddr) -> bool {
+    covers(patterns, destination) == Match::Yes
+        || patterns.iter().any(|pattern| pattern.matches_address(address, destination.port()))
 }

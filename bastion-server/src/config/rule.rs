@@ -1,9 +1,13 @@
 //! Who may log in, and who may reach what, as it is written down.
 
 use serde::Deserialize;
+use ssh_key::Fingerprint;
 
 use crate::{
-    access::{self, pattern::DestinationPattern},
+    access::{
+        self, Condition, Effect,
+        pattern::{DestinationPattern, KeyIdPattern},
+    },
     identity::{LoginName, Principal},
 };
 
@@ -24,19 +28,42 @@ impl Login {
 
 /// One sentence of the policy.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// What it is called in logs and audit records.
-    name: String,
-    /// Whom it is for.
-    who: Who,
-    /// Where to: `host:port`, `*.example.com:5432`, `10.0.0.0/16:1024-65535`.
-    to: NonEmpty<DestinationPattern>,
-}
+#[serde(try_from = "WrittenRule")]
+pub struct Rule(access::Rule);
 
 impl From<Rule> for access::Rule {
     fn from(rule: Rule) -> Self {
-        Self { name: rule.name, who: rule.who.0, to: rule.to.0 }
+        rule.0
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRule {
+    /// What it is called in logs and audit records.
+    name: String,
+    /// Whom it is about.
+    who: Who,
+    /// Where they may go: `host:port`, `*.example.com:5432`, `10.0.0.0/16:1024-65535`.
+    to: Option<NonEmpty<DestinationPattern>>,
+    /// Where they may not, whatever other rules say.
+    deny: Option<NonEmpty<DestinationPattern>>,
+}
+
+impl TryFrom<WrittenRule> for Rule {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenRule) -> Result<Self, Self::Error> {
+        let (effect, destinations) = match (written.to, written.deny) {
+            (Some(to), None) => (Effect::Permit, to.0),
+            (None, Some(deny)) => (Effect::Deny, deny.0),
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(
+                    "a rule has either `to: [DESTINATION, …]`, which permits, or `deny: [DESTINATION, …]`",
+                );
+            }
+        };
+        Ok(Self(access::Rule { name: written.name, who: written.who.0, effect, destinations }))
     }
 }
 
@@ -48,6 +75,8 @@ struct Who(access::Who);
 #[serde(deny_unknown_fields)]
 struct WrittenWho {
     principals: Option<NonEmpty<Name>>,
+    key_ids: Option<NonEmpty<KeyIdPattern>>,
+    authorities: Option<NonEmpty<Authority>>,
     #[serde(default)]
     everybody: bool,
 }
@@ -56,12 +85,40 @@ impl TryFrom<WrittenWho> for Who {
     type Error = &'static str;
 
     fn try_from(written: WrittenWho) -> Result<Self, Self::Error> {
-        match written {
-            WrittenWho { principals: Some(names), everybody: false } => {
-                Ok(Self(access::Who::AnyOf(names.0.into_iter().map(|name| name.0).collect())))
-            }
-            WrittenWho { principals: None, everybody: true } => Ok(Self(access::Who::Everybody)),
-            _ => Err("write either {principals: [NAME, …]} or {everybody: true}"),
+        let conditions: Vec<Condition> = [
+            written
+                .principals
+                .map(|names| Condition::Principals(names.0.into_iter().map(|name| name.0).collect())),
+            written.key_ids.map(|patterns| Condition::KeyIds(patterns.0)),
+            written
+                .authorities
+                .map(|keys| Condition::Authorities(keys.0.into_iter().map(|key| key.0).collect())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        match (written.everybody, conditions.is_empty()) {
+            (true, true) => Ok(Self(access::Who::Everybody)),
+            (false, false) => Ok(Self(access::Who::AllOf(conditions))),
+            (true, false) | (false, true) => Err(
+                "write {everybody: true}, or one or more of principals, key_ids, authorities, of which all must hold",
+            ),
+        }
+    }
+}
+
+/// The fingerprint of an authority's key, as `ssh-keygen -l` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Authority(Fingerprint);
+
+impl TryFrom<String> for Authority {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.parse() {
+            Ok(fingerprint @ Fingerprint::Sha256(_)) => Ok(Self(fingerprint)),
+            _ => Err("this is no fingerprint; write SHA256:… as `ssh-keygen -l -f FILE` prints it"),
         }
     }
 }

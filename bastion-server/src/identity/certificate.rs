@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::authorities::{self, AuthoritySet, Unfit};
 use super::{Identity, LoginName, Principal, fingerprint};
+use crate::access::pattern::DestinationPattern;
 
 /// The largest certificate that is looked at, in bytes of its binary form.
 pub const MAX_BLOB: usize = 16 * 1024;
@@ -21,11 +22,16 @@ pub const MAX_PRINCIPALS: usize = 256;
 pub const MAX_KEY_ID: usize = 1024;
 /// The most networks in `source-address`.
 const MAX_SOURCES: usize = 64;
+/// The most destinations in `permit-open`.
+const MAX_DESTINATIONS: usize = 64;
 
 /// The extension without which nothing is forwarded.
 const PERMIT_PORT_FORWARDING: &str = "permit-port-forwarding";
 /// The critical option that binds a certificate to networks.
 const SOURCE_ADDRESS: &str = "source-address";
+/// Our own critical option, by which a certificate confines itself to destinations. Critical, so that every other server
+/// refuses the certificate instead of ignoring the restriction.
+pub const PERMIT_OPEN: &str = "permit-open@tunnel-suite.invalid";
 
 /// What the operator decided about certificates.
 #[derive(Debug, Clone)]
@@ -122,6 +128,9 @@ pub enum Refused {
     /// The list of addresses is not one.
     #[error("its source-address is malformed")]
     MalformedSourceAddress,
+    /// The list of destinations is not one.
+    #[error("its permit-open is malformed")]
+    MalformedPermitOpen,
 }
 
 impl Refused {
@@ -152,6 +161,7 @@ impl Refused {
             Self::VerifyRequired => "verify_required",
             Self::SourceAddress => "source_address",
             Self::MalformedSourceAddress => "source_address_malformed",
+            Self::MalformedPermitOpen => "permit_open_malformed",
         }
     }
 }
@@ -200,7 +210,7 @@ pub fn admit(
     if certificate.key_id().len() > MAX_KEY_ID {
         return Err(Refused::KeyIdTooLong);
     }
-    critical_options(certificate, claim.client)?;
+    let confined_to = critical_options(certificate, claim.client)?;
     Ok(Identity {
         login: claim.login.clone(),
         principals,
@@ -211,6 +221,7 @@ pub fn admit(
         valid_before,
         // Every other extension grants something that does not exist here.
         may_forward: certificate.extensions().contains_key(PERMIT_PORT_FORWARDING),
+        confined_to,
     })
 }
 
@@ -282,17 +293,31 @@ fn principals(certificate: &Certificate) -> Result<Vec<Principal>, Refused> {
     names.iter().map(|name| Principal::parse(name).ok_or(Refused::BadPrincipal)).collect()
 }
 
-/// A critical option that is not honoured makes the certificate void (PROTOCOL.certkeys).
-fn critical_options(certificate: &Certificate, client: IpAddr) -> Result<(), Refused> {
+/// A critical option that is not honoured makes the certificate void (PROTOCOL.certkeys). Returns the destinations that
+/// the certificate confines itself to.
+fn critical_options(
+    certificate: &Certificate,
+    client: IpAddr,
+) -> Result<Option<Vec<DestinationPattern>>, Refused> {
+    let mut confined_to = None;
     for (name, value) in certificate.critical_options().iter() {
         match name.as_str() {
             SOURCE_ADDRESS => source_address(value, client)?,
+            PERMIT_OPEN => confined_to = Some(permit_open(value)?),
             "force-command" => return Err(Refused::ForceCommand),
             "verify-required" => return Err(Refused::VerifyRequired),
             _ => return Err(Refused::UnknownCriticalOption),
         }
     }
-    Ok(())
+    Ok(confined_to)
+}
+
+/// A list of destinations as in a rule, separated by commas.
+fn permit_open(list: &str) -> Result<Vec<DestinationPattern>, Refused> {
+    if list.split(',').count() > MAX_DESTINATIONS {
+        return Err(Refused::MalformedPermitOpen);
+    }
+    list.split(',').map(|text| text.parse().map_err(|_| Refused::MalformedPermitOpen)).collect()
 }
 
 /// A list of addresses and networks, separated by commas, as in `sshd_config`'s `Match address`, without negation.

@@ -63,6 +63,14 @@ impl Refusal {
         }
     }
 
+    /// The rule that says so, if one does.
+    fn rule(&self) -> Option<&str> {
+        match self {
+            Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => denied.rule(),
+            Self::Dial(_) | Self::TooMany => None,
+        }
+    }
+
     /// What the client is told (RFC 4254 §5.1): `code: sentence`.
     fn answer(&self) -> ChannelOpenFailure {
         let (kind, sentence): (_, Cow<'static, str>) = match self {
@@ -139,7 +147,8 @@ impl Forwards {
                     drop(place);
                 }
                 Err(refusal) => {
-                    let route = Route { host: &request.host, port: request.port, address: None, rule: None };
+                    let (host, port, rule) = (request.host.as_str(), request.port, refusal.rule());
+                    let route = Route { host, port, address: None, rule };
                     let reason = refusal.code();
                     forwards.service.metrics.forward_refused(reason);
                     let event = Event::ForwardRefused { identity: &identity, route, reason };
@@ -218,7 +227,7 @@ impl Forwards {
 }
 
 /// Why a relay was told to stop.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Stopped {
     /// With its session.
     SessionEnded,

@@ -52,15 +52,48 @@ fn ask(certificate: &Certificate) -> Result<Identity, Refused> {
 
 /// Somebody who was admitted with these principals beside `tunnel`, for tests of what comes after.
 pub(crate) fn admitted(principals: &[&str], may_forward: bool) -> Identity {
+    somebody(|builder| {
+        for principal in principals {
+            builder.valid_principal(*principal).unwrap();
+        }
+        if may_forward {
+            builder.extension(PERMIT_PORT_FORWARDING, "").unwrap();
+        }
+    })
+}
+
+/// A `dba` whose certificate confines itself.
+pub(crate) fn confined(destinations: &str) -> Identity {
+    somebody(|builder| {
+        builder.valid_principal("dba").unwrap();
+        builder.extension(PERMIT_PORT_FORWARDING, "").unwrap();
+        builder.critical_option(PERMIT_OPEN, destinations).unwrap();
+    })
+}
+
+fn somebody(change: impl FnOnce(&mut Builder)) -> Identity {
     let user = key(2).public_key().key_data().clone();
     let mut builder = Builder::new(vec![7; 16], user, NOW - 60, NOW + 60).unwrap();
-    for principal in ["tunnel"].iter().chain(principals) {
-        builder.valid_principal(*principal).unwrap();
-    }
-    if may_forward {
-        builder.extension(PERMIT_PORT_FORWARDING, "").unwrap();
-    }
+    builder.key_id("me@example.com").unwrap().valid_principal("tunnel").unwrap();
+    change(&mut builder);
     ask(&builder.sign(&key(1)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_confinement_that_says_nothing_is_refused() {
+    for list in [
+        "",
+        "db.internal",
+        "db.internal:0",
+        "db.internal:5432,",
+        "a b:80",
+        &vec!["a:1"; MAX_DESTINATIONS + 1].join(","),
+    ] {
+        let certificate = certificate(|builder| {
+            builder.critical_option(PERMIT_OPEN, list).unwrap();
+        });
+        assert_eq!(ask(&certificate), Err(Refused::MalformedPermitOpen), "{list:?}");
+    }
 }
 
 #[test]
