@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(example.log, smallest.log);
         assert_eq!(example.audit, smallest.audit);
         assert_eq!(example.drain, smallest.drain);
-        assert_eq!(example.rules.len(), 2);
+        assert_eq!(example.rules.len(), 3);
     }
 
     #[test]
