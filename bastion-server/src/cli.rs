@@ -1,21 +1,66 @@
 //! What is typed: one file, and what to do with it.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use crate::config;
 
 /// An SSH bastion: admits certificates of trusted authorities, and forwards TCP where its rules allow.
 #[derive(Debug, Parser)]
-#[command(name = "bastion-server", version, max_term_width = 110, after_help = after_help())]
+#[command(
+    name = "bastion-server",
+    version,
+    max_term_width = 110,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = after_help()
+)]
 pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The configuration, a YAML file.
-    pub config: PathBuf,
+    #[arg(required = true)]
+    pub config: Option<PathBuf>,
 
     /// Only read the configuration and the files that it names, and say what is wrong with them.
     #[arg(long)]
     pub check_config: bool,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say which rule decides about a certificate and a destination, and why, without connecting.
+    Explain(Explain),
+}
+
+/// A question about a certificate and a destination.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  bastion-server explain bastion.yaml --cert ~/.ssh/id_ed25519-cert.pub --to orders.default.svc:5432
+
+Exit codes: 0 permitted, 7 the certificate would be refused, 8 the destination, 1 and 2 as for serving")]
+pub struct Explain {
+    /// The configuration, a YAML file.
+    pub config: PathBuf,
+    /// The certificate, as in id_ed25519-cert.pub.
+    #[arg(long, value_name = "FILE")]
+    pub cert: PathBuf,
+    /// Where to.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub to: String,
+    /// The login name; without it the first principal that may log in here.
+    #[arg(long, value_name = "NAME")]
+    pub login: Option<String>,
+    /// Where the client would come from.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub from: IpAddr,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn after_help() -> String {
@@ -29,12 +74,16 @@ fn after_help() -> String {
   bastion-server bastion.yaml
   bastion-server --check-config bastion.yaml
   BASTION_LOG_FORMAT=json bastion-server bastion.yaml > audit.jsonl
+  bastion-server explain bastion.yaml --cert id-cert.pub --to orders.default.svc:5432
 
 Audit records go to standard output, logs to standard error.
 
 Signals:
   SIGTERM, SIGINT  stop accepting, tell the clients, end; a second one ends at once
   SIGHUP           ask for authorities and the host certificate again
+
+The file is read again when it changes. Rules, hosts, open_networks, login, timeouts and the longest life of a
+certificate then hold at once, also for live sessions; everything else holds from the next start.
 
 Environment, which wins over the file:
 {variables}

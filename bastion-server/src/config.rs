@@ -31,7 +31,7 @@ pub use unit::{ByteSize, Delay, Period};
 pub use vault::{Auth, Vault};
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where SSH clients are accepted. Port 0 lets the system choose.
@@ -89,6 +89,21 @@ impl Config {
         config_file::read::<Self>(path)?.overridden(variable)
     }
 
+    /// This configuration with those settings of `other` that can change while the bastion serves: who may log in and for
+    /// how long, who may reach what, and where that is.
+    #[must_use]
+    pub fn with_live_settings_of(self, other: &Self) -> Self {
+        Self {
+            login: other.login.clone(),
+            rules: other.rules.clone(),
+            open_networks: other.open_networks.clone(),
+            hosts: other.hosts.clone(),
+            timeouts: other.timeouts,
+            limits: Limits { max_certificate_lifetime: other.limits.max_certificate_lifetime, ..self.limits },
+            ..self
+        }
+    }
+
     /// Whether anything comes from Vault.
     pub fn needs_vault(&self) -> bool {
         matches!(self.host_key, HostKey::Vault(_))
@@ -124,7 +139,7 @@ pub enum Error {
 }
 
 /// At least one source of authorities.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<AuthoritySource>")]
 pub struct Authorities(Vec<AuthoritySource>);
 

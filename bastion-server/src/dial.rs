@@ -95,7 +95,11 @@ impl Dialler {
         Err(last)
     }
 
-    async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, DialError> {
+    /// All the addresses of a host.
+    ///
+    /// # Errors
+    /// When there are none, or too many, or it takes too long.
+    pub async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, DialError> {
         let name = match host {
             Host::Address(address) => return Ok(vec![*address]),
             Host::Name(name) => name,

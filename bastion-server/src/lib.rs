@@ -17,7 +17,8 @@
 //!    told.
 //!
 //! Around that: [`server`] puts the parts together, [`config`] is what the operator wrote, [`authority_source`] and
-//! [`host_key`] follow files and Vault, [`admin`] answers health checks, [`drain`] goes from SIGTERM to the last byte.
+//! [`host_key`] follow files and Vault, [`admin`] answers health checks, [`drain`] goes from SIGTERM to the last byte, and
+//! [`explain`] answers "who may reach what, and by which rule" without a connection.
 
 pub mod access;
 pub mod admin;
@@ -28,11 +29,13 @@ pub mod cli;
 pub mod config;
 pub mod dial;
 pub mod drain;
+pub mod explain;
 pub mod host_key;
 pub mod identity;
 pub mod listener;
 pub mod metrics;
 pub mod own_addresses;
+pub mod reload;
 pub mod server;
 pub mod ssh;
 pub mod telemetry;

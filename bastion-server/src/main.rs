@@ -1,25 +1,43 @@
 //! Parses, starts logging, runs, and chooses the exit code.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use bastion_server::{
-    cli::Cli,
+    access::Destination,
+    cli::{Cli, Command, Explain},
     config::Config,
+    explain::{Question, Verdict},
+    identity::{LoginName, certificate::Claim},
     server,
     telemetry::{self, Format},
 };
 use clap::Parser;
+use ssh_key::Certificate;
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match Config::load(&cli.config, |name| std::env::var(name).ok()) {
+    match (cli.command, cli.config) {
+        (Some(Command::Explain(asked)), _) => explain(&asked),
+        (None, Some(path)) => serve(path, cli.check_config),
+        // The parser has refused that.
+        (None, None) => fail(2, "name the configuration file"),
+    }
+}
+
+fn serve(path: PathBuf, check_only: bool) -> ExitCode {
+    let config = match load(&path) {
         Ok(config) => config,
-        Err(error) => return fail(2, &error),
+        Err(code) => return code,
     };
     let format = config.log.format;
     telemetry::start(config.log.level, format);
-    let outcome = if cli.check_config { server::check(&config) } else { run(config) };
+    let outcome = if check_only { server::check(&config) } else { run(server::run(path, config)) };
     match (outcome, format) {
         (Ok(()), _) => ExitCode::SUCCESS,
         (Err(error), Format::Human) => fail(error.exit_code(), &error),
@@ -30,16 +48,89 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), server::Error> {
+fn explain(asked: &Explain) -> ExitCode {
+    let config = match load(&asked.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let certificate = match Certificate::read_file(&asked.cert) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            let what = format!(
+                "{}: {error}\n  --cert wants an OpenSSH certificate, as in id_ed25519-cert.pub",
+                asked.cert.display()
+            );
+            return fail(2, what);
+        }
+    };
+    let destination = match destination(&asked.to) {
+        Ok(destination) => destination,
+        Err(why) => {
+            return fail(
+                2,
+                format!(
+                    "--to {}: {why}\n  Write HOST:PORT, [ADDRESS]:PORT for IPv6",
+                    asked.to.escape_debug()
+                ),
+            );
+        }
+    };
+    let login = asked.login.clone().map_or_else(|| first_user(&config, &certificate), LoginName::new);
+    let claim = Claim { login: &login, client: asked.from };
+    let answer = run(server::explain(&config, Question { certificate: &certificate, claim, destination }));
+    let explanation = match answer {
+        Ok(explanation) => explanation,
+        Err(error) => return fail(error.exit_code(), &error),
+    };
+    let text = if asked.json {
+        serde_json::to_string(&explanation).unwrap_or_default()
+    } else {
+        explanation.to_string()
+    };
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        return ExitCode::from(1);
+    }
+    ExitCode::from(match explanation.verdict() {
+        Verdict::Permitted { .. } => 0,
+        Verdict::CertificateRefused { .. } => 7,
+        Verdict::ForwardRefused { .. } => 8,
+    })
+}
+
+/// `HOST:PORT`, with brackets around an IPv6 address.
+fn destination(text: &str) -> Result<Destination, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().map_err(|_| "the port is no number")?;
+    Destination::parse(host, port).map_err(|error| error.to_string())
+}
+
+/// The login name that the holder of the certificate would most likely use.
+fn first_user(config: &Config, certificate: &Certificate) -> LoginName {
+    let users = config.login.users();
+    let principals = certificate.valid_principals();
+    users
+        .iter()
+        .find(|user| principals.iter().any(|principal| principal == user.as_str()))
+        .or(users.first())
+        .cloned()
+        .unwrap_or_else(|| LoginName::new(""))
+}
+
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    Config::load(path, |name| std::env::var(name).ok()).map_err(|error| fail(2, &error))
+}
+
+fn run<T>(task: impl Future<Output = Result<T, server::Error>>) -> Result<T, server::Error> {
     let runtime = Runtime::new().map_err(server::Error::Runtime)?;
-    let outcome = runtime.block_on(server::run(config));
+    let outcome = runtime.block_on(task);
     // A name server that does not answer must not hold up the end of the process.
     runtime.shutdown_background();
     outcome
 }
 
 /// Says why it ends, to whoever reads standard error.
-fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+fn fail(code: u8, error: impl Display) -> ExitCode {
     // If nobody reads it, the code still tells.
     let _ = writeln!(std::io::stderr(), "error: {error}");
     ExitCode::from(code)

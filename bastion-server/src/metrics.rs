@@ -87,6 +87,7 @@ pub struct Metrics {
     ca_refresh_failures: Counter,
     host_cert_expiry_timestamp: Moment,
     host_cert_renewal_failures: Counter,
+    config_reloads: Family<Outcome, Counter>,
     draining: Gauge,
     connections_refused: Family<Reason, Counter>,
     accept_errors: Counter,
@@ -131,6 +132,7 @@ impl Metrics {
                 "host_cert_renewal_failures",
                 "Failed renewals of the host certificate"
             ),
+            config_reloads: metric!("config_reloads", "Changes of the configuration file by result"),
             draining: metric!("draining", "1 while shutting down"),
             connections_refused: metric!("connections_refused", "Connections closed before SSH, by reason"),
             accept_errors: metric!("accept_errors", "Errors of accept(2), such as too many open files"),
@@ -214,6 +216,16 @@ impl Metrics {
     /// The host certificate could not be renewed.
     pub fn host_certificate_failed(&self) {
         self.host_cert_renewal_failures.inc();
+    }
+
+    /// A changed configuration is in force.
+    pub fn config_read(&self) {
+        self.config_reloads.get_or_create(&Outcome { result: "applied", reason: "" }).inc();
+    }
+
+    /// A changed configuration is broken, and the old one stays.
+    pub fn config_failed(&self) {
+        self.config_reloads.get_or_create(&Outcome { result: "refused", reason: "broken" }).inc();
     }
 
     /// Shutting down has begun.

@@ -1,12 +1,18 @@
 //! Puts the parts together: what is read, started and waited for, in which order, and how it all ends.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use vault_signer::server::SettingsError;
 
@@ -18,11 +24,12 @@ use crate::{
     config::{self, Config},
     dial::Dialler,
     drain::{Drain, Finished, Signals},
+    explain::{self, Explanation, Question},
     host_key::{self, HostKey},
     identity::{authorities::AuthoritySet, certificate::Requirements},
     listener::{self, Bounds},
     metrics::Metrics,
-    own_addresses,
+    own_addresses, reload,
     ssh::{self, Service},
     telemetry,
     vault::{self, Vault},
@@ -30,6 +37,9 @@ use crate::{
 
 /// How long the last audit records may take.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long [`explain`] waits for Vault.
+const EXPLAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the bastion does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +69,9 @@ pub enum Error {
         /// The operating system's words.
         source: io::Error,
     },
+    /// No authority is known, so nothing can be said.
+    #[error("Vault does not say which authorities to trust\n  Is it there, and is vault.address right?")]
+    NoAuthorities,
     /// Without these addresses the floor would have a hole.
     #[error("cannot find the addresses of this machine: {0}")]
     OwnAddresses(io::Error),
@@ -84,6 +97,7 @@ impl Error {
             | Self::Audit(audit::Error::File { .. }) => 2,
             Self::Audit(audit::Error::Thread(_))
             | Self::Listen { .. }
+            | Self::NoAuthorities
             | Self::OwnAddresses(_)
             | Self::Runtime(_)
             | Self::Signals(_)
@@ -119,11 +133,27 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// Serves until a signal says to stop, and then ends in order.
+/// Answers a question about a certificate and a destination as the bastion would, and tells how it came about. Asks Vault
+/// for its authorities where the configuration says so.
+///
+/// # Errors
+/// What [`run`] would not begin with.
+pub async fn explain(config: &Config, question: Question<'_>) -> Result<Explanation, Error> {
+    let metrics = Arc::new(Metrics::new());
+    let vault = vault(config)?;
+    let server = vault.as_ref().map(Vault::server);
+    let mut authorities =
+        authority_source::follow(config.authorities.sources(), server, &Arc::default(), metrics)?;
+    let set = timeout(EXPLAIN_PATIENCE, known(&mut authorities)).await.map_err(|_| Error::NoAuthorities)?;
+    let (requirements, policy) = (requirements(config, set), policy(config)?);
+    Ok(explain::explain(question, &requirements, &policy, &dialler(config), SystemTime::now()).await)
+}
+
+/// Serves until a signal says to stop, and then ends in order. `path` is where `config` was read, to be read again.
 ///
 /// # Errors
 /// When it cannot begin.
-pub async fn run(config: Config) -> Result<(), Error> {
+pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
     let mut signals = Signals::install().map_err(Error::Signals)?;
     let (metrics, readiness, drain) =
         (Arc::new(Metrics::new()), Arc::new(Readiness::default()), Drain::default());
@@ -146,8 +176,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
         tokio::spawn(admin::serve(listener, Admin { metrics, readiness, drain: drain.clone() }));
     }
 
-    let bastion =
-        Bastion { config: config.clone(), audit: audit.clone(), metrics: Arc::clone(&metrics), readiness };
+    let bastion = Bastion {
+        path,
+        config: config.clone(),
+        audit: audit.clone(),
+        metrics: Arc::clone(&metrics),
+        readiness,
+    };
     let serving = tokio::spawn(bastion.serve(clients, authorities, host_key, policy, drain.clone()));
     let reload = || {
         tracing::info!("SIGHUP: asking for authorities and the host certificate again");
@@ -198,12 +233,36 @@ fn policy(config: &Config) -> Result<Policy, Error> {
     })
 }
 
+/// Whom the configuration lets in, if one of these authorities says who it is.
+fn requirements(config: &Config, authorities: AuthoritySet) -> Requirements {
+    let max_lifetime = config.limits.max_certificate_lifetime.0;
+    Requirements { authorities, users: config.login.users(), max_lifetime }
+}
+
+fn dialler(config: &Config) -> Dialler {
+    let hosts = config.hosts.iter().map(|(name, addresses)| (name.0.clone(), addresses.clone())).collect();
+    Dialler { hosts, resolve: config.timeouts.resolve.0, connect: config.timeouts.connect.0 }
+}
+
+/// Puts into force what can change while the bastion serves; see [`Config::with_live_settings_of`].
+fn apply(config: &Config, service: &Service) -> Result<(), Error> {
+    let policy = policy(config)?;
+    service.dialler.store(Arc::new(dialler(config)));
+    service.policy.send_replace(Arc::new(policy));
+    service.requirements.send_modify(|held| {
+        let authorities = held.authorities.clone();
+        *held = Arc::new(requirements(config, authorities));
+    });
+    Ok(())
+}
+
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { setting, address, source })
 }
 
 /// What serves clients, once it knows whom to believe and who it is.
 struct Bastion {
+    path: PathBuf,
     config: Config,
     audit: Audit,
     metrics: Arc<Metrics>,
@@ -231,38 +290,29 @@ impl Bastion {
                 key
             }
         );
-        let requirements = self.requirements(set);
+        let requirements = requirements(&self.config, set);
         let settings = self.settings();
         // Sessions that began with another host key keep theirs.
         let ssh_config =
             move |key: &HostKey| ssh::config(settings, key.key().clone(), key.certificate().cloned());
         let service = Arc::new(Service {
-            requirements: watch::Sender::new(Arc::new(requirements.clone())),
+            requirements: watch::Sender::new(Arc::new(requirements)),
             policy: watch::Sender::new(Arc::new(policy)),
             config: ArcSwap::from_pointee(ssh_config(&key)),
             audit: self.audit,
             metrics: Arc::clone(&self.metrics),
-            dialler: Dialler {
-                hosts: self
-                    .config
-                    .hosts
-                    .clone()
-                    .into_iter()
-                    .map(|(name, addresses)| (name.0, addresses))
-                    .collect(),
-                resolve: self.config.timeouts.resolve.0,
-                connect: self.config.timeouts.connect.0,
-            },
+            dialler: ArcSwap::from_pointee(dialler(&self.config)),
             max_channels: self.config.limits.max_channels_per_session.get(),
         });
         tokio::spawn(on_change(authorities, {
             let service = Arc::clone(&service);
-            move |set| {
-                _ = service
-                    .requirements
-                    .send_replace(Arc::new(Requirements { authorities: set, ..requirements.clone() }));
-            }
+            move |set| service.requirements.send_modify(|held| Arc::make_mut(held).authorities = set.clone())
         }));
+        let read_again = reload::follow(self.path, self.config.clone(), Arc::clone(&self.metrics), {
+            let service = Arc::clone(&service);
+            move |config| apply(config, &service)
+        });
+        tokio::spawn(read_again);
         tokio::spawn(on_change(host_key, {
             let service = Arc::clone(&service);
             move |key| service.config.store(Arc::new(ssh_config(&key)))
@@ -278,14 +328,6 @@ impl Bastion {
         }
         let serve = move |connection| ssh::serve(connection, Arc::clone(&service));
         listener::run(clients, bounds, self.metrics, drain, serve).await;
-    }
-
-    fn requirements(&self, authorities: AuthoritySet) -> Requirements {
-        Requirements {
-            authorities,
-            users: self.config.login.users(),
-            max_lifetime: self.config.limits.max_certificate_lifetime.0,
-        }
     }
 
     fn settings(&self) -> ssh::Settings {

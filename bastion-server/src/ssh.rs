@@ -51,7 +51,7 @@ pub struct Service {
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// How targets are found and reached.
-    pub dialler: Dialler,
+    pub dialler: ArcSwap<Dialler>,
     /// Channels at once in one session.
     pub max_channels: usize,
 }

@@ -62,6 +62,14 @@ pub enum Condition {
     Authorities(Vec<Fingerprint>),
 }
 
+impl Rule {
+    /// Whether it is about the destination, by name or at one of these addresses.
+    pub fn is_about(&self, destination: &Destination, addresses: &[IpAddr]) -> bool {
+        covers(&self.destinations, destination) == Match::Yes
+            || addresses.iter().any(|address| covers_at(&self.destinations, destination, *address))
+    }
+}
+
 impl Who {
     /// Whether `identity` is one of them.
     pub fn includes(&self, identity: &Identity) -> bool {

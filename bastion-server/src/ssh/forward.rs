@@ -165,8 +165,9 @@ impl Forwards {
     }
 
     async fn dial(&self, prospect: Prospect) -> Result<Dialled, Refusal> {
+        let dialler = self.service.dialler.load_full();
         tokio::select! {
-            dialled = self.service.dialler.dial(prospect) => dialled.map_err(|error| match error {
+            dialled = dialler.dial(prospect) => dialled.map_err(|error| match error {
                 DialError::Denied(denied) => Refusal::Denied(denied),
                 error => Refusal::Dial(error),
             }),

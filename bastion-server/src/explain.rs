@@ -1,0 +1,215 @@
+//! Says which rule decides about a certificate and a destination, and why, without connecting.
+//!
+//! The verdict comes from the functions that decide in earnest; what is told beside it is how each rule saw the case.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use ssh_key::Certificate;
+
+use crate::access::{self, Denied, Destination, Effect, Permit, Policy};
+use crate::dial::{DialError, Dialler};
+use crate::identity::Identity;
+use crate::identity::certificate::{self, Claim, Refused, Requirements};
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// What would be shown.
+    pub certificate: &'a Certificate,
+    /// As whom, and from where.
+    pub claim: Claim<'a>,
+    /// Where to.
+    pub destination: Destination,
+}
+
+/// The answer, and how it came about. Its `Display` is for people, its serialization for scripts.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// The login name, as asked about.
+    login: String,
+    /// Where the client would come from.
+    source_address: IpAddr,
+    key_id: String,
+    serial: u64,
+    principals: Vec<String>,
+    destination: String,
+    /// What the destination resolves to; empty if that was not asked.
+    addresses: Vec<IpAddr>,
+    /// Every rule in its order; empty if the certificate is refused.
+    rules: Vec<Seen>,
+    verdict: Verdict,
+}
+
+/// How one rule saw the case.
+#[derive(Debug, Serialize)]
+struct Seen {
+    name: String,
+    effect: &'static str,
+    /// Whether it is about this identity.
+    who: bool,
+    /// Whether it is about this destination.
+    destination: bool,
+}
+
+/// The last word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Verdict {
+    /// The bastion would connect.
+    Permitted {
+        /// The rule that says so.
+        rule: String,
+    },
+    /// The client would not be let in.
+    CertificateRefused {
+        /// The reason's code.
+        reason: &'static str,
+        /// The reason.
+        message: String,
+    },
+    /// The client would be let in and not get there.
+    ForwardRefused {
+        /// The reason's code.
+        reason: &'static str,
+        /// The reason.
+        message: String,
+    },
+}
+
+impl Explanation {
+    /// The last word.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+}
+
+/// Admits, resolves and authorizes as for a real client.
+pub async fn explain(
+    question: Question<'_>,
+    requirements: &Requirements,
+    policy: &Policy,
+    dialler: &Dialler,
+    now: SystemTime,
+) -> Explanation {
+    let Question { certificate, claim, destination } = question;
+    let mut explanation = Explanation {
+        login: claim.login.as_str().to_owned(),
+        source_address: claim.client,
+        key_id: certificate.key_id().to_owned(),
+        serial: certificate.serial(),
+        principals: certificate.valid_principals().to_vec(),
+        destination: destination.to_string(),
+        addresses: Vec::new(),
+        rules: Vec::new(),
+        verdict: Verdict::Permitted { rule: String::new() },
+    };
+    explanation.verdict = match certificate::admit(certificate, claim, requirements, now) {
+        Err(refused) => refused.into(),
+        Ok(identity) => {
+            let identity = Arc::new(identity);
+            let answer =
+                decide(policy, &identity, &destination, dialler, now, &mut explanation.addresses).await;
+            explanation.rules = seen(policy, &identity, &destination, &explanation.addresses);
+            answer.map_or_else(Verdict::from, Verdict::from)
+        }
+    };
+    explanation
+}
+
+/// A name is resolved only if a rule could permit it, here as in earnest.
+async fn decide(
+    policy: &Policy,
+    identity: &Arc<Identity>,
+    destination: &Destination,
+    dialler: &Dialler,
+    now: SystemTime,
+    found: &mut Vec<IpAddr>,
+) -> Result<Permit, DialError> {
+    let prospect = access::authorize(policy, identity, destination.clone(), now)?;
+    *found = dialler.addresses(destination.host()).await?;
+    Ok(prospect.permit(found)?)
+}
+
+fn seen(policy: &Policy, identity: &Identity, destination: &Destination, addresses: &[IpAddr]) -> Vec<Seen> {
+    policy
+        .rules
+        .iter()
+        .map(|rule| Seen {
+            name: rule.name.clone(),
+            effect: match rule.effect {
+                Effect::Permit => "permit",
+                Effect::Deny => "deny",
+            },
+            who: rule.who.includes(identity),
+            destination: rule.is_about(destination, addresses),
+        })
+        .collect()
+}
+
+impl From<Refused> for Verdict {
+    fn from(refused: Refused) -> Self {
+        Self::CertificateRefused { reason: refused.code(), message: refused.to_string() }
+    }
+}
+
+impl From<Permit> for Verdict {
+    fn from(permit: Permit) -> Self {
+        Self::Permitted { rule: permit.rule().to_owned() }
+    }
+}
+
+impl From<DialError> for Verdict {
+    fn from(error: DialError) -> Self {
+        Self::ForwardRefused { reason: error.code(), message: error.to_string() }
+    }
+}
+
+impl From<Denied> for Verdict {
+    fn from(denied: Denied) -> Self {
+        DialError::from(denied).into()
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.principals.iter().map(|name| name.escape_debug().to_string()).collect();
+        writeln!(
+            f,
+            "certificate  key id {:?}, serial {}, principals {}",
+            self.key_id,
+            self.serial,
+            names.join(", ")
+        )?;
+        writeln!(f, "login        {} from {}", self.login.escape_debug(), self.source_address)?;
+        write!(f, "destination  {}", self.destination)?;
+        for (number, address) in self.addresses.iter().enumerate() {
+            write!(f, "{}{address}", if number == 0 { " at " } else { ", " })?;
+        }
+        writeln!(f)?;
+        let answer = |yes: bool| if yes { "yes" } else { "no" };
+        for (number, rule) in self.rules.iter().enumerate() {
+            writeln!(
+                f,
+                "rule {:<7} {:<6} who: {:<3}  destination: {:<3}  {}",
+                number + 1,
+                rule.effect,
+                answer(rule.who),
+                answer(rule.destination),
+                rule.name.escape_debug(),
+            )?;
+        }
+        match &self.verdict {
+            Verdict::Permitted { rule } => write!(f, "verdict      permitted by {rule:?}"),
+            Verdict::CertificateRefused { reason, message } => {
+                write!(f, "verdict      the certificate is refused: {reason}: {message}")
+            }
+            Verdict::ForwardRefused { reason, message } => {
+                write!(f, "verdict      the forward is refused: {reason}: {message}")
+            }
+        }
+    }
+}
