@@ -195,17 +195,10 @@ impl Bastion {
         for (name, value) in &self.setup.environment {
             program = program.env(name, value);
         }
-        self.process = Some(program.arg(config).folder(self.setup.scratch.path()).start());
-        self.wait_until_ready();
-    }
-
-    fn wait_until_ready(&mut self) {
+        let mut process = program.arg(config).folder(self.setup.scratch.path()).start();
         let admin = self.admin;
-        let process = self.process.as_mut().unwrap();
-        wait::until_true("a bastion that is ready", wait::START, || {
-            assert!(process.ended().is_none(), "the bastion ended");
-            http::get(admin, "/readyz").is_ok_and(|response| response.status == 200)
-        });
+        process.wait_until_up(|| http::get(admin, "/readyz").is_ok_and(|response| response.status == 200));
+        self.process = Some(process);
     }
 
     /// Its audit records until now.

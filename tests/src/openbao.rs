@@ -1,6 +1,7 @@
 //! A real OpenBao, in its development mode: unsealed, in memory, on a free loopback port.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -30,8 +31,8 @@ impl OpenBao {
             .arg(format!("-dev-root-token-id={token}"))
             .arg(format!("-dev-listen-address={address}"))
             .start();
-        let server = Self { process, address, token };
-        wait::until_true("OpenBao", wait::START, || server.health().is_some_and(|status| status == 200));
+        let mut server = Self { process, address, token };
+        server.process.wait_until_up(|| health(address) == Some(200));
         server
     }
 
@@ -62,7 +63,7 @@ impl OpenBao {
     /// The status of `/v1/sys/health`: 200 when unsealed, 503 when sealed; `None` when nobody answers.
     #[must_use]
     pub fn health(&self) -> Option<u16> {
-        http::get(self.address, "/v1/sys/health").ok().map(|response| response.status)
+        health(self.address)
     }
 
     /// Runs its own command as root, and returns what that printed.
@@ -151,8 +152,17 @@ impl OpenBao {
     }
 }
 
-fn program() -> std::path::PathBuf {
-    let path = workspace().join(".peers/venv/bin/bao");
+fn health(address: SocketAddr) -> Option<u16> {
+    http::get(address, "/v1/sys/health").ok().map(|response| response.status)
+}
+
+/// The path of its program.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+pub fn program() -> PathBuf {
+    let path = workspace().join(".peers/bao");
     assert!(path.is_file(), "OpenBao is not installed: run tests/install first");
     path
 }

@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use crate::ports;
 use crate::process::{Process, Program, is_root};
 use crate::scratch::Scratch;
-use crate::{ports, wait};
 
 /// The superuser that a test uses to look behind the scenes.
 pub const SUPERUSER: &str = "admin";
@@ -46,23 +46,19 @@ impl Postgres {
             .arg("-D")
             .arg(server.data())
             .succeed();
-        server.process = Some(
-            server
-                .program("postgres")
-                .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"])
-                .arg("-c")
-                .arg(format!("port={}", address.port()))
-                .arg("-k")
-                .arg(server.scratch.path())
-                .arg("-D")
-                .arg(server.data())
-                .start(),
-        );
-        wait::until_true("PostgreSQL", wait::START, || {
-            let output =
-                server.psql_at(address, SUPERUSER, &server.password, "postgres", "select 1").output();
-            output.status.success()
-        });
+        let mut process = server
+            .program("postgres")
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"])
+            .arg("-c")
+            .arg(format!("port={}", address.port()))
+            .arg("-k")
+            .arg(server.scratch.path())
+            .arg("-D")
+            .arg(server.data())
+            .start();
+        let ask = || server.psql_at(address, SUPERUSER, &server.password, "postgres", "select 1").output();
+        process.wait_until_up(|| ask().status.success());
+        server.process = Some(process);
         let _ = server
             .psql_at(address, SUPERUSER, &server.password, "postgres", "create database orders")
             .succeed();

@@ -289,6 +289,19 @@ impl Process {
         }
     }
 
+    /// Waits until it serves.
+    ///
+    /// # Panics
+    /// When it ends, or [`wait::START`] passes, first.
+    pub fn wait_until_up(&mut self, mut serves: impl FnMut() -> bool) {
+        let name = self.name.clone();
+        wait::until_true(&format!("{name} serves"), wait::START, || {
+            let ended = self.ended();
+            assert!(ended.is_none(), "{name} ended ({ended:?}) before it served");
+            serves()
+        });
+    }
+
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {

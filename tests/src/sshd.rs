@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::key::Key;
 use crate::process::{Process, Program, installed, is_root, user};
 use crate::scratch::Scratch;
-use crate::{forge, ports, wait};
+use crate::{forge, ports};
 
 /// What to start.
 #[derive(Debug)]
@@ -105,9 +105,9 @@ impl Setup {
             // Its service would have made it.
             std::fs::create_dir_all("/run/sshd").unwrap();
         }
-        let process = Program::new(sshd()).args(["-D", "-e", "-f"]).arg(config).start();
+        let mut process = Program::new(sshd()).args(["-D", "-e", "-f"]).arg(config).start();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        ports::wait_until_answers(address, wait::START);
+        process.wait_until_up(|| ports::answers(address));
         Sshd { process, address, host_key: self.host_key, _scratch: scratch }
     }
 }

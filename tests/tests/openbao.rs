@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::key::Key;
-use tests::openbao::OpenBao;
+use tests::openbao::{OpenBao, program};
 use tests::postgres::Postgres;
-use tests::process::{Process, Program, workspace};
+use tests::process::{Process, Program};
 use tests::scratch::Scratch;
 use tests::{forge, ports, wait};
 use vault_signer::login::{AppRole, GivenToken, Login, LoginError, Source, Userpass};
@@ -341,7 +341,7 @@ fn a_wrong_role_or_mount_is_named() {
 fn only_the_right_authority_makes_a_server_trusted() {
     let scratch = Scratch::new("tls");
     let address = format!("127.0.0.1:{}", ports::free());
-    let mut process = Program::new(workspace().join(".peers/venv/bin/bao"))
+    let mut process = Program::new(program())
         .args(["server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root", "-dev-tls"])
         .arg(format!("-dev-tls-cert-dir={}", scratch.path().display()))
         .arg(format!("-dev-listen-address={address}"))
@@ -387,7 +387,7 @@ fn database_credentials_live_as_long_as_their_lease() {
 fn the_real_command_talks_to_the_stand_in() {
     let (mut dev, about) = stand_in();
     let bao = |words: &[&str]| {
-        Program::new(workspace().join(".peers/venv/bin/bao"))
+        Program::new(program())
             .args(words)
             .env("BAO_ADDR", about["address"].as_str().unwrap())
             .env("BAO_TOKEN", about["root_token"].as_str().unwrap())
