@@ -163,6 +163,19 @@ impl Bastion {
         self.setup.scratch.join("bastion.yaml")
     }
 
+    /// Changes a setting in the file of the running bastion, in one step, as whoever keeps it would.
+    pub fn change(&mut self, path: &str, value: Value) {
+        let place = self.setup.config.pointer_mut(path).expect("the setting is in the file");
+        *place = value;
+        let text = serde_json::to_string_pretty(&self.setup.config).unwrap();
+        self.replace_config(&text);
+    }
+
+    /// Replaces its file, in one step, by any text.
+    pub fn replace_config(&self, text: &str) {
+        std::fs::rename(self.setup.scratch.write("next", text), self.config()).unwrap();
+    }
+
     /// The key that it presents.
     #[must_use]
     pub fn host_key(&self) -> Key {

@@ -16,4 +16,5 @@ mod database;
 mod demo;
 mod openbao;
 mod openssh;
+mod policy;
 mod tunnel;
