@@ -25,7 +25,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{drain::Drain, metrics};
+use crate::{
+    audit::{Audit, Stopped},
+    drain::Drain,
+    metrics,
+};
 
 /// Connections at once; the next one waits.
 const MOST_CONNECTIONS: usize = 64;
@@ -43,11 +47,13 @@ pub struct Admin {
     pub metrics: Arc<metrics::Metrics>,
     /// What is still missing before clients can be served.
     pub readiness: Arc<Readiness>,
+    /// Whether what happens can be written down.
+    pub audit: Audit,
     /// Whether the process is going away.
     pub drain: Drain,
 }
 
-/// The conditions of serving, each of which comes true once and stays so.
+/// The conditions of serving that come true once and stay so.
 #[derive(Debug, Default)]
 pub struct Readiness {
     authorities: OnceLock<()>,
@@ -71,11 +77,12 @@ impl Readiness {
         let _ = self.listening.set(address);
     }
 
-    fn report(&self, draining: bool) -> Report {
+    fn report(&self, recorded: Result<(), Stopped>, draining: bool) -> Report {
         let waiting_for: Vec<_> = [
             ("authorities", self.authorities.get().is_none()),
             ("host_key", self.host_key.get().is_none()),
             ("listener", self.listening.get().is_none()),
+            ("audit", recorded.is_err()),
         ]
         .into_iter()
         .filter_map(|(what, missing)| missing.then_some(what))
@@ -129,7 +136,7 @@ fn routes(admin: Admin) -> Router {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let report = admin.readiness.report(admin.drain.is_announced());
+    let report = admin.readiness.report(admin.audit.ready(), admin.drain.is_announced());
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
 }
@@ -146,6 +153,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::config::WhenFull;
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -161,6 +169,7 @@ mod tests {
         let admin = Admin {
             metrics: Arc::new(metrics::Metrics::new()),
             readiness: Arc::default(),
+            audit: Audit::start(std::io::sink(), WhenFull::Stop, Arc::default()).unwrap(),
             drain: Drain::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

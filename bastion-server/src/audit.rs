@@ -22,35 +22,57 @@
 //!
 //! In `login_refused` the fields of the certificate are what it claims, which nobody has verified.
 //!
-//! Whoever asks for a record never waits for the disk: a writer of its own takes them from a bounded queue. What does
-//! not fit, or cannot be written, is counted as `bastion_audit_lost_total`.
+//! Whoever asks for a record never waits for the disk: a writer of its own takes them from a bounded queue, and tries
+//! again for as long as it has to. What does not fit into the queue meanwhile is counted as `bastion_audit_lost_total`.
+//!
+//! What else happens meanwhile is `audit.when_full`. With `stop` nobody gets a new login or a new forward that could
+//! not be written down, while what was granted before goes on. It is the default: whoever can fill a disk must not be
+//! able to act unseen thereby. With `count` service goes on and only the number of lost records tells.
 
 mod record;
 
 use std::{
-    fs::OpenOptions,
-    io::{self, BufWriter, Write},
+    fs::{File, OpenOptions},
+    io::{self, ErrorKind, Write},
     net::{IpAddr, SocketAddr},
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use arc_swap::ArcSwapOption;
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    libc::O_NONBLOCK,
+};
 use ssh_key::Certificate;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
-use crate::{config::AuditTo, identity::Identity, listener::SessionId, metrics::Metrics};
+use crate::{
+    config::{AuditTo, WhenFull},
+    identity::Identity,
+    listener::SessionId,
+    metrics::Metrics,
+};
 use record::Record;
 
 /// Records that may wait for the writer.
 const QUEUE: usize = 8192;
+/// Places in the queue that are kept for the end of what was granted before, when nothing new is.
+const RESERVE: usize = QUEUE / 2;
+/// Bytes that are written at once.
+const BATCH: usize = 64 * 1024;
+/// How long one write may take before its place counts as blocked.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The pause before a failed write is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Which connection a record is about.
 #[derive(Clone, Copy, Debug)]
@@ -168,7 +190,8 @@ impl Event<'_> {
 #[derive(Clone, Debug)]
 pub struct Audit {
     queue: mpsc::Sender<Message>,
-    loss: Loss,
+    when_full: WhenFull,
+    progress: Arc<Progress>,
 }
 
 #[derive(Debug)]
@@ -177,25 +200,61 @@ enum Message {
     Flush(oneshot::Sender<()>),
 }
 
-/// Counts lost records, and says so once each time it begins.
-#[derive(Clone, Debug)]
-struct Loss {
-    metrics: Arc<Metrics>,
-    losing: Arc<AtomicBool>,
+/// Records cannot be written down, so nothing is granted that would need one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the bastion cannot write its audit records, so it grants nothing new; try again later")]
+pub struct Stopped;
+
+impl Stopped {
+    /// The reason as logs, metrics and clients know it.
+    pub fn code(self) -> &'static str {
+        "audit_stopped"
+    }
 }
 
-impl Loss {
-    fn lost(&self, records: u64, why: &str) {
-        self.metrics.audit_lost(records);
-        if !self.losing.swap(true, Ordering::Relaxed) {
-            tracing::error!(why, "audit records are being lost; bastion_audit_lost_total counts them");
+/// How the writer is getting on.
+#[derive(Debug)]
+struct Progress {
+    metrics: Arc<Metrics>,
+    /// When the write began that has not succeeded yet.
+    writing: ArcSwapOption<Instant>,
+    failing: AtomicBool,
+    losing: AtomicBool,
+}
+
+impl Progress {
+    fn begun(&self) {
+        self.writing.store(Some(Arc::new(Instant::now())));
+    }
+
+    fn failed(&self, error: &io::Error) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "audit records cannot be written; trying again until they can");
         }
     }
 
-    fn over(&self) {
-        if self.losing.load(Ordering::Relaxed) && self.losing.swap(false, Ordering::Relaxed) {
+    fn succeeded(&self) {
+        self.writing.store(None);
+        let failed = self.failing.swap(false, Ordering::Relaxed);
+        let lost = self.losing.swap(false, Ordering::Relaxed);
+        if failed || lost {
             tracing::warn!("audit records are written again");
         }
+    }
+
+    fn lost(&self) {
+        self.metrics.audit_lost(1);
+        if !self.losing.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "audit records are being lost, since {QUEUE} of them are waiting to be written; \
+                 bastion_audit_lost_total counts them"
+            );
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+            || self.writing.load().as_ref().is_some_and(|begun| begun.elapsed() > PATIENCE)
     }
 }
 
@@ -210,6 +269,9 @@ pub enum Error {
         /// The operating system's words.
         source: io::Error,
     },
+    /// Standard output is closed.
+    #[error("standard output: {0}\n  audit.to names it; a file can take its place")]
+    StandardOutput(io::Error),
     /// There can be no thread.
     #[error("cannot start the writer of audit records: {0}")]
     Thread(io::Error),
@@ -219,17 +281,22 @@ pub enum Error {
 ///
 /// # Errors
 /// When a file cannot be appended to.
-pub fn open(to: &AuditTo) -> Result<Box<dyn Write + Send>, Error> {
+pub fn open(to: &AuditTo) -> Result<File, Error> {
     match to {
-        AuditTo::Stdout => Ok(Box::new(io::stdout())),
-        AuditTo::File(path) => OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o640)
-            .open(path)
-            .map(|file| Box::new(file) as Box<dyn Write + Send>)
-            .map_err(|source| Error::File { path: path.clone(), source }),
+        // Without the buffer of `Stdout`, which would not say what was written and what was not.
+        AuditTo::Stdout => {
+            io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(Error::StandardOutput)
+        }
+        AuditTo::File(path) => append(path).map_err(|source| Error::File { path: path.clone(), source }),
     }
+}
+
+/// Opens a file at its end. A pipe that nobody reads is refused rather than waited for.
+fn append(path: &Path) -> io::Result<File> {
+    let file =
+        OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(O_NONBLOCK).open(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(file)
 }
 
 impl Audit {
@@ -237,22 +304,42 @@ impl Audit {
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub fn start(sink: Box<dyn Write + Send>, metrics: Arc<Metrics>) -> Result<Self, Error> {
+    pub fn start(
+        sink: impl Write + Send + 'static,
+        when_full: WhenFull,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
         let (queue, messages) = mpsc::channel(QUEUE);
-        let loss = Loss { metrics, losing: Arc::default() };
-        let audit = Self { queue, loss: loss.clone() };
+        let progress = Arc::new(Progress {
+            metrics,
+            writing: ArcSwapOption::empty(),
+            failing: AtomicBool::new(false),
+            losing: AtomicBool::new(false),
+        });
+        let audit = Self { queue, when_full, progress: Arc::clone(&progress) };
         std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || write(sink, messages, &loss))
+            .spawn(move || write(sink, messages, &progress))
             .map_err(Error::Thread)?;
         Ok(audit)
+    }
+
+    /// Asked before anything is granted.
+    ///
+    /// # Errors
+    /// When records cannot be written, and the operator wants nothing to happen without.
+    pub fn ready(&self) -> Result<(), Stopped> {
+        match self.when_full {
+            WhenFull::Stop if self.progress.is_stuck() || self.queue.capacity() < RESERVE => Err(Stopped),
+            WhenFull::Stop | WhenFull::Count => Ok(()),
+        }
     }
 
     /// Writes down what happened just now. Never waits.
     pub fn record(&self, session: Session, event: Event<'_>) {
         let line = Record::new(SystemTime::now(), session, &event).line();
         if self.queue.try_send(Message::Line(line)).is_err() {
-            self.loss.lost(1, "what writes them is too slow: more than 8192 are waiting");
+            self.progress.lost();
         }
     }
 
@@ -271,41 +358,58 @@ impl Audit {
 }
 
 /// The writer: a thread, since files and pipes block.
-fn write(sink: Box<dyn Write + Send>, mut messages: mpsc::Receiver<Message>, loss: &Loss) {
-    let mut sink = BufWriter::new(sink);
-    let mut unwritten = 0;
-    while let Some(message) = messages.blocking_recv() {
-        let mut flushed = None;
-        let written = match message {
+fn write(mut sink: impl Write, mut messages: mpsc::Receiver<Message>, progress: &Progress) {
+    let mut batch = Vec::new();
+    let mut next = messages.blocking_recv();
+    while let Some(message) = next {
+        let flushed = match message {
             Message::Line(line) => {
-                unwritten += 1;
-                sink.write_all(&line)
+                batch.extend_from_slice(&line);
+                None
             }
-            Message::Flush(done) => {
-                flushed = Some(done);
-                Ok(())
-            }
+            Message::Flush(done) => Some(done),
         };
         // Nothing is held back while nothing else comes.
-        let idle = messages.is_empty() || flushed.is_some();
-        match written.and_then(|()| if idle { sink.flush() } else { Ok(()) }) {
-            Ok(()) if idle => {
-                unwritten = 0;
-                loss.over();
+        if flushed.is_some() || batch.len() >= BATCH || messages.is_empty() {
+            progress.begun();
+            if !persist(&mut sink, &batch, &messages, progress) {
+                return;
             }
-            Ok(()) => {}
-            Err(error) => {
-                loss.lost(unwritten, &error.to_string());
-                unwritten = 0;
-                // A record may be half written. What comes next begins on a line of its own.
-                sink = BufWriter::new(sink.into_parts().0);
-                let _ = sink.write_all(b"\n");
-            }
+            progress.succeeded();
+            batch.clear();
         }
         if let Some(done) = flushed {
             let _ = done.send(());
         }
+        next = messages.blocking_recv();
     }
+}
+
+/// Writes all of it, however often that takes. Gives up, and says so, only when nobody is left to write for.
+fn persist(
+    sink: &mut impl Write,
+    mut bytes: &[u8],
+    messages: &mpsc::Receiver<Message>,
+    progress: &Progress,
+) -> bool {
+    while !bytes.is_empty() {
+        let error = match sink.write(bytes) {
+            // More than there was cannot be written.
+            Ok(written) if written > 0 => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                continue;
+            }
+            Ok(_) => ErrorKind::WriteZero.into(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => error,
+        };
+        progress.failed(&error);
+        if messages.is_closed() {
+            return false;
+        }
+        std::thread::sleep(RETRY);
+    }
+    true
 }
 
 #[cfg(test)]
@@ -338,37 +442,82 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_sink_that_blocks_or_fails_holds_nobody_up_and_is_counted() {
-        let (answer, answers) = std_mpsc::channel();
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let metrics = Arc::new(Metrics::new());
-        let gate = Gate { answers, written: Arc::clone(&written) };
-        let audit = Audit::start(Box::new(gate), Arc::clone(&metrics)).unwrap();
-        let event = Event::LoginRefused { login: "root", certificate: None, reason: "unknown_user" };
+    type Answers = std_mpsc::Sender<io::Result<()>>;
+    type Written = Arc<Mutex<Vec<u8>>>;
 
+    fn start(when_full: WhenFull) -> (Audit, Answers, Written) {
+        let (answer, answers) = std_mpsc::channel();
+        let written = Written::default();
+        let gate = Gate { answers, written: Arc::clone(&written) };
+        (Audit::start(gate, when_full, Arc::default()).unwrap(), answer, written)
+    }
+
+    fn lost(audit: &Audit) -> usize {
+        let text = audit.progress.metrics.render();
+        let line = text.lines().find(|line| line.starts_with("bastion_audit_lost_total ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    const REFUSED: Event<'_> =
+        Event::LoginRefused { login: "root", certificate: None, reason: "unknown_user" };
+
+    #[tokio::test]
+    async fn a_sink_that_blocks_and_fails_holds_nobody_up_and_loses_only_what_is_counted() {
+        let (audit, answer, written) = start(WhenFull::Count);
         // The writer blocks in the first write, so the queue fills. It may have taken some before that.
         for _ in 0..QUEUE * 2 {
-            audit.record(session(), event);
+            audit.record(session(), REFUSED);
         }
-        let lost = |metrics: &Metrics| -> usize {
-            let text = metrics.render();
-            let line = text.lines().find(|line| line.starts_with("bastion_audit_lost_total ")).unwrap();
-            line.rsplit(' ').next().unwrap().parse().unwrap()
-        };
-        let by_queue = lost(&metrics);
-        assert!((QUEUE / 2..=QUEUE).contains(&by_queue), "{by_queue}");
+        let lost_by_queue = lost(&audit);
+        assert!((QUEUE / 2..=QUEUE).contains(&lost_by_queue), "{lost_by_queue}");
+        assert_eq!(audit.ready(), Ok(()));
 
         answer.send(Err(io::Error::other("disk full"))).unwrap();
         drop(answer);
         audit.flush(Duration::from_secs(10)).await;
-        assert!(lost(&metrics) > by_queue);
+        assert_eq!(lost(&audit), lost_by_queue, "a failed write is tried again");
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
-        let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
-        for line in &lines {
+        for line in text.lines() {
             serde_json::from_str::<Value>(line).expect("whole lines only");
         }
-        assert_eq!(lines.len() + lost(&metrics), QUEUE * 2, "each is written or counted");
+        assert_eq!(text.lines().count() + lost_by_queue, QUEUE * 2, "each is written or counted");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_granted_while_records_wait_for_too_long() {
+        let (audit, answer, _) = start(WhenFull::Stop);
+        assert_eq!(audit.ready(), Ok(()));
+        for _ in 0..QUEUE {
+            audit.record(session(), REFUSED);
+        }
+        assert_eq!(audit.ready(), Err(Stopped), "too many are waiting");
+        drop(answer);
+        audit.flush(Duration::from_secs(10)).await;
+        assert_eq!(audit.ready(), Ok(()), "it recovers");
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_stops_until_it_succeeds() {
+        let (audit, answer, _) = start(WhenFull::Stop);
+        audit.record(session(), REFUSED);
+        answer.send(Err(io::Error::other("disk full"))).unwrap();
+        let stopped = async {
+            while audit.ready().is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), stopped).await.unwrap();
+        drop(answer);
+        audit.flush(Duration::from_secs(10)).await;
+        assert_eq!(audit.ready(), Ok(()));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(open(&AuditTo::File(path)), Err(Error::File { .. })));
     }
 
     #[test]

@@ -307,6 +307,19 @@ pub struct Log {
 pub struct Audit {
     /// The one place.
     pub to: AuditTo,
+    /// What happens while nothing can be written there.
+    pub when_full: WhenFull,
+}
+
+/// What happens while audit records cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// Nothing new is granted. What was granted before goes on.
+    #[default]
+    Stop,
+    /// Service goes on, and what is lost is counted.
+    Count,
 }
 
 /// A place for audit records.

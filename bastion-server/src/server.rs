@@ -94,7 +94,7 @@ impl Error {
             | Self::VaultLogin(_)
             | Self::Authorities(_)
             | Self::HostKey(_)
-            | Self::Audit(audit::Error::File { .. }) => 2,
+            | Self::Audit(audit::Error::File { .. } | audit::Error::StandardOutput(_)) => 2,
             Self::Audit(audit::Error::Thread(_))
             | Self::Listen { .. }
             | Self::NoAuthorities
@@ -167,13 +167,14 @@ pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
     let authorities = authority_source::follow(sources, server, &reload, Arc::clone(&metrics))?;
     let host_key = host_key::follow(&config.host_key, vault.as_ref(), &reload, Arc::clone(&metrics))?;
     let policy = policy(&config)?;
-    let audit = Audit::start(audit::open(&config.audit.to)?, Arc::clone(&metrics))?;
+    let audit = Audit::start(audit::open(&config.audit.to)?, config.audit.when_full, Arc::clone(&metrics))?;
 
     let clients = listen("listen", config.listen).await?;
     if let Some(admin) = config.admin {
         let listener = listen("admin.listen", admin.listen).await?;
         let (metrics, readiness) = (Arc::clone(&metrics), Arc::clone(&readiness));
-        tokio::spawn(admin::serve(listener, Admin { metrics, readiness, drain: drain.clone() }));
+        let (audit, drain) = (audit.clone(), drain.clone());
+        tokio::spawn(admin::serve(listener, Admin { metrics, readiness, audit, drain }));
     }
 
     let bastion = Bastion {

@@ -17,4 +17,5 @@ mod demo;
 mod openbao;
 mod openssh;
 mod policy;
+mod sink;
 mod tunnel;

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Service;
 use crate::access::{self, Denied, Destination, Permit, Policy, Prospect};
-use crate::audit::{Event, Route, Session, Traffic};
+use crate::audit::{Event, Route, Session, Stopped as AuditStopped, Traffic};
 use crate::dial::{DialError, Dialled};
 use crate::identity::Identity;
 use crate::metrics::Direction;
@@ -52,6 +52,8 @@ enum Refusal {
     Dial(DialError),
     /// By the cap on channels.
     TooMany,
+    /// By the audit log, which could not take a record of it.
+    Unrecorded(AuditStopped),
 }
 
 impl Refusal {
@@ -60,6 +62,7 @@ impl Refusal {
             Self::Denied(denied) => denied.code(),
             Self::Dial(error) => error.code(),
             Self::TooMany => "too_many_channels",
+            Self::Unrecorded(stopped) => stopped.code(),
         }
     }
 
@@ -67,7 +70,7 @@ impl Refusal {
     fn rule(&self) -> Option<&str> {
         match self {
             Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => denied.rule(),
-            Self::Dial(_) | Self::TooMany => None,
+            Self::Dial(_) | Self::TooMany | Self::Unrecorded(_) => None,
         }
     }
 
@@ -82,6 +85,7 @@ impl Refusal {
                 ChannelOpenFailure::ResourceShortage,
                 "this session has as many channels as it may have".into(),
             ),
+            Self::Unrecorded(stopped) => (ChannelOpenFailure::ResourceShortage, stopped.to_string().into()),
         };
         ChannelOpenFailure::Other { code: kind.code(), reason: format!("{}: {sentence}", self.code()) }
     }
@@ -165,6 +169,7 @@ impl Forwards {
     }
 
     async fn dial(&self, prospect: Prospect) -> Result<Dialled, Refusal> {
+        self.service.audit.ready().map_err(Refusal::Unrecorded)?;
         let dialler = self.service.dialler.load_full();
         tokio::select! {
             dialled = dialler.dial(prospect) => dialled.map_err(|error| match error {

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Service;
 use super::forward::{Forwards, Request};
-use crate::audit::{Event, Session};
+use crate::audit::{Event, Session, Stopped};
 use crate::identity::certificate::{self, Claim, Refused};
 use crate::identity::{Identity, LoginName};
 use crate::listener::PendingLogin;
@@ -128,13 +128,29 @@ impl Handler {
 
     fn refuse_login(&mut self, login: &LoginName, certificate: &Certificate, refused: &Refused) {
         let reason = refused.code();
+        let farewell =
+            is_final(refused, self.exploring).then(|| format!("certificate refused: {reason}: {refused}"));
+        self.turn_away(login, certificate, reason, farewell);
+    }
+
+    fn postpone_login(&mut self, login: &LoginName, certificate: &Certificate, stopped: Stopped) {
+        let reason = stopped.code();
+        self.turn_away(login, certificate, reason, Some(format!("{reason}: {stopped}")));
+    }
+
+    fn turn_away(
+        &mut self,
+        login: &LoginName,
+        certificate: &Certificate,
+        reason: &'static str,
+        farewell: Option<String>,
+    ) {
         self.service.metrics.auth_refused(reason);
         let event = Event::LoginRefused { login: login.as_str(), certificate: Some(certificate), reason };
         self.service.audit.record(self.session, event);
         self.tried = None;
         self.login.send_replace(Login::Refused);
-        if let (true, Some(handle)) = (is_final(refused, self.exploring), self.handle.get().cloned()) {
-            let farewell = format!("certificate refused: {reason}: {refused}");
+        if let (Some(farewell), Some(handle)) = (farewell, self.handle.get().cloned()) {
             // Not awaited: this is the session's own task, and the message goes through its queue.
             tokio::spawn(async move {
                 let _ = handle
@@ -237,6 +253,10 @@ impl russh::server::Handler for Handler {
         let requirements = Arc::clone(&self.service.requirements.borrow());
         match certificate::admit(certificate, claim, &requirements, SystemTime::now()) {
             Ok(identity) => {
+                if let Err(stopped) = self.service.audit.ready() {
+                    self.postpone_login(&login, certificate, stopped);
+                    return Ok(Auth::reject());
+                }
                 let admitted = Admitted { identity: Arc::new(identity), certificate: certificate.clone() };
                 self.login.send_replace(Login::Accepted(Arc::new(admitted)));
                 Ok(Auth::Accept)
