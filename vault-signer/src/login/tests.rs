@@ -144,6 +144,8 @@ fn a_token_is_looked_for_where_the_command_looks() {
     assert!(matches!(GivenToken::find(None, set(environment)).source(), Source::Environment(_)));
     let file = GivenToken::find(None, set(&[("VAULT_TOKEN", ""), ("HOME", "/home/me")]));
     assert_eq!(file.source().to_string(), "/home/me/.vault-token");
+    let homeless = GivenToken::find(None, |_| None);
+    assert_eq!(homeless.source().to_string(), "/.vault-token", "not the working directory");
 }
 
 #[tokio::test]

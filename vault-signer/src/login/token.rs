@@ -58,7 +58,8 @@ impl GivenToken {
             Source::Environment(token.into())
         } else {
             let home = variable("HOME").unwrap_or_default();
-            Source::File(Path::new(&home).join(".vault-token"))
+            // Without a home, never the working directory: whoever wrote what lies there may not be us.
+            Source::File(Path::new("/").join(home).join(".vault-token"))
         };
         Self { source }
     }
