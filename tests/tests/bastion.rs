@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tests::authority::DevAuthority;
 use tests::bastion::{self, Bastion, LOGIN};
 use tests::forge::Forge;
 use tests::key::Key;
 use tests::openbao::OpenBao;
 use tests::process::{Program, is_root};
-use tests::rogue::{Client, Gone, Link};
+use tests::rogue::{Attempt, Client, Gone, Link};
 use tests::scratch::Scratch;
 use tests::ssh::Person;
 use tests::target::Target;
@@ -127,7 +128,7 @@ fn every_step_of_a_session_is_on_record() {
     let place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
     let stranger = Key::ed25519();
     let mut refused = Client::connect(place.bastion.address()).unwrap();
-    let attempt = tests::rogue::Attempt::certificate(
+    let attempt = Attempt::certificate(
         LOGIN,
         &place.key,
         Forge::user(&place.key, LOGIN)
@@ -482,7 +483,7 @@ fn authorities_can_be_replaced_while_it_runs() {
     let admits = |authority: &Key| {
         let certificate = Forge::user(&key, LOGIN).sign(authority);
         let mut client = Client::connect(bastion.address()).unwrap();
-        client.attempt(&tests::rogue::Attempt::certificate(LOGIN, &key, certificate)).accepted
+        client.attempt(&Attempt::certificate(LOGIN, &key, certificate)).accepted
     };
     let replace = |text: String| std::fs::rename(scratch.write("next", text), &file).unwrap();
     assert!(admits(&old) && !admits(&new));
@@ -525,6 +526,64 @@ fn both_ends_can_live_on_what_openbao_signs() {
         Person::new(LOGIN, &key, &certificate).believes_line(report["host_authority"].as_str().unwrap());
     let ssh = person.ssh(bastion.address(), &["-W", &to]).input("signed by OpenBao");
     assert_eq!(ssh.succeed(), "signed by OpenBao");
+}
+
+/// A host certificate of eight seconds, over sixteen: whoever connects finds one that is valid.
+#[test]
+fn the_host_certificate_is_renewed_before_it_expires() {
+    let vault = DevAuthority::start();
+    let (authority, key) = (Key::ed25519(), Key::ed25519());
+    let target = Target::echo();
+    let to = target.address().to_string();
+    let host = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"], "ttl": "8s"});
+    let bastion = bastion::Setup::new()
+        .trust(&authority)
+        .set("/host_key", json!({"vault": host}))
+        .set("/vault", json!({"address": vault.url()}))
+        .env("VAULT_TOKEN", vault.token())
+        .rule(LOGIN, &[&to])
+        .start();
+    let person =
+        Person::new(LOGIN, &key, &Forge::user(&key, LOGIN).sign(&authority)).believes_line(vault.hosts());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(16) {
+        let ssh = person.ssh(bastion.address(), &["-W", &to]).input("x");
+        assert_eq!(ssh.succeed(), "x", "after {:?}", start.elapsed());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Vault's public key is asked for again and again: while Vault is away the last answer holds, and a new one replaces it.
+#[test]
+fn the_authority_in_vault_is_read_again() {
+    let mut vault = DevAuthority::start();
+    let source = json!([{"vault": {"mount": "ssh", "refresh": "1s"}}]);
+    let bastion = bastion::Setup::new()
+        .set("/authorities", source)
+        .set("/vault", json!({"address": vault.url()}))
+        .start();
+    let (key, scratch) = (Key::ed25519(), Scratch::new("signed"));
+    let public = scratch.write("id.pub", key.public_line());
+    let signed = |vault: &DevAuthority| {
+        let sign = Program::ours("vault-signer").args(["sign", "--public-key"]).arg(&public);
+        let text = sign.env("VAULT_ADDR", vault.url()).env("VAULT_TOKEN", vault.token()).succeed();
+        ssh_key::Certificate::from_openssh(text.trim()).unwrap().to_bytes().unwrap()
+    };
+    let admits = |certificate: &[u8]| {
+        let attempt = Attempt::certificate(LOGIN, &key, certificate.to_vec());
+        Client::connect(bastion.address()).unwrap().attempt(&attempt).accepted
+    };
+    let old = signed(&vault);
+    assert!(admits(&old));
+    vault.pause();
+    let failures = || bastion.page("/metrics").body.contains("bastion_ca_refresh_failures_total 0");
+    wait::until_true("a failed refresh", Duration::from_secs(40), || !failures());
+    assert!(admits(&old), "the last good set is kept");
+    vault.resume();
+    vault.replace();
+    let new = signed(&vault);
+    wait::until_true("the new authority", Duration::from_secs(60), || admits(&new));
+    assert!(!admits(&old));
 }
 
 /// While Vault is away at its start it is not ready, says what it waits for, and goes on by itself.

@@ -10,6 +10,7 @@ use tests::authority::DevAuthority;
 use tests::bastion::{self, Bastion, LOGIN};
 use tests::http;
 use tests::key::Key;
+use tests::openbao::OpenBao;
 use tests::process::{Program, user};
 use tests::target::{Target, exchange};
 use tests::terminal::Terminal;
@@ -176,6 +177,25 @@ fn the_port_survives_the_bastions_death() {
     assert_eq!(exchange(local[0], b"as before").unwrap(), b"as before");
 }
 
+/// A bastion that is there and says nothing: stopped, or behind a network that drops everything.
+#[test]
+fn a_dead_bastion_is_known_within_fifteen_seconds() {
+    let echo = Target::echo();
+    let mut place = Place::new(&[&echo]);
+    let (mut tunnel, local) = place.tunnel(&echo);
+    let stream = connected(local);
+    place.bastion.process().signal(Signal::SIGSTOP);
+    let stopped = Instant::now();
+    assert_eq!(end_of(stream), Err(ErrorKind::ConnectionReset));
+    let known = stopped.elapsed();
+    println!("known after {known:?}");
+    assert!(known < Duration::from_secs(16), "{known:?}");
+    tunnel.event("lost", SOON);
+    place.bastion.process().signal(Signal::SIGCONT);
+    tunnel.event("back", SOON);
+    assert_eq!(exchange(local, b"again").unwrap(), b"again");
+}
+
 #[test]
 fn a_connection_waits_for_so_long_and_no_longer() {
     let echo = Target::echo();
@@ -230,6 +250,63 @@ fn an_authority_that_is_away_is_waited_for() {
     place.authority.resume();
     tunnel.nth("certificate", 2, Duration::from_secs(40));
     assert_eq!(exchange(local, b"y").unwrap(), b"y");
+}
+
+/// The other ways into Vault, and nothing of what is secret in any output, however loud.
+#[test]
+fn logins_without_a_token_work_and_secrets_stay_secret() {
+    let bao = OpenBao::start();
+    let report = Program::ours("vault-signer")
+        .args(["bootstrap", "--json", "--domain", "127.0.0.1"])
+        .env("BAO_ADDR", bao.url())
+        .env("BAO_TOKEN", bao.root_token())
+        .succeed();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let (authority, echo) = (report["user_authority"].as_str().unwrap(), Target::echo());
+    let bastion = bastion::Setup::new().trust_line(authority).rule(LOGIN, &[&at(&echo)]).start();
+    bao.run(&["auth", "enable", "userpass"]);
+    bao.run(&[
+        "write",
+        "auth/userpass/users/alice",
+        "password=canary-password",
+        "token_policies=tunnel-user",
+    ]);
+    bao.run(&["auth", "enable", "approle"]);
+    bao.run(&["write", "auth/approle/role/ci", "token_policies=tunnel-user"]);
+    let role = bao.run(&["read", "-field=role_id", "auth/approle/role/ci/role-id"]);
+    let secret = bao.run(&["write", "-f", "-field=secret_id", "auth/approle/role/ci/secret-id"]);
+    let token = bao.token(&["tunnel-user"], "5m");
+    let project = || {
+        tunnel::Setup::new(bastion.address())
+            .set("/bastion/host_key", json!(bastion.host_key().public_line()))
+            .set("/vault/address", json!(bao.url()))
+    };
+    for (method, project, canary) in [
+        (
+            "userpass",
+            project().env("PF_TUNNEL_USERNAME", "alice").env("PF_TUNNEL_PASSWORD", "canary-password"),
+            "canary-password",
+        ),
+        ("token", project().env("VAULT_TOKEN", &token), token.as_str()),
+        (
+            "approle",
+            project().env("PF_TUNNEL_ROLE_ID", role.trim()).env("PF_TUNNEL_SECRET_ID", secret.trim()),
+            secret.trim(),
+        ),
+    ] {
+        let words = ["--auth", method, "-vv", &at(&echo), "0"];
+        let mut tunnel = project.program("pf-tunnel", &words).start();
+        tunnel.wait_for("ready", SOON);
+        let line = tunnel.stdout().lines().find(|line| line.contains("ready")).unwrap().to_owned();
+        let local = line.split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(exchange(local, b"x").unwrap(), b"x", "{method}");
+        let command_line = std::fs::read_to_string(format!("/proc/{}/cmdline", tunnel.id())).unwrap();
+        for text in [tunnel.stdout(), tunnel.stderr(), command_line] {
+            assert!(!text.contains(canary) && !text.contains("PRIVATE KEY"), "{method}: {text}");
+        }
+        tunnel.signal(Signal::SIGTERM);
+        assert_eq!(tunnel.code(SOON), 0);
+    }
 }
 
 /// Runs `pf-tunnel` to its end: exit code, standard output, standard error.
