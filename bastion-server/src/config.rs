@@ -40,6 +40,9 @@ pub struct Config {
     pub host_key: HostKey,
     /// Whose certificates are believed.
     pub authorities: Authorities,
+    /// Which of them are not believed any more.
+    #[serde(default)]
+    pub revocation: Revocation,
     /// Where Vault or OpenBao is, for whatever of the above comes from there.
     #[serde(default)]
     pub vault: Vault,
@@ -136,6 +139,14 @@ pub enum Error {
     /// The environment.
     #[error(transparent)]
     Environment(#[from] environment::Error),
+}
+
+/// Where it says what is revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Revocation {
+    /// Files in the formats of sshd's `RevokedKeys`. What any of them revokes is revoked.
+    pub files: Vec<PathBuf>,
 }
 
 /// At least one source of authorities.
@@ -368,6 +379,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/bastion.yaml");
         let example = Config::load(&folder, |_| None).unwrap();
         let smallest = parse(SMALLEST).unwrap();
+        assert_eq!(example.revocation, smallest.revocation);
         assert_eq!(example.limits, smallest.limits);
         assert_eq!(example.timeouts, smallest.timeouts);
         assert_eq!(example.keepalive, smallest.keepalive);
@@ -403,6 +415,8 @@ mod tests {
             ("limits: {max_startups: {total: 0}}\n", "bastion.yaml:5:"),
             ("keepalive: {interval: 0s}\n", "bastion.yaml:5:23: this must be longer than nothing"),
             ("rekey: {bytes: 1}\n", "this is no size"),
+            ("revocation: {file: a.krl}\n", "Did you mean `files`?"),
+            ("revocation: {files: a.krl}\n", "bastion.yaml:5:21: "),
             ("open_networks: [127.0.0.0/8]\n", "Known values are `loopback`"),
             ("audit: {to: syslog}\n", "Known values are `stdout`, `file`."),
             ("log: {level: loud}\n", "Known values are `error`"),

@@ -4,6 +4,7 @@
 
 pub mod authorities;
 pub mod certificate;
+pub mod revocation;
 
 use std::fmt;
 use std::time::SystemTime;

@@ -16,9 +16,9 @@
 //! 6. [`audit`] wrote a record at each of these steps, with the same reason that [`metrics`] counted and the client was
 //!    told.
 //!
-//! Around that: [`server`] puts the parts together, [`config`] is what the operator wrote, [`authority_source`] and
-//! [`host_key`] follow files and Vault, [`admin`] answers health checks, [`drain`] goes from SIGTERM to the last byte, and
-//! [`explain`] answers "who may reach what, and by which rule" without a connection.
+//! Around that: [`server`] puts the parts together, [`config`] is what the operator wrote, [`authority_source`],
+//! [`revocation_source`] and [`host_key`] follow files and Vault, [`admin`] answers health checks, [`drain`] goes from
+//! SIGTERM to the last byte, and [`explain`] answers "who may reach what, and by which rule" without a connection.
 
 pub mod access;
 pub mod admin;
@@ -36,6 +36,7 @@ pub mod listener;
 pub mod metrics;
 pub mod own_addresses;
 pub mod reload;
+pub mod revocation_source;
 pub mod server;
 pub mod ssh;
 pub mod telemetry;

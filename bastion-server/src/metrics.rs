@@ -85,6 +85,9 @@ pub struct Metrics {
     ca_keys: Gauge,
     ca_refresh_timestamp: Moment,
     ca_refresh_failures: Counter,
+    revocation_entries: Gauge,
+    revocation_refresh_timestamp: Moment,
+    revocation_refresh_failures: Counter,
     host_cert_expiry_timestamp: Moment,
     host_cert_renewal_failures: Counter,
     config_reloads: Family<Outcome, Counter>,
@@ -124,6 +127,18 @@ impl Metrics {
                 "When every source of authorities was last read without error"
             ),
             ca_refresh_failures: metric!("ca_refresh_failures", "Failed reads of a source of authorities"),
+            revocation_entries: metric!(
+                "revocation_entries",
+                "Keys, key ids and ranges of serial numbers that are revoked"
+            ),
+            revocation_refresh_timestamp: metric!(
+                "revocation_refresh_timestamp_seconds",
+                "When every list of what is revoked was last looked at and found good"
+            ),
+            revocation_refresh_failures: metric!(
+                "revocation_refresh_failures",
+                "Lists of what is revoked that became unreadable or corrupt"
+            ),
             host_cert_expiry_timestamp: metric!(
                 "host_cert_expiry_timestamp_seconds",
                 "When the host certificate in use expires"
@@ -208,6 +223,17 @@ impl Metrics {
         self.ca_refresh_failures.inc();
     }
 
+    /// Every list of what is revoked was good at `now`.
+    pub fn revocations_read(&self, entries: usize, now: SystemTime) {
+        self.revocation_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.revocation_refresh_timestamp.set(now);
+    }
+
+    /// A list of what is revoked is no good, or is gone.
+    pub fn revocations_failed(&self) {
+        self.revocation_refresh_failures.inc();
+    }
+
     /// A host certificate that expires then is in use.
     pub fn host_certificate(&self, expires: SystemTime) {
         self.host_cert_expiry_timestamp.set(expires);
@@ -282,6 +308,8 @@ mod tests {
         metrics.forward_opened();
         metrics.bytes(Direction::Sent).inc_by(7);
         metrics.authorities_read(2, UNIX_EPOCH + Duration::from_secs(100));
+        metrics.revocations_read(3, UNIX_EPOCH + Duration::from_secs(150));
+        metrics.revocations_failed();
         metrics.host_certificate(UNIX_EPOCH + Duration::from_secs(200));
         metrics.draining();
         metrics.connection_refused("startups_total");
@@ -295,6 +323,9 @@ mod tests {
             "bastion_forward_total{result=\"opened\",reason=\"\"} 1",
             "bastion_ca_keys 2",
             "bastion_ca_refresh_timestamp_seconds 100",
+            "bastion_revocation_entries 3",
+            "bastion_revocation_refresh_timestamp_seconds 150",
+            "bastion_revocation_refresh_failures_total 1",
             "bastion_host_cert_expiry_timestamp_seconds 200",
             "bastion_draining 1",
             "bastion_connections_refused_total{reason=\"startups_total\"} 1",

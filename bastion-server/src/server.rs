@@ -26,10 +26,10 @@ use crate::{
     drain::{Drain, Finished, Signals},
     explain::{self, Explanation, Question},
     host_key::{self, HostKey},
-    identity::{authorities::AuthoritySet, certificate::Requirements},
+    identity::{authorities::AuthoritySet, certificate::Requirements, revocation::RevocationList},
     listener::{self, Bounds},
     metrics::Metrics,
-    own_addresses, reload,
+    own_addresses, reload, revocation_source,
     ssh::{self, Service},
     telemetry,
     vault::{self, Vault},
@@ -53,6 +53,9 @@ pub enum Error {
     /// Whose certificates are believed.
     #[error(transparent)]
     Authorities(#[from] authority_source::Error),
+    /// Which certificates are not believed any more.
+    #[error(transparent)]
+    Revocation(#[from] revocation_source::Error),
     /// Who the bastion is.
     #[error(transparent)]
     HostKey(#[from] host_key::Error),
@@ -93,6 +96,7 @@ impl Error {
             Self::Vault(_)
             | Self::VaultLogin(_)
             | Self::Authorities(_)
+            | Self::Revocation(_)
             | Self::HostKey(_)
             | Self::Audit(audit::Error::File { .. } | audit::Error::StandardOutput(_)) => 2,
             Self::Audit(audit::Error::Thread(_))
@@ -128,6 +132,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
         vault.check()?;
     }
     authority_source::check(config.authorities.sources())?;
+    revocation_source::load(&config.revocation.files)?;
     host_key::check(&config.host_key)?;
     audit::open(&config.audit.to)?;
     Ok(())
@@ -145,7 +150,8 @@ pub async fn explain(config: &Config, question: Question<'_>) -> Result<Explanat
     let mut authorities =
         authority_source::follow(config.authorities.sources(), server, &Arc::default(), metrics)?;
     let set = timeout(EXPLAIN_PATIENCE, known(&mut authorities)).await.map_err(|_| Error::NoAuthorities)?;
-    let (requirements, policy) = (requirements(config, set), policy(config)?);
+    let revoked = revocation_source::load(&config.revocation.files)?;
+    let (requirements, policy) = (requirements(config, set, revoked), policy(config)?);
     Ok(explain::explain(question, &requirements, &policy, &dialler(config), SystemTime::now()).await)
 }
 
@@ -165,6 +171,7 @@ pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
     let server = vault.as_ref().map(Vault::server);
     let sources = config.authorities.sources();
     let authorities = authority_source::follow(sources, server, &reload, Arc::clone(&metrics))?;
+    let revoked = revocation_source::follow(&config.revocation.files, Arc::clone(&metrics))?;
     let host_key = host_key::follow(&config.host_key, vault.as_ref(), &reload, Arc::clone(&metrics))?;
     let policy = policy(&config)?;
     let audit = Audit::start(audit::open(&config.audit.to)?, config.audit.when_full, Arc::clone(&metrics))?;
@@ -184,7 +191,7 @@ pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
         readiness,
     };
-    let serving = tokio::spawn(bastion.serve(clients, authorities, host_key, policy, drain.clone()));
+    let serving = tokio::spawn(bastion.serve(clients, authorities, revoked, host_key, policy, drain.clone()));
     let reload = || {
         tracing::info!("SIGHUP: asking for authorities and the host certificate again");
         reload.notify_waiters();
@@ -234,10 +241,10 @@ fn policy(config: &Config) -> Result<Policy, Error> {
     })
 }
 
-/// Whom the configuration lets in, if one of these authorities says who it is.
-fn requirements(config: &Config, authorities: AuthoritySet) -> Requirements {
+/// Whom the configuration lets in, if one of these authorities says who it is and no list takes that back.
+fn requirements(config: &Config, authorities: AuthoritySet, revoked: RevocationList) -> Requirements {
     let max_lifetime = config.limits.max_certificate_lifetime.0;
-    Requirements { authorities, users: config.login.users(), max_lifetime }
+    Requirements { authorities, users: config.login.users(), max_lifetime, revoked }
 }
 
 fn dialler(config: &Config) -> Dialler {
@@ -251,8 +258,8 @@ fn apply(config: &Config, service: &Service) -> Result<(), Error> {
     service.dialler.store(Arc::new(dialler(config)));
     service.policy.send_replace(Arc::new(policy));
     service.requirements.send_modify(|held| {
-        let authorities = held.authorities.clone();
-        *held = Arc::new(requirements(config, authorities));
+        let (authorities, revoked) = (held.authorities.clone(), held.revoked.clone());
+        *held = Arc::new(requirements(config, authorities, revoked));
     });
     Ok(())
 }
@@ -275,6 +282,7 @@ impl Bastion {
         self,
         clients: TcpListener,
         mut authorities: authority_source::Current,
+        mut revoked: revocation_source::Current,
         mut host_key: host_key::Current,
         policy: Policy,
         drain: Drain,
@@ -291,7 +299,7 @@ impl Bastion {
                 key
             }
         );
-        let requirements = requirements(&self.config, set);
+        let requirements = requirements(&self.config, set, revoked.borrow_and_update().clone());
         let settings = self.settings();
         // Sessions that began with another host key keep theirs.
         let ssh_config =
@@ -307,7 +315,15 @@ impl Bastion {
         });
         tokio::spawn(on_change(authorities, {
             let service = Arc::clone(&service);
-            move |set| service.requirements.send_modify(|held| Arc::make_mut(held).authorities = set.clone())
+            move |set| {
+                if let Some(set) = set {
+                    service.requirements.send_modify(|held| Arc::make_mut(held).authorities = set);
+                }
+            }
+        }));
+        tokio::spawn(on_change(revoked, {
+            let service = Arc::clone(&service);
+            move |list| service.requirements.send_modify(|held| Arc::make_mut(held).revoked = list)
         }));
         let read_again = reload::follow(self.path, self.config.clone(), Arc::clone(&self.metrics), {
             let service = Arc::clone(&service);
@@ -316,7 +332,11 @@ impl Bastion {
         tokio::spawn(read_again);
         tokio::spawn(on_change(host_key, {
             let service = Arc::clone(&service);
-            move |key| service.config.store(Arc::new(ssh_config(&key)))
+            move |key| {
+                if let Some(key) = key {
+                    service.config.store(Arc::new(ssh_config(&key)));
+                }
+            }
         }));
         let bounds = Bounds {
             login_deadline: self.config.limits.login_deadline.0,
@@ -355,10 +375,9 @@ async fn known<T: Clone>(current: &mut watch::Receiver<Option<T>>) -> T {
 }
 
 /// Hands on every later value.
-async fn on_change<T: Clone>(mut current: watch::Receiver<Option<T>>, apply: impl Fn(T)) {
+async fn on_change<T: Clone>(mut current: watch::Receiver<T>, apply: impl Fn(T)) {
     while current.changed().await.is_ok() {
-        if let Some(value) = current.borrow_and_update().clone() {
-            apply(value);
-        }
+        let value = current.borrow_and_update().clone();
+        apply(value);
     }
 }

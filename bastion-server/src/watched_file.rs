@@ -1,4 +1,4 @@
-//! A small file that is read again when it changed.
+//! A file that is read again when it changed.
 
 use std::{
     fs::{File, Metadata},
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The largest file that is read, in bytes.
+/// The largest file of text that is read, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
 /// A file, and which state of it was read last.
@@ -58,13 +58,23 @@ impl WatchedFile {
     /// # Errors
     /// When the file cannot be read, is larger than 1 MiB, or is not UTF-8; the next call tries again.
     pub fn changed(&mut self) -> io::Result<Option<String>> {
+        self.changed_by(read)
+    }
+
+    /// The bytes, if it is not the state that was read last.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is larger than `largest` bytes; the next call tries again.
+    pub fn changed_bytes(&mut self, largest: u64) -> io::Result<Option<Vec<u8>>> {
+        self.changed_by(|path| read_bytes(path, largest))
+    }
+
+    fn changed_by<T>(&mut self, read: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<Option<T>> {
+        let seen = self.seen.take();
         let state = State::from(std::fs::metadata(&self.path)?);
-        if self.seen.as_ref() == Some(&state) {
-            return Ok(None);
-        }
-        let text = read(&self.path)?;
+        let content = if seen.as_ref() == Some(&state) { None } else { Some(read(&self.path)?) };
         self.seen = Some(state);
-        Ok(Some(text))
+        Ok(content)
     }
 }
 
@@ -73,15 +83,24 @@ impl WatchedFile {
 /// # Errors
 /// When it cannot be read, is no regular file, is larger than 1 MiB, or is not UTF-8.
 pub fn read(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_bytes(path, LARGEST)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
+}
+
+/// Reads a regular file, within bounds.
+///
+/// # Errors
+/// When it cannot be read, is no regular file, or is larger than `largest` bytes.
+pub fn read_bytes(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    let mut text = String::new();
-    let read = File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
-    if read as u64 > LARGEST {
-        return Err(io::Error::other("larger than 1 MiB"));
+    let mut bytes = Vec::new();
+    let read = File::open(path)?.take(largest + 1).read_to_end(&mut bytes)?;
+    if read as u64 > largest {
+        return Err(io::Error::other(format!("larger than {} MiB", largest >> 20)));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -97,6 +116,10 @@ mod tests {
         std::fs::write(&path, "one").unwrap();
         assert_eq!(file.changed().unwrap().as_deref(), Some("one"));
         assert_eq!(file.changed().unwrap(), None);
+        std::fs::rename(&path, folder.path().join("away")).unwrap();
+        assert!(file.changed().is_err());
+        std::fs::rename(folder.path().join("away"), &path).unwrap();
+        assert_eq!(file.changed().unwrap().as_deref(), Some("one"), "it was gone, and is there again");
         std::fs::remove_file(&path).unwrap();
         assert!(file.changed().is_err());
         std::fs::write(&path, "two").unwrap();

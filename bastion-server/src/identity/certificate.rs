@@ -11,6 +11,7 @@ use russh::keys::ssh_key::{Algorithm, Certificate, HashAlg, certificate::CertTyp
 use thiserror::Error;
 
 use super::authorities::{self, AuthoritySet, Unfit};
+use super::revocation::{RevocationList, Revoked};
 use super::{Identity, LoginName, Principal, fingerprint};
 use crate::access::pattern::DestinationPattern;
 
@@ -42,6 +43,8 @@ pub struct Requirements {
     pub users: Vec<LoginName>,
     /// The longest time from `valid after` to `valid before`.
     pub max_lifetime: Duration,
+    /// What is not accepted any more, although everything else about it is right.
+    pub revoked: RevocationList,
 }
 
 /// What a client claims, next to its certificate.
@@ -131,6 +134,9 @@ pub enum Refused {
     /// The list of destinations is not one.
     #[error("its permit-open is malformed")]
     MalformedPermitOpen,
+    /// It, its key or its authority is on a list.
+    #[error(transparent)]
+    Revoked(#[from] Revoked),
 }
 
 impl Refused {
@@ -162,6 +168,7 @@ impl Refused {
             Self::SourceAddress => "source_address",
             Self::MalformedSourceAddress => "source_address_malformed",
             Self::MalformedPermitOpen => "permit_open_malformed",
+            Self::Revoked(revoked) => revoked.code(),
         }
     }
 }
@@ -211,6 +218,9 @@ pub fn admit(
         return Err(Refused::KeyIdTooLong);
     }
     let confined_to = critical_options(certificate, claim.client)?;
+    if let Some(revoked) = requirements.revoked.revoked(certificate) {
+        return Err(Refused::Revoked(revoked));
+    }
     Ok(Identity {
         login: claim.login.clone(),
         principals,

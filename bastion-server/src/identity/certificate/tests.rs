@@ -23,6 +23,7 @@ fn requirements() -> Requirements {
         authorities: AuthoritySet::new([key(1).public_key().clone()]).unwrap(),
         users: vec![LoginName::new("tunnel")],
         max_lifetime: Duration::from_secs(24 * 3600),
+        revoked: RevocationList::default(),
     }
 }
 

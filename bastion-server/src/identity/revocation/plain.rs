@@ -1,0 +1,42 @@
+//! A plain list: one public key a line, as in `authorized_keys` without options.
+
+use std::str;
+
+use russh::keys::ssh_key::{Certificate, PublicKey};
+
+use super::{Fault, KeyName, Malformed, Revocations};
+
+/// The longest line, in bytes: a certificate of the largest size that is looked at, and a comment. It also bounds how deep
+/// certificates can be nested in each other before the library that parses them is asked to.
+const LONGEST_LINE: usize = 24 * 1024;
+
+pub(super) fn parse(file: &[u8]) -> Result<Revocations, Malformed> {
+    let mut revocations = Revocations::default();
+    let mut offset = 0;
+    for (index, line) in file.split(|&byte| byte == b'\n').enumerate() {
+        let text = line.trim_ascii();
+        if !text.is_empty() && !text.starts_with(b"#") {
+            let key = key(text).ok_or(Fault::NoKeyInLine(index + 1).at(offset))?;
+            revocations.add_key(key.sha256).map_err(|fault| fault.at(offset))?;
+        }
+        offset += line.len() + 1;
+    }
+    Ok(revocations.finish())
+}
+
+/// The key of a line, or of the certificate in it: sshd compares only keys.
+fn key(line: &[u8]) -> Option<KeyName> {
+    if line.len() > LONGEST_LINE {
+        return None;
+    }
+    // Only the comment may be in another encoding than ASCII, and nobody reads it.
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let (name, base64) = (str::from_utf8(words.next()?).ok()?, str::from_utf8(words.next()?).ok()?);
+    let line = format!("{name} {base64}");
+    match PublicKey::from_openssh(&line) {
+        // It gives itself another name than it has.
+        Ok(key) if key.key_data().is_certificate() => None,
+        Ok(key) => KeyName::of(key.key_data()),
+        Err(_) => KeyName::of(Certificate::from_openssh(&line).ok()?.public_key()),
+    }
+}
