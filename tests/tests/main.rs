@@ -17,5 +17,6 @@ mod demo;
 mod openbao;
 mod openssh;
 mod policy;
+mod revocation;
 mod sink;
 mod tunnel;
