@@ -40,7 +40,7 @@ pub struct Config {
     pub host_key: HostKey,
     /// Whose certificates are believed.
     pub authorities: Authorities,
-    /// Which of them are not believed any more.
+    /// What is not believed any more, whoever signed it.
     #[serde(default)]
     pub revocation: Revocation,
     /// Where Vault or OpenBao is, for whatever of the above comes from there.
@@ -141,7 +141,7 @@ pub enum Error {
     Environment(#[from] environment::Error),
 }
 
-/// Where it says what is revoked.
+/// The lists of what is revoked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Revocation {

@@ -71,20 +71,10 @@ impl Crowd {
     /// Something that `ssh-keygen` can revoke.
     fn spec_line(&self) -> String {
         let pick = |count: usize| rand::random_range(0..count);
-        let serial = SERIALS[1 + pick(SERIALS.len() - 1)];
         // Authorities are revoked as a whole, but rarely, or little else would be seen.
         let key = if pick(6) == 0 { &self.authorities[pick(3)] } else { &self.users[pick(4)] };
         match pick(16) {
-            0..4 => format!("serial: {serial}"),
-            4 => format!("serial: {}", rand::random_range(1..300)),
-            5 => range(serial.saturating_sub(rand::random_range(0..20)).max(1), serial),
-            6 => range(serial, serial.saturating_add(rand::random_range(0..20_000))),
-            // Many that are near each other become a bitmap.
-            7 => {
-                let one = |_| format!("serial: {}", rand::random_range(1..400));
-                (0..100).map(one).collect::<Vec<_>>().join("\n")
-            }
-            8..11 => format!("id: {}", KEY_IDS[pick(KEY_IDS.len() - 1)]),
+            0..11 => serials_or_key_id(),
             11 => format!("key: {}", key.public_line()),
             12 => format!("sha1: {}", key.public_line()),
             13 => format!("sha256: {}", key.public_line()),
@@ -94,10 +84,14 @@ impl Crowd {
         }
     }
 
-    /// Whom `ssh-keygen` takes for revoked.
-    fn asked(&self, list: &Path) -> Vec<bool> {
+    /// Whom `ssh-keygen` takes for revoked, if it takes the list.
+    fn asked(&self, list: &Path) -> Option<Vec<bool>> {
         let paths = self.certificates.iter().map(|(path, _)| path);
         let output = Program::new(installed("ssh-keygen")).args(["-Q", "-f"]).arg(list).args(paths).output();
+        // 1 says that somebody is revoked.
+        if !matches!(output.status.code(), Some(0 | 1)) {
+            return None;
+        }
         let said = String::from_utf8(output.stdout).unwrap();
         let answer = |line: &str| match line.rsplit_once(": ") {
             Some((_, "REVOKED")) => true,
@@ -106,7 +100,25 @@ impl Crowd {
         };
         let answers: Vec<_> = said.lines().map(answer).collect();
         assert_eq!(answers.len(), self.certificates.len(), "{said}");
-        answers
+        Some(answers)
+    }
+}
+
+/// What only certificates have.
+fn serials_or_key_id() -> String {
+    let pick = |count: usize| rand::random_range(0..count);
+    let serial = SERIALS[1 + pick(SERIALS.len() - 1)];
+    match pick(11) {
+        0..4 => format!("serial: {serial}"),
+        4 => format!("serial: {}", rand::random_range(1..300)),
+        5 => range(serial.saturating_sub(rand::random_range(0..20)).max(1), serial),
+        6 => range(serial, serial.saturating_add(rand::random_range(0..20_000))),
+        // Many that are near each other become a bitmap.
+        7 => {
+            let one = |_| format!("serial: {}", rand::random_range(1..400));
+            (0..100).map(one).collect::<Vec<_>>().join("\n")
+        }
+        _ => format!("id: {}", KEY_IDS[pick(KEY_IDS.len() - 1)]),
     }
 }
 
@@ -118,20 +130,64 @@ fn range(first: u64, last: u64) -> String {
 #[test]
 fn hundreds_of_lists_mean_what_ssh_keygen_says() {
     const LISTS: usize = 240;
-    const WORKERS: usize = 4;
     let scratch = Scratch::new("crowd");
     let crowd = Crowd::new(&scratch);
     let mut answers = BTreeMap::new();
-    thread::scope(|scope| {
-        let work = || scope.spawn(|| (0..LISTS / WORKERS).flat_map(|_| one_list(&crowd)).collect::<Vec<_>>());
-        let workers: Vec<_> = (0..WORKERS).map(|_| work()).collect();
-        for answer in workers.into_iter().flat_map(|worker| worker.join().unwrap()) {
-            *answers.entry(answer).or_insert(0) += 1;
-        }
-    });
+    for answer in many(LISTS, || one_list(&crowd)).into_iter().flatten() {
+        *answers.entry(answer).or_insert(0) += 1;
+    }
     println!("{LISTS} lists, {} certificates: {answers:?}", crowd.certificates.len());
     let all = ["authority_revoked", "key_id_revoked", "key_revoked", "not revoked", "serial_revoked"];
     assert_eq!(answers.keys().copied().collect::<Vec<_>>(), all);
+}
+
+/// Does something so many times, some of them at once, since most of it is waiting for programs.
+fn many<T: Send>(times: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
+    const WORKERS: usize = 4;
+    let share = || (0..times / WORKERS).map(|_| work()).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(share)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+/// A list with one bit flipped, or cut anywhere. The authority in it is one whose key can be anything: that the point of an ECDSA
+/// key is on its curve is what `ssh-keygen` checks and we do not.
+#[test]
+fn damaged_lists_are_taken_or_refused_as_by_ssh_keygen() {
+    const LISTS: usize = 240;
+    let scratch = Scratch::new("damaged");
+    let crowd = Crowd::new(&scratch);
+    let list = scratch.join("krl");
+    for authority in [crowd.authorities.first(), None] {
+        let lines: Vec<_> = (0..20).map(|_| serials_or_key_id()).collect();
+        revoke(&scratch, &list, authority, &lines);
+    }
+    let names = ["key", "sha1", "sha256"].into_iter().zip(&crowd.users);
+    let keys: Vec<_> = names.map(|(name, key)| format!("{name}: {}", key.public_line())).collect();
+    revoke(&scratch, &list, None, &keys);
+    let whole = fs::read(&list).unwrap();
+    let taken = many(LISTS, || {
+        let mut damaged = whole.clone();
+        let place = rand::random_range(0..whole.len());
+        if rand::random_range(0..3) == 0 {
+            damaged.truncate(place);
+        } else {
+            damaged[place] ^= 1 << rand::random_range(0..8);
+        }
+        let scratch = Scratch::new("damaged");
+        let theirs = crowd.asked(&scratch.write("krl", &damaged));
+        let ours = Revocations::parse(&damaged).map(|ours| RevocationList::from_iter([Arc::new(ours)]));
+        let answers = ours.as_ref().ok().map(|ours| {
+            let revoked = |(_, certificate): &(PathBuf, Certificate)| ours.revoked(certificate).is_some();
+            crowd.certificates.iter().map(revoked).collect::<Vec<_>>()
+        });
+        assert_eq!(answers, theirs, "byte {place}: {:?}\n{damaged:02x?}", ours.err());
+        theirs.is_some()
+    });
+    let taken = taken.into_iter().filter(|taken| *taken).count();
+    println!("{LISTS} damaged lists of {} bytes, {taken} of them taken", whole.len());
+    assert!(taken > 0 && taken < LISTS);
 }
 
 /// Makes a list, asks `ssh-keygen` and us about every certificate, and returns what both said.
@@ -152,7 +208,7 @@ fn one_list(crowd: &Crowd) -> Vec<&'static str> {
         assert_eq!(answer.is_some(), theirs, "{answer:?} {}\n{certificate:?}\n{specs:#?}", path.display());
         answer.map_or("not revoked", Revoked::code)
     };
-    crowd.certificates.iter().zip(crowd.asked(&list)).map(compare).collect()
+    crowd.certificates.iter().zip(crowd.asked(&list).unwrap()).map(compare).collect()
 }
 
 /// One certificate, and why it must be refused.
