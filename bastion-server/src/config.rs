@@ -57,6 +57,9 @@ pub struct Config {
     /// Addresses of names that no DNS knows, or that it must not be asked for.
     #[serde(default)]
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
+    /// Who is asked for the addresses of all other names.
+    #[serde(default)]
+    pub dns: Dns,
     /// How much of everything.
     #[serde(default)]
     pub limits: Limits,
@@ -101,6 +104,7 @@ impl Config {
             rules: other.rules.clone(),
             open_networks: other.open_networks.clone(),
             hosts: other.hosts.clone(),
+            dns: other.dns.clone(),
             timeouts: other.timeouts,
             limits: Limits { max_certificate_lifetime: other.limits.max_certificate_lifetime, ..self.limits },
             ..self
@@ -111,6 +115,32 @@ impl Config {
     pub fn needs_vault(&self) -> bool {
         matches!(self.host_key, HostKey::Vault(_))
             || self.authorities.sources().iter().any(|source| matches!(source, AuthoritySource::Vault(_)))
+    }
+}
+
+/// Who is asked for the addresses of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Name servers; without them those of `/etc/resolv.conf`, with its search list.
+    pub servers: Vec<NameServer>,
+}
+
+/// A name server: an address, and a port if it is not 53.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct NameServer(pub SocketAddr);
+
+impl TryFrom<String> for NameServer {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const PORT: u16 = 53;
+        let alone = || text.parse().map(|address: IpAddr| SocketAddr::new(address, PORT));
+        text.parse()
+            .or_else(|_| alone())
+            .map(Self)
+            .map_err(|_| "this is no address; write 10.96.0.10 or 10.96.0.10:5353")
     }
 }
 

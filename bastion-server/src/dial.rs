@@ -2,27 +2,22 @@
 //!
 //! Nothing here runs in a session's own task, so a name that takes long to resolve holds up one channel alone.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::access::{Denied, Host, Permit, Prospect};
-
-/// The most addresses of one name that are looked at.
-const MAX_ADDRESSES: usize = 16;
+use crate::access::{Denied, Permit, Prospect};
+use crate::resolver::{ResolveError, Resolver};
 
 /// How targets are found and reached.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Dialler {
-    /// Names that the operator gave addresses to, in lower case; everything else is the system's resolver's.
-    pub hosts: HashMap<String, Vec<IpAddr>>,
-    /// How long resolving a name may take.
-    pub resolve: Duration,
+    /// Finds their addresses.
+    pub resolver: Resolver,
     /// How long connecting to one address may take.
     pub connect: Duration,
 }
@@ -44,12 +39,9 @@ pub enum DialError {
     /// The policy says no.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// The name is not known, or its servers do not answer.
-    #[error("the name does not resolve")]
-    Unresolved,
-    /// Resolving took too long.
-    #[error("resolving the name took too long")]
-    ResolveTimeout,
+    /// The name leads nowhere.
+    #[error(transparent)]
+    Unresolved(#[from] ResolveError),
     /// Nobody listens there.
     #[error("the target refused the connection")]
     Refused,
@@ -66,8 +58,7 @@ impl DialError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Denied(denied) => denied.code(),
-            Self::Unresolved => "unresolved",
-            Self::ResolveTimeout => "resolve_timeout",
+            Self::Unresolved(error) => error.code(),
             Self::Refused => "connection_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::Unreachable(_) => "unreachable",
@@ -82,9 +73,9 @@ impl Dialler {
     /// When the policy says no to what was found, or no address answers; of several addresses the last one's reason.
     pub async fn dial(&self, prospect: Prospect) -> Result<Dialled, DialError> {
         let port = prospect.destination().port();
-        let addresses = self.addresses(prospect.destination().host()).await?;
+        let addresses = self.resolver.addresses(prospect.destination().host()).await?;
         let permit = prospect.permit(&addresses)?;
-        let mut last = DialError::Unresolved;
+        let mut last = DialError::ConnectTimeout;
         for address in permit.addresses() {
             let address = SocketAddr::new(*address, port);
             match connect(address, self.connect).await {
@@ -93,35 +84,6 @@ impl Dialler {
             }
         }
         Err(last)
-    }
-
-    /// All the addresses of a host.
-    ///
-    /// # Errors
-    /// When there are none, or too many, or it takes too long.
-    pub async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, DialError> {
-        let name = match host {
-            Host::Address(address) => return Ok(vec![*address]),
-            Host::Name(name) => name,
-        };
-        if let Some(addresses) = self.hosts.get(name) {
-            return Ok(addresses.clone());
-        }
-        let found = timeout(self.resolve, lookup_host((name.as_str(), 0)))
-            .await
-            .map_err(|_| DialError::ResolveTimeout)?
-            .map_err(|_| DialError::Unresolved)?;
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in found.map(|found| found.ip()) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-        // What is not looked at is not connected to either, but it must not hide a forbidden address.
-        if addresses.is_empty() || addresses.len() > MAX_ADDRESSES {
-            return Err(DialError::Unresolved);
-        }
-        Ok(addresses)
     }
 }
 

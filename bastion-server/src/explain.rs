@@ -11,9 +11,10 @@ use serde::Serialize;
 use ssh_key::Certificate;
 
 use crate::access::{self, Denied, Destination, Effect, Permit, Policy};
-use crate::dial::{DialError, Dialler};
+use crate::dial::DialError;
 use crate::identity::Identity;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
+use crate::resolver::Resolver;
 
 /// What is asked.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ pub async fn explain(
     question: Question<'_>,
     requirements: &Requirements,
     policy: &Policy,
-    dialler: &Dialler,
+    resolver: &Resolver,
     now: SystemTime,
 ) -> Explanation {
     let Question { certificate, claim, destination } = question;
@@ -112,7 +113,7 @@ pub async fn explain(
         Ok(identity) => {
             let identity = Arc::new(identity);
             let answer =
-                decide(policy, &identity, &destination, dialler, now, &mut explanation.addresses).await;
+                decide(policy, &identity, &destination, resolver, now, &mut explanation.addresses).await;
             explanation.rules = seen(policy, &identity, &destination, &explanation.addresses);
             answer.map_or_else(Verdict::from, Verdict::from)
         }
@@ -125,12 +126,12 @@ async fn decide(
     policy: &Policy,
     identity: &Arc<Identity>,
     destination: &Destination,
-    dialler: &Dialler,
+    resolver: &Resolver,
     now: SystemTime,
     found: &mut Vec<IpAddr>,
 ) -> Result<Permit, DialError> {
     let prospect = access::authorize(policy, identity, destination.clone(), now)?;
-    *found = dialler.addresses(destination.host()).await?;
+    *found = resolver.addresses(destination.host()).await?;
     Ok(prospect.permit(found)?)
 }
 

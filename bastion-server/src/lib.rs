@@ -9,8 +9,9 @@
 //!    and decides nothing. What is neither a certificate login nor a `direct-tcpip` channel is refused.
 //! 3. [`identity::certificate::admit`] looks at the certificate: an [`identity::Identity`], or a typed reason why not. It
 //!    is a pure function, and the only one that makes an identity.
-//! 4. [`access::authorize`] looks at the destination: may any rule permit it? Then [`dial`] resolves the name, and
-//!    [`access::Prospect::permit`] looks at every address that was found. It is the only maker of an [`access::Permit`].
+//! 4. [`access::authorize`] looks at the destination: may any rule permit it? Then [`resolver`] finds its addresses, and
+//!    [`access::Prospect::permit`] looks at every address that was found. It is the only maker of an [`access::Permit`], and
+//!    [`dial`] connects to nothing else.
 //! 5. [`ssh::forward`] relays, which takes a permit to begin, and stops when the permit is void: the certificate has
 //!    expired, a change of the authorities or of the policy has taken it back, or the bastion shuts down.
 //! 6. [`audit`] wrote a record at each of these steps, with the same reason that [`metrics`] counted and the client was
@@ -36,6 +37,7 @@ pub mod listener;
 pub mod metrics;
 pub mod own_addresses;
 pub mod reload;
+pub mod resolver;
 pub mod revocation_source;
 pub mod server;
 pub mod ssh;

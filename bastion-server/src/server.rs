@@ -29,7 +29,9 @@ use crate::{
     identity::{authorities::AuthoritySet, certificate::Requirements, revocation::RevocationList},
     listener::{self, Bounds},
     metrics::Metrics,
-    own_addresses, reload, revocation_source,
+    own_addresses, reload,
+    resolver::{self, NoServers, Resolver},
+    revocation_source,
     ssh::{self, Service},
     telemetry,
     vault::{self, Vault},
@@ -75,6 +77,9 @@ pub enum Error {
     /// No authority is known, so nothing can be said.
     #[error("Vault does not say which authorities to trust\n  Is it there, and is vault.address right?")]
     NoAuthorities,
+    /// Which name servers to ask.
+    #[error(transparent)]
+    NameServers(#[from] NoServers),
     /// Without these addresses the floor would have a hole.
     #[error("cannot find the addresses of this machine: {0}")]
     OwnAddresses(io::Error),
@@ -102,6 +107,7 @@ impl Error {
             Self::Audit(audit::Error::Thread(_))
             | Self::Listen { .. }
             | Self::NoAuthorities
+            | Self::NameServers(_)
             | Self::OwnAddresses(_)
             | Self::Runtime(_)
             | Self::Signals(_)
@@ -151,8 +157,9 @@ pub async fn explain(config: &Config, question: Question<'_>) -> Result<Explanat
         authority_source::follow(config.authorities.sources(), server, &Arc::default(), metrics)?;
     let set = timeout(EXPLAIN_PATIENCE, known(&mut authorities)).await.map_err(|_| Error::NoAuthorities)?;
     let revoked = revocation_source::load(&config.revocation.files)?;
-    let (requirements, policy) = (requirements(config, set, revoked), policy(config)?);
-    Ok(explain::explain(question, &requirements, &policy, &dialler(config), SystemTime::now()).await)
+    let (requirements, policy, dialler) =
+        (requirements(config, set, revoked), policy(config)?, dialler(config)?);
+    Ok(explain::explain(question, &requirements, &policy, &dialler.resolver, SystemTime::now()).await)
 }
 
 /// Serves until a signal says to stop, and then ends in order. `path` is where `config` was read, to be read again.
@@ -173,7 +180,7 @@ pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
     let authorities = authority_source::follow(sources, server, &reload, Arc::clone(&metrics))?;
     let revoked = revocation_source::follow(&config.revocation.files, Arc::clone(&metrics))?;
     let host_key = host_key::follow(&config.host_key, vault.as_ref(), &reload, Arc::clone(&metrics))?;
-    let policy = policy(&config)?;
+    let (policy, dialler) = (policy(&config)?, dialler(&config)?);
     let audit = Audit::start(audit::open(&config.audit.to)?, config.audit.when_full, Arc::clone(&metrics))?;
 
     let clients = listen("listen", config.listen).await?;
@@ -191,7 +198,8 @@ pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
         readiness,
     };
-    let serving = tokio::spawn(bastion.serve(clients, authorities, revoked, host_key, policy, drain.clone()));
+    let serving =
+        tokio::spawn(bastion.serve(clients, authorities, revoked, host_key, policy, dialler, drain.clone()));
     let reload = || {
         tracing::info!("SIGHUP: asking for authorities and the host certificate again");
         reload.notify_waiters();
@@ -247,15 +255,17 @@ fn requirements(config: &Config, authorities: AuthoritySet, revoked: RevocationL
     Requirements { authorities, users: config.login.users(), max_lifetime, revoked }
 }
 
-fn dialler(config: &Config) -> Dialler {
+fn dialler(config: &Config) -> Result<Dialler, Error> {
     let hosts = config.hosts.iter().map(|(name, addresses)| (name.0.clone(), addresses.clone())).collect();
-    Dialler { hosts, resolve: config.timeouts.resolve.0, connect: config.timeouts.connect.0 }
+    let servers = config.dns.servers.iter().map(|server| server.0).collect();
+    let resolver = Resolver::new(resolver::Settings { hosts, servers, patience: config.timeouts.resolve.0 })?;
+    Ok(Dialler { resolver, connect: config.timeouts.connect.0 })
 }
 
 /// Puts into force what can change while the bastion serves; see [`Config::with_live_settings_of`].
 fn apply(config: &Config, service: &Service) -> Result<(), Error> {
-    let policy = policy(config)?;
-    service.dialler.store(Arc::new(dialler(config)));
+    let (policy, dialler) = (policy(config)?, dialler(config)?);
+    service.dialler.store(Arc::new(dialler));
     service.policy.send_replace(Arc::new(policy));
     service.requirements.send_modify(|held| {
         let (authorities, revoked) = (held.authorities.clone(), held.revoked.clone());
@@ -285,6 +295,7 @@ impl Bastion {
         mut revoked: revocation_source::Current,
         mut host_key: host_key::Current,
         policy: Policy,
+        dialler: Dialler,
         drain: Drain,
     ) {
         let (set, key) = tokio::join!(
@@ -310,7 +321,7 @@ impl Bastion {
             config: ArcSwap::from_pointee(ssh_config(&key)),
             audit: self.audit,
             metrics: Arc::clone(&self.metrics),
-            dialler: ArcSwap::from_pointee(dialler(&self.config)),
+            dialler: ArcSwap::from_pointee(dialler),
             max_channels: self.config.limits.max_channels_per_session.get(),
         });
         tokio::spawn(on_change(authorities, {

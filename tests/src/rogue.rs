@@ -170,6 +170,10 @@ pub struct OpenFailure {
     pub text: String,
 }
 
+/// A channel that was asked for, by our number of it.
+#[derive(Debug)]
+pub struct Asked(u32);
+
 /// An open channel.
 #[derive(Clone, Copy, Debug)]
 pub struct Channel {
@@ -290,11 +294,22 @@ impl Client {
 
     /// Asks for a channel of any type, with any fields.
     pub fn open(&mut self, kind: &str, fields: &[u8]) -> Result<Result<Channel, OpenFailure>, Gone> {
+        let asked = self.begin_open(kind, fields)?;
+        self.opened(asked)
+    }
+
+    /// [`Client::open`], without waiting for the answer.
+    pub fn begin_open(&mut self, kind: &str, fields: &[u8]) -> Result<Asked, Gone> {
         let ours = self.next_channel;
         self.next_channel += 1;
         let message =
             Writer::message(number::CHANNEL_OPEN).string(kind).u32(ours).u32(WINDOW).u32(PACKET).raw(fields);
         self.packets.send(&message.0)?;
+        Ok(Asked(ours))
+    }
+
+    /// Waits for the answer to [`Client::begin_open`].
+    pub fn opened(&mut self, Asked(ours): Asked) -> Result<Result<Channel, OpenFailure>, Gone> {
         let answer = self.wait_for(|message| {
             matches!(message[0], number::CHANNEL_OPEN_CONFIRMATION | number::CHANNEL_OPEN_FAILURE)
                 && message[1..].starts_with(&ours.to_be_bytes())

@@ -14,6 +14,7 @@ mod bulk;
 mod certificates;
 mod database;
 mod demo;
+mod destinations;
 mod openbao;
 mod openssh;
 mod policy;
