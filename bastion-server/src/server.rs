@@ -198,8 +198,8 @@ pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
         readiness,
     };
-    let serving =
-        tokio::spawn(bastion.serve(clients, authorities, revoked, host_key, policy, dialler, drain.clone()));
+    let followed = Followed { authorities, revoked, host_key };
+    let serving = tokio::spawn(bastion.serve(clients, followed, policy, dialler, drain.clone()));
     let reload = || {
         tracing::info!("SIGHUP: asking for authorities and the host certificate again");
         reload.notify_waiters();
@@ -278,6 +278,13 @@ async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListene
     TcpListener::bind(address).await.map_err(|source| Error::Listen { setting, address, source })
 }
 
+/// What others decide, and may decide anew at any time.
+struct Followed {
+    authorities: authority_source::Current,
+    revoked: revocation_source::Current,
+    host_key: host_key::Current,
+}
+
 /// What serves clients, once it knows whom to believe and who it is.
 struct Bastion {
     path: PathBuf,
@@ -291,13 +298,12 @@ impl Bastion {
     async fn serve(
         self,
         clients: TcpListener,
-        mut authorities: authority_source::Current,
-        mut revoked: revocation_source::Current,
-        mut host_key: host_key::Current,
+        followed: Followed,
         policy: Policy,
         dialler: Dialler,
         drain: Drain,
     ) {
+        let Followed { mut authorities, mut revoked, mut host_key } = followed;
         let (set, key) = tokio::join!(
             async {
                 let set = known(&mut authorities).await;
