@@ -23,7 +23,7 @@ use crate::{
     identity::authorities::{AuthoritySet, Unfit},
     metrics::Metrics,
     telemetry::one_line,
-    watched_file::{self, WatchedFile},
+    watched_file::{WatchedFile, WatchedFolder},
 };
 
 /// How often files are looked at.
@@ -37,7 +37,7 @@ const MOST_KEYS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that cannot be read.
-    #[error("{}: {source}\n  It was to hold keys of authorities (authorities: file)", .path.display())]
+    #[error("{}: {source}\n  It was to hold keys of authorities (authorities: file, or folder)", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -89,31 +89,51 @@ pub fn check(sources: &[AuthoritySource]) -> Result<(), Error> {
     for source in sources {
         match source {
             AuthoritySource::Vault(_) => {}
-            AuthoritySource::File(path) => drop(read(path)?),
+            AuthoritySource::File(path) => drop(look_at_file(&mut WatchedFile::new(path))?),
+            AuthoritySource::Folder(path) => drop(look_at_folder(&mut folder(path))?),
             AuthoritySource::Key(key) => drop(fit("authorities: key", vec![key.0.clone()])?),
         }
     }
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<PublicKey>, Error> {
-    let text =
-        watched_file::read(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
-    parse(path, &text)
+/// A folder of files that end as public keys do.
+fn folder(path: &Path) -> WatchedFolder {
+    WatchedFolder::new(path, ".pub")
+}
+
+/// The keys of a file, if it changed.
+fn look_at_file(file: &mut WatchedFile) -> Result<Option<Vec<PublicKey>>, Error> {
+    let text = file.changed().map_err(|source| unreadable(file.path(), source))?;
+    text.map(|text| fit(&file.path().display().to_string(), parse(file.path(), &text)?)).transpose()
+}
+
+/// The keys of all files of a folder, if any of them changed.
+fn look_at_folder(folder: &mut WatchedFolder) -> Result<Option<Vec<PublicKey>>, Error> {
+    let Some(files) = folder.changed().map_err(|source| unreadable(folder.path(), source))? else {
+        return Ok(None);
+    };
+    let mut keys = Vec::new();
+    for (path, text) in files {
+        keys.extend(parse(&path, &text)?);
+    }
+    fit(&folder.path().display().to_string(), keys).map(Some)
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    Error::Unreadable { path: path.to_owned(), source }
 }
 
 /// The keys of a file in the format of sshd's `TrustedUserCAKeys`.
 fn parse(path: &Path, text: &str) -> Result<Vec<PublicKey>, Error> {
-    let keys = text
-        .lines()
+    text.lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line.trim()))
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(line, key)| {
             PublicKey::from_openssh(key).map_err(|_| Error::NoKey { path: path.to_owned(), line })
         })
-        .collect::<Result<_, _>>()?;
-    fit(&path.display().to_string(), keys)
+        .collect()
 }
 
 fn fit(source_name: &str, keys: Vec<PublicKey>) -> Result<Vec<PublicKey>, Error> {
@@ -141,6 +161,12 @@ struct Answer {
 enum News {
     Keys(Vec<PublicKey>),
     Unchanged,
+}
+
+impl From<Option<Vec<PublicKey>>> for News {
+    fn from(changed: Option<Vec<PublicKey>>) -> Self {
+        changed.map_or(Self::Unchanged, Self::Keys)
+    }
 }
 
 impl Known {
@@ -196,8 +222,14 @@ pub fn follow(
                 tokio::spawn(confirm(report));
             }
             AuthoritySource::File(path) => {
-                known.learn(index, News::Keys(read(path)?), now);
-                tokio::spawn(follow_file(WatchedFile::new(path), report));
+                let mut file = WatchedFile::new(path);
+                known.learn(index, look_at_file(&mut file)?.into(), now);
+                tokio::spawn(follow_files(move || look_at_file(&mut file), report));
+            }
+            AuthoritySource::Folder(path) => {
+                let mut folder = folder(path);
+                known.learn(index, look_at_folder(&mut folder)?.into(), now);
+                tokio::spawn(follow_files(move || look_at_folder(&mut folder), report));
             }
             AuthoritySource::Vault(authority) => {
                 let server = vault.ok_or(Error::NoVault)?.clone();
@@ -255,14 +287,14 @@ async fn confirm(report: Report) {
     }
 }
 
-async fn follow_file(mut file: WatchedFile, report: Report) {
+/// Looks again and again at what is on this machine.
+async fn follow_files(
+    mut look: impl FnMut() -> Result<Option<Vec<PublicKey>>, Error> + Send,
+    report: Report,
+) {
     let mut failed = None;
     loop {
-        let looked = file
-            .changed()
-            .map_err(|source| Error::Unreadable { path: file.path().to_owned(), source })
-            .and_then(|text| text.map(|text| parse(file.path(), &text)).transpose());
-        let news = match looked {
+        let news = match look() {
             Ok(Some(keys)) => {
                 failed = None;
                 Some(News::Keys(keys))
@@ -273,7 +305,7 @@ async fn follow_file(mut file: WatchedFile, report: Report) {
                 let error = one_line(&error);
                 if failed.as_ref() != Some(&error) {
                     report.metrics.authorities_failed();
-                    tracing::error!(error, "keeping the last good authorities of this file");
+                    tracing::error!(error, "keeping the last good authorities from there");
                     failed = Some(error);
                 }
                 None

@@ -212,6 +212,8 @@ pub enum AuthoritySource {
     Vault(VaultAuthority),
     /// A file in the format of sshd's `TrustedUserCAKeys`.
     File(PathBuf),
+    /// A folder of such files, with names that end in `.pub`.
+    Folder(PathBuf),
     /// The key itself, as in such a file.
     Key(AuthorityKey),
 }

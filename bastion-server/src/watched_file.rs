@@ -78,6 +78,57 @@ impl WatchedFile {
     }
 }
 
+/// The files of a folder whose names end in one way, and which state of them was read last.
+#[derive(Debug)]
+pub struct WatchedFolder {
+    path: PathBuf,
+    ending: &'static str,
+    seen: Option<Vec<(PathBuf, State)>>,
+}
+
+/// The most files that are read from a folder.
+const MOST_FILES: usize = 256;
+
+impl WatchedFolder {
+    /// A folder that was not read yet.
+    pub fn new(path: impl Into<PathBuf>, ending: &'static str) -> Self {
+        Self { path: path.into(), ending, seen: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files with their texts, by name, if any of them is not in the state that was read last.
+    ///
+    /// # Errors
+    /// When the folder or a file cannot be read, or there are more than 256; the next call tries again.
+    pub fn changed(&mut self) -> io::Result<Option<Vec<(PathBuf, String)>>> {
+        let mut states = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with('.') || !name.ends_with(self.ending) {
+                continue;
+            }
+            if states.len() == MOST_FILES {
+                return Err(io::Error::other("more than 256 files"));
+            }
+            let state = State::from(std::fs::metadata(&path)?);
+            states.push((path, state));
+        }
+        states.sort_by(|(one, _), (other, _)| one.cmp(other));
+        if self.seen.as_ref() == Some(&states) {
+            return Ok(None);
+        }
+        let texts =
+            states.iter().map(|(path, _)| Ok((path.clone(), read(path)?))).collect::<io::Result<_>>()?;
+        self.seen = Some(states);
+        Ok(Some(texts))
+    }
+}
+
 /// Reads a regular file of text, within bounds.
 ///
 /// # Errors
@@ -140,6 +191,25 @@ mod tests {
         std::os::unix::fs::symlink("v2", at("next")).unwrap();
         std::fs::rename(at("next"), at("data")).unwrap();
         assert_eq!(file.changed().unwrap().as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn a_folder_changes_with_each_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut watched = WatchedFolder::new(folder.path(), ".pub");
+        let texts = |changed: Option<Vec<(PathBuf, String)>>| {
+            changed.map(|files| files.into_iter().map(|(_, text)| text).collect::<Vec<_>>())
+        };
+        assert_eq!(texts(watched.changed().unwrap()), Some(vec![]));
+        for (name, text) in [("b.pub", "two"), ("a.pub", "one"), (".hidden.pub", "no"), ("a.txt", "no")] {
+            std::fs::write(at(name), text).unwrap();
+        }
+        assert_eq!(texts(watched.changed().unwrap()), Some(vec!["one".to_owned(), "two".to_owned()]));
+        assert_eq!(texts(watched.changed().unwrap()), None);
+        std::fs::remove_file(at("a.pub")).unwrap();
+        assert_eq!(texts(watched.changed().unwrap()), Some(vec!["two".to_owned()]));
+        assert!(WatchedFolder::new(at("none"), ".pub").changed().is_err());
     }
 
     #[test]
