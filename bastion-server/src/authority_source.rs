@@ -320,12 +320,27 @@ async fn follow_files(
     }
 }
 
+/// All that the mount publishes of what is to be trusted.
+async fn published(
+    server: &Server,
+    authority: &VaultAuthority,
+) -> Result<Vec<PublicKey>, vault_signer::Error> {
+    if authority.issuers.is_empty() {
+        return server.authorities(&authority.mount).await;
+    }
+    let mut keys = Vec::new();
+    for issuer in &authority.issuers {
+        keys.extend(server.issuer(&authority.mount, issuer).await?);
+    }
+    Ok(keys)
+}
+
 async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Notify>, report: Report) {
     let mut backoff = RETRY;
     let mut failing = false;
     loop {
         let source_name = format!("Vault's SSH engine at `{}`", authority.mount);
-        let asked = match server.authorities(&authority.mount).await {
+        let asked = match published(&server, &authority).await {
             Ok(keys) => fit(&source_name, keys),
             Err(source) => Err(Error::Vault { mount: authority.mount.clone(), source }),
         };
@@ -394,9 +409,8 @@ mod tests {
         let error = parse("ca.pub".as_ref(), &text).unwrap_err().to_string();
         assert!(error.starts_with("ca.pub:2: this is no public key"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
-        assert!(matches!(parse("ca.pub".as_ref(), "# nothing\n"), Err(Error::Count { count: 0, .. })));
-        let many = format!("{}\n", line(&key())).repeat(MOST_KEYS + 1);
-        assert!(matches!(parse("ca.pub".as_ref(), &many), Err(Error::Count { .. })));
+        assert!(matches!(fit("ca.pub", vec![]), Err(Error::Count { count: 0, .. })));
+        assert!(matches!(fit("ca.pub", vec![key(); MOST_KEYS + 1]), Err(Error::Count { .. })));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use crate::{
     access::{Forbidden, Host},
+    identity::certificate::RemovedAuthority,
     telemetry, throttle,
 };
 
@@ -40,6 +41,9 @@ pub struct Config {
     pub host_key: HostKey,
     /// Whose certificates are believed.
     pub authorities: Authorities,
+    /// What becomes of the sessions of an authority that is believed no more.
+    #[serde(default)]
+    pub removed_authority: RemovedAuthority,
     /// What is not believed any more, whoever signed it.
     #[serde(default)]
     pub revocation: Revocation,
@@ -105,6 +109,7 @@ impl Config {
             open_networks: other.open_networks.clone(),
             hosts: other.hosts.clone(),
             dns: other.dns.clone(),
+            removed_authority: other.removed_authority,
             timeouts: other.timeouts,
             limits: Limits { max_certificate_lifetime: other.limits.max_certificate_lifetime, ..self.limits },
             ..self
@@ -224,6 +229,9 @@ pub enum AuthoritySource {
 pub struct VaultAuthority {
     /// Its path.
     pub mount: String,
+    /// The issuers to trust, by name or id, where the mount has several; without this the default one.
+    #[serde(default)]
+    pub issuers: Vec<String>,
     /// How often it is asked again.
     #[serde(default = "five_minutes")]
     pub refresh: Period,

@@ -252,7 +252,8 @@ fn policy(config: &Config) -> Result<Policy, Error> {
 /// Whom the configuration lets in, if one of these authorities says who it is and no list takes that back.
 fn requirements(config: &Config, authorities: AuthoritySet, revoked: RevocationList) -> Requirements {
     let max_lifetime = config.limits.max_certificate_lifetime.0;
-    Requirements { authorities, users: config.login.users(), max_lifetime, revoked }
+    let removed_authority = config.removed_authority;
+    Requirements { authorities, users: config.login.users(), max_lifetime, revoked, removed_authority }
 }
 
 fn dialler(config: &Config) -> Result<Dialler, Error> {

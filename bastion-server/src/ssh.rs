@@ -224,7 +224,9 @@ async fn no_longer_admitted(
     let claim = Claim { login: admitted.identity.login(), client: session.client.ip() };
     loop {
         let current = Arc::clone(&requirements.borrow_and_update());
-        if let Err(refused) = certificate::admit(&admitted.certificate, claim, &current, SystemTime::now()) {
+        if let Err(refused) =
+            certificate::admit_again(&admitted.certificate, claim, &current, SystemTime::now())
+        {
             return refused;
         }
         tokio::select! {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bastion_server::identity::LoginName;
 use bastion_server::identity::authorities::AuthoritySet;
-use bastion_server::identity::certificate::{Claim, Requirements, admit, decode};
+use bastion_server::identity::certificate::{Claim, RemovedAuthority, Requirements, admit, decode};
 use bastion_server::identity::revocation::RevocationList;
 use tests::bastion::{self, LOGIN};
 use tests::forge::{Forge, HOST, now};
@@ -575,6 +575,7 @@ fn every_certificate_gets_the_answer_of_the_table() {
         users: [LOGIN, &login].map(LoginName::new).to_vec(),
         max_lifetime: Duration::from_secs(DAY),
         revoked: RevocationList::default(),
+        removed_authority: RemovedAuthority::EndSessions,
     };
     let mut bastion = authorities.fold(bastion::Setup::new(), bastion::Setup::trust).start();
     let sshd = keys.trusted().into_iter().fold(sshd::Setup::new(), sshd::Setup::trust).start();

@@ -9,6 +9,7 @@
     reason = "a test may assume: a panic is a failed test, and says why"
 )]
 
+mod authorities;
 mod bastion;
 mod bulk;
 mod certificates;

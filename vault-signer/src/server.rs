@@ -160,17 +160,29 @@ impl Server {
     /// # Errors
     /// What went wrong on the way, or [`Error::Unexpected`] if it is not a list of SSH public keys.
     pub async fn authorities(&self, mount: &str) -> Result<Vec<PublicKey>, Error> {
-        let path = VaultPath::new(mount).join("public_key");
-        let text = self.door.text(&path).await?;
+        self.public_keys(&VaultPath::new(mount).join("public_key")).await
+    }
+
+    /// The public key of one issuer of the SSH authority at `mount`, by its name or id: OpenBao can have several, and shows
+    /// only the default one otherwise.
+    ///
+    /// # Errors
+    /// As for [`Self::authorities`].
+    pub async fn issuer(&self, mount: &str, issuer: &str) -> Result<Vec<PublicKey>, Error> {
+        self.public_keys(&VaultPath::new(mount).join("issuer").join(issuer).join("public_key")).await
+    }
+
+    async fn public_keys(&self, path: &VaultPath) -> Result<Vec<PublicKey>, Error> {
+        let text = self.door.text(path).await?;
         let keys: Vec<PublicKey> = text
             .lines()
             .filter(|line| !line.trim().is_empty())
             .take(MOST_AUTHORITIES)
             .map(|line| PublicKey::from_openssh(line.trim()))
             .collect::<Result<_, _>>()
-            .map_err(|_| Error::unexpected(&path, "what it holds is not an SSH public key"))?;
+            .map_err(|_| Error::unexpected(path, "what it holds is not an SSH public key"))?;
         if keys.is_empty() {
-            return Err(Error::unexpected(&path, "it is empty: this mount has no authority yet"));
+            return Err(Error::unexpected(path, "it is empty: this mount has no authority yet"));
         }
         Ok(keys)
     }

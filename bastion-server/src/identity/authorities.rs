@@ -28,6 +28,11 @@ impl AuthoritySet {
         Ok(Self(fit.into()))
     }
 
+    /// These and one more, which had been one of them.
+    pub(super) fn with(&self, key: &KeyData) -> Self {
+        Self(self.iter().chain([key]).cloned().collect())
+    }
+
     /// Whether `key` is one of them.
     pub fn contains(&self, key: &KeyData) -> bool {
         self.0.contains(key)

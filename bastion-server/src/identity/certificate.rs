@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use russh::keys::ssh_key::{Algorithm, Certificate, HashAlg, certificate::CertType, public::KeyData};
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::authorities::{self, AuthoritySet, Unfit};
@@ -45,6 +46,19 @@ pub struct Requirements {
     pub max_lifetime: Duration,
     /// What is not accepted any more, although everything else about it is right.
     pub revoked: RevocationList,
+    /// What becomes of live sessions whose authority is trusted no more.
+    pub removed_authority: RemovedAuthority,
+}
+
+/// What becomes of live sessions whose authority is trusted no more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemovedAuthority {
+    /// They end.
+    #[default]
+    EndSessions,
+    /// They run until their certificates end: for a planned rotation, where the authority is no danger.
+    LetRunOut,
 }
 
 /// What a client claims, next to its certificate.
@@ -233,6 +247,25 @@ pub fn admit(
         may_forward: certificate.extensions().contains_key(PERMIT_PORT_FORWARDING),
         confined_to,
     })
+}
+
+/// Decides about the certificate of a live session, after something changed.
+///
+/// # Errors
+/// As for [`admit`], but for an authority whose sessions may run out.
+pub fn admit_again(
+    certificate: &Certificate,
+    claim: Claim<'_>,
+    requirements: &Requirements,
+    now: SystemTime,
+) -> Result<Identity, Refused> {
+    match requirements.removed_authority {
+        RemovedAuthority::EndSessions => admit(certificate, claim, requirements, now),
+        RemovedAuthority::LetRunOut => {
+            let authorities = requirements.authorities.with(certificate.signature_key());
+            admit(certificate, claim, &Requirements { authorities, ..requirements.clone() }, now)
+        }
+    }
 }
 
 fn sizes(certificate: &Certificate) -> Result<(), Refused> {

@@ -24,6 +24,7 @@ fn requirements() -> Requirements {
         users: vec![LoginName::new("tunnel")],
         max_lifetime: Duration::from_secs(24 * 3600),
         revoked: RevocationList::default(),
+        removed_authority: RemovedAuthority::EndSessions,
     }
 }
 
@@ -182,6 +183,24 @@ fn the_empty_set_of_authorities_admits_nobody() {
     let claim = Claim { login: &login, client: [192, 0, 2, 7].into() };
     let nobody = Requirements { authorities: AuthoritySet::default(), ..requirements() };
     assert_eq!(admit(&certificate(|_| ()), claim, &nobody, now()), Err(Refused::UnknownAuthority));
+}
+
+#[test]
+fn a_live_session_may_outlast_its_authority_and_nothing_else() {
+    let login = LoginName::new("tunnel");
+    let claim = Claim { login: &login, client: [192, 0, 2, 7].into() };
+    let gone = |removed_authority| Requirements {
+        authorities: AuthoritySet::default(),
+        removed_authority,
+        ..requirements()
+    };
+    let again =
+        |requirements: &Requirements, now| admit_again(&certificate(|_| ()), claim, requirements, now).err();
+    assert_eq!(again(&gone(RemovedAuthority::EndSessions), now()), Some(Refused::UnknownAuthority));
+    let run_out = gone(RemovedAuthority::LetRunOut);
+    assert_eq!(again(&run_out, now()), None);
+    assert_eq!(again(&run_out, now() + Duration::from_secs(3600)), Some(Refused::Expired));
+    assert_eq!(again(&Requirements { users: vec![], ..run_out }, now()), Some(Refused::UnknownUser));
 }
 
 #[test]
