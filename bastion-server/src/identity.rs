@@ -13,6 +13,10 @@ use russh::keys::ssh_key::{Fingerprint, HashAlg, public::KeyData};
 
 use crate::access::pattern::DestinationPattern;
 
+/// The largest key or certificate that is looked at, in bytes of its binary form. Keys nest in certificates, so the size of
+/// what is parsed also bounds how deep a parser goes.
+pub const MAX_BLOB: usize = 16 * 1024;
+
 /// The name that a client logs in as. Not yet known to be allowed to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LoginName(String);

@@ -11,7 +11,6 @@ use tokio::time::sleep;
 use crate::{
     config::{self, Config},
     metrics::Metrics,
-    server::Error,
     telemetry,
     watched_file::WatchedFile,
 };
@@ -20,11 +19,11 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Applies every later state of the file at `path` that is whole and right. `running` is what is in force at first.
-pub async fn follow(
+pub async fn follow<E: std::error::Error>(
     path: PathBuf,
     mut running: Config,
     metrics: Arc<Metrics>,
-    apply: impl Fn(&Config) -> Result<(), Error>,
+    apply: impl Fn(&Config) -> Result<(), E>,
 ) {
     let mut file = WatchedFile::new(&path);
     // The first state was read before this began; reading it once more changes nothing.

@@ -13,11 +13,9 @@ use thiserror::Error;
 
 use super::authorities::{self, AuthoritySet, Unfit};
 use super::revocation::{RevocationList, Revoked};
-use super::{Identity, LoginName, Principal, fingerprint};
+use super::{Identity, LoginName, MAX_BLOB, Principal, fingerprint};
 use crate::access::pattern::DestinationPattern;
 
-/// The largest certificate that is looked at, in bytes of its binary form.
-pub const MAX_BLOB: usize = 16 * 1024;
 /// The most principals one certificate may carry.
 pub const MAX_PRINCIPALS: usize = 256;
 /// The longest key id, in bytes.

@@ -4,7 +4,7 @@ use russh::keys::ssh_key::encoding::Decode;
 use russh::keys::ssh_key::public::KeyData;
 
 use super::{Certificates, Entries, Fault, KeyName, Malformed, Revocations, Scope, sha256};
-use crate::identity::certificate::MAX_BLOB;
+use crate::identity::MAX_BLOB;
 
 /// How every KRL begins.
 pub(super) const MAGIC: &[u8] = b"SSHKRL\n\0";
