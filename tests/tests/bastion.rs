@@ -187,6 +187,26 @@ fn every_step_of_a_session_is_on_record() {
     assert!(!place.bastion.log().contains('\x1b'));
 }
 
+/// A client that vanishes leaves its forwards open: they are accounted for all the same, and before the session is.
+#[test]
+fn a_session_counts_what_its_open_forwards_carried() {
+    let target = Target::echo();
+    let place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
+    let mut client = place.login();
+    for _ in 0..3 {
+        let channel = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
+        client.write(channel, b"hello").unwrap();
+        assert_eq!(client.read(channel, 5).unwrap(), b"hello");
+    }
+    drop(client);
+    let session = place.bastion.audited("session_closed", |record| record["event"] == "session_closed");
+    assert_eq!((&session["bytes_sent"], &session["bytes_received"]), (&json!(15), &json!(15)), "{session}");
+    let events = place.bastion.audit();
+    let last = events.last().unwrap();
+    assert_eq!(last["event"], "session_closed", "a record after the last: {last}");
+    assert_eq!(events.iter().filter(|record| record["event"] == "forward_closed").count(), 3);
+}
+
 #[test]
 fn health_and_metrics_are_told() {
     let target = Target::echo();
