@@ -149,10 +149,12 @@ fn whoever_wants_a_shell_is_told_what_this_host_is_for() {
         assert!(said.contains("forward") && said.contains("-N"), "{command:?}: {said}");
     }
 
-    let (screen, terminal) = Terminal::open();
-    let mut ssh = place.person.ssh(place.bastion.address(), &[]).start_on(terminal);
-    screen.wait_for("ssh -N -L", Duration::from_secs(20));
-    assert_ne!(ssh.code(Duration::from_secs(20)), 0);
+    for more in [&[][..], &["-t"]] {
+        let (screen, terminal) = Terminal::open();
+        let mut ssh = place.person.ssh(place.bastion.address(), more).start_on(terminal);
+        screen.wait_for("ssh -N -L", Duration::from_secs(20));
+        assert_ne!(ssh.code(Duration::from_secs(20)), 0);
+    }
 
     let output = Program::new(installed("sftp"))
         .args(place.person.options())

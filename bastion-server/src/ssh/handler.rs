@@ -396,8 +396,9 @@ impl russh::server::Handler for Handler {
         _modes: &[(Pty, u32)],
         wire: &mut Wire,
     ) -> Result<(), Self::Error> {
-        // Part of every interactive `ssh`; the shell request that follows is what gets an answer.
-        wire.channel_failure(channel)
+        // A formality before a shell. Refused, `ssh -t` would give up and not ask for the shell, whose answer says why there
+        // is none.
+        wire.channel_success(channel)
     }
 
     async fn env_request(
