@@ -88,6 +88,9 @@ pub struct Config {
     /// How the process ends.
     #[serde(default)]
     pub drain: Drain,
+    /// What the process gives up before it serves.
+    #[serde(default)]
+    pub fence: Fence,
 }
 
 impl Config {
@@ -114,6 +117,25 @@ impl Config {
             limits: Limits { max_certificate_lifetime: other.limits.max_certificate_lifetime, ..self.limits },
             ..self
         }
+    }
+
+    /// The files that are read while the bastion serves.
+    pub fn files(&self) -> Vec<&Path> {
+        let authorities = self.authorities.sources().iter().filter_map(|source| match source {
+            AuthoritySource::File(path) | AuthoritySource::Folder(path) => Some(path),
+            AuthoritySource::Vault(_) | AuthoritySource::Key(_) => None,
+        });
+        let host_key = match &self.host_key {
+            HostKey::File { key, certificate } => [Some(key), certificate.as_ref()],
+            HostKey::Generate | HostKey::Vault(_) => [None, None],
+        };
+        let vault = [self.vault.ca_cert.as_ref(), self.vault.auth.file()];
+        authorities
+            .chain(&self.revocation.files)
+            .chain(host_key.into_iter().flatten())
+            .chain(vault.into_iter().flatten())
+            .map(PathBuf::as_path)
+            .collect()
     }
 
     /// Whether anything comes from Vault.
@@ -384,6 +406,19 @@ pub enum AuditTo {
     File(PathBuf),
 }
 
+/// Whether the process confines itself; see [`crate::fence`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fence {
+    /// As far as the kernel can.
+    #[default]
+    Auto,
+    /// Not at all.
+    Off,
+    /// Or it does not start.
+    Required,
+}
+
 /// How the process ends after SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -427,6 +462,7 @@ mod tests {
         assert_eq!(example.log, smallest.log);
         assert_eq!(example.audit, smallest.audit);
         assert_eq!(example.drain, smallest.drain);
+        assert_eq!(example.fence, smallest.fence);
         assert_eq!(example.rules.len(), 3);
     }
 

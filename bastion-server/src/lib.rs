@@ -20,6 +20,7 @@
 //! Around that: [`server`] puts the parts together, [`config`] is what the operator wrote, [`authority_source`],
 //! [`revocation_source`] and [`host_key`] follow files and Vault, [`admin`] answers health checks, [`drain`] goes from
 //! SIGTERM to the last byte, and [`explain`] answers "who may reach what, and by which rule" without a connection.
+//! [`fence`] keeps whoever finds a hole in all this from most of what they came for.
 
 pub mod access;
 pub mod admin;
@@ -31,6 +32,7 @@ pub mod config;
 pub mod dial;
 pub mod drain;
 pub mod explain;
+pub mod fence;
 pub mod host_key;
 pub mod identity;
 pub mod listener;

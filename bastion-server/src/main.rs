@@ -3,8 +3,10 @@
 use std::{
     fmt::Display,
     io::Write,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread::available_parallelism,
 };
 
 use bastion_server::{
@@ -18,7 +20,7 @@ use bastion_server::{
 };
 use clap::Parser;
 use ssh_key::Certificate;
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -37,7 +39,7 @@ fn serve(path: PathBuf, check_only: bool) -> ExitCode {
     };
     let format = config.log.format;
     telemetry::start(config.log.level, format);
-    let outcome = if check_only { server::check(&config) } else { run(server::run(path, config)) };
+    let outcome = if check_only { server::check(&config) } else { fence_and_run(path, config) };
     match (outcome, format) {
         (Ok(()), _) => ExitCode::SUCCESS,
         (Err(error), Format::Human) => fail(error.exit_code(), &error),
@@ -121,8 +123,30 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
     Config::load(path, |name| std::env::var(name).ok()).map_err(|error| fail(2, &error))
 }
 
+fn fence_and_run(path: PathBuf, config: Config) -> Result<(), server::Error> {
+    // Behind the fence nobody can find out any more how many processors there are.
+    let workers = workers();
+    let prepared = server::prepare(&path, &config)?;
+    run_on(workers, server::run(path, config, prepared))
+}
+
+fn workers() -> usize {
+    available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
 fn run<T>(task: impl Future<Output = Result<T, server::Error>>) -> Result<T, server::Error> {
-    let runtime = Runtime::new().map_err(server::Error::Runtime)?;
+    run_on(workers(), task)
+}
+
+fn run_on<T>(
+    workers: usize,
+    task: impl Future<Output = Result<T, server::Error>>,
+) -> Result<T, server::Error> {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(server::Error::Runtime)?;
     let outcome = runtime.block_on(task);
     // A name server that does not answer must not hold up the end of the process.
     runtime.shutdown_background();

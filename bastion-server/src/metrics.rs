@@ -32,6 +32,11 @@ struct Reason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Means {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Flow {
     direction: &'static str,
 }
@@ -95,6 +100,7 @@ pub struct Metrics {
     connections_refused: Family<Reason, Counter>,
     accept_errors: Counter,
     audit_lost: Counter,
+    fence: Family<Means, Gauge>,
     panics: Counter,
 }
 
@@ -152,6 +158,7 @@ impl Metrics {
             connections_refused: metric!("connections_refused", "Connections closed before SSH, by reason"),
             accept_errors: metric!("accept_errors", "Errors of accept(2), such as too many open files"),
             audit_lost: metric!("audit_lost", "Audit records that could not be written"),
+            fence: metric!("fence", "1 where the process is confined by this means"),
             panics: metric!("panics", "Defects of the bastion, each of which ended one connection at most"),
             registry: Registry::default(),
         };
@@ -272,6 +279,11 @@ impl Metrics {
     /// So many audit records were lost.
     pub fn audit_lost(&self, records: u64) {
         self.audit_lost.inc_by(records);
+    }
+
+    /// Whether the process is confined by this means.
+    pub fn fence(&self, kind: &'static str, holds: bool) {
+        self.fence.get_or_create(&Means { kind }).set(holds.into());
     }
 
     /// A defect of ours ended a connection.

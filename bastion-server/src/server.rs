@@ -1,9 +1,10 @@
 //! Puts the parts together: what is read, started and waited for, in which order, and how it all ends.
 
 use std::{
+    fs::File,
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -25,6 +26,7 @@ use crate::{
     dial::Dialler,
     drain::{Drain, Finished, Signals},
     explain::{self, Explanation, Question},
+    fence::{self, Fence},
     host_key::{self, HostKey},
     identity::{authorities::AuthoritySet, certificate::Requirements, revocation::RevocationList},
     listener::{self, Bounds},
@@ -83,6 +85,9 @@ pub enum Error {
     /// Without these addresses the floor would have a hole.
     #[error("cannot find the addresses of this machine: {0}")]
     OwnAddresses(io::Error),
+    /// A fence that the operator wants and the kernel has not.
+    #[error(transparent)]
+    Fence(#[from] fence::Missing),
     /// The threads that everything runs on.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -109,6 +114,7 @@ impl Error {
             | Self::NoAuthorities
             | Self::NameServers(_)
             | Self::OwnAddresses(_)
+            | Self::Fence(_)
             | Self::Runtime(_)
             | Self::Signals(_)
             | Self::Defect => 1,
@@ -162,16 +168,36 @@ pub async fn explain(config: &Config, question: Question<'_>) -> Result<Explanat
     Ok(explain::explain(question, &requirements, &policy, &dialler.resolver, SystemTime::now()).await)
 }
 
+/// What must be done while there is one thread only.
+#[derive(Debug)]
+pub struct Prepared {
+    audit: File,
+    fence: Fence,
+}
+
+/// Opens the one file that is written, and gives up the right to open others. `path` is where `config` was read.
+///
+/// # Errors
+/// When the audit file cannot be opened, or there is no fence where one is required.
+pub fn prepare(path: &Path, config: &Config) -> Result<Prepared, Error> {
+    let audit = audit::open(&config.audit.to)?;
+    let fence = fence::put_up(config.fence, &fence::Bounds::new(path, config, environment))?;
+    Ok(Prepared { audit, fence })
+}
+
 /// Serves until a signal says to stop, and then ends in order. `path` is where `config` was read, to be read again.
 ///
 /// # Errors
 /// When it cannot begin.
-pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
+pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<(), Error> {
     let mut signals = Signals::install().map_err(Error::Signals)?;
     let (metrics, readiness, drain) =
         (Arc::new(Metrics::new()), Arc::new(Readiness::default()), Drain::default());
     listener::raise_open_files();
     telemetry::count_panics(Arc::clone(&metrics));
+    for kind in fence::Kind::ALL {
+        metrics.fence(kind.name(), prepared.fence.holds(kind));
+    }
     let reload = Arc::new(Notify::new());
 
     let vault = vault(&config)?;
@@ -181,7 +207,7 @@ pub async fn run(path: PathBuf, config: Config) -> Result<(), Error> {
     let revoked = revocation_source::follow(&config.revocation.files, Arc::clone(&metrics))?;
     let host_key = host_key::follow(&config.host_key, vault.as_ref(), &reload, Arc::clone(&metrics))?;
     let (policy, dialler) = (policy(&config)?, dialler(&config)?);
-    let audit = Audit::start(audit::open(&config.audit.to)?, config.audit.when_full, Arc::clone(&metrics))?;
+    let audit = Audit::start(prepared.audit, config.audit.when_full, Arc::clone(&metrics))?;
 
     let clients = listen("listen", config.listen).await?;
     if let Some(admin) = config.admin {

@@ -16,6 +16,7 @@ mod certificates;
 mod database;
 mod demo;
 mod destinations;
+mod fence;
 mod openbao;
 mod openssh;
 mod policy;

@@ -49,6 +49,17 @@ pub enum Auth {
     },
 }
 
+impl Auth {
+    /// The file with the secret.
+    pub fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Token { file } => file.as_ref(),
+            Self::AppRole { secret_id_file, .. } => Some(secret_id_file),
+            Self::Userpass { password_file, .. } => Some(password_file),
+        }
+    }
+}
+
 impl Default for Auth {
     fn default() -> Self {
         Self::Token { file: None }
