@@ -21,5 +21,5 @@ check: ## format, lints and documentation, without running anything
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
-peers: ## OpenSSH, PostgreSQL and OpenBao, for the tests
+peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install

@@ -13,6 +13,7 @@ mod authorities;
 mod bastion;
 mod bulk;
 mod certificates;
+mod clients;
 mod database;
 mod demo;
 mod destinations;

@@ -1,0 +1,121 @@
+//! Other people's SSH programs, as well-behaved clients with certificates, and an auditor that looks for weak algorithms.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tests::bastion::{self, Bastion, LOGIN};
+use tests::forge::{Forge, write_identity};
+use tests::key::Key;
+use tests::process::{Program, installed, workspace};
+use tests::scratch::Scratch;
+use tests::target::Target;
+
+/// A person with a certificate, a bastion that admits it, and an echo behind that.
+struct Place {
+    scratch: Scratch,
+    identity: PathBuf,
+    target: Target,
+    bastion: Bastion,
+}
+
+impl Place {
+    fn new() -> Self {
+        let (authority, key, target) = (Key::ed25519(), Key::ed25519(), Target::echo());
+        let scratch = Scratch::new("client");
+        let identity = write_identity(&scratch, "id", &key, &Forge::user(&key, LOGIN).sign(&authority));
+        let bastion =
+            bastion::Setup::new().trust(&authority).rule(LOGIN, &[&target.address().to_string()]).start();
+        Self { scratch, identity, target, bastion }
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.scratch.join("id-cert.pub")
+    }
+
+    /// One of the scripts beside these tests says `text` to the echo, and prints the answer.
+    fn script(&self, name: &str, text: &str) -> String {
+        let server = self.bastion.address();
+        Program::new(peer("python"))
+            .arg(workspace().join("tests/clients").join(name))
+            .args([&server.ip().to_string(), &server.port().to_string(), LOGIN])
+            .arg(&self.identity)
+            .arg(self.certificate())
+            .arg(self.bastion.host_key().public_line().trim())
+            .args([&self.target.port().to_string(), text])
+            .succeed()
+    }
+}
+
+/// A program that came from PyPI.
+fn peer(name: &str) -> PathBuf {
+    let path = workspace().join(".peers/venv/bin").join(name);
+    assert!(path.is_file(), "{} is not installed: run tests/install first", path.display());
+    path
+}
+
+#[test]
+fn asyncssh_forwards() {
+    assert_eq!(Place::new().script("asyncssh_echo.py", "from AsyncSSH").trim(), "from AsyncSSH");
+}
+
+#[test]
+fn paramiko_forwards() {
+    assert_eq!(Place::new().script("paramiko_echo.py", "from paramiko").trim(), "from paramiko");
+}
+
+#[test]
+fn plink_forwards() {
+    let place = Place::new();
+    let ppk = place.scratch.join("id.ppk");
+    Program::new(installed("puttygen"))
+        .arg(&place.identity)
+        .args(["-O", "private", "-o"])
+        .arg(&ppk)
+        .succeed();
+    let server = place.bastion.address();
+    let host_key = place.bastion.host_key().private().fingerprint(ssh_key::HashAlg::Sha256).to_string();
+    let said = Program::new(installed("plink"))
+        .args(["-ssh", "-batch", "-noagent", "-l", LOGIN, "-P", &server.port().to_string()])
+        .args(["-hostkey", &host_key, "-i"])
+        .arg(ppk)
+        .arg("-cert")
+        .arg(place.certificate())
+        .args(["-nc", &place.target.address().to_string(), &server.ip().to_string()])
+        .env("HOME", place.scratch.path())
+        .input("from PuTTY")
+        .succeed();
+    assert_eq!(said, "from PuTTY");
+}
+
+/// What ssh-audit warns of, and we keep all the same: clients that know no key exchange against quantum computers still find
+/// one, and the others get theirs, which comes first.
+const CLASSICAL: [&str; 2] = ["curve25519-sha256", "curve25519-sha256@libssh.org"];
+const NOT_AGAINST_QUANTUM: &str = "does not provide protection against post-quantum attacks";
+
+/// No failure, no warning but that one, and no known vulnerability.
+#[test]
+fn ssh_audit_has_nothing_to_say() {
+    let place = Place::new();
+    let server = place.bastion.address();
+    let output = Program::new(peer("ssh-audit"))
+        .args(["--json", "--skip-rate-test", "--port", &server.port().to_string(), &server.ip().to_string()])
+        .output();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let report: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+    let mut algorithms = 0;
+    for kind in ["kex", "key", "enc", "mac"] {
+        for algorithm in report[kind].as_array().unwrap_or_else(|| panic!("no {kind} in {said}")) {
+            let (name, notes) = (algorithm["algorithm"].as_str().unwrap(), &algorithm["notes"]);
+            assert!(notes["fail"].is_null(), "{kind} {name}: {notes}");
+            if CLASSICAL.contains(&name) {
+                assert_eq!(notes["warn"], json!([NOT_AGAINST_QUANTUM]), "{kind} {name}");
+            } else {
+                assert!(notes["warn"].is_null(), "{kind} {name}: {notes}");
+            }
+            algorithms += 1;
+        }
+    }
+    assert!(algorithms > 6, "{said}");
+    assert_eq!(report["kex"][0]["algorithm"], "mlkem768x25519-sha256", "{said}");
+    assert!(report["cves"].as_array().is_none_or(Vec::is_empty), "{}", report["cves"]);
+}
