@@ -21,8 +21,9 @@ use serde::Deserialize;
 
 use crate::{
     access::{Forbidden, Host},
+    census,
     identity::certificate::RemovedAuthority,
-    telemetry, throttle,
+    listener, telemetry, throttle,
 };
 
 pub use environment::{VARIABLES, Variable};
@@ -37,6 +38,9 @@ pub use vault::{Auth, Vault};
 pub struct Config {
     /// Where SSH clients are accepted. Port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Whose word about a client's address is taken.
+    #[serde(default)]
+    pub proxy_protocol: listener::Proxies,
     /// Who the bastion is, and how it proves that.
     pub host_key: HostKey,
     /// Whose certificates are believed.
@@ -292,6 +296,10 @@ pub struct Limits {
     pub max_channels_per_session: NonZeroUsize,
     /// Connections that have not logged in yet.
     pub max_startups: throttle::Limits,
+    /// What a source pays for connections that come to nothing.
+    pub penalties: throttle::Penalties,
+    /// What one identity may use.
+    pub per_identity: census::Limits,
 }
 
 impl Default for Limits {
@@ -303,6 +311,8 @@ impl Default for Limits {
             max_sessions: THOUSAND,
             max_channels_per_session: THOUSAND,
             max_startups: throttle::Limits::default(),
+            penalties: throttle::Penalties::default(),
+            per_identity: census::Limits::default(),
         }
     }
 }
@@ -455,6 +465,7 @@ mod tests {
         let example = Config::load(&folder, |_| None).unwrap();
         let smallest = parse(SMALLEST).unwrap();
         assert_eq!(example.revocation, smallest.revocation);
+        assert_eq!(example.proxy_protocol, smallest.proxy_protocol);
         assert_eq!(example.limits, smallest.limits);
         assert_eq!(example.timeouts, smallest.timeouts);
         assert_eq!(example.keepalive, smallest.keepalive);
@@ -493,6 +504,12 @@ mod tests {
             ("rekey: {bytes: 1}\n", "this is no size"),
             ("revocation: {file: a.krl}\n", "Did you mean `files`?"),
             ("revocation: {files: a.krl}\n", "bastion.yaml:5:21: "),
+            ("limits: {penalties: {threshold: 0s}}\n", "bastion.yaml:5:"),
+            ("limits: {per_identity: {connections: 0}}\n", "bastion.yaml:5:"),
+            ("proxy_protocol: {mode: sometimes}\n", "Known values are `off`, `optional`, `required`."),
+            ("proxy_protocol: {trusted: [10.0.0.0/8]}\n", "`mode` is missing"),
+            ("proxy_protocol: {mode: required}\n", "name the load balancer's networks in `trusted`"),
+            ("proxy_protocol: {mode: optional, trusted: [10.0.0.1/8]}\n", "bits set behind its prefix"),
             ("open_networks: [127.0.0.0/8]\n", "Known values are `loopback`"),
             ("audit: {to: syslog}\n", "Known values are `stdout`, `file`."),
             ("log: {level: loud}\n", "Known values are `error`"),

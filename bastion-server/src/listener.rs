@@ -3,22 +3,29 @@
 //! The loop never ends by itself: an error of `accept` (too many open files, a peer that was gone already) is counted
 //! and survived. Each connection runs in a task of its own, so that a defect met there ends only that connection.
 
+mod guard;
+mod proxies;
+mod refusal;
+
 use std::{
+    fs::File,
     io,
-    net::{IpAddr, SocketAddr},
-    panic::AssertUnwindSafe,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::{
+    errno::Errno,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use socket2::{SockRef, TcpKeepalive};
 use ssh_transport::socket::{CarrierSocket, Cutter};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, oneshot},
-    time::{sleep, sleep_until, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::sleep,
 };
 
 use crate::{
@@ -26,20 +33,24 @@ use crate::{
     drain::Drain,
     metrics::Metrics,
     throttle::{self, Source, Throttle},
+    vestibule::{Seen, Vestibule},
 };
 
+use guard::{Guard, Start};
+use proxies::Arrival;
+pub use proxies::{Mode, Proxies};
+use refusal::{Farewells, Refused};
+
 /// The pauses of the accept loop after errors that do not go away.
-const PAUSE: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
 /// How often at most the refusal of connections is worth a line in the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a connection that was cut may take to notice.
-const AFTER_CUT: Duration = Duration::from_secs(5);
 /// Silence after which the kernel probes whether the peer's machine still exists, and the time between probes.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 
 /// What the listener enforces.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bounds {
     /// The time from accept to the end of the login.
     pub login_deadline: Duration,
@@ -47,7 +58,14 @@ pub struct Bounds {
     pub max_sessions: usize,
     /// Connections that have not logged in yet.
     pub startups: throttle::Limits,
+    /// What those pay that come to nothing.
+    pub penalties: throttle::Penalties,
+    /// Who may tell the client's address.
+    pub proxies: Proxies,
 }
+
+/// The socket of a connection that was let in.
+pub type Socket = CarrierSocket<Vestibule<TcpStream>>;
 
 /// A connection that was let in but has proved nothing yet.
 #[derive(Debug)]
@@ -57,11 +75,13 @@ pub struct Connection {
     /// The client's address as the network, or a trusted proxy, tells it; never v4-mapped.
     pub client: SocketAddr,
     /// The bytes.
-    pub socket: CarrierSocket<TcpStream>,
+    pub socket: Socket,
     /// Ends the connection whatever state it is in.
     pub cutter: Cutter,
     /// To be told when the login is complete. Until then the login deadline runs.
     pub pending: PendingLogin,
+    /// To be told when the client breaks the protocol.
+    pub seen: Arc<Seen>,
     /// Tells when to say goodbye.
     pub drain: Drain,
 }
@@ -83,45 +103,44 @@ impl std::fmt::Display for SessionId {
     }
 }
 
-/// The place that a connection takes among those that have not logged in; dropping it is failing to.
+/// A login that is still to come; dropping it is failing to.
 #[derive(Debug)]
 pub struct PendingLogin {
-    throttle: Arc<Mutex<Throttle>>,
-    source: Source,
-    done: Option<oneshot::Sender<()>>,
+    seen: Arc<Seen>,
+    done: oneshot::Sender<()>,
 }
 
 impl PendingLogin {
     /// The login is complete: the deadline no longer runs, and the place is free for the next.
-    pub fn complete(mut self) {
-        if let Some(done) = self.done.take() {
-            // Nobody listens only if the deadline struck at this very moment.
-            let _ = done.send(());
-        }
+    pub fn complete(self) {
+        self.seen.log_in();
+        // Nobody listens only if the deadline struck at this very moment.
+        let _ = self.done.send(());
     }
-}
 
-impl Drop for PendingLogin {
-    fn drop(&mut self) {
-        let logged_in = self.done.is_none();
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).finish(self.source, logged_in);
+    /// What the client showed did not let it in. It may have more to show.
+    pub fn refuse(&self) {
+        self.seen.refuse();
     }
 }
 
 /// Serves `listener` until the drain begins.
 pub async fn run<S, F>(listener: TcpListener, bounds: Bounds, metrics: Arc<Metrics>, drain: Drain, serve: S)
 where
-    S: Fn(Connection) -> F,
+    S: Fn(Connection) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut door = Door {
-        bounds,
+    let door = Arc::new(Door {
         metrics,
-        throttle: Arc::new(Mutex::new(Throttle::new(bounds.startups))),
+        throttle: Arc::new(Mutex::new(Throttle::new(bounds.startups, bounds.penalties))),
         sessions: Arc::new(Semaphore::new(bounds.max_sessions.min(Semaphore::MAX_PERMITS))),
+        bounds,
         drain: drain.clone(),
-        logged: None,
-    };
+        logged: Mutex::new(None),
+        farewells: Farewells::default(),
+        serve,
+    });
+    let mut spare = Spare::new();
     let mut pause = PAUSE;
     let mut failures = 0_u64;
     let begun = drain.begun();
@@ -138,7 +157,7 @@ where
                     failures = 0;
                     pause.worked();
                 }
-                door.open(stream, peer, &serve);
+                door.open(stream, peer);
             }
             Err(error) if is_of_one_peer(&error) => door.metrics.accept_failed(),
             Err(error) => {
@@ -151,6 +170,9 @@ where
                     );
                 }
                 failures += 1;
+                if is_out_of_files(&error) && spare.shed(&listener) {
+                    door.metrics.connection_refused("open_files");
+                }
                 tokio::select! {
                     () = &mut begun => return,
                     () = sleep(pause.failed()) => {}
@@ -178,74 +200,141 @@ fn is_of_one_peer(error: &io::Error) -> bool {
     )
 }
 
+fn is_out_of_files(error: &io::Error) -> bool {
+    [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// An open file that is kept for the moment when no other can be opened: without one, clients could not even be
+/// turned away, and would wait for a word that never comes.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Turns away the first that waits.
+    fn shed(&mut self, listener: &TcpListener) -> bool {
+        let had = self.0.take().is_some();
+        let shed = had && matches!(listener.accept().now_or_never(), Some(Ok(_)));
+        *self = Self::new();
+        shed
+    }
+}
+
 /// What every new connection passes.
-struct Door {
+struct Door<S> {
     bounds: Bounds,
     metrics: Arc<Metrics>,
     throttle: Arc<Mutex<Throttle>>,
     sessions: Arc<Semaphore>,
     drain: Drain,
-    logged: Option<Instant>,
+    logged: Mutex<Option<Instant>>,
+    farewells: Farewells,
+    serve: S,
 }
 
-impl Door {
-    /// Lets one connection in, or closes it with a word. Where a PROXY header is expected it will be read in the
-    /// task, before the throttle is asked.
-    fn open<S, F>(&mut self, stream: TcpStream, peer: SocketAddr, serve: &S)
-    where
-        S: Fn(Connection) -> F,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+impl<S, F> Door<S>
+where
+    S: Fn(Connection) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    /// Lets one connection in, or closes it with a word.
+    fn open(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let deadline = tokio::time::Instant::now() + self.bounds.login_deadline;
         let Ok(session) = Arc::clone(&self.sessions).try_acquire_owned() else {
-            return self.refuse(&stream, client, "sessions", "too many sessions (limits.max_sessions)");
+            return self.refuse(stream, peer, Refused::Sessions);
         };
-        let (pending, logged_in) = match self.pending(client.ip()) {
-            Ok(pending) => pending,
-            Err(busy) => return self.refuse(&stream, client, busy.code(), &busy.to_string()),
-        };
+        let door = Arc::clone(self);
+        match self.bounds.proxies.expect(peer.ip()) {
+            Ok(None) => {
+                let arrival = Arrival { client: peer, is_proxys_own: false };
+                if let Some(serving) = self.admit(stream, arrival, session, deadline) {
+                    self.drain.track(serving);
+                }
+            }
+            // The throttle is asked about the client's address, not the proxy's, hence after the header.
+            Ok(Some(header)) => self.drain.track(async move {
+                let arrival = tokio::select! {
+                    arrival = header.read(&mut stream, peer) => arrival,
+                    () = door.drain.begun() => return,
+                };
+                match arrival {
+                    Ok(Some(arrival)) => {
+                        if let Some(serving) = door.admit(stream, arrival, session, deadline) {
+                            serving.await;
+                        }
+                    }
+                    Ok(None) => tracing::debug!(%peer, "a proxy connected, and left without a word"),
+                    Err(refused) => door.refuse(stream, peer, refused),
+                }
+            }),
+            Err(refused) => self.refuse(stream, peer, refused),
+        }
+    }
+
+    /// Asks the throttle, and begins to serve.
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        arrival: Arrival,
+        session: OwnedSemaphorePermit,
+        deadline: tokio::time::Instant,
+    ) -> Option<impl Future<Output = ()> + Send + use<S, F>> {
+        let Arrival { client, is_proxys_own } = arrival;
+        let source = Source::from(client.ip());
+        let started =
+            self.throttle.lock().unwrap_or_else(PoisonError::into_inner).start(source, Instant::now());
+        if let Err(busy) = started {
+            self.refuse(stream, client, Refused::Busy(busy));
+            return None;
+        }
         if let Err(error) = tune(&stream) {
             tracing::debug!(%client, %error, "cannot set socket options; the peer is probably gone");
         }
-        let (socket, cutter) = CarrierSocket::new(stream);
+        let (vestibule, seen) = Vestibule::new(stream);
+        let (socket, cutter) = CarrierSocket::new(vestibule);
+        let (done, logged_in) = oneshot::channel();
         let guard = Guard {
             id: SessionId::random(),
             client,
             cutter,
+            start: Start::new(Arc::clone(&self.throttle), source),
+            seen: Arc::clone(&seen),
+            is_proxys_own,
             logged_in,
-            deadline: tokio::time::Instant::now() + self.bounds.login_deadline,
+            deadline,
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
         };
-        let serving = serve(Connection {
+        let serving = (self.serve)(Connection {
             id: guard.id,
             client,
             socket,
             cutter: guard.cutter.clone(),
-            pending,
+            pending: PendingLogin { seen: Arc::clone(&seen), done },
+            seen,
             drain: self.drain.clone(),
         });
-        self.drain.track(async move {
+        Some(async move {
             guard.watch(serving).await;
             drop(session);
-        });
+        })
     }
 
-    fn pending(&self, client: IpAddr) -> Result<(PendingLogin, oneshot::Receiver<()>), throttle::Busy> {
-        let source = Source::from(client);
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner).start(source, Instant::now())?;
-        let (done, logged_in) = oneshot::channel();
-        Ok((PendingLogin { throttle: Arc::clone(&self.throttle), source, done: Some(done) }, logged_in))
-    }
-
-    fn refuse(&mut self, stream: &TcpStream, client: SocketAddr, code: &'static str, reason: &str) {
-        self.metrics.connection_refused(code);
-        // RFC 4253 §4.2 lets a server say something before it identifies itself; whoever debugs will see it.
-        let _ = stream.try_write(b"This bastion is busy. Try again later.\r\n");
+    fn refuse(&self, stream: TcpStream, client: SocketAddr, refused: Refused) {
+        let (reason, setting) = (refused.code(), refused.setting());
+        self.metrics.connection_refused(reason);
+        self.farewells.say(stream, &refused);
         let now = Instant::now();
-        if self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL) {
-            self.logged = Some(now);
-            tracing::warn!(%client, reason, "refusing connections; bastion_connections_refused_total has all");
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL) {
+            *logged = Some(now);
+            tracing::warn!(
+                %client, reason, setting,
+                "refusing connections: {refused}; bastion_connections_refused_total counts them all"
+            );
         }
     }
 }
@@ -256,78 +345,12 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// What ends a connection from outside.
-struct Guard {
-    id: SessionId,
-    client: SocketAddr,
-    cutter: Cutter,
-    logged_in: oneshot::Receiver<()>,
-    deadline: tokio::time::Instant,
-    metrics: Arc<Metrics>,
-    drain: Drain,
-}
-
-impl Guard {
-    /// Runs a connection to its end, or cuts it.
-    async fn watch(self, serving: impl Future<Output = ()> + Send) {
-        let Self { id, client, cutter, logged_in, deadline, metrics, drain } = self;
-        // A defect leaves nothing half-done that others share: the connection owns what it touches.
-        let serving = AssertUnwindSafe(serving).catch_unwind();
-        tokio::pin!(serving);
-        let must_go = async {
-            match login(logged_in, deadline, &drain).await {
-                Login::Complete => {
-                    let _active = metrics.session();
-                    drain.cut().await;
-                }
-                Login::Overdue => {
-                    metrics.connection_refused("login_deadline");
-                    tracing::info!(session = %id, %client, "no login in time; closing (limits.login_deadline)");
-                }
-                Login::Pointless => {}
-            }
-        };
-        let ended = tokio::select! {
-            ended = &mut serving => Some(ended),
-            () = must_go => None,
-        };
-        // Whoever still holds the socket, a task of the SSH library for one, is of no use from now on.
-        cutter.cut();
-        let ended = match ended {
-            Some(ended) => Some(ended),
-            None => timeout(AFTER_CUT, serving).await.ok(),
-        };
-        if let Some(Err(_panic)) = ended {
-            tracing::error!(session = %id, %client, "a defect of the bastion ended this connection; please report it");
-        }
-    }
-}
-
-/// What became of a login.
-enum Login {
-    Complete,
-    Overdue,
-    /// The bastion is about to end.
-    Pointless,
-}
-
-async fn login(logged_in: oneshot::Receiver<()>, deadline: tokio::time::Instant, drain: &Drain) -> Login {
-    let complete = async {
-        if logged_in.await.is_err() {
-            // It failed, and may say so to the client for as long as there is time.
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = complete => Login::Complete,
-        () = sleep_until(deadline) => Login::Overdue,
-        () = drain.begun() => Login::Pointless,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -341,13 +364,15 @@ mod tests {
 
     async fn start<S, F>(change: impl FnOnce(&mut Bounds), serve: S) -> Running
     where
-        S: Fn(Connection) -> F + Send + 'static,
+        S: Fn(Connection) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let mut bounds = Bounds {
             login_deadline: Duration::from_secs(60),
             max_sessions: 10,
             startups: throttle::Limits::default(),
+            penalties: throttle::Penalties::default(),
+            proxies: Proxies::default(),
         };
         change(&mut bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -397,6 +422,7 @@ mod tests {
         .await;
         let mut stream = TcpStream::connect(running.address).await.unwrap();
         let began = Instant::now();
+        stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
         let ended = timeout(DEADLINE, async {
             loop {
                 tokio::select! {
@@ -429,7 +455,7 @@ mod tests {
         let mut first = TcpStream::connect(running.address).await.unwrap();
         echoes(&mut first).await;
         let mut second = TcpStream::connect(running.address).await.unwrap();
-        assert!(rest(&mut second).await.contains("busy"));
+        assert!(rest(&mut second).await.contains("sessions: too many"));
         drop(first);
         timeout(DEADLINE, async {
             loop {
@@ -459,7 +485,7 @@ mod tests {
         .await;
         let _first = TcpStream::connect(running.address).await.unwrap();
         let mut second = TcpStream::connect(running.address).await.unwrap();
-        assert!(rest(&mut second).await.contains("busy"));
+        assert!(rest(&mut second).await.contains("startups_total: too many"));
         assert!(running.metrics.render().contains("{reason=\"startups_total\"} 1"));
     }
 
@@ -468,7 +494,9 @@ mod tests {
         let running = start(
             |_| {},
             |mut connection| async move {
-                if connection.socket.read_u8().await.is_ok_and(|byte| byte == b'!') {
+                let mut line = [0; 9];
+                connection.socket.read_exact(&mut line).await.unwrap();
+                if line.ends_with(b"!") {
                     panic!("met a defect");
                 }
                 echo(connection).await;
@@ -476,10 +504,10 @@ mod tests {
         )
         .await;
         let mut other = TcpStream::connect(running.address).await.unwrap();
-        other.write_all(b".").await.unwrap();
+        other.write_all(b"SSH-2.0-.").await.unwrap();
         echoes(&mut other).await;
         let mut victim = TcpStream::connect(running.address).await.unwrap();
-        victim.write_all(b"!").await.unwrap();
+        victim.write_all(b"SSH-2.0-!").await.unwrap();
         assert_eq!(rest(&mut victim).await, "");
         echoes(&mut other).await;
     }

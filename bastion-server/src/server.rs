@@ -22,6 +22,7 @@ use crate::{
     admin::{self, Admin, Readiness},
     audit::{self, Audit},
     authority_source,
+    census::Census,
     config::{self, Config},
     dial::Dialler,
     drain::{Drain, Finished, Signals},
@@ -356,6 +357,7 @@ impl Bastion {
             metrics: Arc::clone(&self.metrics),
             dialler: ArcSwap::from_pointee(dialler),
             max_channels: self.config.limits.max_channels_per_session.get(),
+            census: Census::new(self.config.limits.per_identity),
         });
         tokio::spawn(on_change(authorities, {
             let service = Arc::clone(&service);
@@ -386,6 +388,8 @@ impl Bastion {
             login_deadline: self.config.limits.login_deadline.0,
             max_sessions: self.config.limits.max_sessions.get(),
             startups: self.config.limits.max_startups,
+            penalties: self.config.limits.penalties,
+            proxies: self.config.proxy_protocol.clone(),
         };
         if let Ok(address) = clients.local_addr() {
             self.readiness.listening(address);

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Policy;
 use crate::audit::{Audit, Event, Session, Traffic};
+use crate::census::Census;
 use crate::dial::Dialler;
 use crate::drain::Drain;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
@@ -37,6 +38,9 @@ const EVENT_BUFFER: usize = 64;
 /// Certificates and keys one client may try. OpenSSH offers each plain key before its certificate.
 const LOGIN_ATTEMPTS: usize = 10;
 
+/// How the bastion introduces itself (RFC 4253 §4.2).
+pub const IDENTIFICATION: &str = concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION"));
+
 /// What every session shares. Whatever can change while sessions live is swapped as a whole.
 #[derive(Debug)]
 pub struct Service {
@@ -54,6 +58,8 @@ pub struct Service {
     pub dialler: ArcSwap<Dialler>,
     /// Channels at once in one session.
     pub max_channels: usize,
+    /// Who is here, and how much each may use.
+    pub census: Census,
 }
 
 /// The settings of a session that are the operator's.
@@ -72,7 +78,7 @@ pub struct Settings {
 /// russh's settings for all sessions that begin with this host key.
 pub fn config(settings: Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
     Config {
-        server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION")))),
+        server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
         methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
         // Only certificates are accepted, and guessing a signature is hopeless: a delay would punish those who
         // offer a plain key first, as OpenSSH does.
@@ -135,7 +141,7 @@ impl Ended {
 
 /// Serves one connection until it ends, for whatever reason.
 pub async fn serve(connection: Connection, service: Arc<Service>) {
-    let Connection { id, client, socket, cutter, pending, drain } = connection;
+    let Connection { id, client, socket, cutter, pending, seen, drain } = connection;
     let session = Session { id, client };
     let (login, mut logged_in) = watch::channel(Login::Pending);
     let stop = CancellationToken::new();
@@ -144,7 +150,10 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
     let handle = handler.handle();
     let mut running = match run_stream(service.config.load_full(), socket, handler).await {
         Ok(running) => running,
-        Err(error) => return tracing::debug!(session = %id, %client, %error, "no SSH client"),
+        Err(error) => {
+            seen.fail();
+            return tracing::debug!(session = %id, %client, %error, "no SSH client");
+        }
     };
     // Set once, here; the handler is not called before.
     let _ = handle.set(running.handle());
@@ -153,8 +162,12 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
     let ended = tokio::select! {
         result = &mut running => match result {
             Ok(()) => Ended::ByClient,
-            Err(russh::Error::Join(_)) => Ended::Defect,
+            Err(russh::Error::Join(_)) => {
+                seen.fail();
+                Ended::Defect
+            }
             Err(error) => {
+                seen.fail();
                 tracing::debug!(session = %id, %client, %error, "the session ended");
                 Ended::ByClient
             }

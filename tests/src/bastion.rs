@@ -40,6 +40,8 @@ impl Setup {
             "open_networks": ["loopback"],
             "admin": {"listen": format!("127.0.0.1:{}", ports::free())},
             "log": {"level": "debug"},
+            // All tests come from the same few addresses, and many fail on purpose.
+            "limits": {"penalties": {"longest": "0s"}},
             "drain": {"readiness_delay": "0s", "timeout": "2s"},
         });
         Self { config, scratch, environment: Vec::new(), run_as: None }

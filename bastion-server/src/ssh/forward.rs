@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::Service;
 use crate::access::{self, Denied, Destination, Permit, Policy, Prospect};
 use crate::audit::{Event, Route, Session, Stopped as AuditStopped, Traffic};
+use crate::census::TooFast;
 use crate::dial::{DialError, Dialled};
 use crate::identity::Identity;
 use crate::metrics::Direction;
@@ -54,6 +55,8 @@ enum Refusal {
     TooMany,
     /// By the audit log, which could not take a record of it.
     Unrecorded(AuditStopped),
+    /// By the cap on their rate.
+    TooFast,
 }
 
 impl Refusal {
@@ -63,6 +66,7 @@ impl Refusal {
             Self::Dial(error) => error.code(),
             Self::TooMany => "too_many_channels",
             Self::Unrecorded(stopped) => stopped.code(),
+            Self::TooFast => "too_fast",
         }
     }
 
@@ -70,7 +74,7 @@ impl Refusal {
     fn rule(&self) -> Option<&str> {
         match self {
             Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => denied.rule(),
-            Self::Dial(_) | Self::TooMany | Self::Unrecorded(_) => None,
+            Self::Dial(_) | Self::TooMany | Self::TooFast | Self::Unrecorded(_) => None,
         }
     }
 
@@ -86,6 +90,10 @@ impl Refusal {
                 "this session has as many channels as it may have".into(),
             ),
             Self::Unrecorded(stopped) => (ChannelOpenFailure::ResourceShortage, stopped.to_string().into()),
+            Self::TooFast => (
+                ChannelOpenFailure::ResourceShortage,
+                "channels are opened faster than they may be; try again in a second".into(),
+            ),
         };
         ChannelOpenFailure::Other { code: kind.code(), reason: format!("{}: {sentence}", self.code()) }
     }
@@ -129,6 +137,7 @@ impl Forwards {
     pub(super) fn open(
         &self,
         identity: &Arc<Identity>,
+        turn: Result<(), TooFast>,
         request: Request,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
@@ -139,10 +148,13 @@ impl Forwards {
                 access::authorize(&self.policy(), &identity, destination, SystemTime::now())
             });
         self.tasks.spawn(async move {
-            let opened = match (decision, place) {
-                (Err(denied), _) => Err(Refusal::Denied(denied)),
-                (Ok(_), None) => Err(Refusal::TooMany),
-                (Ok(prospect), Some(place)) => forwards.dial(prospect).await.map(|dialled| (dialled, place)),
+            let opened = match (turn, decision, place) {
+                (Err(TooFast), ..) => Err(Refusal::TooFast),
+                (Ok(()), Err(denied), _) => Err(Refusal::Denied(denied)),
+                (Ok(()), Ok(_), None) => Err(Refusal::TooMany),
+                (Ok(()), Ok(prospect), Some(place)) => {
+                    forwards.dial(prospect).await.map(|dialled| (dialled, place))
+                }
             };
             match opened {
                 Ok((dialled, place)) => {

@@ -4,7 +4,7 @@
 //! others unanswered. What is not a certificate login or a `direct-tcpip` channel is refused.
 
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use russh::keys::ssh_key::Certificate;
 use russh::server::{
@@ -15,7 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Service;
 use super::forward::{Forwards, Request};
-use crate::audit::{Event, Session, Stopped};
+use crate::audit::{Event, Session};
+use crate::census::{Member, TooFast};
 use crate::identity::certificate::{self, Claim, Refused};
 use crate::identity::{Identity, LoginName};
 use crate::listener::PendingLogin;
@@ -84,6 +85,8 @@ pub(super) struct Handler {
     forwards: Forwards,
     pending: Option<PendingLogin>,
     login: watch::Sender<Login>,
+    /// The place among the connections of the same identity.
+    member: Option<Member>,
     handle: Arc<OnceLock<Handle>>,
     /// Whether the client has asked what it may try (RFC 4252 §5.2), so that it has other things to try.
     exploring: bool,
@@ -107,6 +110,7 @@ impl Handler {
             forwards,
             pending: Some(pending),
             login,
+            member: None,
             handle: Arc::default(),
             exploring: false,
             tried: None,
@@ -133,9 +137,15 @@ impl Handler {
         self.turn_away(login, certificate, reason, farewell);
     }
 
-    fn postpone_login(&mut self, login: &LoginName, certificate: &Certificate, stopped: Stopped) {
-        let reason = stopped.code();
-        self.turn_away(login, certificate, reason, Some(format!("{reason}: {stopped}")));
+    /// Turns away somebody whose certificate is good: for now.
+    fn postpone_login(
+        &mut self,
+        login: &LoginName,
+        certificate: &Certificate,
+        reason: &'static str,
+        why: impl std::fmt::Display,
+    ) {
+        self.turn_away(login, certificate, reason, Some(format!("{reason}: {why}")));
     }
 
     fn turn_away(
@@ -158,6 +168,11 @@ impl Handler {
                     .await;
             });
         }
+    }
+
+    /// Counts a channel that is asked for.
+    fn turn(&self) -> Result<(), TooFast> {
+        self.member.as_ref().map_or(Err(TooFast), |member| member.open(Instant::now()))
     }
 
     fn refuse(&self, unserved: Unserved) {
@@ -193,6 +208,9 @@ impl Drop for Handler {
     /// nobody; such a client is among these.
     fn drop(&mut self) {
         if let (Some(login), Login::Pending) = (self.tried.take(), &*self.login.borrow()) {
+            if let Some(pending) = &self.pending {
+                pending.refuse();
+            }
             let reason = "no_valid_certificate";
             self.service.metrics.auth_refused(reason);
             let event = Event::LoginRefused { login: login.as_str(), certificate: None, reason };
@@ -254,14 +272,24 @@ impl russh::server::Handler for Handler {
         match certificate::admit(certificate, claim, &requirements, SystemTime::now()) {
             Ok(identity) => {
                 if let Err(stopped) = self.service.audit.ready() {
-                    self.postpone_login(&login, certificate, stopped);
+                    self.postpone_login(&login, certificate, stopped.code(), stopped);
                     return Ok(Auth::reject());
+                }
+                match self.service.census.enter(&identity, Instant::now()) {
+                    Ok(member) => self.member = Some(member),
+                    Err(too_many) => {
+                        self.postpone_login(&login, certificate, too_many.code(), too_many);
+                        return Ok(Auth::reject());
+                    }
                 }
                 let admitted = Admitted { identity: Arc::new(identity), certificate: certificate.clone() };
                 self.login.send_replace(Login::Accepted(Arc::new(admitted)));
                 Ok(Auth::Accept)
             }
             Err(refused) => {
+                if let Some(pending) = &self.pending {
+                    pending.refuse();
+                }
                 self.refuse_login(&login, certificate, &refused);
                 Ok(Auth::reject())
             }
@@ -291,7 +319,8 @@ impl russh::server::Handler for Handler {
     ) -> Result<(), Self::Error> {
         match self.identity() {
             Some(identity) => {
-                self.forwards.open(&identity, Request { host: host.to_owned(), port }, channel, reply);
+                let request = Request { host: host.to_owned(), port };
+                self.forwards.open(&identity, self.turn(), request, channel, reply);
             }
             None => reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
         }
@@ -305,7 +334,7 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         _wire: &mut Wire,
     ) -> Result<(), Self::Error> {
-        match self.forwards.place() {
+        match self.forwards.place().filter(|_| self.turn().is_ok()) {
             Some(place) => {
                 self.session_channels.push((channel.id(), place));
                 reply.accept().await;

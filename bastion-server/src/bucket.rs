@@ -1,0 +1,55 @@
+//! A token bucket: so many at once, and so many more each second.
+
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+/// The size of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// What a full one holds.
+    pub burst: NonZeroU32,
+    /// What it gets back each second.
+    pub rate: NonZeroU32,
+}
+
+/// Tokens, of which each deed takes one.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    tokens: u32,
+    refilled: Instant,
+}
+
+impl Bucket {
+    /// A full one.
+    pub fn full(size: Size, now: Instant) -> Self {
+        Self { tokens: size.burst.get(), refilled: now }
+    }
+
+    /// Gives back the tokens of the whole seconds that passed; the rest of a second goes on counting.
+    fn refill(&mut self, size: Size, now: Instant) {
+        let seconds = now.saturating_duration_since(self.refilled).as_secs();
+        let earned = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(size.rate.get());
+        self.tokens = self.tokens.saturating_add(earned).min(size.burst.get());
+        self.refilled += Duration::from_secs(seconds);
+    }
+
+    /// Takes a token, if there is one.
+    pub fn take(&mut self, size: Size, now: Instant) -> Option<()> {
+        self.refill(size, now);
+        self.tokens = self.tokens.checked_sub(1)?;
+        Some(())
+    }
+
+    /// Puts a token back.
+    pub fn put_back(&mut self, size: Size) {
+        self.tokens = self.tokens.saturating_add(1).min(size.burst.get());
+    }
+
+    /// Whether it is as a new one would be.
+    pub fn is_full(&mut self, size: Size, now: Instant) -> bool {
+        self.refill(size, now);
+        self.tokens == size.burst.get()
+    }
+}

@@ -1,0 +1,189 @@
+//! Who is here, and how much of the bastion each may use: after a login the limits go by identity, not by address.
+//!
+//! An identity is the certified key with the name it logged in as. Its key id is free text that an authority may give
+//! to many, principals are roles, and a serial is new with each certificate; but one key is held by one person or
+//! program, also over the renewals of its certificate, and whoever logs in with it has proved to hold it.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use serde::Deserialize;
+use ssh_key::Fingerprint;
+
+use crate::{
+    bucket::{Bucket, Size},
+    identity::{Identity, LoginName},
+};
+
+/// How much one identity may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// SSH connections at once.
+    pub connections: NonZeroU32,
+    /// Channels that may be opened at once, whatever the rate.
+    pub opens: NonZeroU32,
+    /// Channels that may be opened each second, over all its connections.
+    pub opens_per_second: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const HUNDRED: NonZeroU32 = NonZeroU32::new(100).unwrap();
+        const TWO_THOUSAND: NonZeroU32 = NonZeroU32::new(2000).unwrap();
+        const FIVE_HUNDRED: NonZeroU32 = NonZeroU32::new(500).unwrap();
+        Self { connections: HUNDRED, opens: TWO_THOUSAND, opens_per_second: FIVE_HUNDRED }
+    }
+}
+
+impl Limits {
+    fn opens(&self) -> Size {
+        Size { burst: self.opens, rate: self.opens_per_second }
+    }
+}
+
+/// The identity has as many connections as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this key has as many connections as it may have; close one (limits.per_identity.connections)")]
+pub struct TooMany;
+
+impl TooMany {
+    /// The stable name of this reason in metrics, records and messages.
+    pub fn code(self) -> &'static str {
+        "too_many_connections"
+    }
+}
+
+/// The identity opens channels faster than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFast;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Who {
+    key: Fingerprint,
+    login: LoginName,
+}
+
+#[derive(Debug)]
+struct Account {
+    connections: u32,
+    opens: Bucket,
+}
+
+type Accounts = Arc<Mutex<HashMap<Who, Account>>>;
+
+/// Everybody who is logged in. Bounded by the number of sessions: who has left is forgotten.
+#[derive(Clone, Debug)]
+pub struct Census {
+    limits: Limits,
+    accounts: Accounts,
+}
+
+/// One connection of an identity, until it is dropped.
+#[derive(Debug)]
+pub struct Member {
+    limits: Limits,
+    accounts: Accounts,
+    who: Who,
+}
+
+impl Census {
+    /// Nobody is here yet.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, accounts: Arc::default() }
+    }
+
+    /// Counts one more connection of an identity.
+    ///
+    /// # Errors
+    /// When it has enough of them.
+    pub fn enter(&self, identity: &Identity, now: Instant) -> Result<Member, TooMany> {
+        self.count(Who { key: identity.key(), login: identity.login().clone() }, now)
+    }
+
+    fn count(&self, who: Who, now: Instant) -> Result<Member, TooMany> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let account = accounts
+            .entry(who.clone())
+            .or_insert_with(|| Account { connections: 0, opens: Bucket::full(self.limits.opens(), now) });
+        if account.connections >= self.limits.connections.get() {
+            return Err(TooMany);
+        }
+        account.connections += 1;
+        Ok(Member { limits: self.limits, accounts: Arc::clone(&self.accounts), who })
+    }
+}
+
+impl Member {
+    /// Counts a channel that is to be opened.
+    ///
+    /// # Errors
+    /// When they come too fast.
+    pub fn open(&self, now: Instant) -> Result<(), TooFast> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let account = accounts.get_mut(&self.who).ok_or(TooFast)?;
+        account.opens.take(self.limits.opens(), now).ok_or(TooFast)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut account) = accounts.entry(self.who.clone()) {
+            account.get_mut().connections -= 1;
+            if account.get().connections == 0 {
+                account.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn who(key: u8, login: &str) -> Who {
+        Who { key: Fingerprint::Sha256([key; 32]), login: LoginName::new(login) }
+    }
+
+    fn census(connections: u32, opens: u32, opens_per_second: u32) -> Census {
+        let [connections, opens, opens_per_second] =
+            [connections, opens, opens_per_second].map(|limit| NonZeroU32::new(limit).unwrap());
+        Census::new(Limits { connections, opens, opens_per_second })
+    }
+
+    #[test]
+    fn connections_are_counted_by_key_and_name_and_forgotten_when_they_end() {
+        let (census, now) = (census(2, 9, 9), Instant::now());
+        let first = census.count(who(1, "tunnel"), now).unwrap();
+        let second = census.count(who(1, "tunnel"), now).unwrap();
+        assert_eq!(census.count(who(1, "tunnel"), now).unwrap_err(), TooMany);
+        let other_name = census.count(who(1, "admin"), now).unwrap();
+        let other_key = census.count(who(2, "tunnel"), now).unwrap();
+        drop(first);
+        let again = census.count(who(1, "tunnel"), now).unwrap();
+        drop((second, other_name, other_key, again));
+        assert!(census.accounts.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn opens_are_counted_over_all_connections_of_an_identity() {
+        let (census, now) = (census(9, 3, 1), Instant::now());
+        let first = census.count(who(1, "tunnel"), now).unwrap();
+        let second = census.count(who(1, "tunnel"), now).unwrap();
+        let other = census.count(who(2, "tunnel"), now).unwrap();
+        for _ in 0..3 {
+            first.open(now).unwrap();
+        }
+        assert_eq!(second.open(now), Err(TooFast));
+        assert_eq!(other.open(now), Ok(()));
+        assert_eq!(second.open(now + Duration::from_secs(1)), Ok(()));
+        assert_eq!(first.open(now + Duration::from_secs(1)), Err(TooFast));
+    }
+}

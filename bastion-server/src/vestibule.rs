@@ -1,0 +1,276 @@
+//! What a client may send before it has logged in: an identification line at once, and then not much.
+//!
+//! This stands between the network and SSH. The SSH library bounds each packet and the identification line, but not
+//! their number; and the socket above reads ahead while a write waits, which only peers that are known may ask for.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{proxy_header, throttle::Outcome};
+
+/// The longest identification line, with its end (RFC 4253 §4.2).
+const LONGEST_LINE: usize = 255;
+/// Bytes that a client may send before it is logged in: ten certificates of 16 KiB, which is as many as may be tried,
+/// and a key exchange of any kind.
+const BEFORE_LOGIN: usize = 256 * 1024;
+
+/// What a client did that no SSH client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Its first line is not that of an SSH client.
+    #[error("it does not speak SSH")]
+    NotSsh,
+    /// Its first line is a PROXY header, which nobody asked for, or not from there.
+    #[error("it sent a PROXY header, and is no proxy that is trusted (proxy_protocol)")]
+    UntrustedHeader,
+    /// It said too much before it was logged in.
+    #[error("it sent too much without logging in")]
+    TooMuch,
+    /// The SSH library hung up on it.
+    #[error("it broke the SSH protocol")]
+    Protocol,
+}
+
+impl Violation {
+    /// The stable name of this reason in metrics and logs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotSsh => "not_ssh",
+            Self::UntrustedHeader => "proxy_untrusted",
+            Self::TooMuch => "too_much_before_login",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// What is known of a client from outside its SSH session.
+#[derive(Debug, Default)]
+pub struct Seen {
+    logged_in: AtomicBool,
+    spoke: AtomicBool,
+    left: AtomicBool,
+    refused: AtomicBool,
+    violation: OnceLock<Violation>,
+}
+
+impl Seen {
+    /// From now on it may send what it likes.
+    pub fn log_in(&self) {
+        self.logged_in.store(true, Ordering::Relaxed);
+    }
+
+    /// A login of it was refused.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// The SSH library ended the connection by an error, which is the client's, unless that has left.
+    pub fn fail(&self) {
+        if !self.left.load(Ordering::Relaxed) {
+            let _ = self.violation.set(Violation::Protocol);
+        }
+    }
+
+    /// What it did that no SSH client does, if anything.
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation.get().copied()
+    }
+
+    /// What became of its connection, if that has ended by itself.
+    pub fn outcome(&self) -> Outcome {
+        if self.logged_in.load(Ordering::Relaxed) {
+            Outcome::LoggedIn
+        } else if self.violation.get().is_some() {
+            Outcome::Violation
+        } else if self.refused.load(Ordering::Relaxed) {
+            Outcome::Refused
+        } else if self.spoke.load(Ordering::Relaxed) {
+            Outcome::Left
+        } else {
+            Outcome::Silent
+        }
+    }
+}
+
+/// A byte stream whose other end has proved nothing.
+#[derive(Debug)]
+pub struct Vestibule<S> {
+    inner: S,
+    seen: Arc<Seen>,
+    /// The first line, until it is complete.
+    line: Option<Vec<u8>>,
+    received: usize,
+}
+
+impl<S> Vestibule<S> {
+    /// Watches `inner`, and tells what is seen.
+    pub fn new(inner: S) -> (Self, Arc<Seen>) {
+        let seen = Arc::new(Seen::default());
+        (Self { inner, seen: Arc::clone(&seen), line: Some(Vec::new()), received: 0 }, seen)
+    }
+
+    fn check(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        self.received = self.received.saturating_add(bytes.len());
+        if self.received > BEFORE_LOGIN {
+            return Err(Violation::TooMuch);
+        }
+        let Some(line) = &mut self.line else { return Ok(()) };
+        let room = LONGEST_LINE - line.len();
+        line.extend(bytes.iter().take(room));
+        match line.iter().position(|byte| *byte == b'\n') {
+            Some(end) => {
+                let refused = not_ssh(line);
+                line.truncate(end);
+                let whole = line.strip_suffix(b"\r").unwrap_or(line);
+                let printable = whole.iter().all(|byte| matches!(byte, b' '..=b'~'));
+                let known = whole.starts_with(b"SSH-2.0-") || whole.starts_with(b"SSH-1.99-");
+                self.line = None;
+                if printable && known { Ok(()) } else { Err(refused) }
+            }
+            None if line.len() >= LONGEST_LINE || !may_begin(line) => Err(not_ssh(line)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a line that is not complete may still become that of a client.
+fn may_begin(line: &[u8]) -> bool {
+    let begins = |known: &[u8]| line.iter().zip(known).all(|(one, other)| one == other);
+    begins(b"SSH-2.0-") || begins(b"SSH-1.99-")
+}
+
+fn not_ssh(line: &[u8]) -> Violation {
+    // A few bytes, since fewer could begin anything.
+    if line.len() > 4 && proxy_header::may_begin(line) {
+        Violation::UntrustedHeader
+    } else {
+        Violation::NotSsh
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Vestibule<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let outcome = ready!(Pin::new(&mut this.inner).poll_read(cx, buf));
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        if outcome.is_err() || bytes.is_empty() {
+            this.seen.left.store(true, Ordering::Relaxed);
+        } else if !this.seen.logged_in.load(Ordering::Relaxed) {
+            this.seen.spoke.store(true, Ordering::Relaxed);
+            if let Err(violation) = this.check(bytes) {
+                buf.set_filled(before);
+                let violation = *this.seen.violation.get_or_init(|| violation);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
+            }
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Vestibule<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+        if outcome.is_err() {
+            self.seen.left.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What becomes of bytes that arrive in pieces of the given size.
+    async fn arrive(bytes: &[u8], piece: usize) -> Result<Vec<u8>, Violation> {
+        let (mut client, server) = tokio::io::duplex(piece);
+        let (mut server, seen) = Vestibule::new(server);
+        let bytes = bytes.to_vec();
+        tokio::spawn(async move { client.write_all(&bytes).await });
+        let mut got = Vec::new();
+        match server.read_to_end(&mut got).await {
+            Ok(_) => Ok(got),
+            Err(_) => Err(seen.violation().unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_may_be_ssh_gets_through() {
+        let long = |length: usize| format!("SSH-2.0-{:x<1$}\r\n", "", length - 10).into_bytes();
+        for (bytes, expected) in [
+            (b"SSH-2.0-x\r\nmore\0".to_vec(), Ok(())),
+            (b"SSH-1.99-x\n".to_vec(), Ok(())),
+            (b"SSH-2.0-x y (comment)\r\n\r\n".to_vec(), Ok(())),
+            (long(LONGEST_LINE), Ok(())),
+            (long(LONGEST_LINE + 1), Err(Violation::NotSsh)),
+            (b"SSH-1.5-x\r\n".to_vec(), Err(Violation::NotSsh)),
+            (b"SSH-2.0-x\0y\r\n".to_vec(), Err(Violation::NotSsh)),
+            (b"SSH-2.0-x\x1b[2J\r\n".to_vec(), Err(Violation::NotSsh)),
+            (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Err(Violation::NotSsh)),
+            (b"\r\n".to_vec(), Err(Violation::NotSsh)),
+            (b"POST /\r\n".to_vec(), Err(Violation::NotSsh)),
+            ([b"SSH-2.0-x\r\n".to_vec(), vec![0; BEFORE_LOGIN]].concat(), Err(Violation::TooMuch)),
+        ] {
+            for piece in [1, 7, 1 << 20] {
+                let outcome = arrive(&bytes, piece).await;
+                assert_eq!(outcome.map(|got| assert_eq!(got, bytes)), expected, "{}", bytes.escape_ascii());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_nobody_asked_for_is_called_by_its_name() {
+        for bytes in
+            [&b"PROXY TCP4 192.0.2.7 10.0.0.1 40000 22\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"]
+        {
+            assert_eq!(arrive(bytes, 1 << 10).await, Err(Violation::UntrustedHeader));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_logged_in_may_send_more() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let (mut server, seen) = Vestibule::new(server);
+        client.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+        server.read_exact(&mut [0; 11]).await.unwrap();
+        seen.log_in();
+        tokio::spawn(async move { client.write_all(&vec![7; 2 * BEFORE_LOGIN]).await });
+        server.read_exact(&mut vec![0; 2 * BEFORE_LOGIN]).await.unwrap();
+    }
+}
