@@ -210,6 +210,26 @@ impl Program {
     }
 }
 
+/// The resident memory of a process, in KiB.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn resident(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// How many files a process has open.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn open_files(process: u32) -> usize {
+    fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
+}
+
 /// Starts a command from a thread that lives as long as this process: the kernel sends the parent's death signal when the
 /// *thread* that started the child ends, and a test's thread ends with its test.
 fn spawn(command: Command) -> Child {

@@ -50,6 +50,8 @@ pub mod number {
     pub const CHANNEL_REQUEST: u8 = 98;
     pub const CHANNEL_SUCCESS: u8 = 99;
     pub const CHANNEL_FAILURE: u8 = 100;
+    /// Of OpenSSH's PROTOCOL file.
+    pub const PING: u8 = 192;
 }
 
 /// One `publickey` request: an honest one, until a field is changed.

@@ -11,12 +11,14 @@
 
 mod authorities;
 mod bastion;
+mod before_login;
 mod bulk;
 mod certificates;
 mod clients;
 mod database;
 mod demo;
 mod destinations;
+mod door;
 mod fence;
 mod openbao;
 mod openssh;

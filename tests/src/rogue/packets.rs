@@ -126,6 +126,12 @@ impl Packets {
         &mut self.link
     }
 
+    /// The connection alone, for whoever only waits for its end.
+    #[must_use]
+    pub fn into_link(self) -> Link {
+        self.link
+    }
+
     /// The session id: the hash of the first key exchange.
     #[must_use]
     pub fn session(&self) -> &[u8] {

@@ -1,0 +1,465 @@
+//! The front door under load: who floods, who comes through a proxy, who fails too often, and who wants too much.
+//!
+//! The figures are printed: `cargo test -p tests --test peers door -- --nocapture --test-threads 1`.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use tests::bastion::{Bastion, LOGIN, Setup};
+use tests::forge::Forge;
+use tests::key::Key;
+use tests::process::{Program, installed, open_files, resident};
+use tests::rogue::{Attempt, Client, Gone, Link, Verdict};
+use tests::ssh::Person;
+use tests::target::Target;
+use tests::wait;
+
+const FLOODER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+const SOON: Duration = Duration::from_secs(10);
+
+/// An authority, somebody with a certificate of it, and a bastion that trusts it.
+struct Place {
+    authority: Key,
+    key: Key,
+    certificate: Vec<u8>,
+    bastion: Bastion,
+}
+
+impl Place {
+    fn new(adjust: impl FnOnce(Setup) -> Setup) -> Self {
+        let (authority, key) = (Key::ed25519(), Key::ed25519());
+        let setup = Setup::new().trust(&authority).set("/log/level", json!("info"));
+        let bastion = adjust(setup).start();
+        let certificate = Forge::user(&key, LOGIN).sign(&authority);
+        Self { authority, key, certificate, bastion }
+    }
+
+    fn attempt(&self) -> Attempt {
+        Attempt::certificate(LOGIN, &self.key, self.certificate.clone())
+    }
+
+    /// A login from a given address.
+    fn login(&self, from: IpAddr) -> Result<(Client, Verdict), Gone> {
+        let mut client = Client::over(Link::connect_from(from, self.bastion.address())?)?;
+        let verdict = client.attempt(&self.attempt());
+        Ok((client, verdict))
+    }
+
+    fn must_login(&self, from: IpAddr) -> Client {
+        let (client, verdict) = self.login(from).unwrap();
+        assert!(verdict.accepted, "{verdict:?}");
+        client
+    }
+
+    fn counted(&self, reason: &str) -> u64 {
+        let metrics = self.bastion.page("/metrics").body;
+        let name = format!("bastion_connections_refused_total{{reason=\"{reason}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
+    }
+
+    fn waits_for(&self, reason: &str, count: u64) {
+        wait::until_true(reason, SOON, || self.counted(reason) >= count);
+    }
+}
+
+/// What a client does that floods, once; what it returns is held.
+type Deed = Box<dyn Fn(SocketAddr) -> Option<Link> + Send + Sync>;
+
+/// Measures the logins of one while another floods, and what is left of the flood when it is over.
+fn flood(name: &str, place: &mut Place, deed: Deed) {
+    const FLOODERS: usize = 6;
+    let address = place.bastion.address();
+    let process = place.bastion.process().id();
+    drop(place.must_login(SOMEBODY));
+    let idle = || open_files(process);
+    let (files, memory) = (idle(), resident(process));
+    let (stop, deeds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut took = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..FLOODERS {
+            scope.spawn(|| {
+                let mut held = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    held.extend(deed(address));
+                    // Its own descriptors have an end.
+                    if held.len() > 300 {
+                        held.clear();
+                    }
+                    deeds.fetch_add(1, Ordering::Relaxed);
+                    // Together some 500 a second, if the bastion answers as fast.
+                    std::thread::sleep(Duration::from_millis(12));
+                }
+            });
+        }
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(4) {
+            let start = Instant::now();
+            drop(place.must_login(SOMEBODY));
+            took.push(start.elapsed());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    took.sort();
+    let at = |part: usize| took[(took.len() - 1) * part / 100];
+    wait::until_true("the files of a flood to be closed", SOON, || idle() <= files + 2);
+    println!(
+        "{name:<22} {:>5}/s  logins {:>4}  p50 {:>6.0?}  p99 {:>6.0?}  files {files} -> {}  resident {memory} -> {} KiB",
+        deeds.load(Ordering::Relaxed) / 4,
+        took.len(),
+        at(50),
+        at(99),
+        idle(),
+        resident(process),
+    );
+    assert!(at(99) < Duration::from_millis(1500), "{name}: {took:?}");
+    assert!(
+        resident(process) < memory + 48 * 1024,
+        "{name}: {memory} KiB before, {} after",
+        resident(process)
+    );
+}
+
+#[test]
+fn one_that_floods_does_not_keep_others_out() {
+    // As it comes, but for penalties: with those the flood is over after some connections.
+    let mut place = Place::new(|setup| setup.set("/limits/login_deadline", json!("5s")));
+    let connect = |server| Link::connect_from(FLOODER, server).ok();
+    let key_exchange = move |server| Client::over(connect(server)?).ok();
+    let stranger = Key::ed25519();
+    let bad = {
+        let certificate = Forge::user(&place.key, LOGIN).sign(&stranger);
+        Attempt::certificate(LOGIN, &place.key, certificate)
+    };
+    let good = place.attempt();
+    flood("silence", &mut place, Box::new(connect));
+    flood(
+        "a banner",
+        &mut place,
+        Box::new(move |server| {
+            let mut link = connect(server)?;
+            link.identify("SSH-2.0-flood").ok()?;
+            Some(link)
+        }),
+    );
+    flood(
+        "a key exchange",
+        &mut place,
+        Box::new(move |server| key_exchange(server).map(|client| client.packets.into_link())),
+    );
+    flood(
+        "bad certificates",
+        &mut place,
+        Box::new(move |server| {
+            let _ = key_exchange(server)?.attempt(&bad);
+            None
+        }),
+    );
+    flood(
+        "good certificates",
+        &mut place,
+        Box::new(move |server| {
+            let _ = key_exchange(server)?.attempt(&good);
+            None
+        }),
+    );
+}
+
+/// Opens as many sockets as this process may have, and returns how many that is.
+fn raise_open_files() -> usize {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
+#[test]
+fn idle_sockets_are_gone_with_the_deadline() {
+    const LOGIN_DEADLINE: Duration = Duration::from_secs(6);
+    let count = (raise_open_files().saturating_sub(4000)).min(10_000);
+    assert!(count >= 4000, "this process may open only {count} more files");
+    let mut place = Place::new(|setup| {
+        setup
+            .set("/limits/login_deadline", json!("6s"))
+            .set("/limits/max_sessions", json!(20_000))
+            .set("/limits/max_startups", json!({"total": 20_000, "per_source": 20_000, "burst": 20_000}))
+    });
+    let address = place.bastion.address();
+    let process = place.bastion.process().id();
+    drop(place.must_login(SOMEBODY));
+    let (files, memory) = (open_files(process), resident(process));
+    let began = Instant::now();
+    let mut idle: Vec<_> = (0..count)
+        .map(|number| {
+            let from = Ipv4Addr::new(127, 0, 1, u8::try_from(number % 8).unwrap() + 1);
+            Link::connect_from(from.into(), address).unwrap()
+        })
+        .collect();
+    let connected = began.elapsed();
+    wait::until_true("all to be there", SOON, || open_files(process) >= files + count / 2);
+    let most = resident(process);
+    for link in &mut idle {
+        assert_ne!(link.receive_to_end().1, Gone::Silent);
+    }
+    let gone = began.elapsed();
+    wait::until_true("their files to be closed", Duration::from_secs(2), || open_files(process) <= files + 2);
+    println!(
+        "{count} idle sockets: connected in {connected:.1?}, gone {:.2?} after the last one's deadline; \
+         files {files} -> {}, resident {memory} -> {most} -> {} KiB",
+        gone.saturating_sub(connected + LOGIN_DEADLINE),
+        open_files(process),
+        resident(process)
+    );
+    assert!(gone < connected + LOGIN_DEADLINE + Duration::from_secs(1), "{gone:?}, {connected:?}");
+    place.waits_for("login_deadline", count as u64);
+    drop(idle);
+    drop(place.must_login(SOMEBODY));
+}
+
+#[test]
+fn it_survives_having_no_more_files() {
+    let mut place = Place::new(|setup| setup);
+    let process = place.bastion.process().id();
+    drop(place.must_login(SOMEBODY));
+    let limit = |files: usize| {
+        let word = format!("--nofile={files}:");
+        let _ = Program::new(installed("prlimit")).args(["--pid", &process.to_string(), &word]).succeed();
+    };
+    limit(open_files(process) + 10);
+    let mut held: Vec<_> =
+        (0..30).map(|_| Link::connect_from(FLOODER, place.bastion.address()).unwrap()).collect();
+    wait::until_true("it to notice", SOON, || place.bastion.log().contains("cannot accept connections"));
+    // Who does not get in is turned away rather than left waiting.
+    let mut late = Link::connect_from(SOMEBODY, place.bastion.address()).unwrap();
+    late.patience(SOON);
+    assert_ne!(late.receive_to_end().1, Gone::Silent);
+    held.clear();
+    let freed = Instant::now();
+    let took = wait::until("a login", SOON, || match place.login(SOMEBODY) {
+        Ok((_, verdict)) if verdict.accepted => Some(freed.elapsed()),
+        _ => None,
+    });
+    println!("out of files: back {took:.0?} after some were closed");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(place.counted("open_files") > 0);
+}
+
+/// A proxy that tells every connection's address by the same header.
+fn proxy(server: SocketAddr, from: IpAddr, header: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut link) = (client.unwrap(), Link::connect_from(from, server).unwrap());
+            link.send(header).unwrap();
+            let mut upstream = link.stream().try_clone().unwrap();
+            let (mut from_client, mut to_client) =
+                (client.try_clone().unwrap(), link.stream().try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from_client, &mut upstream);
+                let _ = upstream.shutdown(Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut to_client, &mut client);
+                let _ = client.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+const V1: &[u8] = b"PROXY TCP4 203.0.113.7 127.0.0.1 40000 22\r\n";
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x27\0\0\0\0\0\0\0\0\0\0\xff\xff\xcb\0\x71\x07\
+    \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x9c\x40\0\x16\x04\0\0";
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+fn behind_proxy(setup: Setup, mode: &str) -> Setup {
+    setup.set("/proxy_protocol", json!({"mode": mode, "trusted": ["127.0.0.2/32"]}))
+}
+
+#[test]
+fn a_trusted_proxy_tells_where_a_client_comes_from() {
+    let target = Target::echo();
+    let place =
+        Place::new(|setup| behind_proxy(setup, "required").rule(LOGIN, &[&target.address().to_string()]));
+    let there =
+        Forge::user(&place.key, LOGIN).critical("source-address", "203.0.113.0/24").sign(&place.authority);
+    let here =
+        Forge::user(&place.key, LOGIN).critical("source-address", "127.0.0.0/8").sign(&place.authority);
+    for (count, header) in [V1, V2].into_iter().enumerate() {
+        let entry = proxy(place.bastion.address(), FLOODER, header);
+        let ssh = |certificate: &[u8]| {
+            let person = Person::new(LOGIN, &place.key, certificate).knows(entry, &place.bastion.host_key());
+            person.ssh(entry, &["-W", &target.address().to_string()]).input("through").output()
+        };
+        let output = ssh(&there);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "through", "{output:?}");
+        assert!(!ssh(&here).status.success(), "the proxy's own address is not the client's");
+        let audit = place.bastion.audit();
+        let accepted: Vec<_> = audit.iter().filter(|record| record["event"] == "login_accepted").collect();
+        assert_eq!(accepted.len(), count + 1);
+        assert!(accepted.iter().all(|record| record["source_address"] == "203.0.113.7"), "{accepted:?}");
+        assert!(accepted.iter().all(|record| record["source_port"] == 40_000), "{accepted:?}");
+    }
+}
+
+#[test]
+fn a_proxys_own_connections_are_its_own() {
+    let place = Place::new(|setup| behind_proxy(setup, "required"));
+    let server = place.bastion.address();
+    for check in [&b""[..], LOCAL, b"PROXY UNKNOWN\r\n"] {
+        for _ in 0..300 {
+            let mut link = Link::connect_from(FLOODER, server).unwrap();
+            link.send(check).unwrap();
+        }
+    }
+    // Whatever the checks do, they are not held against anybody, and nobody is told.
+    for header in [LOCAL, b"PROXY UNKNOWN\r\n"] {
+        let mut link = Link::connect_from(FLOODER, server).unwrap();
+        link.send(header).unwrap();
+        assert!(Client::over(link).unwrap().attempt(&place.attempt()).accepted);
+    }
+    let accepted = place.bastion.audited("the login", |record| record["event"] == "login_accepted");
+    assert_eq!(accepted["source_address"], "127.0.0.2");
+    let log = place.bastion.log();
+    assert!(!log.contains("refus") && !log.contains("hung up"), "{log}");
+    assert!(!place.bastion.page("/metrics").body.contains("bastion_connections_refused_total{"));
+}
+
+#[test]
+fn what_is_no_header_gets_nowhere() {
+    let place = Place::new(|setup| behind_proxy(setup, "required"));
+    let server = place.bastion.address();
+    let long = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 200]].concat();
+    let huge = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".to_vec();
+    let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8".to_vec(), vec![0; 216]].concat();
+    for (from, header, reason) in [
+        (FLOODER, b"SSH-2.0-x\r\n".to_vec(), "proxy_header_absent"),
+        (FLOODER, b"GET / HTTP/1.1\r\n\r\n".to_vec(), "proxy_header_absent"),
+        (FLOODER, long, "proxy_header_too_long"),
+        (FLOODER, huge, "proxy_header_too_long"),
+        (FLOODER, b"PROXY TCP4 1.2.3.4 5.6.7.8 9\r\n".to_vec(), "proxy_header_malformed"),
+        (FLOODER, b"PROXY UDP4 1.2.3.4 5.6.7.8 9 10\r\n".to_vec(), "proxy_header_family"),
+        (FLOODER, unix, "proxy_header_family"),
+        (FLOODER, b"PROXY TC".to_vec(), "proxy_header_late"),
+        (SOMEBODY, V1.to_vec(), "proxy_required"),
+        (SOMEBODY, b"SSH-2.0-x\r\n".to_vec(), "proxy_required"),
+    ] {
+        let mut link = Link::connect_from(from, server).unwrap();
+        // It may hang up before it has all of it.
+        let _ = link.send(&header);
+        let (said, end) = link.receive_to_end();
+        assert_ne!(end, Gone::Silent, "{reason}");
+        assert!(String::from_utf8_lossy(&said).contains(reason), "{reason}: {}", said.escape_ascii());
+        place.waits_for(reason, 1);
+    }
+    assert!(place.bastion.audit().is_empty());
+}
+
+#[test]
+fn nobody_else_is_believed() {
+    for mode in ["optional", "off"] {
+        let place = Place::new(|setup| behind_proxy(setup, mode));
+        let server = place.bastion.address();
+        for (count, header) in [V1, V2].into_iter().enumerate() {
+            let mut link = Link::connect_from(SOMEBODY, server).unwrap();
+            link.send(header).unwrap();
+            assert_ne!(link.receive_to_end().1, Gone::Silent);
+            place.waits_for("proxy_untrusted", count as u64 + 1);
+        }
+        // Without a header everybody is who they are.
+        drop(place.must_login(SOMEBODY));
+        drop(place.must_login(FLOODER));
+        let sources: Vec<_> = place
+            .bastion
+            .audit()
+            .iter()
+            .filter(|record| record["event"] == "login_accepted")
+            .map(|record| record["source_address"].clone())
+            .collect();
+        assert_eq!(sources, ["127.0.0.3", "127.0.0.2"]);
+    }
+}
+
+/// A proxy may also be silent for a while, when the client behind it waits for the server's first word.
+#[test]
+fn where_a_header_is_optional_silence_is_no_header() {
+    let place = Place::new(|setup| behind_proxy(setup, "optional"));
+    let mut stream =
+        Link::connect_from(FLOODER, place.bastion.address()).unwrap().stream().try_clone().unwrap();
+    let mut word = [0; 8];
+    stream.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"SSH-2.0-");
+    stream.write_all(b"SSH-2.0-x\r\n").unwrap();
+}
+
+#[test]
+fn who_fails_too_often_is_refused_and_told() {
+    let penalties = json!({"violation": "20s", "threshold": "40s"});
+    let place = Place::new(|setup| setup.set("/limits/penalties", penalties));
+    let server = place.bastion.address();
+    let offend = |from| {
+        let mut link = Link::connect_from(from, server).unwrap();
+        link.send(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let _ = link.receive_to_end();
+    };
+    for _ in 0..3 {
+        offend(FLOODER);
+    }
+    place.waits_for("not_ssh", 2);
+    let person = Person::new(LOGIN, &place.key, &place.certificate).knows(server, &place.bastion.host_key());
+    let output = person.ssh(server, &["-b", &FLOODER.to_string(), "-N"]).output();
+    let said = String::from_utf8_lossy(&output.stderr);
+    println!("an ordinary ssh says: {}", said.trim());
+    assert!(
+        said.contains("source_penalized: too many logins from your address failed; try again in"),
+        "{said}"
+    );
+
+    // Where somebody logged in, others may fail as they like: an office is not one person.
+    drop(place.must_login(SOMEBODY));
+    for _ in 0..5 {
+        offend(SOMEBODY);
+    }
+    place.waits_for("not_ssh", 7);
+    drop(place.must_login(SOMEBODY));
+}
+
+#[test]
+fn one_identity_has_its_share() {
+    let target = Target::echo();
+    let share = json!({"connections": 2, "opens": 5, "opens_per_second": 1});
+    let place = Place::new(|setup| {
+        setup.set("/limits/per_identity", share).rule(LOGIN, &[&target.address().to_string()])
+    });
+    let mut first = place.must_login(SOMEBODY);
+    let second = place.must_login(FLOODER);
+    let (mut third, verdict) = place.login(SOMEBODY).unwrap();
+    assert!(!verdict.accepted);
+    let said = verdict.gone.or_else(|| third.farewell(SOON));
+    assert!(
+        matches!(&said, Some(Gone::Disconnected { text, .. }) if text.starts_with("too_many_connections: ")),
+        "{said:?}"
+    );
+    let refused = place.bastion.audited("the refusal", |record| record["event"] == "login_refused");
+    assert_eq!(refused["reason"], "too_many_connections");
+    // Somebody else's key has a share of its own.
+    let other = Key::ed25519();
+    let _other = Client::login(
+        place.bastion.address(),
+        LOGIN,
+        &other,
+        Forge::user(&other, LOGIN).sign(&place.authority),
+    );
+    drop(second);
+    wait::until_true("a place", SOON, || place.login(SOMEBODY).is_ok_and(|(_, verdict)| verdict.accepted));
+
+    let port = u32::from(target.port());
+    let failure = (0..20).find_map(|_| first.forward("127.0.0.1", port).unwrap().err()).expect("too fast");
+    assert_eq!(failure.reason, 4, "a resource shortage");
+    assert!(failure.text.starts_with("too_fast: "), "{failure:?}");
+    wait::until_true("a second to pass", SOON, || first.forward("127.0.0.1", port).unwrap().is_ok());
+}
