@@ -92,8 +92,8 @@ pub fn moment(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, latest)).to_string()
 }
 
-/// Our own crates at `level`; the libraries only when they warn, whatever the level, since what the SSH library
-/// says in detail repeats what peers sent, and more than that.
+/// Our own crates at `level`; the libraries only when they warn, whatever the level; and the SSH library never, since
+/// what it says repeats what peers sent, and any of them can make it say so. What becomes of a peer is ours to say.
 fn filter(level: Level) -> String {
     let (libraries, ours) = match level {
         Level::Error => ("error", "error"),
@@ -102,7 +102,7 @@ fn filter(level: Level) -> String {
         Level::Debug => ("warn", "debug"),
         Level::Trace => ("warn", "trace"),
     };
-    format!("{libraries},russh=error,bastion_server={ours},ssh_transport={ours},vault_signer={ours}")
+    format!("{libraries},russh=off,bastion_server={ours},ssh_transport={ours},vault_signer={ours}")
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
     fn no_level_lets_the_ssh_library_talk() {
         for level in [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace] {
             let filter = filter(level);
-            assert!(filter.contains("russh=error"), "{filter}");
+            assert!(filter.contains("russh=off"), "{filter}");
             assert!(filter.parse::<EnvFilter>().is_ok(), "{filter}");
         }
     }

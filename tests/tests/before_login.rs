@@ -119,7 +119,7 @@ fn rows() -> Vec<(&'static str, Say, Ends)> {
         (
             "USERAUTH_SUCCESS from a client",
             encrypted(|client| client.packets.send(&[number::USERAUTH_SUCCESS])),
-            AtOnce,
+            InTime,
         ),
         (
             "10,000 PINGs",
