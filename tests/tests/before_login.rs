@@ -52,8 +52,8 @@ fn message(payload: impl Into<Vec<u8>>) -> Say {
     let payload = payload.into();
     let mut packet_bytes = Vec::new();
     let padding = 8 + (8 - (5 + payload.len()) % 8) % 8;
-    packet_bytes.extend(((1 + payload.len() + padding) as u32).to_be_bytes());
-    packet_bytes.push(padding as u8);
+    packet_bytes.extend(u32::try_from(1 + payload.len() + padding).unwrap().to_be_bytes());
+    packet_bytes.push(u8::try_from(padding).unwrap());
     packet_bytes.extend(&payload);
     packet_bytes.extend(vec![0; padding]);
     packet(packet_bytes)
