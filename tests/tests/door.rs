@@ -192,12 +192,18 @@ fn idle_sockets_are_gone_with_the_deadline() {
     drop(place.must_login(SOMEBODY));
     let (files, memory) = (open_files(process), resident(process));
     let began = Instant::now();
-    let mut idle: Vec<_> = (0..count)
-        .map(|number| {
-            let from = Ipv4Addr::new(127, 0, 1, u8::try_from(number % 8).unwrap() + 1);
-            Link::connect_from(from.into(), address).unwrap()
-        })
-        .collect();
+    // From eight sources at once: on a busy machine one after the other would take longer than the deadline.
+    let mut idle: Vec<_> = std::thread::scope(|scope| {
+        let sources: Vec<_> = (1..=8)
+            .map(|number| {
+                let from = Ipv4Addr::new(127, 0, 1, number).into();
+                let connect = move |_| Link::connect_from(from, address).unwrap();
+                scope.spawn(move || (0..count / 8).map(connect).collect::<Vec<_>>())
+            })
+            .collect();
+        sources.into_iter().flat_map(|source| source.join().unwrap()).collect()
+    });
+    let count = idle.len();
     let connected = began.elapsed();
     wait::until_true("all to be there", SOON, || open_files(process) >= files + count);
     let most = resident(process);
