@@ -8,9 +8,9 @@ mod proxies;
 mod refusal;
 
 use std::{
-    fs::File,
     io,
     net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -140,7 +140,7 @@ where
         farewells: Farewells::default(),
         serve,
     });
-    let mut spare = Spare::new();
+    let mut spare = Spare::new(&listener);
     let mut pause = PAUSE;
     let mut failures = 0_u64;
     let begun = drain.begun();
@@ -204,20 +204,21 @@ fn is_out_of_files(error: &io::Error) -> bool {
     [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
-/// An open file that is kept for the moment when no other can be opened: without one, clients could not even be
-/// turned away, and would wait for a word that never comes.
-struct Spare(Option<File>);
+/// A descriptor that is kept for the moment when no other can be opened: without one, clients could not even be turned
+/// away, and would wait for a word that never comes. It is a second one of the listener, since files may be out of
+/// bounds.
+struct Spare(Option<OwnedFd>);
 
 impl Spare {
-    fn new() -> Self {
-        Self(File::open("/dev/null").ok())
+    fn new(listener: &TcpListener) -> Self {
+        Self(listener.as_fd().try_clone_to_owned().ok())
     }
 
     /// Turns away the first that waits.
     fn shed(&mut self, listener: &TcpListener) -> bool {
         let had = self.0.take().is_some();
         let shed = had && matches!(listener.accept().now_or_never(), Some(Ok(_)));
-        *self = Self::new();
+        *self = Self::new(listener);
         shed
     }
 }
