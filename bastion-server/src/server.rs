@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
@@ -40,6 +40,9 @@ use crate::{
     vault::{self, Vault},
 };
 
+/// Connections that may wait to be accepted. A client that finds no room tries again after a second, so that a burst must
+/// fit; the system's own limit (net.core.somaxconn) holds beside it.
+const BACKLOG: u32 = 4096;
 /// How long the last audit records may take.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -210,9 +213,9 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
     let (policy, dialler) = (policy(&config)?, dialler(&config)?);
     let audit = Audit::start(prepared.audit, config.audit.when_full, Arc::clone(&metrics))?;
 
-    let clients = listen("listen", config.listen).await?;
+    let clients = listen("listen", config.listen)?;
     if let Some(admin) = config.admin {
-        let listener = listen("admin.listen", admin.listen).await?;
+        let listener = listen("admin.listen", admin.listen)?;
         let (metrics, readiness) = (Arc::clone(&metrics), Arc::clone(&readiness));
         let (audit, drain) = (audit.clone(), drain.clone());
         tokio::spawn(admin::serve(listener, Admin { metrics, readiness, audit, drain }));
@@ -302,8 +305,15 @@ fn apply(config: &Config, service: &Service) -> Result<(), Error> {
     Ok(())
 }
 
-async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { setting, address, source })
+fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for connections of the last run to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| Error::Listen { setting, address, source })
 }
 
 /// What others decide, and may decide anew at any time.
