@@ -1,6 +1,6 @@
 # One profile for everything, so that nothing is built twice.
 .DEFAULT_GOAL := help
-.PHONY: help test check demo peers
+.PHONY: help test check demo peers fuzz
 
 # Most tests wait for other processes, some of them for minutes: more at once than there are cores.
 TEST_THREADS ?= 6
@@ -23,3 +23,15 @@ check: ## format, lints and documentation, without running anything
 
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install
+
+# The stable compiler, told that it may use what libFuzzer needs. Our code has no unsafe block, so no sanitizer.
+# What is found new is kept in tests/fuzz/found; what breaks something, in tests/fuzz/artifacts.
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard tests/fuzz/fuzz_targets/*.rs)))
+fuzz: ## each parser for five minutes, or FUZZ_SECONDS; needs `cargo install cargo-fuzz`
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p tests/fuzz/found/$$target; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target \
+			tests/fuzz/found/$$target tests/fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
+	done

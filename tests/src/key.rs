@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use russh::keys::signature::Signer;
-use ssh_key::private::KeypairData;
+use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{EcdsaCurve, HashAlg, PrivateKey, Signature};
 
 use crate::process::{Program, installed};
@@ -49,6 +49,12 @@ impl Key {
     #[must_use]
     pub fn ed25519() -> Self {
         Self::generate(Kind::Ed25519)
+    }
+
+    /// An Ed25519 key that is always the same.
+    #[must_use]
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Self { private: PrivateKey::from(Ed25519Keypair::from_seed(&seed)) }
     }
 
     /// Reads a private key in OpenSSH's format.

@@ -20,6 +20,7 @@ pub mod authority;
 pub mod bastion;
 pub mod dns;
 pub mod forge;
+pub mod fuzz;
 pub mod http;
 pub mod key;
 pub mod openbao;

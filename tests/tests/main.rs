@@ -20,6 +20,7 @@ mod demo;
 mod destinations;
 mod door;
 mod fence;
+mod fuzz_corpora;
 mod openbao;
 mod openssh;
 mod policy;
