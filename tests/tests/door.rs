@@ -383,7 +383,7 @@ fn nobody_else_is_believed() {
         drop(place.must_login(FLOODER));
         for source in [SOMEBODY, FLOODER] {
             let source = source.to_string();
-            place.bastion.audited("the login", |record| {
+            let _ = place.bastion.audited("the login", |record| {
                 record["event"] == "login_accepted" && record["source_address"] == source
             });
         }
