@@ -2,16 +2,17 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure};
 use ssh_transport::channel;
 use ssh_transport::relay::{Account, End, relay};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,9 @@ use crate::census::TooFast;
 use crate::dial::{DialError, Dialled};
 use crate::identity::Identity;
 use crate::metrics::Direction;
+
+/// How often the totals learn what long streams have moved.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// All the forwarded connections of one session.
 #[derive(Debug, Clone)]
@@ -123,7 +127,7 @@ impl Forwards {
         self.tasks.wait().await;
     }
 
-    /// Bytes of all forwards that have ended, in both directions.
+    /// Bytes of all forwards so far, as last counted.
     pub(super) fn traffic(&self) -> Traffic {
         Traffic {
             sent: self.sent.load(Ordering::Relaxed),
@@ -211,17 +215,38 @@ impl Forwards {
         let (source, sink) = channel::split(channel);
         let mut stopped = None;
         let stop = async { stopped = Some(self.stopped(&permit, address.ip()).await) };
-        let end = relay(socket, source, sink, &account, stop).await;
+        let end = self.metered(&account, relay(socket, source, sink, &account, stop)).await;
+        drop(active);
 
         let traffic =
             Traffic { sent: account.to_socket(), received: account.from_socket(), duration: began.elapsed() };
-        self.sent.fetch_add(traffic.sent, Ordering::Relaxed);
-        self.received.fetch_add(traffic.received, Ordering::Relaxed);
-        service.metrics.bytes(Direction::Sent).inc_by(traffic.sent);
-        service.metrics.bytes(Direction::Received).inc_by(traffic.received);
-        drop(active);
         let event = Event::ForwardClosed { identity, route, traffic, reason: code(end, stopped) };
         service.audit.record(self.session, event);
+    }
+
+    /// Runs a relay, and adds to the totals what it has moved, every now and then and at its end.
+    async fn metered(&self, account: &Account, relay: impl Future<Output = End> + Send) -> End {
+        let (sent, received) =
+            (self.service.metrics.bytes(Direction::Sent), self.service.metrics.bytes(Direction::Received));
+        let mut counted = (0, 0);
+        let mut count = || {
+            let now = (account.to_socket(), account.from_socket());
+            let more = (now.0 - counted.0, now.1 - counted.1);
+            counted = now;
+            self.sent.fetch_add(more.0, Ordering::Relaxed);
+            self.received.fetch_add(more.1, Ordering::Relaxed);
+            sent.inc_by(more.0);
+            received.inc_by(more.1);
+        };
+        let mut relay = pin!(relay);
+        let end = loop {
+            match timeout(COUNT_EVERY, &mut relay).await {
+                Ok(end) => break end,
+                Err(_) => count(),
+            }
+        };
+        count();
+        end
     }
 
     /// Waits until the permit is void: its session ends, or the policy of the moment would not give it again.
