@@ -17,6 +17,7 @@ use bastion_server::identity::certificate::{
 };
 use bastion_server::identity::revocation::{MOST_ENTRIES, RevocationList, Revocations};
 use bastion_server::identity::{Identity, LoginName, MAX_BLOB};
+use bastion_server::proxy_header::{Step, step};
 use ssh_key::Certificate;
 
 use crate::forge::USER;
@@ -35,7 +36,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "certificate", run: certificate },
     Target { name: "certificate_fields", run: certificate_fields },
     Target { name: "bastion_config", run: bastion_config },
@@ -43,10 +44,13 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "pattern", run: pattern },
     Target { name: "destination", run: destination },
     Target { name: "revocation", run: revocation },
+    Target { name: "proxy_header", run: proxy_header },
 ];
 
 /// The moment at which everything happens: the certificates of the corpus are valid then.
 const NOW: u64 = 1_800_000_000;
+/// The longest header of the protocol that the bastion takes.
+const LONGEST_HEADER: usize = 536;
 const LOGIN: &str = "tunnel";
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -205,6 +209,20 @@ pub fn revocation(bytes: &[u8]) {
         // To ask is safe too.
         let honest = key_certificate();
         let _ = RevocationList::from_iter([std::sync::Arc::new(list)]).revoked(honest);
+    }
+}
+
+/// The first bytes of a connection, told one after the other. What decides is bounded, and what follows changes nothing.
+pub fn proxy_header(bytes: &[u8]) {
+    for length in 0..=bytes.len() {
+        let so_far = step(&bytes[..length]);
+        if let Ok(Step::More(more)) = so_far {
+            assert!(more > 0 && length + more <= LONGEST_HEADER, "{more} more after {length}");
+            continue;
+        }
+        assert!(length <= LONGEST_HEADER);
+        assert_eq!(step(bytes), so_far, "{length} bytes decided already");
+        return;
     }
 }
 

@@ -37,11 +37,27 @@ enum Oracle {
     Admits(&'static str),
 }
 
-struct Row {
+pub(crate) struct Row {
     name: String,
     attempt: Attempt,
     answer: Answer,
     oracle: Oracle,
+}
+
+impl Row {
+    /// Its line in `docs/admission.md`: the certificate, our answer, and sshd's where that is another.
+    pub(crate) fn line(&self) -> String {
+        let answer = match self.answer {
+            Admitted => "admitted".to_owned(),
+            Refused(reason) => format!("`{reason}`"),
+            Unproved => "refused, no certificate is looked at".to_owned(),
+        };
+        let sshd = match self.oracle {
+            Oracle::Agrees => String::new(),
+            Oracle::Admits(why) => format!("admits: {why}"),
+        };
+        format!("| {} | {answer} | {sshd} |", self.name)
+    }
 }
 
 /// The keys that rows are made of; RSA takes its time.
@@ -123,7 +139,7 @@ const DAY: u64 = 24 * 3600;
 const IP: &str = "127.0.0.1";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn table() -> Vec<Row> {
+pub(crate) fn table() -> Vec<Row> {
     let keys = &*KEYS;
     let mut table = Table { rows: Vec::new(), login: user() };
     kinds_of_keys(&mut table, keys);

@@ -9,10 +9,12 @@
     reason = "a test may assume: a panic is a failed test, and says why"
 )]
 
+mod admission;
 mod authorities;
 mod bastion;
 mod before_login;
 mod bulk;
+mod canary;
 mod certificates;
 mod clients;
 mod database;
