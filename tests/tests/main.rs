@@ -22,6 +22,7 @@ mod demo;
 mod destinations;
 mod door;
 mod fence;
+mod floods;
 mod fuzz_corpora;
 mod openbao;
 mod openssh;
