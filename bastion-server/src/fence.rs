@@ -26,8 +26,7 @@ pub struct Bounds {
 
 /// What name servers, authorities of TLS and time zones are looked up in, and the libraries that do it. The resolver's own
 /// files are replaced rather than changed, so nothing smaller than their folder would hold.
-const SYSTEM: [&str; 7] =
-    ["/etc", "/usr", "/lib", "/lib64", "/opt/etc", "/run/systemd/resolve", "/run/resolvconf"];
+const SYSTEM: [&str; 6] = ["/etc", "/usr", "/lib", "/lib64", "/run/systemd/resolve", "/run/resolvconf"];
 /// Where the resolver's settings lead to.
 const RESOLVER: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
 /// Authorities of TLS in another place, as OpenSSL and rustls know them.

@@ -118,9 +118,9 @@ const FAMILIES: [c_int; 4] = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, libc
 /// Of every family but the last, no raw packets. The flags beside the type are ignored.
 const SOCKET_TYPES: [c_int; 2] = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
 const SOCKET_TYPE_MASK: c_int = 0xf;
-/// What is asked of sockets, pipes and terminals.
-const REQUESTS: [libc::Ioctl; 5] =
-    [libc::FIONBIO, libc::FIOCLEX, libc::FIONREAD, libc::TCGETS, libc::TIOCGWINSZ];
+/// What is asked of sockets, pipes and terminals: FIONBIO, FIOCLEX, FIONREAD, TCGETS, TIOCGWINSZ. Written out, since the type
+/// of the named ones is another in each C library.
+const REQUESTS: [u64; 5] = [0x5421, 0x5451, 0x541b, 0x5401, 0x5413];
 /// Any flag that makes, changes or writes a file.
 const WRITING: c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
 /// Memory that can be written and executed.
