@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroU64},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -16,7 +16,9 @@ use ssh_key::Fingerprint;
 
 use crate::{
     bucket::{Bucket, Size},
+    flow::Flow,
     identity::{Identity, LoginName},
+    unit::ByteSize,
 };
 
 /// How much one identity may use.
@@ -29,6 +31,8 @@ pub struct Limits {
     pub opens: NonZeroU32,
     /// Channels that may be opened each second, over all its connections.
     pub opens_per_second: NonZeroU32,
+    /// Bytes that may be moved each second, both ways together and over all its connections; without this as many as can be.
+    pub bytes_per_second: Option<ByteSize>,
 }
 
 impl Default for Limits {
@@ -36,13 +40,23 @@ impl Default for Limits {
         const HUNDRED: NonZeroU32 = NonZeroU32::new(100).unwrap();
         const TWO_THOUSAND: NonZeroU32 = NonZeroU32::new(2000).unwrap();
         const FIVE_HUNDRED: NonZeroU32 = NonZeroU32::new(500).unwrap();
-        Self { connections: HUNDRED, opens: TWO_THOUSAND, opens_per_second: FIVE_HUNDRED }
+        Self {
+            connections: HUNDRED,
+            opens: TWO_THOUSAND,
+            opens_per_second: FIVE_HUNDRED,
+            bytes_per_second: None,
+        }
     }
 }
 
 impl Limits {
     fn opens(&self) -> Size {
         Size { burst: self.opens, rate: self.opens_per_second }
+    }
+
+    fn flow(&self, now: Instant) -> Option<Arc<Flow>> {
+        let rate = NonZeroU64::new(self.bytes_per_second?.0)?;
+        Some(Arc::new(Flow::new(rate, now)))
     }
 }
 
@@ -56,6 +70,13 @@ impl TooMany {
     pub fn code(self) -> &'static str {
         "too_many_connections"
     }
+}
+
+/// A channel may be opened, and this is how fast it may be.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// The rate that all channels of the identity share, if there is one.
+    pub flow: Option<Arc<Flow>>,
 }
 
 /// The identity opens channels faster than it may.
@@ -72,6 +93,7 @@ struct Who {
 struct Account {
     connections: u32,
     opens: Bucket,
+    flow: Option<Arc<Flow>>,
 }
 
 type Accounts = Arc<Mutex<HashMap<Who, Account>>>;
@@ -107,9 +129,11 @@ impl Census {
 
     fn count(&self, who: Who, now: Instant) -> Result<Member, TooMany> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = accounts
-            .entry(who.clone())
-            .or_insert_with(|| Account { connections: 0, opens: Bucket::full(self.limits.opens(), now) });
+        let account = accounts.entry(who.clone()).or_insert_with(|| Account {
+            connections: 0,
+            opens: Bucket::full(self.limits.opens(), now),
+            flow: self.limits.flow(now),
+        });
         if account.connections >= self.limits.connections.get() {
             return Err(TooMany);
         }
@@ -123,10 +147,11 @@ impl Member {
     ///
     /// # Errors
     /// When they come too fast.
-    pub fn open(&self, now: Instant) -> Result<(), TooFast> {
+    pub fn open(&self, now: Instant) -> Result<Turn, TooFast> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let account = accounts.get_mut(&self.who).ok_or(TooFast)?;
-        account.opens.take(self.limits.opens(), now).ok_or(TooFast)
+        account.opens.take(self.limits.opens(), now).ok_or(TooFast)?;
+        Ok(Turn { flow: account.flow.clone() })
     }
 }
 
@@ -155,7 +180,7 @@ mod tests {
     fn census(connections: u32, opens: u32, opens_per_second: u32) -> Census {
         let [connections, opens, opens_per_second] =
             [connections, opens, opens_per_second].map(|limit| NonZeroU32::new(limit).unwrap());
-        Census::new(Limits { connections, opens, opens_per_second })
+        Census::new(Limits { connections, opens, opens_per_second, bytes_per_second: None })
     }
 
     #[test]
@@ -181,9 +206,9 @@ mod tests {
         for _ in 0..3 {
             first.open(now).unwrap();
         }
-        assert_eq!(second.open(now), Err(TooFast));
-        assert_eq!(other.open(now), Ok(()));
-        assert_eq!(second.open(now + Duration::from_secs(1)), Ok(()));
-        assert_eq!(first.open(now + Duration::from_secs(1)), Err(TooFast));
+        assert!(second.open(now).is_err());
+        assert!(other.open(now).is_ok());
+        assert!(second.open(now + Duration::from_secs(1)).is_ok());
+        assert!(first.open(now + Duration::from_secs(1)).is_err());
     }
 }

@@ -6,7 +6,6 @@
 mod environment;
 mod host_key;
 mod rule;
-mod unit;
 mod vault;
 
 use std::{
@@ -26,10 +25,10 @@ use crate::{
     listener, telemetry, throttle,
 };
 
+pub use crate::unit::{ByteSize, Delay, Period};
 pub use environment::{VARIABLES, Variable};
 pub use host_key::{HostKey, VaultHostKey};
 pub use rule::{Login, Rule};
-pub use unit::{ByteSize, Delay, Period};
 pub use vault::{Auth, Vault};
 
 /// Everything that can be set.

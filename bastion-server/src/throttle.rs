@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use crate::{
     bucket::{Bucket, Size},
-    config::{Delay, Period},
+    unit::{Delay, Period},
 };
 
 /// Sources that are remembered; some 4 MiB.

@@ -4,7 +4,9 @@
 //! other end is a reset (RST), since a clean end would make half a `pg_dump` look whole.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -64,14 +66,35 @@ pub trait Sink: Send {
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
+/// Holds back a relay that moves more than it may.
+pub trait Pace: fmt::Debug + Send + Sync {
+    /// How long to wait, after `bytes` were moved, before any more are.
+    fn moved(&self, bytes: u64) -> Duration;
+}
+
 /// Bytes relayed so far. Others may read it while the relay runs.
 #[derive(Debug, Default)]
 pub struct Account {
     to_socket: AtomicU64,
     from_socket: AtomicU64,
+    pace: Option<Arc<dyn Pace>>,
 }
 
 impl Account {
+    /// An account of a relay that is held back.
+    pub fn paced(pace: Arc<dyn Pace>) -> Self {
+        Self { pace: Some(pace), ..Self::default() }
+    }
+
+    /// Writes down what was moved, and waits if that was too fast.
+    async fn moved(&self, direction: &AtomicU64, bytes: u64) {
+        direction.fetch_add(bytes, Ordering::Relaxed);
+        let wait = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.moved(bytes));
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     /// Bytes written to the TCP socket.
     pub fn to_socket(&self) -> u64 {
         self.to_socket.load(Ordering::Relaxed)
@@ -144,7 +167,7 @@ async fn deliver(
             break;
         }
         match spill.write_to(socket) {
-            Ok(count) => _ = account.to_socket.fetch_add(count, Ordering::Relaxed),
+            Ok(count) => account.moved(&account.to_socket, count).await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => spill.wait_for(socket, source).await?,
             Err(error) => return Err(End::Socket(error.kind())),
         }
@@ -187,7 +210,7 @@ async fn collect(
             buffer.split().freeze()
         };
         sink.data(data).await.map_err(|Lost| End::Lost)?;
-        account.from_socket.fetch_add(count as u64, Ordering::Relaxed);
+        account.moved(&account.from_socket, count as u64).await;
     }
     sink.finish().await.map_err(|Lost| End::Lost)?;
     sent_all.notify_one();
@@ -305,8 +328,6 @@ impl Spill {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;

@@ -223,3 +223,23 @@ fn explain_says_what_the_bastion_does() {
     let (code, _, _) = explain(&place, &good, "no-port");
     assert_eq!(code, 2);
 }
+
+#[test]
+fn an_identity_moves_no_more_bytes_a_second_than_it_may() {
+    const MIB: usize = 1 << 20;
+    let (authority, key, sink) = (Key::ed25519(), Key::ed25519(), Target::sink());
+    let bastion = bastion::Setup::new()
+        .trust(&authority)
+        .rule(LOGIN, &[&sink.address().to_string()])
+        .set("/limits", json!({"per_identity": {"bytes_per_second": "1MiB"}}))
+        .start();
+    let mut client = Client::login(bastion.address(), LOGIN, &key, Forge::user(&key, LOGIN).sign(&authority));
+    let channel = open(&mut client, &sink).unwrap();
+    let start = Instant::now();
+    client.write(channel, &vec![7; 3 * MIB]).unwrap();
+    client.finish(channel).unwrap();
+    sink.transfer_of_something(Duration::from_secs(20));
+    // One second's worth is free after a pause.
+    assert!(start.elapsed() > Duration::from_millis(1800), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::Service;
 use crate::access::{self, Denied, Destination, Permit, Policy, Prospect};
 use crate::audit::{Event, Route, Session, Stopped as AuditStopped, Traffic};
-use crate::census::TooFast;
+use crate::census::{TooFast, Turn};
 use crate::dial::{DialError, Dialled};
 use crate::identity::Identity;
 use crate::metrics::Direction;
@@ -141,7 +141,7 @@ impl Forwards {
     pub(super) fn open(
         &self,
         identity: &Arc<Identity>,
-        turn: Result<(), TooFast>,
+        turn: Result<Turn, TooFast>,
         request: Request,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
@@ -154,16 +154,16 @@ impl Forwards {
         self.tasks.spawn(async move {
             let opened = match (turn, decision, place) {
                 (Err(TooFast), ..) => Err(Refusal::TooFast),
-                (Ok(()), Err(denied), _) => Err(Refusal::Denied(denied)),
-                (Ok(()), Ok(_), None) => Err(Refusal::TooMany),
-                (Ok(()), Ok(prospect), Some(place)) => {
-                    forwards.dial(prospect).await.map(|dialled| (dialled, place))
+                (Ok(_), Err(denied), _) => Err(Refusal::Denied(denied)),
+                (Ok(_), Ok(_), None) => Err(Refusal::TooMany),
+                (Ok(turn), Ok(prospect), Some(place)) => {
+                    forwards.dial(prospect).await.map(|dialled| (dialled, turn, place))
                 }
             };
             match opened {
-                Ok((dialled, place)) => {
+                Ok((dialled, turn, place)) => {
                     reply.accept().await;
-                    forwards.relay(&request, dialled, channel).await;
+                    forwards.relay(&request, dialled, turn, channel).await;
                     drop(place);
                 }
                 Err(refusal) => {
@@ -196,7 +196,7 @@ impl Forwards {
         }
     }
 
-    async fn relay(&self, request: &Request, dialled: Dialled, channel: Channel<Msg>) {
+    async fn relay(&self, request: &Request, dialled: Dialled, turn: Turn, channel: Channel<Msg>) {
         let Dialled { socket, address, permit } = dialled;
         let service = &self.service;
         let identity = permit.identity();
@@ -211,7 +211,7 @@ impl Forwards {
         service.audit.record(self.session, Event::ForwardOpened { identity, route });
 
         let began = Instant::now();
-        let account = Account::default();
+        let account = turn.flow.map_or_else(Account::default, |flow| Account::paced(flow));
         let (source, sink) = channel::split(channel);
         let mut stopped = None;
         let stop = async { stopped = Some(self.stopped(&permit, address.ip()).await) };

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::Service;
 use super::forward::{Forwards, Request};
 use crate::audit::{Event, Session};
-use crate::census::{Member, TooFast};
+use crate::census::{Member, TooFast, Turn};
 use crate::identity::certificate::{self, Claim, Refused};
 use crate::identity::{Identity, LoginName};
 use crate::listener::PendingLogin;
@@ -171,7 +171,7 @@ impl Handler {
     }
 
     /// Counts a channel that is asked for.
-    fn turn(&self) -> Result<(), TooFast> {
+    fn turn(&self) -> Result<Turn, TooFast> {
         self.member.as_ref().map_or(Err(TooFast), |member| member.open(Instant::now()))
     }
 

@@ -1,0 +1,64 @@
+//! So many bytes a second, over everything that an identity moves.
+//!
+//! The generic cell rate algorithm: one moment in time says all, the one at which everything moved so far would have been
+//! moved at the rate. Who is ahead of the clock by more than a burst waits.
+
+use std::{
+    num::NonZeroU64,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use ssh_transport::relay::Pace;
+
+/// What may be moved at once after a pause, as time at the rate.
+const BURST: Duration = Duration::from_secs(1);
+
+/// A rate that several relays share.
+#[derive(Debug)]
+pub struct Flow {
+    /// Bytes a second.
+    rate: NonZeroU64,
+    earned: Mutex<Instant>,
+}
+
+impl Flow {
+    /// Nothing was moved before `now`.
+    pub fn new(rate: NonZeroU64, now: Instant) -> Self {
+        Self { rate, earned: Mutex::new(now) }
+    }
+
+    /// How long whoever has moved `bytes` must wait before moving more.
+    fn spend(&self, bytes: u64, now: Instant) -> Duration {
+        let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate.get());
+        let time = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+        let mut earned = self.earned.lock().unwrap_or_else(PoisonError::into_inner);
+        *earned = (*earned).max(now).checked_add(time).unwrap_or(*earned);
+        earned.saturating_duration_since(now + BURST)
+    }
+}
+
+impl Pace for Flow {
+    fn moved(&self, bytes: u64) -> Duration {
+        self.spend(bytes, Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_free_and_the_rest_takes_its_time() {
+        let start = Instant::now();
+        let flow = Flow::new(NonZeroU64::new(1000).unwrap(), start);
+        let seconds = |count: u64| Duration::from_secs(count);
+        assert_eq!(flow.spend(1000, start), seconds(0), "a second's worth at once");
+        assert_eq!(flow.spend(500, start), Duration::from_millis(500));
+        assert_eq!(flow.spend(2500, start), seconds(3), "whoever else moves bytes waits behind that");
+        assert_eq!(flow.spend(0, start + seconds(3)), seconds(0));
+        assert_eq!(flow.spend(1000, start + seconds(60)), seconds(0), "a pause earns one burst");
+        assert_eq!(flow.spend(1000, start + seconds(60)), seconds(1), "and not more");
+        assert!(flow.spend(u64::MAX, start) > seconds(3600));
+    }
+}
