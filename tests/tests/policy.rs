@@ -238,7 +238,7 @@ fn an_identity_moves_no_more_bytes_a_second_than_it_may() {
     let start = Instant::now();
     client.write(channel, &vec![7; 3 * MIB]).unwrap();
     client.finish(channel).unwrap();
-    sink.transfer_of_something(Duration::from_secs(20));
+    assert_eq!(sink.transfer_of_something(Duration::from_secs(20)).bytes, 3 * MIB as u64);
     // One second's worth is free after a pause.
     assert!(start.elapsed() > Duration::from_millis(1800), "{:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
