@@ -339,9 +339,9 @@ fn source_addresses(table: &mut Table) {
         let forge = table.honest().critical("source-address", list);
         table.differs(format!("source-address {list:?}"), malformed, Oracle::Agrees, &forge);
     }
-    // The library that parses it forgets whether there was no text or an empty one, so its signature is the first to be wrong.
+    // The library that parses it forgets whether there was no text or an empty one.
     let forge = table.honest().critical("source-address", "");
-    table.differs("source-address \"\"", Refused("signature_invalid"), Oracle::Agrees, &forge);
+    table.differs("source-address \"\"", Refused("certificate_malformed"), Oracle::Agrees, &forge);
     let larger = Oracle::Admits("takes up to 256 KiB");
     let (hundred, ten_thousand) =
         (["10.0.0.1"; 100].join(","), ["10.0.0.1/32"; 9_999].join(",") + ",127.0.0.1/32");

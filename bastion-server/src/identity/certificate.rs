@@ -194,7 +194,12 @@ pub fn decode(blob: &[u8]) -> Result<Certificate, Refused> {
     if blob.len() > MAX_BLOB {
         return Err(Refused::TooLarge);
     }
-    Certificate::from_bytes(blob).map_err(|_| Refused::Malformed)
+    let certificate = Certificate::from_bytes(blob).map_err(|_| Refused::Malformed)?;
+    // The parser overlooks bytes at the end of some fields, and forgets them, signed or not.
+    match certificate.to_bytes() {
+        Ok(written) if written == blob => Ok(certificate),
+        Ok(_) | Err(_) => Err(Refused::Malformed),
+    }
 }
 
 /// Decides whether the holder of `certificate` may log in. That it holds the key is for the caller to have verified.
