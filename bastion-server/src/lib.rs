@@ -4,11 +4,12 @@
 //! What happens to one connection, in order:
 //!
 //! 1. [`listener`] accepts it, asks [`throttle`] whether this source may start a login now, and starts the login
-//!    deadline. From here on it can cut the socket, whatever state the session is in.
+//!    deadline. From here on it can cut the socket, whatever state the session is in. Behind a load balancer,
+//!    [`proxy_header`] says who the client is; and until the login it stands in the [`vestibule`], where little is heard.
 //! 2. [`ssh::serve`] runs an SSH session on it. [`ssh::handler`] takes each question of the client to whoever answers it
 //!    and decides nothing. What is neither a certificate login nor a `direct-tcpip` channel is refused.
 //! 3. [`identity::certificate::admit`] looks at the certificate: an [`identity::Identity`], or a typed reason why not. It
-//!    is a pure function, and the only one that makes an identity.
+//!    is a pure function, and the only one that makes an identity. [`census`] counts what that identity uses from now on.
 //! 4. [`access::authorize`] looks at the destination: may any rule permit it? Then [`resolver`] finds its addresses, and
 //!    [`access::Prospect::permit`] looks at every address that was found. It is the only maker of an [`access::Permit`], and
 //!    [`dial`] connects to nothing else.
