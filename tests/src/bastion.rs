@@ -10,7 +10,7 @@ use crate::forge::{Forge, line};
 use crate::key::Key;
 use crate::process::{Process, Program, user};
 use crate::scratch::Scratch;
-use crate::{http, ports, wait};
+use crate::{http, ports, settings, wait};
 
 /// The login name of the configuration files that we show.
 pub const LOGIN: &str = "tunnel";
@@ -84,11 +84,7 @@ impl Setup {
     /// Sets any setting, by its path such as `/limits/login_deadline`.
     #[must_use]
     pub fn set(mut self, path: &str, value: Value) -> Self {
-        let mut place = &mut self.config;
-        for name in path.trim_start_matches('/').split('/') {
-            place = &mut place[name];
-        }
-        *place = value;
+        settings::set(&mut self.config, path, value);
         self
     }
 

@@ -29,6 +29,7 @@ pub mod postgres;
 pub mod process;
 pub mod rogue;
 pub mod scratch;
+pub mod settings;
 pub mod socks;
 pub mod ssh;
 pub mod sshd;

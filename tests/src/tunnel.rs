@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::process::{Process, Program};
 use crate::scratch::Scratch;
-use crate::wait;
+use crate::{settings, wait};
 
 /// What to start.
 #[derive(Debug)]
@@ -46,11 +46,7 @@ impl Setup {
     /// Sets any setting, by its path such as `/vault/ttl`.
     #[must_use]
     pub fn set(mut self, path: &str, value: Value) -> Self {
-        let mut place = &mut self.config;
-        for name in path.trim_start_matches('/').split('/') {
-            place = &mut place[name];
-        }
-        *place = value;
+        settings::set(&mut self.config, path, value);
         self
     }
 
