@@ -514,6 +514,8 @@ mod tests {
             ("log: {level: loud}\n", "Known values are `error`"),
             ("vault: {auth: {method: approle}}\n", "role_id"),
             ("vault: {auth: {method: token, role_id: x}}\n", "bastion.yaml:5:"),
+            ("vault: {auth: {method: kubernetes, role: x}}\n", "token_file"),
+            ("vault: {auth: {method: kubernetes, role: x, token_file: y, username: z}}\n", "bastion.yaml:5:"),
             ("rules: [{name: a, who: {principal: [dev]}, to: ['*:1']}]\n", "Did you mean `principals`?"),
             ("rules: [{name: a, who: {principals: []}, to: ['*:1']}]\n", "bastion.yaml:5:"),
             (

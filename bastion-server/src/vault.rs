@@ -5,7 +5,7 @@ use std::{io::Read, path::Path, path::PathBuf};
 use secrecy::SecretString;
 use vault_signer::{
     Server, Settings,
-    login::{AppRole, GivenToken, Login, LoginError, Source, Userpass},
+    login::{AppRole, GivenToken, Kubernetes, Login, LoginError, Source, Userpass},
     server::SettingsError,
 };
 
@@ -74,7 +74,7 @@ impl Vault {
     /// # Errors
     /// What is wrong with the file of one.
     pub fn check(&self) -> Result<(), Error> {
-        if let Auth::Token { file: Some(file) } = &self.auth {
+        if let Some(file) = self.auth.file() {
             secret(file)?;
         }
         self.login().map(drop)
@@ -89,6 +89,9 @@ impl Vault {
             }
             Auth::Userpass { mount, username, password_file } => {
                 Box::new(Userpass::new(mount, username, secret(password_file)?))
+            }
+            Auth::Kubernetes { mount, role, token_file } => {
+                Box::new(Kubernetes::new(mount, role, token_file))
             }
         })
     }

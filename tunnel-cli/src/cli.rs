@@ -166,13 +166,16 @@ struct Common {
     /// How long a certificate lives; it is renewed in time [env: PF_TUNNEL_TTL] [default: 1h]
     #[arg(long, global = true, value_name = "DURATION", help_heading = "Vault or OpenBao")]
     ttl: Option<String>,
-    /// How to log in: token, approle or userpass [env: PF_TUNNEL_AUTH] [default: token]
+    /// How to log in: token, approle, userpass or kubernetes [env: PF_TUNNEL_AUTH] [default: token]
     #[arg(long, global = true, value_name = "METHOD", help_heading = "Vault or OpenBao")]
     auth: Option<String>,
     /// A file with the token, - for standard input; without it VAULT_TOKEN, BAO_TOKEN or ~/.vault-token. There is no
     /// flag for the token itself, since everybody on this computer can read a command line
     #[arg(long, global = true, value_name = "FILE", help_heading = "Vault or OpenBao")]
     token_file: Option<PathBuf>,
+    /// For kubernetes, which reads the ServiceAccount's token from --token-file [env: PF_TUNNEL_AUTH_ROLE]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
+    auth_role: Option<String>,
     /// For userpass; the password is asked for, or comes from PF_TUNNEL_PASSWORD [env: PF_TUNNEL_USERNAME]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
     username: Option<String>,
@@ -390,6 +393,7 @@ impl Flags {
             auth: Auth {
                 method: parsed(common.auth.as_ref(), "--auth", str::parse)?,
                 mount: None,
+                role: text(common.auth_role.as_ref(), "--auth-role"),
                 username: text(common.username.as_ref(), "--username"),
                 role_id: text(common.role_id.as_ref(), "--role-id"),
                 secret_id_file: path(common.secret_id_file.as_ref(), "--secret-id-file"),

@@ -42,16 +42,19 @@ pub(crate) struct Connection {
     /// PEM file of the authorities that may sign Vault's own certificate [env: BAO_CACERT, VAULT_CACERT]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Option<PathBuf>,
-    /// How to log in: token, approle or userpass. A token is looked for in --token-file, BAO_TOKEN,
+    /// How to log in: token, approle, userpass or kubernetes. A token is looked for in --token-file, BAO_TOKEN,
     /// VAULT_TOKEN and ~/.vault-token
     #[arg(long, value_name = "METHOD", default_value_t)]
     pub(crate) auth: Method,
     /// Where that method is enabled, unless under its own name
     #[arg(long, value_name = "MOUNT")]
     pub(crate) auth_mount: Option<String>,
-    /// File with a token
-    #[arg(long, value_name = "FILE")]
+    /// File with a token; for kubernetes, the ServiceAccount's
+    #[arg(long, value_name = "FILE", required_if_eq("auth", "kubernetes"))]
     pub(crate) token_file: Option<PathBuf>,
+    /// Role of the login, for kubernetes
+    #[arg(long, value_name = "NAME", required_if_eq("auth", "kubernetes"))]
+    pub(crate) auth_role: Option<String>,
     /// Role id, for approle
     #[arg(
         long,

@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use secrecy::SecretString;
-use vault_signer::login::{AppRole, GivenToken, Login, Method, Source, Userpass};
+use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, Method, Source, Userpass};
 use vault_signer::{Server, Settings, Token};
 use zeroize::Zeroizing;
 
@@ -63,6 +63,11 @@ fn login(connection: Connection) -> Result<Box<dyn Login>, Failure> {
             let username = connection.username.ok_or_else(|| missing("--username"))?;
             let file = connection.password_file.ok_or_else(|| missing("--password-file"))?;
             Box::new(Userpass::new(mount, username, secret(&file)?))
+        }
+        Method::Kubernetes => {
+            let role = connection.auth_role.ok_or_else(|| missing("--auth-role"))?;
+            let file = connection.token_file.ok_or_else(|| missing("--token-file"))?;
+            Box::new(Kubernetes::new(mount, role, file))
         }
     })
 }

@@ -1,6 +1,7 @@
 //! Ways to become somebody in Vault, one in each module.
 
 mod approle;
+mod kubernetes;
 mod token;
 mod userpass;
 
@@ -13,6 +14,7 @@ use reqwest::Method as Verb;
 use serde_json::Value;
 
 pub use approle::AppRole;
+pub use kubernetes::Kubernetes;
 pub use token::{GivenToken, Source};
 pub use userpass::Userpass;
 
@@ -46,11 +48,13 @@ pub enum Method {
     AppRole,
     /// A user name and password kept by Vault.
     Userpass,
+    /// A pod's ServiceAccount.
+    Kubernetes,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Token, Self::AppRole, Self::Userpass];
+    pub const ALL: [Self; 4] = [Self::Token, Self::AppRole, Self::Userpass, Self::Kubernetes];
 
     /// Its name, which is also its usual mount.
     #[must_use]
@@ -59,6 +63,7 @@ impl Method {
             Self::Token => "token",
             Self::AppRole => "approle",
             Self::Userpass => "userpass",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }
@@ -79,7 +84,7 @@ impl FromStr for Method {
 
 /// A name that is no login method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a login method here; there are token, approle and userpass")]
+#[error("not a login method here; there are token, approle, userpass and kubernetes")]
 pub struct UnknownMethod;
 
 /// Why nobody is logged in.
@@ -97,6 +102,17 @@ pub enum LoginError {
     /// The token file is there but cannot be used. Its content is never shown.
     #[error("{}: {reason}", .path.display())]
     TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The token of a ServiceAccount cannot be read. Its content is never shown.
+    #[error(
+        "the ServiceAccount's token {} {reason}\n  In a pod, a projected volume puts it there: `serviceAccountToken` with the audience that Vault's role asks for",
+        .path.display()
+    )]
+    ServiceAccountToken {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -143,6 +159,7 @@ impl LoginError {
             Self::Server(error) => error.is_transient(),
             Self::NoToken { .. }
             | Self::TokenFile { .. }
+            | Self::ServiceAccountToken { .. }
             | Self::TokenRefused { .. }
             | Self::Refused { .. }
             | Self::SecondFactor { .. } => false,

@@ -47,6 +47,16 @@ pub enum Auth {
         /// Holds the password.
         password_file: PathBuf,
     },
+    /// The pod's ServiceAccount, by a token in a file that the kubelet replaces.
+    Kubernetes {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role there.
+        role: String,
+        /// Holds the token, whose audience is Vault. There is no default: what lies at the usual place is for the API
+        /// server.
+        token_file: PathBuf,
+    },
 }
 
 impl Auth {
@@ -56,6 +66,7 @@ impl Auth {
             Self::Token { file } => file.as_ref(),
             Self::AppRole { secret_id_file, .. } => Some(secret_id_file),
             Self::Userpass { password_file, .. } => Some(password_file),
+            Self::Kubernetes { token_file, .. } => Some(token_file),
         }
     }
 }
@@ -77,35 +88,37 @@ struct Written {
     secret_id_file: Option<PathBuf>,
     username: Option<String>,
     password_file: Option<PathBuf>,
+    role: Option<String>,
 }
 
 impl TryFrom<Written> for Auth {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { method, mount, token_file, role_id, secret_id_file, username, password_file } = written;
-        let mount = |usual: Method| mount.clone().unwrap_or_else(|| usual.name().to_owned());
-        match method {
-            Method::Token => match (role_id, secret_id_file, username, password_file) {
-                (None, None, None, None) => Ok(Self::Token { file: token_file }),
-                _ => Err("the method token takes token_file and nothing else"),
-            },
-            Method::AppRole => match (role_id, secret_id_file, token_file, username, password_file) {
-                (Some(role_id), Some(secret_id_file), None, None, None) => {
-                    Ok(Self::AppRole { mount: mount(method), role_id, secret_id_file })
-                }
-                _ => Err(
-                    "the method approle takes role_id and secret_id_file, and mount if it is not `approle`",
-                ),
-            },
-            Method::Userpass => match (username, password_file, token_file, role_id, secret_id_file) {
-                (Some(username), Some(password_file), None, None, None) => {
-                    Ok(Self::Userpass { mount: mount(method), username, password_file })
-                }
-                _ => Err(
-                    "the method userpass takes username and password_file, and mount if it is not `userpass`",
-                ),
-            },
+        let Written { method, mount, role, token_file, role_id, secret_id_file, username, password_file } =
+            written;
+        let usual = || mount.clone().unwrap_or_else(|| method.name().to_owned());
+        match (method, role, token_file, role_id, secret_id_file, username, password_file) {
+            (Method::Token, None, file, None, None, None, None) => Ok(Self::Token { file }),
+            (Method::AppRole, None, None, Some(role_id), Some(secret_id_file), None, None) => {
+                Ok(Self::AppRole { mount: usual(), role_id, secret_id_file })
+            }
+            (Method::Userpass, None, None, None, None, Some(username), Some(password_file)) => {
+                Ok(Self::Userpass { mount: usual(), username, password_file })
+            }
+            (Method::Kubernetes, Some(role), Some(token_file), None, None, None, None) => {
+                Ok(Self::Kubernetes { mount: usual(), role, token_file })
+            }
+            (Method::Token, ..) => Err("the method token takes token_file and nothing else"),
+            (Method::AppRole, ..) => {
+                Err("the method approle takes role_id and secret_id_file, and mount if it is not `approle`")
+            }
+            (Method::Userpass, ..) => {
+                Err("the method userpass takes username and password_file, and mount if it is not `userpass`")
+            }
+            (Method::Kubernetes, ..) => {
+                Err("the method kubernetes takes role and token_file, and mount if it is not `kubernetes`")
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
-use vault_signer::login::{AppRole, GivenToken, Login, LoginError, Method, Source, Userpass};
+use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, LoginError, Method, Source, Userpass};
 use vault_signer::{BoxFuture, Server, Token};
 use zeroize::Zeroizing;
 
@@ -59,10 +59,20 @@ pub(super) fn of(
                 None => Ok(Box::new(Asked { mount, username, answered: OnceCell::new() })),
             }
         }
+        Method::Kubernetes => {
+            let role =
+                needed(&auth.role, "the kubernetes login needs a role", "--auth-role or vault.auth.role")?;
+            let file = needed(
+                &auth.token_file,
+                "the kubernetes login needs a token whose audience is Vault",
+                "--token-file or vault.auth.token_file",
+            )?;
+            Ok(Box::new(Kubernetes::new(mount, role, file)))
+        }
     }
 }
 
-fn needed(setting: &Option<Sourced<String>>, what: &str, cure: &str) -> Result<String, Failure> {
+fn needed<T: Clone>(setting: &Option<Sourced<T>>, what: &str, cure: &str) -> Result<T, Failure> {
     setting
         .as_ref()
         .map(|sourced| sourced.value.clone())
@@ -174,7 +184,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        for (method, words) in [(Method::AppRole, "--role-id"), (Method::Userpass, "--username")] {
+        for (method, words) in [
+            (Method::AppRole, "--role-id"),
+            (Method::Userpass, "--username"),
+            (Method::Kubernetes, "--auth-role"),
+        ] {
             let failure = of(&layer(method, Auth::default()), |_| None).unwrap_err();
             assert_eq!(failure.stage(), Stage::Configuration);
             assert!(failure.to_string().contains(words), "{failure}");

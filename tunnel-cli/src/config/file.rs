@@ -51,6 +51,7 @@ pub(super) struct Vault {
 pub(super) struct Auth {
     pub(super) method: Option<Spanned<Method>>,
     pub(super) mount: Option<Spanned<String>>,
+    pub(super) role: Option<Spanned<String>>,
     pub(super) username: Option<Spanned<String>>,
     pub(super) role_id: Option<Spanned<String>>,
     pub(super) secret_id_file: Option<Spanned<PathBuf>>,

@@ -57,7 +57,9 @@ pub struct Auth {
     pub role_id: Option<Sourced<String>>,
     /// For AppRole.
     pub secret_id_file: Option<Sourced<PathBuf>>,
-    /// For token, in place of the file that `vault login` writes.
+    /// For Kubernetes.
+    pub role: Option<Sourced<String>>,
+    /// For token, in place of the file that `vault login` writes; for Kubernetes, the ServiceAccount's.
     pub token_file: Option<Sourced<PathBuf>>,
 }
 
@@ -97,6 +99,7 @@ impl Layer {
             auth: Auth {
                 method: self.auth.method.or(below.auth.method),
                 mount: self.auth.mount.or(below.auth.mount),
+                role: self.auth.role.or(below.auth.role),
                 username: self.auth.username.or(below.auth.username),
                 role_id: self.auth.role_id.or(below.auth.role_id),
                 secret_id_file: self.auth.secret_id_file.or(below.auth.secret_id_file),
@@ -164,6 +167,7 @@ impl Layer {
             ttl: set("PF_TUNNEL_TTL").map(|text| parsed(text, str::parse)).transpose()?,
             auth: Auth {
                 method: set("PF_TUNNEL_AUTH").map(|text| parsed(text, str::parse)).transpose()?,
+                role: set("PF_TUNNEL_AUTH_ROLE"),
                 username: set("PF_TUNNEL_USERNAME"),
                 role_id: set("PF_TUNNEL_ROLE_ID"),
                 ..Auth::default()
@@ -201,6 +205,7 @@ impl Layer {
             auth: Auth {
                 method: of(auth.method, path),
                 mount: of(auth.mount, path),
+                role: of(auth.role, path),
                 username: of(auth.username, path),
                 role_id: of(auth.role_id, path),
                 secret_id_file: of(auth.secret_id_file, path).map(|file| file.map(|file| folder.join(file))),
@@ -245,6 +250,7 @@ impl Layer {
             row("vault.ttl", self.ttl.as_ref(), ToString::to_string),
             row("vault.auth.method", auth.method.as_ref(), ToString::to_string),
             row("vault.auth.mount", auth.mount.as_ref(), String::clone),
+            row("vault.auth.role", auth.role.as_ref(), String::clone),
             row("vault.auth.username", auth.username.as_ref(), String::clone),
             row("vault.auth.role_id", auth.role_id.as_ref(), String::clone),
             row("vault.auth.secret_id_file", auth.secret_id_file.as_ref(), |path| path.display().to_string()),

@@ -68,6 +68,36 @@ async fn approle_and_userpass_send_what_vault_wants() {
 }
 
 #[tokio::test]
+async fn a_pods_token_is_read_at_each_login() {
+    let rogue = Rogue::new(auth("hvs.given", 60)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let login = Kubernetes::new("clusters/one", "bastion", &path);
+    for (written, reason) in
+        [(None, "cannot be read"), (Some(&b"\n"[..]), "empty"), (Some(b"canary\xff"), "no token")]
+    {
+        if let Some(written) = written {
+            std::fs::write(&path, written).unwrap();
+        }
+        let error = login.login(&rogue.server()).await.unwrap_err();
+        assert!(matches!(error, LoginError::ServiceAccountToken { .. }), "{error:?}");
+        let told = format!("{error} {error:?}");
+        assert!(told.contains(reason) && !told.contains("canary"), "{told}");
+        assert!(!error.is_transient());
+    }
+    for token in ["first", "second"] {
+        std::fs::write(&path, format!("{token}\n")).unwrap();
+        assert_eq!(login.login(&rogue.server()).await.unwrap().display_name(), "bastion");
+        let asked = rogue.asked().pop().unwrap();
+        assert!(asked.starts_with("POST /v1/auth/clusters/one/login HTTP"), "{asked}");
+        assert!(
+            asked.contains("\"role\":\"bastion\"") && asked.contains(&format!("\"jwt\":\"{token}\"")),
+            "{asked}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_looked_up_and_says_who_it_is_and_until_when() {
     let rogue = Rogue::new(looked_up(60, Some("2026-11-21T17:44:24Z"))).await;
     let token = given(CANARY).login(&rogue.server()).await.unwrap();
