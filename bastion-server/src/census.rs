@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use ssh_key::Fingerprint;
 
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// How much one identity may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// SSH connections at once.

@@ -22,12 +22,16 @@ pub struct Cli {
     pub command: Option<Command>,
 
     /// The configuration, a YAML file.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "print_config_schema")]
     pub config: Option<PathBuf>,
 
     /// Only read the configuration and the files that it names, and say what is wrong with them.
     #[arg(long)]
     pub check_config: bool,
+
+    /// Print the JSON Schema of the configuration, for editors and templates.
+    #[arg(long, exclusive = true)]
+    pub print_config_schema: bool,
 }
 
 /// What to do instead of serving.
@@ -73,6 +77,7 @@ fn after_help() -> String {
         "Examples:
   bastion-server bastion.yaml
   bastion-server --check-config bastion.yaml
+  bastion-server --print-config-schema > bastion.schema.json
   BASTION_LOG_FORMAT=json bastion-server bastion.yaml > audit.jsonl
   bastion-server explain bastion.yaml --cert id-cert.pub --to orders.default.svc:5432
 
@@ -114,5 +119,9 @@ mod tests {
     fn one_file_is_needed() {
         assert!(Cli::try_parse_from(["bastion-server"]).is_err());
         assert!(Cli::try_parse_from(["bastion-server", "--check-config", "b.yaml"]).unwrap().check_config);
+        assert!(
+            Cli::try_parse_from(["bastion-server", "--print-config-schema"]).unwrap().print_config_schema
+        );
+        assert!(Cli::try_parse_from(["bastion-server", "--print-config-schema", "b.yaml"]).is_err());
     }
 }

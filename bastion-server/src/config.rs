@@ -6,6 +6,7 @@
 mod environment;
 mod host_key;
 mod rule;
+mod schema;
 mod vault;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
@@ -29,13 +31,17 @@ pub use crate::unit::{ByteSize, Delay, Period};
 pub use environment::{VARIABLES, Variable};
 pub use host_key::{HostKey, VaultHostKey};
 pub use rule::{Login, Rule};
+pub(crate) use schema::Network;
+pub use schema::json_schema;
 pub use vault::{Auth, Vault};
 
 /// Everything that can be set.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "The configuration of bastion-server")]
 pub struct Config {
     /// Where SSH clients are accepted. Port 0 lets the system choose.
+    #[schemars(with = "schema::SocketAddress")]
     pub listen: SocketAddr,
     /// Whose word about a client's address is taken.
     #[serde(default)]
@@ -63,6 +69,7 @@ pub struct Config {
     pub open_networks: Vec<Forbidden>,
     /// Addresses of names that no DNS knows, or that it must not be asked for.
     #[serde(default)]
+    #[schemars(with = "HashMap<HostName, Vec<schema::Address>>")]
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
     /// Who is asked for the addresses of all other names.
     #[serde(default)]
@@ -149,7 +156,7 @@ impl Config {
 }
 
 /// Who is asked for the addresses of names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dns {
     /// Name servers; without them those of `/etc/resolv.conf`, with its search list.
@@ -157,8 +164,9 @@ pub struct Dns {
 }
 
 /// A name server: an address, and a port if it is not 53.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "schema::NameServer")]
 pub struct NameServer(pub SocketAddr);
 
 impl TryFrom<String> for NameServer {
@@ -175,8 +183,9 @@ impl TryFrom<String> for NameServer {
 }
 
 /// A name in `hosts`, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = schema::HOST_NAME))]
 pub struct HostName(pub String);
 
 impl TryFrom<String> for HostName {
@@ -202,7 +211,7 @@ pub enum Error {
 }
 
 /// The lists of what is revoked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Revocation {
     /// Files in the formats of sshd's `RevokedKeys`. What any of them revokes is revoked.
@@ -210,8 +219,9 @@ pub struct Revocation {
 }
 
 /// At least one source of authorities.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<AuthoritySource>")]
+#[schemars(with = "Vec<AuthoritySource>", extend("minItems" = 1))]
 pub struct Authorities(Vec<AuthoritySource>);
 
 impl Authorities {
@@ -235,7 +245,7 @@ impl TryFrom<Vec<AuthoritySource>> for Authorities {
 }
 
 /// Where keys of authorities come from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthoritySource {
     /// What the SSH engine at a mount of Vault publishes.
@@ -249,7 +259,7 @@ pub enum AuthoritySource {
 }
 
 /// One mount of Vault's SSH engine.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultAuthority {
     /// Its path.
@@ -267,8 +277,9 @@ fn five_minutes() -> Period {
 }
 
 /// A public key that stands in the configuration itself.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = schema::PUBLIC_KEY))]
 pub struct AuthorityKey(pub ssh_key::PublicKey);
 
 impl TryFrom<String> for AuthorityKey {
@@ -282,7 +293,7 @@ impl TryFrom<String> for AuthorityKey {
 }
 
 /// How much of everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// From accept to the end of the login.
@@ -317,7 +328,7 @@ impl Default for Limits {
 }
 
 /// How long others are waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// For the addresses of a destination.
@@ -333,7 +344,7 @@ impl Default for Timeouts {
 }
 
 /// How a dead client is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keepalive {
     /// Silence after which the client is asked whether it is there.
@@ -350,7 +361,7 @@ impl Default for Keepalive {
 }
 
 /// When a session's keys are replaced: whichever comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rekey {
     /// After so much in one direction.
@@ -366,15 +377,16 @@ impl Default for Rekey {
 }
 
 /// The HTTP listener for whoever runs the bastion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// Its address. It tells no secrets, but is not meant for the world.
+    #[schemars(with = "schema::SocketAddress")]
     pub listen: SocketAddr,
 }
 
 /// What is logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// How much.
@@ -384,7 +396,7 @@ pub struct Log {
 }
 
 /// Where audit records go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
     /// The one place.
@@ -394,7 +406,7 @@ pub struct Audit {
 }
 
 /// What happens while audit records cannot be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WhenFull {
     /// Nothing new is granted. What was granted before goes on.
@@ -405,7 +417,7 @@ pub enum WhenFull {
 }
 
 /// A place for audit records.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditTo {
     /// Standard output, which nothing else uses.
@@ -416,7 +428,7 @@ pub enum AuditTo {
 }
 
 /// Whether the process confines itself; see [`crate::fence`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fence {
     /// As far as the kernel can.
@@ -429,7 +441,7 @@ pub enum Fence {
 }
 
 /// How the process ends after SIGTERM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
     /// How long clients are still accepted while `/readyz` says no, so that load balancers notice first.
@@ -494,6 +506,7 @@ mod tests {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(expected), "{text}{error}");
             assert!(!error.contains("hunter2"), "{error}");
+            assert!(schema::tests::complaint(&text).is_some(), "{text}");
         }
         for (more, expected) in [
             ("limits: {login_deadline: 20}\n", "bastion.yaml:5:26: this is no duration"),
@@ -529,8 +542,12 @@ mod tests {
                 "bastion.yaml:5:48: a destination is HOST:PORTS",
             ),
         ] {
-            let error = parse(&format!("{SMALLEST}{more}")).unwrap_err();
+            let text = format!("{SMALLEST}{more}");
+            let error = parse(&text).unwrap_err();
             assert!(error.contains(expected), "{more}{error}");
+            // No pattern tells which bits stand behind a prefix.
+            let is_beyond_a_schema = more.contains("10.0.0.1/8");
+            assert_eq!(schema::tests::complaint(&text).is_none(), is_beyond_a_schema, "{more}");
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 use bastion_server::{
     access::Destination,
     cli::{Cli, Command, Explain},
-    config::Config,
+    config::{self, Config},
     explain::{Question, Verdict},
     identity::{LoginName, certificate::Claim},
     server,
@@ -25,6 +25,7 @@ use tokio::runtime::Builder;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match (cli.command, cli.config) {
+        _ if cli.print_config_schema => print_config_schema(),
         (Some(Command::Explain(asked)), _) => explain(&asked),
         (None, Some(path)) => serve(path, cli.check_config),
         // The parser has refused that.
@@ -47,6 +48,14 @@ fn serve(path: PathBuf, check_only: bool) -> ExitCode {
             tracing::error!(error = telemetry::one_line(&error), "the bastion ends");
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+fn print_config_schema() -> ExitCode {
+    let text = serde_json::to_string_pretty(&config::json_schema()).unwrap_or_default();
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(1),
     }
 }
 

@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
@@ -35,7 +36,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const PROVEN_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// The bounds on connections that have not logged in yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections that may be between accept and login at once, from everywhere.
@@ -64,7 +65,7 @@ impl Limits {
 }
 
 /// What a source pays for a connection that came to nothing, and when it is too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Penalties {
     /// For a connection whose logins were refused.

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The longest time that can be said: far beyond what makes sense, and still addable to any clock.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
+/// As far as a pattern can tell.
+const DURATION: &str = r"^(\d+(\.\d+)? ?[A-Za-z]+ ?)+$";
+const SIZE: &str = r"^\d+ *([KMG]i)?B$";
+
 /// A length of time with its unit, such as `20s`, `5m` or `1h 30m`; never nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = DURATION, "not" = {"pattern": "^[^1-9]*$"}))]
 pub struct Period(pub Duration);
 
 impl TryFrom<String> for Period {
@@ -24,8 +30,9 @@ impl TryFrom<String> for Period {
 }
 
 /// A length of time that may be nothing: `0s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = DURATION))]
 pub struct Delay(pub Duration);
 
 impl TryFrom<String> for Delay {
@@ -41,8 +48,9 @@ impl TryFrom<String> for Delay {
 }
 
 /// A number of bytes with its unit, such as `64KiB` or `1GiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = SIZE))]
 pub struct ByteSize(pub u64);
 
 impl TryFrom<String> for ByteSize {

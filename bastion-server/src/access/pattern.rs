@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -12,8 +13,12 @@ use super::destination::{HOST_MAX, Host};
 
 /// The hosts and ports of one entry of a rule's `to`: `*.default.svc:5432`, `10.20.0.0/16:1024-65535`,
 /// `[2001:db8::/32]:443`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(
+    with = "String",
+    extend("pattern" = r"^(\*|(\*\.)?[A-Za-z0-9._/-]+|\[[0-9A-Fa-f:./]+\]):(\*|\d{1,5}(-\d{1,5})?)$")
+)]
 pub struct DestinationPattern {
     /// Where.
     pub hosts: HostPattern,
@@ -45,8 +50,9 @@ pub struct PortRange {
 }
 
 /// A set of key ids: a text in which `*` stands for any characters, as in `vault-oidc-*`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String", extend("minLength" = 1))]
 pub struct KeyIdPattern(String);
 
 impl KeyIdPattern {

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Period;
 
 /// Who the bastion is.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Written")]
+#[schemars(with = "Written")]
 pub enum HostKey {
     /// A private key in OpenSSH's format, and perhaps the certificate for it.
     File {
@@ -24,7 +26,7 @@ pub enum HostKey {
 }
 
 /// How Vault is asked for a host certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultHostKey {
     /// The mount of the SSH engine that signs hosts.
@@ -44,13 +46,22 @@ fn day() -> Period {
 }
 
 /// As it stands in the file.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {"required": ["file"]},
+    {"required": ["generate"], "properties": {"generate": {"const": true}, "certificate": false}},
+    {"required": ["vault"], "properties": {"certificate": false}},
+]))]
 struct Written {
+    /// A private key in OpenSSH's format.
     file: Option<PathBuf>,
+    /// Its host certificate, as in a `-cert.pub` file.
     certificate: Option<PathBuf>,
+    /// A key made in memory at each start, for development.
     #[serde(default)]
     generate: bool,
+    /// A key made in memory at each start, with a certificate that Vault signs and that is renewed in time.
     vault: Option<VaultHostKey>,
 }
 

@@ -1,8 +1,10 @@
 //! Who may log in, and who may reach what, as it is written down.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use ssh_key::Fingerprint;
 
+use super::schema;
 use crate::{
     access::{
         self, Condition, Effect,
@@ -12,7 +14,7 @@ use crate::{
 };
 
 /// What clients may call themselves.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// Each must also be among the certificate's principals, as for sshd.
@@ -27,8 +29,9 @@ impl Login {
 }
 
 /// One sentence of the policy.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "WrittenRule")]
+#[schemars(with = "WrittenRule")]
 pub struct Rule(access::Rule);
 
 impl From<Rule> for access::Rule {
@@ -37,8 +40,9 @@ impl From<Rule> for access::Rule {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["to"]}, {"required": ["deny"]}]))]
 struct WrittenRule {
     /// What it is called in logs and audit records.
     name: String,
@@ -67,16 +71,25 @@ impl TryFrom<WrittenRule> for Rule {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "WrittenWho")]
+#[schemars(with = "WrittenWho")]
 struct Who(access::Who);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {"required": ["everybody"], "properties": {"everybody": {"const": true}}},
+    {"anyOf": [{"required": ["principals"]}, {"required": ["key_ids"]}, {"required": ["authorities"]}]},
+]))]
 struct WrittenWho {
+    /// Certificates with one of these principals.
     principals: Option<NonEmpty<Name>>,
+    /// Certificates with such a key id; `*` stands for any characters.
     key_ids: Option<NonEmpty<KeyIdPattern>>,
+    /// Certificates that one of these authorities signed.
     authorities: Option<NonEmpty<Authority>>,
+    /// Whoever may log in.
     #[serde(default)]
     everybody: bool,
 }
@@ -108,8 +121,9 @@ impl TryFrom<WrittenWho> for Who {
 }
 
 /// The fingerprint of an authority's key, as `ssh-keygen -l` prints it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = schema::FINGERPRINT))]
 struct Authority(Fingerprint);
 
 impl TryFrom<String> for Authority {
@@ -124,8 +138,9 @@ impl TryFrom<String> for Authority {
 }
 
 /// A list that would mean nothing if it were empty.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<T>")]
+#[schemars(with = "Vec<T>", extend("minItems" = 1))]
 struct NonEmpty<T>(Vec<T>);
 
 impl<T> TryFrom<Vec<T>> for NonEmpty<T> {
@@ -137,8 +152,9 @@ impl<T> TryFrom<Vec<T>> for NonEmpty<T> {
 }
 
 /// A name that a certificate can have as a principal; a login name is one of them.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = schema::PRINCIPAL))]
 struct Name(Principal);
 
 impl TryFrom<String> for Name {

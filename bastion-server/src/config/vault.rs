@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use vault_signer::login::Method;
 
 /// Where Vault is. What is not set comes from `VAULT_ADDR`, `VAULT_NAMESPACE` and `VAULT_CACERT`, or their `BAO_`
 /// twins, as for the vault command.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vault {
     /// Such as `https://vault.example.com:8200`.
@@ -21,8 +22,9 @@ pub struct Vault {
 }
 
 /// A login to Vault. Secrets stand in files of their own, read at each login.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Written")]
+#[schemars(with = "Written")]
 pub enum Auth {
     /// A token from a file, or from where the vault command looks for it.
     Token {
@@ -78,16 +80,34 @@ impl Default for Auth {
 }
 
 /// As it stands in the file.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {"properties": {"method": {"const": "token"}, "mount": true, "token_file": true}, "additionalProperties": false},
+    {"properties": {"method": {"const": "approle"}, "mount": true, "role_id": true, "secret_id_file": true},
+     "required": ["role_id", "secret_id_file"], "additionalProperties": false},
+    {"properties": {"method": {"const": "userpass"}, "mount": true, "username": true, "password_file": true},
+     "required": ["username", "password_file"], "additionalProperties": false},
+    {"properties": {"method": {"const": "kubernetes"}, "mount": true, "role": true, "token_file": true},
+     "required": ["role", "token_file"], "additionalProperties": false},
+]))]
 struct Written {
+    /// How: `token`, `approle`, `userpass` or `kubernetes`.
+    #[schemars(with = "String")]
     method: Method,
+    /// Where the method is mounted, if that is not its name.
     mount: Option<String>,
+    /// For token and kubernetes: holds the token.
     token_file: Option<PathBuf>,
+    /// For approle.
     role_id: Option<String>,
+    /// For approle: holds the secret id.
     secret_id_file: Option<PathBuf>,
+    /// For userpass.
     username: Option<String>,
+    /// For userpass: holds the password.
     password_file: Option<PathBuf>,
+    /// For kubernetes.
     role: Option<String>,
 }
 

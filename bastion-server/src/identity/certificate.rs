@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use russh::keys::ssh_key::{Algorithm, Certificate, HashAlg, certificate::CertType, public::KeyData};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -49,7 +50,7 @@ pub struct Requirements {
 }
 
 /// What becomes of live sessions whose authority is trusted no more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RemovedAuthority {
     /// They end.

@@ -7,10 +7,12 @@ use std::{
 };
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use super::refusal::Refused;
+use crate::config::Network;
 use crate::proxy_header::{self, Malformed, Step, Told};
 
 /// How long a header may take. The specification asks for more than three seconds, which is when a lost segment is sent
@@ -20,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const HESITATION: Duration = Duration::from_secs(2);
 
 /// Whether proxies tell the client's address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Nobody's header is believed.
@@ -33,18 +35,26 @@ pub enum Mode {
 }
 
 /// Who may tell the client's address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Settings")]
+#[schemars(with = "Settings")]
 pub struct Proxies {
     mode: Mode,
     trusted: Vec<IpNet>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [
+    {"properties": {"mode": {"const": "off"}}},
+    {"required": ["trusted"], "properties": {"trusted": {"minItems": 1}}},
+]))]
 struct Settings {
+    /// Whether anybody does.
     mode: Mode,
+    /// The networks of those who may.
     #[serde(default)]
+    #[schemars(with = "Vec<Network>")]
     trusted: Vec<IpNet>,
 }
 
