@@ -23,6 +23,7 @@ const EXIT_CODES: &str = "Exit codes:
   9  the stand-in's port cannot be listened on";
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub(crate) enum Command {
     Bootstrap(Bootstrap),
     Dev(Dev),
