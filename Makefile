@@ -1,6 +1,6 @@
 # One profile for everything, so that nothing is built twice.
 .DEFAULT_GOAL := help
-.PHONY: help test check demo peers fuzz
+.PHONY: help test check demo peers fuzz crds
 
 # Most tests wait for other processes, some of them for minutes: more at once than there are cores.
 TEST_THREADS ?= 6
@@ -23,6 +23,9 @@ check: ## format, lints and documentation, without running anything
 
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install
+
+crds: ## the definitions of our Kubernetes objects, where the chart has them
+	cargo run --quiet --locked -p bastion-server -- crdgen > deploy/charts/bastion/crds/tunnelpolicies.yaml
 
 # The stable compiler, told that it may use what libFuzzer needs. Our code has no unsafe block, so no sanitizer.
 # What is found new is kept in tests/fuzz/found; what breaks something, in tests/fuzz/artifacts.

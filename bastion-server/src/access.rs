@@ -2,14 +2,16 @@
 //!
 //! The answer takes two steps, with name resolution between them: [`authorize`] asks whether any rule could say yes,
 //! before a name is looked up on somebody's behalf, and [`Prospect::permit`] decides about the addresses that were found.
+//! [`again`] asks once more for what was permitted before.
 
 pub mod destination;
 pub mod floor;
 pub mod pattern;
 pub mod permit;
 pub mod policy;
+pub mod service;
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,7 +22,8 @@ use crate::identity::Identity;
 pub use destination::{BadDestination, Destination, Host};
 pub use floor::{Floor, Forbidden};
 pub use permit::Permit;
-pub use policy::{Condition, Effect, Policy, Rule, Who};
+pub use policy::{Condition, Effect, Objects, Policy, Rule, Who};
+pub use service::{Backend, Service, ServiceName, Services};
 
 use pattern::{DestinationPattern, Match};
 use policy::{covers, covers_at};
@@ -86,9 +89,19 @@ impl Denied {
 pub struct Prospect {
     identity: Arc<Identity>,
     destination: Destination,
+    backend: Option<Backend>,
     permitting: Vec<Arc<Rule>>,
     denying: Vec<Arc<Rule>>,
     floor: Arc<Floor>,
+}
+
+/// Where the addresses of a destination are to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts<'a> {
+    /// The host is to be resolved.
+    Host(&'a Host),
+    /// Among the endpoints of a Service: the rule that decides is about that, and not about a name.
+    Endpoints(&'a Backend),
 }
 
 /// Asks the policy about a destination whose address is not known yet.
@@ -110,31 +123,66 @@ pub fn authorize(
     if identity.confined_to().is_some_and(|patterns| covers(patterns, &destination) == Match::No) {
         return Err(Denied::Confined);
     }
-    let about = |effect| {
-        let concerns = |rule: &&Arc<Rule>| rule.effect == effect && rule.who.includes(identity);
-        policy
-            .rules
-            .iter()
-            .filter(concerns)
-            .filter(|rule| covers(&rule.destinations, &destination) != Match::No)
-            .cloned()
-            .collect::<Vec<_>>()
+    let asked = policy.objects.services.asked(&destination);
+    let of = |effect| {
+        let concerns = move |rule: &&Arc<Rule>| rule.effect == effect && rule.who.includes(identity);
+        policy.rules().filter(concerns).cloned()
     };
-    let (permitting, denying) = (about(Effect::Permit), about(Effect::Deny));
-    if let Some(rule) = denying.iter().find(|rule| covers(&rule.destinations, &destination) == Match::Yes) {
+    let certain = |rule: &&Arc<Rule>| rule.covers(&destination, asked.as_ref()) == Match::Yes;
+    let covered = |rule: &Arc<Rule>| rule.covers(&destination, asked.as_ref()) != Match::No;
+    let mut permitting: Vec<_> = of(Effect::Permit).filter(covered).collect();
+    // Those about addresses too, whatever their ports: an endpoint may have another one.
+    let denying: Vec<_> = of(Effect::Deny).collect();
+    if let Some(rule) = denying.iter().find(certain) {
         return Err(Denied::ByRule(Arc::clone(rule)));
     }
     if permitting.is_empty() {
         return Err(Denied::NoRule);
     }
+    // The first rule that is certain says how to get there: an operator's rule about a name is never answered with somebody's
+    // endpoints.
+    let by_service = |rule: &Arc<Rule>| asked.as_ref().is_some_and(|asked| rule.is_about_service(asked));
+    let backend = match (&asked, permitting.iter().find(certain)) {
+        (Some(asked), Some(rule)) if by_service(rule) => asked.backend(),
+        _ => None,
+    };
+    if backend.is_some() {
+        permitting.retain(by_service);
+    }
     let floor = Arc::clone(&policy.floor);
-    Ok(Prospect { identity: Arc::clone(identity), destination, permitting, denying, floor })
+    Ok(Prospect { identity: Arc::clone(identity), destination, backend, permitting, denying, floor })
+}
+
+/// Asks the policy of this moment for what an earlier one permitted, at the address that was connected to.
+///
+/// # Errors
+/// When it would not be permitted any more.
+pub fn again(
+    policy: &Policy,
+    permit: &Permit,
+    address: SocketAddr,
+    now: SystemTime,
+) -> Result<Permit, Denied> {
+    let prospect = authorize(policy, &permit.identity, permit.destination.clone(), now)?;
+    // The address behind a name says nothing about the endpoints of a Service that has that name now.
+    if prospect.backend.is_some() && prospect.backend != permit.backend {
+        return Err(Denied::NoRule);
+    }
+    prospect.permit(&[address])
 }
 
 impl Prospect {
-    /// What is to be resolved.
+    /// What was asked for.
     pub fn destination(&self) -> &Destination {
         &self.destination
+    }
+
+    /// Where its addresses are to be found.
+    pub fn whereabouts(&self) -> Whereabouts<'_> {
+        match &self.backend {
+            Some(backend) => Whereabouts::Endpoints(backend),
+            None => Whereabouts::Host(self.destination.host()),
+        }
     }
 
     /// Decides about all the addresses that the destination has. One forbidden address among them spoils all: whoever
@@ -142,16 +190,23 @@ impl Prospect {
     ///
     /// # Errors
     /// When an address is on the floor or is denied, or no rule permits any of them.
-    pub fn permit(self, addresses: &[IpAddr]) -> Result<Permit, Denied> {
-        let Self { identity, destination, permitting, denying, floor } = self;
-        let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
-        if let Some(forbidden) = addresses.iter().find_map(|address| floor.forbids(*address)) {
+    pub fn permit(self, addresses: &[SocketAddr]) -> Result<Permit, Denied> {
+        let Self { identity, destination, backend, permitting, denying, floor } = self;
+        let canonical = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let addresses: Vec<SocketAddr> = addresses.iter().map(canonical).collect();
+        if let Some(forbidden) = addresses.iter().find_map(|address| floor.forbids(address.ip())) {
             return Err(Denied::ForbiddenAddress(forbidden));
         }
-        let reached = |patterns: &[DestinationPattern]| -> Vec<IpAddr> {
-            addresses.iter().copied().filter(|address| covers_at(patterns, &destination, *address)).collect()
+        let reached = |patterns: &[DestinationPattern]| -> Vec<SocketAddr> {
+            addresses.iter().copied().filter(|found| covers_at(patterns, &destination, found.ip())).collect()
         };
-        if let Some(rule) = denying.into_iter().find(|rule| !reached(&rule.destinations).is_empty()) {
+        // An endpoint may listen on another port than the one that was asked for. Both are denied.
+        let denied = |rule: &Arc<Rule>| {
+            let there =
+                |found: &SocketAddr| rule.destinations.iter().any(|pattern| pattern.matches_address(*found));
+            !reached(&rule.destinations).is_empty() || addresses.iter().any(there)
+        };
+        if let Some(rule) = denying.into_iter().find(denied) {
             return Err(Denied::ByRule(rule));
         }
         let confined = identity.confined_to().map(reached);
@@ -159,12 +214,15 @@ impl Prospect {
             return Err(Denied::Confined);
         }
         for rule in permitting {
-            let mut addresses = reached(&rule.destinations);
+            let mut addresses = match backend {
+                Some(_) => addresses.clone(),
+                None => reached(&rule.destinations),
+            };
             if let Some(confined) = &confined {
                 addresses.retain(|address| confined.contains(address));
             }
             if !addresses.is_empty() {
-                return Ok(Permit { identity, destination, addresses, rule });
+                return Ok(Permit { identity, destination, backend, addresses, rule });
             }
         }
         Err(Denied::NoRule)
@@ -173,16 +231,18 @@ impl Prospect {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, HashMap};
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
     use crate::access::pattern::KeyIdPattern;
+    use crate::access::service::{ServicePattern, Which};
     use crate::identity::Principal;
     use crate::identity::certificate::tests::{admitted, confined};
 
     fn rule(effect: Effect, name: &str, who: Who, destinations: &[&str]) -> Arc<Rule> {
         let destinations = destinations.iter().map(|text| text.parse().unwrap()).collect();
-        Arc::new(Rule { name: name.to_owned(), who, effect, destinations })
+        Arc::new(Rule { name: name.to_owned(), who, effect, destinations, services: vec![] })
     }
 
     fn with_principal(names: &[&str]) -> Who {
@@ -204,7 +264,12 @@ mod tests {
                 rule(Effect::Deny, "payroll", Who::Everybody, &["payroll.db.internal:*", "10.66.0.0/16:*"]),
             ],
             floor: Arc::new(Floor::default()),
+            objects: Arc::default(),
         }
+    }
+
+    fn at(addresses: &[&str], port: u16) -> Vec<SocketAddr> {
+        addresses.iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect()
     }
 
     /// What comes of asking for `host:port` when the host is found at `addresses`.
@@ -216,10 +281,11 @@ mod tests {
     ) -> Result<(String, Vec<String>), Denied> {
         let identity = Arc::new(admitted(principals, true));
         let now = identity.valid_before() - Duration::from_secs(1);
-        let prospect = authorize(&policy(), &identity, Destination::parse(host, port)?, now)?;
-        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        let permit = prospect.permit(&addresses)?;
-        Ok((permit.rule().to_owned(), permit.addresses().iter().map(IpAddr::to_string).collect()))
+        let destination = Destination::parse(host, port)?;
+        let addresses = at(addresses, destination.port());
+        let permit = authorize(&policy(), &identity, destination, now)?.permit(&addresses)?;
+        let addresses = permit.addresses().iter().map(SocketAddr::ip);
+        Ok((permit.rule().to_owned(), addresses.map(|address| address.to_string()).collect()))
     }
 
     fn yes(rule: &str, addresses: &[&str]) -> Result<(String, Vec<String>), Denied> {
@@ -298,8 +364,9 @@ mod tests {
     fn a_certificate_may_confine_itself() {
         let identity = Arc::new(confined("orders.db.internal:5432,10.20.0.0/16:8080"));
         let ask = |host: &str, port, addresses: &[&str]| {
-            let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-            authorize(&policy(), &identity, Destination::parse(host, port)?, UNIX_EPOCH)?
+            let destination = Destination::parse(host, port)?;
+            let addresses = at(addresses, destination.port());
+            authorize(&policy(), &identity, destination, UNIX_EPOCH)?
                 .permit(&addresses)
                 .map(|permit| permit.addresses().len())
         };
@@ -313,6 +380,145 @@ mod tests {
         assert_eq!(ask("some.name", 8080, &["10.21.0.1"]), Err(Denied::Confined));
         assert_eq!(ask("payroll.db.internal", 8080, &["10.20.0.1"]).unwrap_err().rule(), Some("payroll"));
         assert_eq!(ask("10.20.0.1", 8081, &["10.20.0.1"]), Err(Denied::Confined), "it never widens");
+    }
+
+    /// A cluster with one Service, `orders` in `databases`, and a policy with rules of the file and of objects.
+    fn in_cluster(rules: Vec<Arc<Rule>>, objects: Vec<Arc<Rule>>) -> Policy {
+        let name = ServiceName { namespace: "databases".to_owned(), name: "orders".to_owned() };
+        let ports = BTreeMap::from([(5432, "postgres".to_owned())]);
+        let known = HashMap::from([(name, Service { ports, ..Service::default() })]);
+        let objects = Arc::new(Objects { rules: objects, services: Services::new("cluster.local", known) });
+        Policy { rules, objects, floor: Arc::default() }
+    }
+
+    fn about_service(effect: Effect, namespace: &str, name: &str) -> Arc<Rule> {
+        let pattern = ServicePattern {
+            namespace: namespace.to_owned(),
+            which: Which::Named(name.to_owned()),
+            ports: vec![],
+        };
+        let name = format!("{namespace}/{name}");
+        Arc::new(Rule { name, who: Who::Everybody, effect, destinations: vec![], services: vec![pattern] })
+    }
+
+    fn orders(effect: Effect) -> Arc<Rule> {
+        about_service(effect, "databases", "orders")
+    }
+
+    fn prospect(policy: &Policy, host: &str, port: u32) -> Result<Prospect, Denied> {
+        let identity = Arc::new(admitted(&["dev"], true));
+        authorize(policy, &identity, Destination::parse(host, port)?, UNIX_EPOCH)
+    }
+
+    const SERVICE: &str = "orders.databases.svc";
+
+    #[test]
+    fn a_rule_about_a_service_leads_to_its_endpoints() {
+        let policy = in_cluster(vec![], vec![orders(Effect::Permit)]);
+        let prospect = prospect(&policy, SERVICE, 5432).unwrap();
+        let Whereabouts::Endpoints(backend) = prospect.whereabouts() else { panic!("{prospect:?}") };
+        assert_eq!(
+            (backend.service.to_string().as_str(), backend.port.as_str()),
+            ("databases/orders", "postgres")
+        );
+        let permit = prospect.permit(&at(&["10.244.0.7", "10.244.0.8"], 5433)).unwrap();
+        assert_eq!(permit.rule(), "databases/orders");
+        assert_eq!(permit.addresses(), at(&["10.244.0.7", "10.244.0.8"], 5433));
+    }
+
+    #[test]
+    fn only_what_a_service_has_is_opened() {
+        let policy = in_cluster(
+            vec![],
+            vec![orders(Effect::Permit), about_service(Effect::Permit, "databases", "gone")],
+        );
+        for (host, port) in
+            [(SERVICE, 5433), ("gone.databases.svc", 5432), ("orders.other.svc", 5432), ("10.96.0.9", 5432)]
+        {
+            assert_eq!(prospect(&policy, host, port).unwrap_err(), Denied::NoRule, "{host}:{port}");
+        }
+    }
+
+    #[test]
+    fn endpoints_stand_above_the_floor_too() {
+        let policy = in_cluster(vec![], vec![orders(Effect::Permit)]);
+        let answer =
+            prospect(&policy, SERVICE, 5432).unwrap().permit(&at(&["10.244.0.7", "169.254.169.254"], 80));
+        assert_eq!(answer.unwrap_err(), Denied::ForbiddenAddress(Forbidden::CloudMetadata));
+    }
+
+    #[test]
+    fn a_denial_beats_a_service_by_its_name_and_by_its_endpoints() {
+        let cases = [
+            orders(Effect::Deny),
+            rule(Effect::Deny, "no", Who::Everybody, &["*.databases.svc:*"]),
+            rule(Effect::Deny, "no", Who::Everybody, &["10.244.0.0/16:5432"]),
+            rule(Effect::Deny, "no", Who::Everybody, &["10.244.0.0/16:5433"]),
+        ];
+        for deny in cases {
+            let name = deny.name.clone();
+            let policy = in_cluster(vec![deny], vec![orders(Effect::Permit)]);
+            let answer = prospect(&policy, SERVICE, 5432)
+                .and_then(|prospect| prospect.permit(&at(&["10.244.0.7"], 5433)));
+            assert_eq!(answer.unwrap_err().rule(), Some(name.as_str()));
+        }
+        let everything = rule(Effect::Permit, "everything", Who::Everybody, &["*:*"]);
+        let gone = about_service(Effect::Deny, "databases", "gone");
+        let answer = prospect(&in_cluster(vec![everything], vec![gone]), "gone.databases", 80);
+        assert_eq!(answer.unwrap_err().rule(), Some("databases/gone"), "whatever else has that name");
+    }
+
+    #[test]
+    fn a_name_of_the_operator_is_not_answered_with_somebodys_endpoints() {
+        let named = rule(Effect::Permit, "operator", Who::Everybody, &["orders.databases:5432"]);
+        let network = rule(Effect::Permit, "network", Who::Everybody, &["10.0.0.0/8:5432"]);
+        let policy = in_cluster(vec![named], vec![orders(Effect::Permit)]);
+        assert!(matches!(
+            prospect(&policy, "orders.databases", 5432).unwrap().whereabouts(),
+            Whereabouts::Host(_)
+        ));
+        let policy = in_cluster(vec![network], vec![orders(Effect::Permit)]);
+        let prospect = prospect(&policy, SERVICE, 5432).unwrap();
+        assert!(matches!(prospect.whereabouts(), Whereabouts::Endpoints(_)));
+        assert_eq!(prospect.permit(&at(&["10.244.0.7"], 5432)).unwrap().rule(), "databases/orders");
+    }
+
+    #[test]
+    fn what_was_permitted_is_asked_for_again() {
+        let named = || rule(Effect::Permit, "operator", Who::Everybody, &["*.databases.svc:5432"]);
+        let (by_service, by_name) =
+            (in_cluster(vec![], vec![orders(Effect::Permit)]), in_cluster(vec![named()], vec![]));
+        let endpoint = at(&["10.244.0.7"], 5433);
+        let permit = prospect(&by_service, SERVICE, 5432).unwrap().permit(&endpoint).unwrap();
+        let rule_of = |policy: &Policy, permit: &Permit| {
+            again(policy, permit, permit.addresses()[0], UNIX_EPOCH).map(|permit| permit.rule().to_owned())
+        };
+        assert_eq!(rule_of(&by_service, &permit), Ok("databases/orders".to_owned()));
+        assert_eq!(rule_of(&by_name, &permit), Ok("operator".to_owned()));
+        assert_eq!(rule_of(&Policy::default(), &permit), Err(Denied::NoRule));
+        let denied = in_cluster(vec![], vec![orders(Effect::Permit), orders(Effect::Deny)]);
+        assert!(matches!(rule_of(&denied, &permit), Err(Denied::ByRule(_))));
+
+        let elsewhere = prospect(&by_name, SERVICE, 5432).unwrap().permit(&at(&["192.0.2.1"], 5432)).unwrap();
+        assert_eq!(rule_of(&by_service, &elsewhere), Err(Denied::NoRule), "that was no endpoint");
+    }
+
+    #[test]
+    fn a_confined_certificate_reaches_a_service_only_by_a_name_that_it_has() {
+        let policy = in_cluster(vec![], vec![orders(Effect::Permit)]);
+        for (confined_to, expected) in [
+            ("orders.databases.svc:5432", true),
+            ("*.svc:5432", true),
+            ("10.244.0.0/16:5432", true),
+            ("10.244.0.0/16:5433", false),
+            ("elsewhere:5432", false),
+        ] {
+            let identity = Arc::new(confined(confined_to));
+            let answer =
+                authorize(&policy, &identity, Destination::parse(SERVICE, 5432).unwrap(), UNIX_EPOCH)
+                    .and_then(|prospect| prospect.permit(&at(&["10.244.0.7"], 5433)));
+            assert_eq!(answer.is_ok(), expected, "{confined_to}: {answer:?}");
+        }
     }
 
     #[test]

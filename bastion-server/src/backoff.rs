@@ -16,6 +16,11 @@ impl Backoff {
         Self { first, longest, next: first }
     }
 
+    /// The shortest wait.
+    pub const fn first(&self) -> Duration {
+        self.first
+    }
+
     /// The wait after a failure.
     pub fn failed(&mut self) -> Duration {
         let wait = self.next;

@@ -39,6 +39,8 @@ pub struct Cli {
 pub enum Command {
     /// Say which rule decides about a certificate and a destination, and why, without connecting.
     Explain(Explain),
+    /// Print the definitions of TunnelPolicy and ClusterTunnelPolicy, as `kubectl apply -f -` takes them.
+    Crdgen,
 }
 
 /// A question about a certificate and a destination.

@@ -5,6 +5,7 @@
 
 mod environment;
 mod host_key;
+mod kubernetes;
 mod rule;
 mod schema;
 mod vault;
@@ -30,6 +31,7 @@ use crate::{
 pub use crate::unit::{ByteSize, Delay, Period};
 pub use environment::{VARIABLES, Variable};
 pub use host_key::{HostKey, VaultHostKey};
+pub use kubernetes::{Kubernetes, ObjectName, Policies};
 pub use rule::{Login, Rule};
 pub(crate) use schema::Network;
 pub use schema::json_schema;
@@ -64,6 +66,9 @@ pub struct Config {
     /// Who may reach what. With no rule nobody reaches anything.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// What else the cluster says that the bastion runs in.
+    #[serde(default)]
+    pub kubernetes: Option<Kubernetes>,
     /// Forbidden networks that rules may permit all the same.
     #[serde(default)]
     pub open_networks: Vec<Forbidden>,

@@ -1,16 +1,19 @@
-//! From a prospect to a connected socket: resolve, have every address checked, connect to one that was.
+//! From a prospect to a connected socket: find the addresses, have every address checked, connect to one that was.
 //!
 //! Nothing here runs in a session's own task, so a name that takes long to resolve holds up one channel alone.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::access::{Denied, Permit, Prospect};
+use crate::access::{Denied, Permit, Prospect, Whereabouts};
+use crate::endpoints::Endpoints;
 use crate::resolver::{ResolveError, Resolver};
 
 /// How targets are found and reached.
@@ -18,6 +21,8 @@ use crate::resolver::{ResolveError, Resolver};
 pub struct Dialler {
     /// Finds their addresses.
     pub resolver: Resolver,
+    /// Where Services lead, as it is now.
+    pub endpoints: Arc<ArcSwap<Endpoints>>,
     /// How long connecting to one address may take.
     pub connect: Duration,
 }
@@ -42,6 +47,9 @@ pub enum DialError {
     /// The name leads nowhere.
     #[error(transparent)]
     Unresolved(#[from] ResolveError),
+    /// The Service has nothing behind it.
+    #[error("the Service has no endpoint that is ready")]
+    NoEndpoints,
     /// Nobody listens there.
     #[error("the target refused the connection")]
     Refused,
@@ -59,6 +67,7 @@ impl DialError {
         match self {
             Self::Denied(denied) => denied.code(),
             Self::Unresolved(error) => error.code(),
+            Self::NoEndpoints => "no_endpoints",
             Self::Refused => "connection_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::Unreachable(_) => "unreachable",
@@ -72,18 +81,34 @@ impl Dialler {
     /// # Errors
     /// When the policy says no to what was found, or no address answers; of several addresses the last one's reason.
     pub async fn dial(&self, prospect: Prospect) -> Result<Dialled, DialError> {
-        let port = prospect.destination().port();
-        let addresses = self.resolver.addresses(prospect.destination().host()).await?;
+        let addresses = self.find(&prospect).await?;
         let permit = prospect.permit(&addresses)?;
         let mut last = DialError::ConnectTimeout;
-        for address in permit.addresses() {
-            let address = SocketAddr::new(*address, port);
+        for &address in permit.addresses() {
             match connect(address, self.connect).await {
                 Ok(socket) => return Ok(Dialled { socket, address, permit }),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Finds the addresses of a destination, at least one.
+    ///
+    /// # Errors
+    /// When there are none, or too many, or it takes too long.
+    pub async fn find(&self, prospect: &Prospect) -> Result<Vec<SocketAddr>, DialError> {
+        match prospect.whereabouts() {
+            Whereabouts::Host(host) => {
+                let port = prospect.destination().port();
+                let addresses = self.resolver.addresses(host).await?;
+                Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+            }
+            Whereabouts::Endpoints(backend) => match self.endpoints.load().of(backend) {
+                none if none.is_empty() => Err(DialError::NoEndpoints),
+                addresses => Ok(addresses),
+            },
+        }
     }
 }
 

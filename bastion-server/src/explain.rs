@@ -3,7 +3,7 @@
 //! The verdict comes from the functions that decide in earnest; what is told beside it is how each rule saw the case.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,10 +11,9 @@ use serde::Serialize;
 use ssh_key::Certificate;
 
 use crate::access::{self, Denied, Destination, Effect, Permit, Policy};
-use crate::dial::DialError;
+use crate::dial::{DialError, Dialler};
 use crate::identity::Identity;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
-use crate::resolver::Resolver;
 
 /// What is asked.
 #[derive(Debug)]
@@ -93,7 +92,7 @@ pub async fn explain(
     question: Question<'_>,
     requirements: &Requirements,
     policy: &Policy,
-    resolver: &Resolver,
+    dialler: &Dialler,
     now: SystemTime,
 ) -> Explanation {
     let Question { certificate, claim, destination } = question;
@@ -113,7 +112,7 @@ pub async fn explain(
         Ok(identity) => {
             let identity = Arc::new(identity);
             let answer =
-                decide(policy, &identity, &destination, resolver, now, &mut explanation.addresses).await;
+                decide(policy, &identity, &destination, dialler, now, &mut explanation.addresses).await;
             explanation.rules = seen(policy, &identity, &destination, &explanation.addresses);
             answer.map_or_else(Verdict::from, Verdict::from)
         }
@@ -126,19 +125,19 @@ async fn decide(
     policy: &Policy,
     identity: &Arc<Identity>,
     destination: &Destination,
-    resolver: &Resolver,
+    dialler: &Dialler,
     now: SystemTime,
     found: &mut Vec<IpAddr>,
 ) -> Result<Permit, DialError> {
     let prospect = access::authorize(policy, identity, destination.clone(), now)?;
-    *found = resolver.addresses(destination.host()).await?;
-    Ok(prospect.permit(found)?)
+    let addresses = dialler.find(&prospect).await?;
+    *found = addresses.iter().map(SocketAddr::ip).collect();
+    Ok(prospect.permit(&addresses)?)
 }
 
 fn seen(policy: &Policy, identity: &Identity, destination: &Destination, addresses: &[IpAddr]) -> Vec<Seen> {
     policy
-        .rules
-        .iter()
+        .rules()
         .map(|rule| Seen {
             name: rule.name.clone(),
             effect: match rule.effect {
@@ -146,7 +145,7 @@ fn seen(policy: &Policy, identity: &Identity, destination: &Destination, address
                 Effect::Deny => "deny",
             },
             who: rule.who.includes(identity),
-            destination: rule.is_about(destination, addresses),
+            destination: policy.is_about(rule, destination, addresses),
         })
         .collect()
 }

@@ -15,6 +15,7 @@ use bastion_server::{
     config::{self, Config},
     explain::{Question, Verdict},
     identity::{LoginName, certificate::Claim},
+    kubernetes::crd,
     server,
     telemetry::{self, Format},
 };
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     match (cli.command, cli.config) {
         _ if cli.print_config_schema => print_config_schema(),
         (Some(Command::Explain(asked)), _) => explain(&asked),
+        (Some(Command::Crdgen), _) => crdgen(),
         (None, Some(path)) => serve(path, cli.check_config),
         // The parser has refused that.
         (None, None) => fail(2, "name the configuration file"),
@@ -56,6 +58,16 @@ fn print_config_schema() -> ExitCode {
     match writeln!(std::io::stdout(), "{text}") {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(1),
+    }
+}
+
+fn crdgen() -> ExitCode {
+    match crd::yaml() {
+        Ok(text) => match write!(std::io::stdout(), "{text}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(1),
+        },
+        Err(error) => fail(1, error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the bastion counts, under the names that dashboards and alerts rely on.
 //!
-//! Labels are the codes of our own enums, hence `&'static str`: text that others chose never becomes one, so nobody
-//! can grow the number of series from outside.
+//! Labels are the codes of our own enums, hence `&'static str`, or stand in the configuration: text that others chose never
+//! becomes one, so nobody can grow the number of series from outside.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use std::{
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge, info::Info},
+    metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::Registry,
 };
 
@@ -41,15 +41,31 @@ struct Flow {
     direction: &'static str,
 }
 
+/// What is watched in a cluster, in words of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WatchLabels {
+    /// The kind of object.
+    pub resource: &'static str,
+    /// The namespace; empty for all of them.
+    pub namespace: String,
+    /// The only object; empty for all of them.
+    pub name: String,
+}
+
 /// A moment in seconds since 1970, absent until there is one: an alert must not take "never" for 1970.
 #[derive(Clone, Debug, Default)]
-struct Moment(Arc<AtomicI64>);
+pub struct Moment(Arc<AtomicI64>);
 
 impl Moment {
-    fn set(&self, time: SystemTime) {
+    /// It is this one.
+    pub fn set(&self, time: SystemTime) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         self.0.store(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
+}
+
+impl TypedMetric for Moment {
+    const TYPE: MetricType = MetricType::Gauge;
 }
 
 impl EncodeMetric for Moment {
@@ -61,7 +77,7 @@ impl EncodeMetric for Moment {
     }
 
     fn metric_type(&self) -> MetricType {
-        MetricType::Gauge
+        Self::TYPE
     }
 
     fn is_empty(&self) -> bool {
@@ -101,6 +117,10 @@ pub struct Metrics {
     accept_errors: Counter,
     audit_lost: Counter,
     fence: Family<Means, Gauge>,
+    policies: Family<Outcome, Gauge>,
+    endpoints: Gauge,
+    watch_contact_timestamp: Family<WatchLabels, Moment>,
+    watch_failures: Family<WatchLabels, Counter>,
     panics: Counter,
 }
 
@@ -159,6 +179,16 @@ impl Metrics {
             accept_errors: metric!("accept_errors", "Errors of accept(2), such as too many open files"),
             audit_lost: metric!("audit_lost", "Audit records that could not be written"),
             fence: metric!("fence", "1 where the process is confined by this means"),
+            policies: metric!("kubernetes_policies", "Policy objects of the cluster, by what became of them"),
+            endpoints: metric!("kubernetes_endpoints", "Addresses behind the cluster's Services"),
+            watch_contact_timestamp: metric!(
+                "kubernetes_watch_contact_timestamp_seconds",
+                "When the API server last answered a watch; a minute ago at most while all is well"
+            ),
+            watch_failures: metric!(
+                "kubernetes_watch_failures",
+                "Failed requests of a watch to the API server"
+            ),
             panics: metric!("panics", "Defects of the bastion, each of which ended one connection at most"),
             registry: Registry::default(),
         };
@@ -284,6 +314,29 @@ impl Metrics {
     /// Whether the process is confined by this means.
     pub fn fence(&self, kind: &'static str, holds: bool) {
         self.fence.get_or_create(&Means { kind }).set(holds.into());
+    }
+
+    /// So many policy objects of the cluster are followed, and so many are not.
+    pub fn policies(&self, accepted: usize, refused: usize) {
+        for (result, count) in [("accepted", accepted), ("refused", refused)] {
+            let gauge = self.policies.get_or_create(&Outcome { result, reason: "" }).clone();
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// So many addresses are behind the cluster's Services.
+    pub fn endpoints(&self, addresses: usize) {
+        self.endpoints.set(i64::try_from(addresses).unwrap_or(i64::MAX));
+    }
+
+    /// Where a watch notes that the API server answered.
+    pub fn watch_contact(&self, labels: &WatchLabels) -> Moment {
+        self.watch_contact_timestamp.get_or_create(labels).clone()
+    }
+
+    /// The API server did not answer a watch, or not with what was asked for.
+    pub fn watch_failed(&self, labels: &WatchLabels) {
+        self.watch_failures.get_or_create(labels).inc();
     }
 
     /// A defect of ours ended a connection.

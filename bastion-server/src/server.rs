@@ -18,7 +18,7 @@ use tokio::{
 use vault_signer::server::SettingsError;
 
 use crate::{
-    access::{Floor, Policy, Rule},
+    access::{Floor, Objects, Policy, Rule},
     admin::{self, Admin, Readiness},
     audit::{self, Audit},
     authority_source,
@@ -26,10 +26,12 @@ use crate::{
     config::{self, Config},
     dial::Dialler,
     drain::{Drain, Finished, Signals},
+    endpoints::Endpoints,
     explain::{self, Explanation, Question},
     fence::{self, Fence},
     host_key::{self, HostKey},
     identity::{authorities::AuthoritySet, certificate::Requirements, revocation::RevocationList},
+    kubernetes::{self, Cluster},
     listener::{self, Bounds},
     metrics::Metrics,
     own_addresses, reload,
@@ -64,6 +66,9 @@ pub enum Error {
     /// Which certificates are not believed any more.
     #[error(transparent)]
     Revocation(#[from] revocation_source::Error),
+    /// What there is to ask of a cluster.
+    #[error(transparent)]
+    Cluster(#[from] kubernetes::Error),
     /// Who the bastion is.
     #[error(transparent)]
     HostKey(#[from] host_key::Error),
@@ -111,6 +116,7 @@ impl Error {
             | Self::VaultLogin(_)
             | Self::Authorities(_)
             | Self::Revocation(_)
+            | Self::Cluster(_)
             | Self::HostKey(_)
             | Self::Audit(audit::Error::File { .. } | audit::Error::StandardOutput(_)) => 2,
             Self::Audit(audit::Error::Thread(_))
@@ -167,9 +173,10 @@ pub async fn explain(config: &Config, question: Question<'_>) -> Result<Explanat
         authority_source::follow(config.authorities.sources(), server, &Arc::default(), metrics)?;
     let set = timeout(EXPLAIN_PATIENCE, known(&mut authorities)).await.map_err(|_| Error::NoAuthorities)?;
     let revoked = revocation_source::load(&config.revocation.files)?;
-    let (requirements, policy, dialler) =
-        (requirements(config, set, revoked), policy(config)?, dialler(config)?);
-    Ok(explain::explain(question, &requirements, &policy, &dialler.resolver, SystemTime::now()).await)
+    let requirements = requirements(config, set, revoked);
+    let policy = policy(config, Arc::default())?;
+    let dialler = dialler(config, Arc::default())?;
+    Ok(explain::explain(question, &requirements, &policy, &dialler, SystemTime::now()).await)
 }
 
 /// What must be done while there is one thread only.
@@ -210,7 +217,15 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
     let authorities = authority_source::follow(sources, server, &reload, Arc::clone(&metrics))?;
     let revoked = revocation_source::follow(&config.revocation.files, Arc::clone(&metrics))?;
     let host_key = host_key::follow(&config.host_key, vault.as_ref(), &reload, Arc::clone(&metrics))?;
-    let (policy, dialler) = (policy(&config)?, dialler(&config)?);
+    let dialler = dialler(&config, Arc::default())?;
+    let objects = match &config.kubernetes {
+        Some(wanted) => {
+            let cluster = Cluster::find(environment, Arc::clone(&metrics)).await?;
+            kubernetes::policies::follow_all(&cluster, wanted, Arc::clone(&dialler.endpoints))
+        }
+        None => watch::channel(Some(Arc::default())).1,
+    };
+    let policy = policy(&config, Arc::default())?;
     let audit = Audit::start(prepared.audit, config.audit.when_full, Arc::clone(&metrics))?;
 
     let clients = listen("listen", config.listen)?;
@@ -228,7 +243,7 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
         metrics: Arc::clone(&metrics),
         readiness,
     };
-    let followed = Followed { authorities, revoked, host_key };
+    let followed = Followed { authorities, revoked, objects, host_key };
     let serving = tokio::spawn(bastion.serve(clients, followed, policy, dialler, drain.clone()));
     let reload = || {
         tracing::info!("SIGHUP: asking for authorities and the host certificate again");
@@ -267,14 +282,15 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn policy(config: &Config) -> Result<Policy, Error> {
+fn policy(config: &Config, objects: Arc<Objects>) -> Result<Policy, Error> {
     let own = own_addresses::interfaces().map_err(Error::OwnAddresses)?;
     let kubernetes_api = own_addresses::kubernetes_api(environment);
-    if config.rules.is_empty() {
+    if config.rules.is_empty() && config.kubernetes.is_none() {
         tracing::warn!("there are no rules, so nobody reaches anything");
     }
     Ok(Policy {
         rules: config.rules.iter().cloned().map(Rule::from).map(Arc::new).collect(),
+        objects,
         floor: Arc::new(Floor::new(config.open_networks.clone(), own, kubernetes_api)),
     })
 }
@@ -286,18 +302,23 @@ fn requirements(config: &Config, authorities: AuthoritySet, revoked: RevocationL
     Requirements { authorities, users: config.login.users(), max_lifetime, revoked, removed_authority }
 }
 
-fn dialler(config: &Config) -> Result<Dialler, Error> {
+fn dialler(config: &Config, endpoints: Arc<ArcSwap<Endpoints>>) -> Result<Dialler, Error> {
     let hosts = config.hosts.iter().map(|(name, addresses)| (name.0.clone(), addresses.clone())).collect();
     let servers = config.dns.servers.iter().map(|server| server.0).collect();
     let resolver = Resolver::new(resolver::Settings { hosts, servers, patience: config.timeouts.resolve.0 })?;
-    Ok(Dialler { resolver, connect: config.timeouts.connect.0 })
+    Ok(Dialler { resolver, endpoints, connect: config.timeouts.connect.0 })
 }
 
 /// Puts into force what can change while the bastion serves; see [`Config::with_live_settings_of`].
 fn apply(config: &Config, service: &Service) -> Result<(), Error> {
-    let (policy, dialler) = (policy(config)?, dialler(config)?);
+    let dialler = dialler(config, Arc::clone(&service.dialler.load().endpoints))?;
+    let Policy { rules, floor, objects: _ } = policy(config, Arc::default())?;
     service.dialler.store(Arc::new(dialler));
-    service.policy.send_replace(Arc::new(policy));
+    // What a cluster says may change at the same moment.
+    service.policy.send_modify(|held| {
+        let objects = Arc::clone(&held.objects);
+        *held = Arc::new(Policy { rules, floor, objects });
+    });
     service.requirements.send_modify(|held| {
         let (authorities, revoked) = (held.authorities.clone(), held.revoked.clone());
         *held = Arc::new(requirements(config, authorities, revoked));
@@ -320,6 +341,7 @@ fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Err
 struct Followed {
     authorities: authority_source::Current,
     revoked: revocation_source::Current,
+    objects: kubernetes::policies::Current,
     host_key: host_key::Current,
 }
 
@@ -341,12 +363,17 @@ impl Bastion {
         dialler: Dialler,
         drain: Drain,
     ) {
-        let Followed { mut authorities, mut revoked, mut host_key } = followed;
-        let (set, key) = tokio::join!(
+        let Followed { mut authorities, mut revoked, mut objects, mut host_key } = followed;
+        let (set, said, key) = tokio::join!(
             async {
                 let set = known(&mut authorities).await;
                 self.readiness.authorities_known();
                 set
+            },
+            async {
+                let said = known(&mut objects).await;
+                self.readiness.policies_known();
+                said
             },
             async {
                 let key = known(&mut host_key).await;
@@ -361,7 +388,7 @@ impl Bastion {
             move |key: &HostKey| ssh::config(settings, key.key().clone(), key.certificate().cloned());
         let service = Arc::new(Service {
             requirements: watch::Sender::new(Arc::new(requirements)),
-            policy: watch::Sender::new(Arc::new(policy)),
+            policy: watch::Sender::new(Arc::new(Policy { objects: said, ..policy })),
             config: ArcSwap::from_pointee(ssh_config(&key)),
             audit: self.audit,
             metrics: Arc::clone(&self.metrics),
@@ -380,6 +407,14 @@ impl Bastion {
         tokio::spawn(on_change(revoked, {
             let service = Arc::clone(&service);
             move |list| service.requirements.send_modify(|held| Arc::make_mut(held).revoked = list)
+        }));
+        tokio::spawn(on_change(objects, {
+            let service = Arc::clone(&service);
+            move |objects| {
+                if let Some(objects) = objects {
+                    service.policy.send_modify(|held| Arc::make_mut(held).objects = objects);
+                }
+            }
         }));
         let read_again = reload::follow(self.path, self.config.clone(), Arc::clone(&self.metrics), {
             let service = Arc::clone(&service);

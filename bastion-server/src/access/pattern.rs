@@ -1,7 +1,7 @@
 //! What a rule can say: hosts by pattern, networks, ranges of ports, key ids.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -139,9 +139,11 @@ impl DestinationPattern {
     }
 
     /// Whether the pattern says yes to an address that a name has resolved to.
-    pub(super) fn matches_address(&self, address: IpAddr, port: u16) -> bool {
+    pub(super) fn matches_address(&self, address: SocketAddr) -> bool {
         match &self.hosts {
-            HostPattern::Network(network) => self.ports.contains(port) && network.contains(&address),
+            HostPattern::Network(network) => {
+                self.ports.contains(address.port()) && network.contains(&address.ip())
+            }
             HostPattern::Any | HostPattern::Name { .. } => false,
         }
     }

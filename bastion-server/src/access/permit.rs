@@ -1,6 +1,6 @@
 //! Who may reach what, at which addresses, until when, by which rule: the one thing that opens a relay.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,13 +8,15 @@ use crate::identity::Identity;
 
 use super::destination::Destination;
 use super::policy::Rule;
+use super::service::Backend;
 
 /// A yes. Made by [`Prospect::permit`](super::Prospect::permit) and by nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
     pub(super) identity: Arc<Identity>,
     pub(super) destination: Destination,
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) backend: Option<Backend>,
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) rule: Arc<Rule>,
 }
 
@@ -29,8 +31,9 @@ impl Permit {
         &self.destination
     }
 
-    /// The addresses that were checked, of which one is to be connected to. Never empty.
-    pub fn addresses(&self) -> &[IpAddr] {
+    /// The addresses that were checked, of which one is to be connected to. Never empty. The port is another than the
+    /// destination's where they are endpoints of a Service.
+    pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 

@@ -1,6 +1,6 @@
 //! Which identities reach which destinations, as we mean it, free of where it was written down.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use russh::keys::ssh_key::Fingerprint;
@@ -8,16 +8,28 @@ use russh::keys::ssh_key::Fingerprint;
 use super::destination::Destination;
 use super::floor::Floor;
 use super::pattern::{DestinationPattern, KeyIdPattern, Match};
+use super::service::{Asked, ServicePattern, Services};
 use crate::identity::{Identity, Principal};
 
 /// Rules above a floor that none of them opens. A rule that denies beats every rule that permits; among those that
 /// permit the first decides. The empty policy permits nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// The rules.
+    /// The rules of the configuration, which come first.
     pub rules: Vec<Arc<Rule>>,
+    /// What a cluster says.
+    pub objects: Arc<Objects>,
     /// What no rule opens.
     pub floor: Arc<Floor>,
+}
+
+/// What the objects of a cluster say: more rules, and the Services that they are about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// The rules.
+    pub rules: Vec<Arc<Rule>>,
+    /// The Services.
+    pub services: Services,
 }
 
 /// One sentence of a policy: these may, or may not, reach those.
@@ -31,6 +43,8 @@ pub struct Rule {
     pub effect: Effect,
     /// Where.
     pub destinations: Vec<DestinationPattern>,
+    /// And which Services.
+    pub services: Vec<ServicePattern>,
 }
 
 /// What a rule says.
@@ -62,11 +76,35 @@ pub enum Condition {
     Authorities(Vec<Fingerprint>),
 }
 
+impl Policy {
+    /// Every rule, in the order in which they decide.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.iter().chain(&self.objects.rules)
+    }
+
+    /// Whether one of its rules is about the destination, by name, as a Service, or at one of these addresses.
+    pub fn is_about(&self, rule: &Rule, destination: &Destination, addresses: &[IpAddr]) -> bool {
+        rule.covers(destination, self.objects.services.asked(destination).as_ref()) == Match::Yes
+            || addresses.iter().any(|address| covers_at(&rule.destinations, destination, *address))
+    }
+}
+
 impl Rule {
-    /// Whether it is about the destination, by name or at one of these addresses.
-    pub fn is_about(&self, destination: &Destination, addresses: &[IpAddr]) -> bool {
-        covers(&self.destinations, destination) == Match::Yes
-            || addresses.iter().any(|address| covers_at(&self.destinations, destination, *address))
+    /// Whether it is about the destination, as far as its name tells.
+    pub(super) fn covers(&self, destination: &Destination, asked: Option<&Asked<'_>>) -> Match {
+        if asked.is_some_and(|asked| self.is_about_service(asked)) {
+            Match::Yes
+        } else {
+            covers(&self.destinations, destination)
+        }
+    }
+
+    /// Whether it is about this Service. One that is not there can be denied, and not be opened.
+    pub(super) fn is_about_service(&self, asked: &Asked<'_>) -> bool {
+        self.services.iter().any(|pattern| match self.effect {
+            Effect::Permit => pattern.opens(asked),
+            Effect::Deny => pattern.names(asked),
+        })
     }
 }
 
@@ -101,5 +139,7 @@ pub(super) fn covers(patterns: &[DestinationPattern], destination: &Destination)
 /// Whether one of `patterns` is about the destination at this address.
 pub(super) fn covers_at(patterns: &[DestinationPattern], destination: &Destination, address: IpAddr) -> bool {
     covers(patterns, destination) == Match::Yes
-        || patterns.iter().any(|pattern| pattern.matches_address(address, destination.port()))
+        || patterns
+            .iter()
+            .any(|pattern| pattern.matches_address(SocketAddr::new(address, destination.port())))
 }

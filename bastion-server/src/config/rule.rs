@@ -67,7 +67,13 @@ impl TryFrom<WrittenRule> for Rule {
                 );
             }
         };
-        Ok(Self(access::Rule { name: written.name, who: written.who.0, effect, destinations }))
+        Ok(Self(access::Rule {
+            name: written.name,
+            who: written.who.0,
+            effect,
+            destinations,
+            services: Vec::new(),
+        }))
     }
 }
 

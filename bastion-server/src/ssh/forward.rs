@@ -1,7 +1,7 @@
 //! One forwarded connection: dial on behalf of an identity, answer the client, relay, and keep the account.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -214,7 +214,7 @@ impl Forwards {
         let account = turn.flow.map_or_else(Account::default, |flow| Account::paced(flow));
         let (source, sink) = channel::split(channel);
         let mut stopped = None;
-        let stop = async { stopped = Some(self.stopped(&permit, address.ip()).await) };
+        let stop = async { stopped = Some(self.stopped(&permit, address).await) };
         let end = self.metered(&account, relay(socket, source, sink, &account, stop)).await;
         drop(active);
 
@@ -250,14 +250,11 @@ impl Forwards {
     }
 
     /// Waits until the permit is void: its session ends, or the policy of the moment would not give it again.
-    async fn stopped(&self, permit: &Permit, address: IpAddr) -> Stopped {
+    async fn stopped(&self, permit: &Permit, address: SocketAddr) -> Stopped {
         let mut policy = self.service.policy.subscribe();
         loop {
             let current = Arc::clone(&policy.borrow_and_update());
-            let destination = permit.destination().clone();
-            let asked = access::authorize(&current, permit.identity(), destination, SystemTime::now())
-                .and_then(|prospect| prospect.permit(&[address]));
-            if let Err(denied) = asked {
+            if let Err(denied) = access::again(&current, permit, address, SystemTime::now()) {
                 return Stopped::Denied(denied);
             }
             tokio::select! {

@@ -1,0 +1,308 @@
+//! Services of a cluster as rules speak of them, whatever told us which there are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use super::destination::{Destination, Host};
+
+/// A Service by its names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceName {
+    /// The namespace that it is in.
+    pub namespace: String,
+    /// Its own name.
+    pub name: String,
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One port of a Service, behind which there are endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Backend {
+    /// The Service.
+    pub service: ServiceName,
+    /// The port's name; empty if the Service has only one.
+    pub port: String,
+}
+
+/// A Service, as far as rules look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The names of its TCP ports, by number.
+    pub ports: BTreeMap<u16, String>,
+}
+
+/// Every Service that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Services {
+    domain: String,
+    known: HashMap<ServiceName, Service>,
+}
+
+/// A destination whose host is the name of a Service, known or not.
+#[derive(Debug, Clone)]
+pub(super) struct Asked<'a> {
+    name: ServiceName,
+    port: u16,
+    service: Option<&'a Service>,
+}
+
+impl Services {
+    /// These, in a cluster with this DNS domain, such as `cluster.local`.
+    pub fn new(domain: impl Into<String>, known: HashMap<ServiceName, Service>) -> Self {
+        Self { domain: domain.into(), known }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// What is known of one.
+    pub fn get(&self, name: &ServiceName) -> Option<&Service> {
+        self.known.get(name)
+    }
+
+    /// The Service that a destination means: `NAME.NAMESPACE`, with `.svc` behind it or `.svc.DOMAIN`.
+    pub(super) fn asked(&self, destination: &Destination) -> Option<Asked<'_>> {
+        let Host::Name(host) = destination.host() else { return None };
+        let (name, rest) = host.split_once('.')?;
+        let namespace = match rest.split_once('.') {
+            None => rest,
+            Some((namespace, "svc")) => namespace,
+            Some((namespace, more)) if more.strip_prefix("svc.") == Some(&self.domain) => namespace,
+            Some(_) => return None,
+        };
+        let name = ServiceName { namespace: namespace.to_owned(), name: name.to_owned() };
+        let service = self.known.get(&name);
+        Some(Asked { name, port: destination.port(), service })
+    }
+}
+
+impl Asked<'_> {
+    /// Where its endpoints are to be looked for, if there is such a Service and it has such a port.
+    pub(super) fn backend(&self) -> Option<Backend> {
+        let port = self.service?.ports.get(&self.port)?.clone();
+        Some(Backend { service: self.name.clone(), port })
+    }
+}
+
+/// Some Services, and some of their ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePattern {
+    /// The namespace that they are in.
+    pub namespace: String,
+    /// Which of those in it.
+    pub which: Which,
+    /// Which of their ports; none stands for all that they have.
+    pub ports: Vec<ServicePort>,
+}
+
+/// Which Services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The one of this name.
+    Named(String),
+    /// Those with labels of which all of this is true.
+    Labelled(Vec<LabelRequirement>),
+}
+
+/// Something that is true of labels or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelRequirement {
+    /// The label.
+    pub key: String,
+    /// What is wanted of it.
+    pub wanted: LabelWanted,
+}
+
+/// What is wanted of a label, with the meaning that it has everywhere in Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelWanted {
+    /// It has one of these values.
+    In(BTreeSet<String>),
+    /// It is missing, or has another value.
+    NotIn(BTreeSet<String>),
+    /// It is there.
+    Exists,
+    /// It is not.
+    DoesNotExist,
+}
+
+/// A port of a Service, as a rule names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServicePort {
+    /// The number that clients use.
+    Number(u16),
+    /// The name that the Service gives it.
+    Name(String),
+}
+
+impl ServicePattern {
+    /// Whether these are endpoints that a rule opens: the Service is there, and has the port.
+    pub(super) fn opens(&self, asked: &Asked<'_>) -> bool {
+        asked.backend().is_some() && self.names(asked)
+    }
+
+    /// Whether the pattern is about what was asked for. A Service that is not known may be meant by its name all the same.
+    pub(super) fn names(&self, asked: &Asked<'_>) -> bool {
+        let labels = asked.service.map(|service| &service.labels);
+        let which = match &self.which {
+            Which::Named(name) => *name == asked.name.name,
+            Which::Labelled(requirements) => {
+                labels.is_some_and(|labels| requirements.iter().all(|requirement| requirement.holds(labels)))
+            }
+        };
+        let named = asked.service.and_then(|service| service.ports.get(&asked.port));
+        let port = |port: &ServicePort| match port {
+            ServicePort::Number(number) => *number == asked.port,
+            ServicePort::Name(name) => named == Some(name),
+        };
+        which
+            && self.namespace == asked.name.namespace
+            && (self.ports.is_empty() || self.ports.iter().any(port))
+    }
+}
+
+impl LabelRequirement {
+    fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        match &self.wanted {
+            LabelWanted::In(values) => value.is_some_and(|value| values.contains(value)),
+            LabelWanted::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            LabelWanted::Exists => value.is_some(),
+            LabelWanted::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn services() -> Services {
+        let service = Service {
+            labels: BTreeMap::from([("tier".to_owned(), "db".to_owned())]),
+            ports: BTreeMap::from([(5432, "postgres".to_owned()), (9187, "metrics".to_owned())]),
+        };
+        let name = ServiceName { namespace: "databases".to_owned(), name: "orders".to_owned() };
+        Services::new("cluster.local", HashMap::from([(name, service)]))
+    }
+
+    fn pattern(which: Which, ports: &[ServicePort]) -> ServicePattern {
+        ServicePattern { namespace: "databases".to_owned(), which, ports: ports.to_vec() }
+    }
+
+    fn named(name: &str) -> Which {
+        Which::Named(name.to_owned())
+    }
+
+    fn labelled(key: &str, wanted: LabelWanted) -> Which {
+        Which::Labelled(vec![LabelRequirement { key: key.to_owned(), wanted }])
+    }
+
+    #[test]
+    fn a_service_has_three_names() {
+        let services = services();
+        for (host, expected) in [
+            ("orders.databases", Some("databases/orders")),
+            ("orders.databases.svc", Some("databases/orders")),
+            ("Orders.Databases.svc.cluster.local.", Some("databases/orders")),
+            ("users.databases.svc", None),
+            ("orders", None),
+            ("orders.databases.svc.cluster.remote", None),
+            ("orders.databases.svc.cluster", None),
+            ("orders.databases.pod", None),
+            ("orders-0.orders.databases.svc", None),
+            ("10.96.0.1", None),
+        ] {
+            let destination = Destination::parse(host, 5432).unwrap();
+            let backend = services.asked(&destination).and_then(|asked| asked.backend());
+            assert_eq!(backend.map(|found| found.service.to_string()).as_deref(), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn what_a_pattern_opens_and_what_it_names() {
+        use ServicePort::{Name, Number};
+        let services = services();
+        let values = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect::<BTreeSet<_>>();
+        let metrics = || Name("metrics".to_owned());
+        for (pattern, host, port, opens, names) in [
+            (pattern(named("orders"), &[]), "orders.databases", 5432, true, true),
+            (pattern(named("orders"), &[]), "orders.databases", 80, false, true),
+            (pattern(named("orders"), &[Number(5432)]), "orders.databases", 5432, true, true),
+            (pattern(named("orders"), &[Number(5432)]), "orders.databases", 9187, false, false),
+            (pattern(named("orders"), &[metrics()]), "orders.databases", 9187, true, true),
+            (pattern(named("orders"), &[metrics()]), "orders.databases", 5432, false, false),
+            (pattern(named("orders"), &[Number(80), metrics()]), "orders.databases", 9187, true, true),
+            (pattern(named("orders"), &[Number(80)]), "orders.databases", 80, false, true),
+            (pattern(named("orders"), &[]), "orders.elsewhere", 5432, false, false),
+            (pattern(named("users"), &[]), "users.databases", 5432, false, true),
+            (
+                pattern(labelled("tier", LabelWanted::In(values(&["db"]))), &[]),
+                "orders.databases",
+                5432,
+                true,
+                true,
+            ),
+            (
+                pattern(labelled("tier", LabelWanted::In(values(&["web"]))), &[]),
+                "orders.databases",
+                5432,
+                false,
+                false,
+            ),
+            (
+                pattern(labelled("tier", LabelWanted::NotIn(values(&["web"]))), &[]),
+                "orders.databases",
+                5432,
+                true,
+                true,
+            ),
+            (
+                pattern(labelled("tier", LabelWanted::NotIn(values(&["db"]))), &[]),
+                "orders.databases",
+                5432,
+                false,
+                false,
+            ),
+            (
+                pattern(labelled("gone", LabelWanted::NotIn(values(&["db"]))), &[]),
+                "orders.databases",
+                5432,
+                true,
+                true,
+            ),
+            (pattern(labelled("tier", LabelWanted::Exists), &[]), "orders.databases", 5432, true, true),
+            (pattern(labelled("gone", LabelWanted::Exists), &[]), "orders.databases", 5432, false, false),
+            (pattern(labelled("gone", LabelWanted::DoesNotExist), &[]), "orders.databases", 5432, true, true),
+            (
+                pattern(labelled("gone", LabelWanted::DoesNotExist), &[]),
+                "users.databases",
+                5432,
+                false,
+                false,
+            ),
+        ] {
+            let destination = Destination::parse(host, port).unwrap();
+            let asked = services.asked(&destination).unwrap();
+            assert_eq!(
+                (pattern.opens(&asked), pattern.names(&asked)),
+                (opens, names),
+                "{pattern:?} {destination}"
+            );
+        }
+    }
+}

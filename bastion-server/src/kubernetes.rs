@@ -1,0 +1,134 @@
+//! The cluster that the bastion runs in: who may reach what, whom to believe and who the bastion is, as its objects say.
+//!
+//! The one door to the Kubernetes client. Everything that is watched keeps its last good state: a lost API server changes
+//! nothing for anybody. What objects mean is decided in [`compile`] and [`index`], which ask nobody.
+
+pub mod compile;
+pub mod crd;
+pub mod index;
+pub mod policies;
+pub mod status;
+pub mod watch;
+
+use std::{fmt, io, path::Path, sync::Arc, time::Duration, time::SystemTime};
+
+use axum::http::Response;
+use kube::{
+    Client, Config,
+    client::ClientBuilder,
+    config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use tower::util::MapResponseLayer;
+
+use crate::{
+    metrics::{Metrics, Moment},
+    watched_file,
+};
+
+/// As whom the bastion writes, beside the kubelet and people.
+pub const MANAGER: &str = "bastion-server";
+/// Where a pod finds its own credentials.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// What points at credentials elsewhere, for development.
+const KUBECONFIG: &str = "KUBECONFIG";
+/// What the pod's manifest says of it (the downward API).
+const POD_NAMESPACE: &str = "POD_NAMESPACE";
+const POD_NAME: &str = "POD_NAME";
+/// How long a connection to the API server may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may be silent. Longer than a watch lives.
+const READ_PATIENCE: Duration = Duration::from_secs(75);
+
+/// Why nothing can be asked of the cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither in a pod, nor told where else a cluster is.
+    #[error(
+        "there is no cluster to ask: {0}\n  In a pod, mount the token of its ServiceAccount; elsewhere set KUBECONFIG. Or take `kubernetes`, and every secret and config_map, out of the configuration"
+    )]
+    NoCluster(#[source] InClusterError),
+    /// The file that says where it is.
+    #[error("KUBECONFIG: {0}\n  It names the file with the address of the cluster, and who we are there")]
+    Kubeconfig(#[source] KubeconfigError),
+    /// Where we are in it.
+    #[error("{SERVICE_ACCOUNT}/namespace: {0}\n  Set POD_NAMESPACE to the namespace of the bastion")]
+    Namespace(#[source] io::Error),
+    /// Credentials that are none.
+    #[error("cannot talk to the API server: {0}")]
+    Client(#[source] kube::Error),
+}
+
+/// A cluster, and who and where we are in it.
+#[derive(Clone)]
+pub struct Cluster {
+    config: Config,
+    client: Client,
+    namespace: String,
+    pod: Option<String>,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Finds out where the cluster is, and who we are in it. Connects to nothing.
+    ///
+    /// # Errors
+    /// When there is no cluster, or no credentials for it.
+    pub async fn find(
+        variable: impl Fn(&str) -> Option<String>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let mut config = match variable(KUBECONFIG) {
+            Some(_) => kubeconfig().await.map_err(Error::Kubeconfig)?,
+            None => Config::incluster().map_err(Error::NoCluster)?,
+        };
+        config.connect_timeout = Some(CONNECT_PATIENCE);
+        config.read_timeout = Some(READ_PATIENCE);
+        config.reset_reader_on_write = true;
+        let namespace = match variable(POD_NAMESPACE) {
+            Some(namespace) => namespace,
+            None if variable(KUBECONFIG).is_some() => config.default_namespace.clone(),
+            None => watched_file::read(&Path::new(SERVICE_ACCOUNT).join("namespace"))
+                .map(|text| text.trim().to_owned())
+                .map_err(Error::Namespace)?,
+        };
+        let client = Client::try_from(config.clone()).map_err(Error::Client)?;
+        Ok(Self { config, client, namespace, pod: variable(POD_NAME), metrics })
+    }
+
+    /// The bastion's own namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// A client of its own for a watch, which notes when the API server was last heard of.
+    fn client_for_watch(&self, contact: Moment) -> Client {
+        let heard = MapResponseLayer::new(heard(contact));
+        match ClientBuilder::try_from(self.config.clone()) {
+            Ok(builder) => builder.with_layer(&heard).build(),
+            // The same configuration made the other client.
+            Err(_) => self.client.clone(),
+        }
+    }
+}
+
+/// Passes answers on, and notes when a good one came.
+fn heard<B>(contact: Moment) -> impl Fn(Response<B>) -> Response<B> + Clone {
+    move |response| {
+        if response.status().is_success() {
+            contact.set(SystemTime::now());
+        }
+        response
+    }
+}
+
+async fn kubeconfig() -> Result<Config, KubeconfigError> {
+    let file = Kubeconfig::from_env()?.unwrap_or_default();
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await
+}

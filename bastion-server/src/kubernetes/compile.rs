@@ -1,0 +1,379 @@
+//! What a policy object means: rules for the policy, and a verdict for its author. No IO.
+//!
+//! In the bastion's own namespace, and for the whole cluster, an object may name any destination. Elsewhere it opens and denies
+//! Services of its own namespace and nothing else, so that whoever owns a namespace gives access to what is theirs.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+};
+
+use ssh_key::Fingerprint;
+
+use super::crd;
+use crate::{
+    access::{
+        self, Condition, Effect, ServiceName,
+        pattern::{DestinationPattern, HostPattern, KeyIdPattern, PatternError, PortRange},
+        service::{LabelRequirement, LabelWanted, ServicePattern, ServicePort, Which},
+    },
+    identity::Principal,
+};
+
+/// The name of a policy object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PolicyName {
+    /// Its namespace; none if it is for the cluster.
+    pub namespace: Option<String>,
+    /// Its own name.
+    pub name: String,
+}
+
+/// As the rule is called in audit records: `databases/orders`, or `*/orders` for the whole cluster.
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace.as_deref().unwrap_or("*"), self.name)
+    }
+}
+
+/// Where objects and Services are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everywhere.
+    All,
+    /// In these namespaces.
+    Namespaces(BTreeSet<String>),
+}
+
+impl Scope {
+    fn includes(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespaces(names) => names.contains(namespace),
+        }
+    }
+}
+
+/// What the meaning of an object depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The bastion's own namespace.
+    pub own: &'a str,
+    /// Where Services are looked at.
+    pub scope: &'a Scope,
+    /// Services that are another name for a host, and lead nowhere that could be checked.
+    pub external: &'a HashSet<ServiceName>,
+}
+
+/// Why an object is not followed. The first thing that is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is no such object.
+    #[error("{0}")]
+    Malformed(String),
+    /// It says nothing, or two things at once.
+    #[error("{place}: write {wanted}")]
+    Shape {
+        /// The field.
+        place: String,
+        /// What was to be there.
+        wanted: &'static str,
+    },
+    /// It has a value that means nothing.
+    #[error("{place}: {problem}")]
+    Value {
+        /// The field.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It names what it may not.
+    #[error(
+        "{place}: a TunnelPolicy outside the bastion's namespace ({own}) is about Services of its own namespace; write this one there, or as a ClusterTunnelPolicy"
+    )]
+    NotAllowedHere {
+        /// The field.
+        place: String,
+        /// The bastion's own namespace.
+        own: String,
+    },
+    /// It names a Service where nobody looks.
+    #[error(
+        "{place}: this bastion does not look at Services of the namespace {namespace} (kubernetes.policies)"
+    )]
+    NotWatched {
+        /// The field.
+        place: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// It names a Service without endpoints.
+    #[error(
+        "{place}: {service} is of type ExternalName, which has no endpoints; write the host that it names"
+    )]
+    ExternalName {
+        /// The field.
+        place: String,
+        /// The Service.
+        service: ServiceName,
+    },
+}
+
+impl Refused {
+    /// The reason as the condition in the object's status has it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) | Self::Shape { .. } | Self::Value { .. } => "Invalid",
+            Self::NotAllowedHere { .. } => "NotAllowedHere",
+            Self::NotWatched { .. } => "NotWatched",
+            Self::ExternalName { .. } => "ExternalName",
+        }
+    }
+}
+
+/// What became of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// What it adds to the policy.
+    pub rules: Vec<access::Rule>,
+    /// What its author is told.
+    pub verdict: Result<(), Refused>,
+}
+
+/// Says what an object means. One that is refused opens nothing; what it denies, and may deny, holds all the same.
+pub fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Compiled {
+    let who = match who(&spec.who) {
+        Ok(who) => who,
+        Err(refused) => return Compiled { rules: Vec::new(), verdict: Err(refused) },
+    };
+    let author = Author { name, context };
+    let (to, deny) = (author.all("to", spec.to.as_deref()), author.all("deny", spec.deny.as_deref()));
+    let empty = |part: &Part| part.destinations.is_empty() && part.services.is_empty();
+    let nothing = (spec.to.is_none() && spec.deny.is_none())
+        .then(|| Refused::Shape { place: "spec".to_owned(), wanted: "`to` or `deny`" });
+    let refused = nothing.or(to.refused.clone()).or(deny.refused.clone());
+    let rule = |effect, part: Part| access::Rule {
+        name: name.to_string(),
+        who: who.clone(),
+        effect,
+        destinations: part.destinations,
+        services: part.services,
+    };
+    let mut rules = Vec::new();
+    if refused.is_none() && !empty(&to) {
+        rules.push(rule(Effect::Permit, to));
+    }
+    if !empty(&deny) {
+        rules.push(rule(Effect::Deny, deny));
+    }
+    Compiled { rules, verdict: refused.map_or(Ok(()), Err) }
+}
+
+fn who(who: &crd::Who) -> Result<access::Who, Refused> {
+    let mut conditions = Vec::new();
+    if let Some(names) = &who.principals {
+        let parse = |name: &String| Principal::parse(name).ok_or("this is no principal");
+        conditions.push(Condition::Principals(each("who.principals", names, parse)?));
+    }
+    if let Some(patterns) = &who.key_ids {
+        let parse = |pattern: &String| KeyIdPattern::try_from(pattern.clone());
+        conditions.push(Condition::KeyIds(each("who.keyIds", patterns, parse)?));
+    }
+    if let Some(keys) = &who.authorities {
+        let parse = |key: &String| match key.parse() {
+            Ok(fingerprint @ Fingerprint::Sha256(_)) => Ok(fingerprint),
+            _ => Err("this is no fingerprint; write SHA256:… as `ssh-keygen -l -f FILE` prints it"),
+        };
+        conditions.push(Condition::Authorities(each("who.authorities", keys, parse)?));
+    }
+    match (who.everybody.unwrap_or_default(), conditions.is_empty()) {
+        (true, true) => Ok(access::Who::Everybody),
+        (false, false) => Ok(access::Who::AllOf(conditions)),
+        (true, false) | (false, true) => Err(Refused::Shape {
+            place: "who".to_owned(),
+            wanted: "`everybody: true`, or one or more of principals, keyIds and authorities",
+        }),
+    }
+}
+
+/// Every value of a list that would mean nothing if it were empty.
+fn each<T, U, E: ToString>(
+    place: &str,
+    values: &[T],
+    parse: impl Fn(&T) -> Result<U, E>,
+) -> Result<Vec<U>, Refused> {
+    if values.is_empty() {
+        return Err(Refused::Shape { place: place.to_owned(), wanted: "at least one" });
+    }
+    let parse = |(index, value)| {
+        let wrong =
+            |error: E| Refused::Value { place: format!("{place}[{index}]"), problem: error.to_string() };
+        parse(value).map_err(wrong)
+    };
+    values.iter().enumerate().map(parse).collect()
+}
+
+/// `to` or `deny`, as far as it can be followed.
+#[derive(Default)]
+struct Part {
+    destinations: Vec<DestinationPattern>,
+    services: Vec<ServicePattern>,
+    refused: Option<Refused>,
+}
+
+/// What one destination comes to.
+enum Destinations {
+    Hosts(Vec<DestinationPattern>),
+    Service(ServicePattern),
+}
+
+struct Author<'a> {
+    name: &'a PolicyName,
+    context: Context<'a>,
+}
+
+impl Author<'_> {
+    fn all(&self, field: &str, written: Option<&[crd::Destination]>) -> Part {
+        let mut part = Part::default();
+        for (index, destination) in written.unwrap_or_default().iter().enumerate() {
+            match self.one(&format!("{field}[{index}]"), destination) {
+                Ok(Destinations::Hosts(patterns)) => part.destinations.extend(patterns),
+                Ok(Destinations::Service(pattern)) => part.services.push(pattern),
+                Err(refused) => part.refused = part.refused.or(Some(refused)),
+            }
+        }
+        part
+    }
+
+    fn one(&self, place: &str, written: &crd::Destination) -> Result<Destinations, Refused> {
+        let within = |field: &str| format!("{place}.{field}");
+        match (&written.service, &written.host, &written.network, &written.ports) {
+            (Some(service), None, None, None) => {
+                self.service(&within("service"), service).map(Destinations::Service)
+            }
+            (None, Some(host), None, Some(ports)) => {
+                self.any_destination(&within("host"))?;
+                hosts(&within("host"), host, &within("ports"), ports, |_| true)
+            }
+            (None, None, Some(network), Some(ports)) => {
+                self.any_destination(&within("network"))?;
+                let network_only = |hosts: &HostPattern| matches!(hosts, HostPattern::Network(_));
+                hosts(&within("network"), network, &within("ports"), ports, network_only)
+            }
+            _ => Err(Refused::Shape {
+                place: place.to_owned(),
+                wanted: "a service, a host with ports, or a network with ports",
+            }),
+        }
+    }
+
+    /// Only some may speak of more than their own Services.
+    fn any_destination(&self, place: &str) -> Result<(), Refused> {
+        match self.name.namespace.as_deref() {
+            Some(namespace) if namespace != self.context.own => {
+                Err(Refused::NotAllowedHere { place: place.to_owned(), own: self.context.own.to_owned() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn service(&self, place: &str, written: &crd::Service) -> Result<ServicePattern, Refused> {
+        let within = |field: &str| format!("{place}.{field}");
+        let namespace = match (&written.namespace, &self.name.namespace) {
+            (None, Some(own)) => own,
+            (Some(other), Some(own)) if other == own => own,
+            (Some(other), _) => {
+                self.any_destination(&within("namespace"))?;
+                other
+            }
+            (None, None) => {
+                return Err(Refused::Shape {
+                    place: within("namespace"),
+                    wanted: "the namespace of the Service: this object has none",
+                });
+            }
+        };
+        if !self.context.scope.includes(namespace) {
+            return Err(Refused::NotWatched { place: within("namespace"), namespace: namespace.clone() });
+        }
+        let which = match (&written.name, &written.selector) {
+            (Some(name), None) => {
+                let service = ServiceName { namespace: namespace.clone(), name: name.clone() };
+                if self.context.external.contains(&service) {
+                    return Err(Refused::ExternalName { place: within("name"), service });
+                }
+                Which::Named(name.clone())
+            }
+            (None, Some(selector)) => Which::Labelled(labels(&within("selector"), selector)?),
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(Refused::Shape { place: place.to_owned(), wanted: "either name or selector" });
+            }
+        };
+        let port = |port: &crd::ServicePort| match &port.0 {
+            crd::NumberOrText::Number(0) => Err("a port is a number from 1 to 65535, or a name"),
+            crd::NumberOrText::Number(number) => Ok(ServicePort::Number(*number)),
+            crd::NumberOrText::Text(name) => Ok(ServicePort::Name(name.clone())),
+        };
+        let ports = match &written.ports {
+            Some(ports) => each(&within("ports"), ports, port)?,
+            None => Vec::new(),
+        };
+        Ok(ServicePattern { namespace: namespace.clone(), which, ports })
+    }
+}
+
+/// Every pair of a host and ports.
+fn hosts(
+    place: &str,
+    host: &str,
+    ports_place: &str,
+    ports: &[crd::Ports],
+    fits: impl Fn(&HostPattern) -> bool,
+) -> Result<Destinations, Refused> {
+    let value =
+        |problem: PatternError| Refused::Value { place: place.to_owned(), problem: problem.to_string() };
+    let pattern: HostPattern = host.parse().map_err(value)?;
+    if !fits(&pattern) {
+        let problem = "this is no address and no network".to_owned();
+        return Err(Refused::Value { place: place.to_owned(), problem });
+    }
+    let ports = each(ports_place, ports, |ports| match &ports.0 {
+        crd::NumberOrText::Number(number) => number.to_string().parse::<PortRange>(),
+        crd::NumberOrText::Text(text) => text.parse(),
+    })?;
+    let with = |ports| DestinationPattern { hosts: pattern.clone(), ports };
+    Ok(Destinations::Hosts(ports.into_iter().map(with).collect()))
+}
+
+fn labels(place: &str, selector: &crd::Selector) -> Result<Vec<LabelRequirement>, Refused> {
+    let equal = |(key, value): (&String, &String)| LabelRequirement {
+        key: key.clone(),
+        wanted: LabelWanted::In(BTreeSet::from([value.clone()])),
+    };
+    let expression = |written: &crd::Requirement| {
+        let values = || written.values.iter().flatten().cloned().collect();
+        let has_values = written.values.as_ref().is_some_and(|values| !values.is_empty());
+        let wanted = match (written.operator, has_values) {
+            (crd::Operator::In, true) => LabelWanted::In(values()),
+            (crd::Operator::NotIn, true) => LabelWanted::NotIn(values()),
+            (crd::Operator::Exists, false) => LabelWanted::Exists,
+            (crd::Operator::DoesNotExist, false) => LabelWanted::DoesNotExist,
+            (crd::Operator::In | crd::Operator::NotIn, false) => return Err("In and NotIn need values"),
+            (crd::Operator::Exists | crd::Operator::DoesNotExist, true) => {
+                return Err("Exists and DoesNotExist take no values");
+            }
+        };
+        Ok(LabelRequirement { key: written.key.clone(), wanted })
+    };
+    let mut requirements: Vec<_> = selector.match_labels.iter().flatten().map(equal).collect();
+    if let Some(expressions) = &selector.match_expressions {
+        requirements.extend(each(&format!("{place}.matchExpressions"), expressions, expression)?);
+    }
+    if requirements.is_empty() {
+        return Err(Refused::Shape { place: place.to_owned(), wanted: "matchLabels or matchExpressions" });
+    }
+    Ok(requirements)
+}
+
+#[cfg(test)]
+mod tests;

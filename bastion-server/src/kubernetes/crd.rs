@@ -1,0 +1,358 @@
+//! The objects by which a cluster's people say who may reach what: `TunnelPolicy` and `ClusterTunnelPolicy`.
+//!
+//! They are documents for people to write, checked by the API server as far as a schema and CEL go. What they mean is for
+//! [`compile`](super::compile) to say.
+
+#![expect(unreachable_pub, reason = "the derive makes a copy of each type inside a function")]
+#![expect(clippy::duplicated_attributes, reason = "several columns of a table have the same type")]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The API group of everything that is ours in a cluster, also in labels and annotations.
+pub const GROUP: &str = "tunnel-suite.invalid";
+
+/// Lets identities reach destinations, or keeps them from it.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "tunnel-suite.invalid",
+    version = "v1alpha1",
+    kind = "TunnelPolicy",
+    plural = "tunnelpolicies",
+    shortname = "tp",
+    namespaced,
+    status = "Status",
+    derive = "PartialEq",
+    doc = "Says who may reach what through the bastion. In the bastion's own namespace it may name any destination, elsewhere only Services of its own namespace.",
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].message",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(transparent)]
+pub struct TunnelPolicySpec(pub Spec);
+
+/// The same for a whole cluster.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "tunnel-suite.invalid",
+    version = "v1alpha1",
+    kind = "ClusterTunnelPolicy",
+    plural = "clustertunnelpolicies",
+    shortname = "ctp",
+    status = "Status",
+    derive = "PartialEq",
+    doc = "Says who may reach what through the bastion, for every namespace. It may name any destination; a Service by its namespace.",
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].message",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(transparent)]
+pub struct ClusterTunnelPolicySpec(pub Spec);
+
+/// One sentence of the policy.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(
+    validation = ("has(self.to) || has(self.deny)", "write `to`, where they may go, or `deny`, where they may not")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// Whom it is about.
+    pub who: Who,
+    /// Where they may go.
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Vec<Destination>>,
+    /// Where they may not, whatever others say.
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny: Option<Vec<Destination>>,
+}
+
+/// A set of identities. Of several conditions all must hold, of several values in a condition one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(
+    validation = (
+        "(has(self.everybody) && self.everybody) != (has(self.principals) || has(self.keyIds) || has(self.authorities))",
+        "write `everybody: true`, or one or more of principals, keyIds and authorities"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Who {
+    /// Principals of which the certificate has one.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 64), regex(pattern = r"^[A-Za-z0-9._@-]+$")))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principals: Option<Vec<String>>,
+    /// Key ids of which the certificate has one; `*` stands for any characters.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_ids: Option<Vec<String>>,
+    /// Authorities of which one signed the certificate, as `ssh-keygen -l` prints them: `SHA256:…`.
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(max = 64), regex(pattern = r"^SHA256:[A-Za-z0-9+/]{43}$"))
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<Vec<String>>,
+    /// Whoever has a certificate that is valid here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub everybody: Option<bool>,
+}
+
+/// Some destinations: Services, hosts, or a network.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(
+    validation = (
+        "[has(self.service), has(self.host), has(self.network)].filter(said, said).size() == 1",
+        "write exactly one of service, host and network"
+    ),
+    validation = (
+        "has(self.service) != has(self.ports)",
+        "write `ports` beside a host or a network (\"*\" stands for all), and inside a service"
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Destination {
+    /// Services of the cluster, reached at their endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+    /// A host by name, `*.example.com` for all below it, or `*` for every host.
+    #[schemars(
+        length(max = 255),
+        regex(pattern = r"^(\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?)$")
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// An address or a network, such as `10.20.0.0/16`, at which a host is found.
+    #[schemars(length(max = 49))]
+    #[x_kube(validation = (
+        "isIP(self) || (isCIDR(self) && cidr(self) == cidr(self).masked())",
+        "this is no address, and no network without bits to the right of its prefix"
+    ))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Ports of the host or network: `443`, `8000-8100`, `*`.
+    #[schemars(length(min = 1, max = 32))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<Ports>>,
+}
+
+/// Services of a cluster, by name or by label.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = ("has(self.name) != has(self.selector)", "write exactly one of name and selector"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Service {
+    /// The name of one.
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The labels of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Selector>,
+    /// The namespace that they are in, if it is not that of this object. Only where any destination may be named.
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Which of their ports, by number or by name; all, if none is named.
+    #[schemars(length(min = 1, max = 32))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<ServicePort>>,
+}
+
+/// Labels, as everywhere in Kubernetes. An empty selector is refused: it would select everything.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = ("has(self.matchLabels) || has(self.matchExpressions)", "write matchLabels or matchExpressions"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Selector {
+    /// Labels with their values, of which all must be there.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 16))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_labels: Option<BTreeMap<String, String>>,
+    /// Requirements, of which all must hold.
+    #[schemars(length(min = 1, max = 16))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_expressions: Option<Vec<Requirement>>,
+}
+
+/// What is wanted of one label.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[x_kube(validation = (
+    "has(self.values) == (self.operator in ['In', 'NotIn'])",
+    "In and NotIn have values, Exists and DoesNotExist have none"
+))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Requirement {
+    /// The label.
+    #[schemars(length(min = 1, max = 317))]
+    pub key: String,
+    /// What is wanted of it.
+    pub operator: Operator,
+    /// The values that `In` and `NotIn` are about.
+    #[schemars(length(min = 1, max = 32), inner(length(max = 63)))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<String>>,
+}
+
+/// What can be wanted of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[expect(missing_docs, reason = "Kubernetes documents them")]
+pub enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+/// A number, or a text that stands for some.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum NumberOrText {
+    /// `443`.
+    Number(u16),
+    /// `"8000-8100"`, or a name.
+    Text(String),
+}
+
+/// Ports of a host: a number, a range, or `*`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Ports(pub NumberOrText);
+
+impl JsonSchema for Ports {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Ports".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        number_or(11, r"^(\*|[0-9]{1,5}(-[0-9]{1,5})?)$")
+    }
+}
+
+/// A port of a Service: its number or its name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct ServicePort(pub NumberOrText);
+
+impl JsonSchema for ServicePort {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ServicePort".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        number_or(63, "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+    }
+}
+
+fn number_or(longest: u32, pattern: &str) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 1,
+        "maximum": 65535,
+        "maxLength": longest,
+        "pattern": pattern,
+    })
+}
+
+/// What became of the object.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// `Accepted` says whether the bastion follows it, and why not.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    #[schemars(length(max = 16))]
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// Both definitions, as they are installed.
+pub fn definitions() -> [CustomResourceDefinition; 2] {
+    [TunnelPolicy::crd(), ClusterTunnelPolicy::crd()].map(strict)
+}
+
+/// Takes away that a field may be `null`, for which CEL would say that it is there, and that there are no other fields, which goes
+/// without saying: the API server drops them.
+fn strict(definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    fn visit(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                if fields.get("nullable").is_some_and(Value::is_boolean) {
+                    fields.remove("nullable");
+                }
+                if fields.get("additionalProperties") == Some(&Value::Bool(false)) {
+                    fields.remove("additionalProperties");
+                }
+                fields.values_mut().for_each(visit);
+            }
+            Value::Array(items) => items.iter_mut().for_each(visit),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let changed = serde_json::to_value(&definition).map(|mut value| {
+        visit(&mut value);
+        value
+    });
+    changed.and_then(serde_json::from_value).unwrap_or(definition)
+}
+
+/// Both definitions as YAML, the way they stand in the chart.
+///
+/// # Errors
+/// When they cannot be written, which would be a defect.
+pub fn yaml() -> Result<String, serde_saphyr::ser::Error> {
+    let documents = definitions().iter().map(serde_saphyr::to_string).collect::<Result<Vec<_>, _>>()?;
+    Ok(format!(
+        "# Printed by `bastion-server crdgen`: change crd.rs, and run `make crds`.\n{}",
+        documents.join("---\n")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_chart_has_what_the_code_says() {
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/charts/bastion/crds/tunnelpolicies.yaml");
+        let checked_in = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(checked_in == yaml().unwrap(), "{} is out of date; run `make crds`", file.display());
+        assert!(definitions().iter().all(|definition| definition.spec.group == GROUP));
+    }
+}

@@ -1,0 +1,273 @@
+//! From the objects of the cluster to the policy in force, whenever one of them changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Api, Resource, core::DeserializeGuard};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+
+use super::{
+    Cluster,
+    compile::{self, Context, PolicyName, Refused, Scope},
+    crd::{ClusterTunnelPolicy, Spec, Status, TunnelPolicy},
+    index::{self, Known, Slice},
+    status::{self, Report},
+    watch::{Current as Watched, Key, Wanted, follow},
+};
+use crate::{
+    access::{Objects, ServiceName},
+    config,
+    endpoints::Endpoints,
+    telemetry::one_line,
+};
+
+/// Changes come in crowds; this long after the first of one they are looked at together.
+const CROWD: Duration = Duration::from_millis(50);
+
+/// What objects say; `None` until everything was seen once.
+pub type Current = watch::Receiver<Option<Arc<Objects>>>;
+
+/// A policy object, as far as it counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Which object exactly: a name may be used again.
+    pub uid: String,
+    /// Which state of its specification.
+    pub generation: i64,
+    /// What it says, or why it says nothing.
+    pub spec: Result<Spec, String>,
+    /// What was said of it.
+    pub status: Status,
+}
+
+/// Follows the objects, and the endpoints of Services, for as long as somebody holds what this returns.
+pub fn follow_all(
+    cluster: &Cluster,
+    config: &config::Kubernetes,
+    endpoints: Arc<ArcSwap<Endpoints>>,
+) -> Current {
+    let own = cluster.namespace().to_owned();
+    let scope = if config.policies.all_namespaces {
+        Scope::All
+    } else {
+        let named = config.policies.namespaces.iter().map(|name| name.as_str().to_owned());
+        Scope::Namespaces(named.chain([own.clone()]).collect())
+    };
+    let changed = Arc::new(Notify::new());
+    let places: Vec<Option<String>> = match &scope {
+        Scope::All => vec![None],
+        Scope::Namespaces(names) => names.iter().cloned().map(Some).collect(),
+    };
+    let (mut policies, mut services, mut slices) = (Vec::new(), Vec::new(), Vec::new());
+    for place in places {
+        let wanted = |resource| Wanted { resource, namespace: place.clone(), name: None };
+        policies.push(follow(
+            cluster,
+            wanted("tunnelpolicies"),
+            in_place(&place),
+            policy,
+            Arc::clone(&changed),
+        ));
+        services.push(follow(
+            cluster,
+            wanted("services"),
+            in_place(&place),
+            index::service,
+            Arc::clone(&changed),
+        ));
+        slices.push(follow(
+            cluster,
+            wanted("endpointslices"),
+            in_place(&place),
+            index::slice,
+            Arc::clone(&changed),
+        ));
+    }
+    if config.policies.cluster {
+        let wanted = Wanted { resource: "clustertunnelpolicies", namespace: None, name: None };
+        policies.push(follow(cluster, wanted, Api::all, cluster_policy, Arc::clone(&changed)));
+    }
+    let (publish, current) = watch::channel(None);
+    let (reports, to_write) = watch::channel(Vec::new());
+    tokio::spawn(status::write(cluster.clone(), config.events, to_write));
+    let following = Following {
+        own,
+        scope,
+        domain: config.cluster_domain.clone(),
+        policies,
+        services,
+        slices,
+        endpoints,
+        publish,
+        reports,
+        metrics: Arc::clone(&cluster.metrics),
+    };
+    tokio::spawn(following.run(changed));
+    current
+}
+
+/// The objects of one namespace, or of all.
+fn in_place<K>(place: &Option<String>) -> impl FnOnce(kube::Client) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    let place = place.clone();
+    move |client| match place {
+        Some(namespace) => Api::namespaced(client, &namespace),
+        None => Api::all(client),
+    }
+}
+
+fn policy(object: DeserializeGuard<TunnelPolicy>) -> Seen {
+    let meta = object.meta().clone();
+    seen(meta, object.0.map(|policy| (policy.spec.0, policy.status)).map_err(|error| error.error))
+}
+
+fn cluster_policy(object: DeserializeGuard<ClusterTunnelPolicy>) -> Seen {
+    let meta = object.meta().clone();
+    seen(meta, object.0.map(|policy| (policy.spec.0, policy.status)).map_err(|error| error.error))
+}
+
+fn seen(meta: ObjectMeta, said: Result<(Spec, Option<Status>), String>) -> Seen {
+    let (spec, status) = match said {
+        Ok((spec, status)) => (Ok(spec), status),
+        Err(problem) => (Err(problem), None),
+    };
+    Seen {
+        uid: meta.uid.unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+        spec,
+        status: status.unwrap_or_default(),
+    }
+}
+
+struct Following {
+    own: String,
+    scope: Scope,
+    domain: String,
+    policies: Vec<Watched<Seen>>,
+    services: Vec<Watched<Known>>,
+    slices: Vec<Watched<Slice>>,
+    endpoints: Arc<ArcSwap<Endpoints>>,
+    publish: watch::Sender<Option<Arc<Objects>>>,
+    reports: watch::Sender<Vec<Report>>,
+    metrics: Arc<crate::metrics::Metrics>,
+}
+
+impl Following {
+    async fn run(self, changed: Arc<Notify>) {
+        loop {
+            tokio::select! {
+                () = changed.notified() => {}
+                () = self.publish.closed() => return,
+            }
+            sleep(CROWD).await;
+            self.look();
+        }
+    }
+
+    /// Puts what is known into force, once everything was seen.
+    fn look(&self) {
+        let complete = self.policies.iter().all(|watched| watched.borrow().is_some())
+            && self.services.iter().all(|watched| watched.borrow().is_some())
+            && self.slices.iter().all(|watched| watched.borrow().is_some());
+        if !complete {
+            return;
+        }
+        let endpoints =
+            with_all(&self.slices, |all| index::endpoints(all.map(|(key, slice)| (key.0.as_str(), slice))));
+        self.metrics.endpoints(endpoints.len());
+        if **self.endpoints.load() != endpoints {
+            self.endpoints.store(Arc::new(endpoints));
+        }
+        let (services, external) = with_all(&self.services, |all| {
+            index::services(
+                &self.domain,
+                all.map(|((namespace, name), known)| {
+                    (ServiceName { namespace: namespace.clone(), name: name.clone() }, known)
+                }),
+            )
+        });
+        let context = Context { own: &self.own, scope: &self.scope, external: &external };
+        let (mut rules, mut reports) = (Vec::new(), Vec::new());
+        for (name, seen) in self.in_order() {
+            let compiled = match &seen.spec {
+                Ok(spec) => compile::compile(&name, spec, context),
+                Err(problem) => compile::Compiled {
+                    rules: Vec::new(),
+                    verdict: Err(Refused::Malformed(problem.escape_debug().to_string())),
+                },
+            };
+            rules.extend(compiled.rules.into_iter().map(Arc::new));
+            reports.push(Report { name, seen, verdict: compiled.verdict });
+        }
+        let refused = reports.iter().filter(|report| report.verdict.is_err()).count();
+        self.metrics.policies(reports.len() - refused, refused);
+        self.tell(&reports);
+        self.reports.send_replace(reports);
+        let objects = Objects { rules, services };
+        self.publish.send_if_modified(|published| {
+            let same = published.as_deref() == Some(&objects);
+            if !same {
+                let (rules, services) = (objects.rules.len(), objects.services.len());
+                tracing::info!(rules, services, "the cluster's policies are in force");
+                *published = Some(Arc::new(objects));
+            }
+            !same
+        });
+    }
+
+    /// Those that may name any destination come first, so that nobody's Service answers for a name that they speak of.
+    fn in_order(&self) -> Vec<(PolicyName, Seen)> {
+        let mut all = BTreeMap::new();
+        for watched in &self.policies {
+            for ((namespace, name), seen) in watched.borrow().iter().flatten() {
+                let namespace = Some(namespace.clone()).filter(|namespace| !namespace.is_empty());
+                let rank = match &namespace {
+                    None => 0,
+                    Some(namespace) if *namespace == self.own => 1,
+                    Some(_) => 2,
+                };
+                let name = PolicyName { namespace, name: name.clone() };
+                all.insert((rank, name), seen.clone());
+            }
+        }
+        all.into_iter().map(|((_, name), seen)| (name, seen)).collect()
+    }
+
+    /// Logs every verdict that is news.
+    fn tell(&self, reports: &[Report]) {
+        let before = self.reports.borrow();
+        let known: BTreeSet<_> = before
+            .iter()
+            .filter_map(|report| Some((&report.name, report.verdict.as_ref().err()?.to_string())))
+            .collect();
+        for report in reports {
+            if let Err(refused) = &report.verdict
+                && !known.contains(&(&report.name, refused.to_string()))
+            {
+                tracing::warn!(
+                    policy = %report.name,
+                    reason = refused.reason(),
+                    error = one_line(refused),
+                    "this policy is not accepted, and opens nothing"
+                );
+            }
+        }
+    }
+}
+
+/// Looks at the objects of all places together.
+fn with_all<V, T>(watched: &[Watched<V>], look: impl FnOnce(&mut dyn Iterator<Item = (&Key, &V)>) -> T) -> T {
+    let held: Vec<_> = watched.iter().map(watch::Receiver::borrow).collect();
+    look(&mut held.iter().filter_map(|known| known.as_ref()).flatten())
+}
