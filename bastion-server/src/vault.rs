@@ -50,6 +50,7 @@ impl Vault {
             address: config.address.clone(),
             namespace: config.namespace.clone(),
             ca_file: config.ca_cert.clone(),
+            ca: None,
         };
         let server = Server::new(&settings.or_environment(variable)?)?;
         Ok(Self { server, auth: config.auth.clone() })

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::config::{Auth, Layer, Source, Sourced};
+use crate::config::{Auth, Kube, Layer, Source, Sourced};
 use crate::failure::{Failure, Stage};
 use crate::forward::Forward;
 use crate::output::Style;
@@ -46,11 +46,13 @@ Examples:
   pf-tunnel postgres.default.svc:5432 5432      then: psql -h 127.0.0.1
   pf-tunnel demo.internal:80 3000 db:5432 0     two at once, one on any free port
   pf-tunnel -L 3000:demo.internal:80            as ssh has it
+  pf-tunnel --kube-context prod orders.db.svc:5432 5432     with no file at all
   pf-tunnel config                              what holds, and where it was set
 
 Settings are read from pf-tunnel.yaml in this folder or above it, and from
 ~/.config/pf-tunnel/config.yaml. Flags beat the environment, which beats the
-user's file, which beats the project's. VAULT_ADDR, VAULT_TOKEN,
+user's file, which beats the project's, which beats what a cluster publishes
+(--kube-context, with the kubeconfig that kubectl uses). VAULT_ADDR, VAULT_TOKEN,
 VAULT_NAMESPACE and VAULT_CACERT, or the same with BAO_, mean what they mean
 to vault and bao.
 
@@ -147,6 +149,17 @@ struct Common {
     /// The bastion's host key itself [env: PF_TUNNEL_HOST_KEY]
     #[arg(long, global = true, value_name = "FILE|KEY", help_heading = "Bastion")]
     host_key: Option<String>,
+
+    /// Read what nobody says here from the cluster of this context of the kubeconfig [env: PF_TUNNEL_KUBE_CONTEXT]
+    #[arg(long, global = true, value_name = "CONTEXT", help_heading = "Kubernetes")]
+    kube_context: Option<String>,
+    /// The bastion's namespace there [env: PF_TUNNEL_KUBE_NAMESPACE] [default: bastion]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Kubernetes")]
+    kube_namespace: Option<String>,
+    /// The ConfigMap with the bastion's connection info [env: PF_TUNNEL_KUBE_CONFIG_MAP]
+    /// [default: bastion-connection-info]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Kubernetes")]
+    kube_config_map: Option<String>,
 
     /// Address of Vault or OpenBao [env: VAULT_ADDR, BAO_ADDR]
     #[arg(long, global = true, value_name = "URL", help_heading = "Vault or OpenBao")]
@@ -378,6 +391,11 @@ impl Flags {
             Trust::authorities(&[text], here)
         })?;
         let key = parsed(common.host_key.as_ref(), "--host-key", |text| Trust::keys(&[text], here))?;
+        let kube = Kube {
+            context: text(common.kube_context.as_ref(), "--kube-context"),
+            namespace: parsed(common.kube_namespace.as_ref(), "--kube-namespace", str::parse)?,
+            config_map: parsed(common.kube_config_map.as_ref(), "--kube-config-map", str::parse)?,
+        };
         Ok(Layer {
             bastion: (!bastions.is_empty()).then(|| Sourced::new(bastions, Source::Flag("--bastion"))),
             user: text(common.user.as_ref(), "--user"),
@@ -400,7 +418,8 @@ impl Flags {
                 token_file: path(common.token_file.as_ref(), "--token-file"),
             },
             hold: parsed(self.hold.as_ref(), "--hold", str::parse)?,
-            databases: std::collections::BTreeMap::new(),
+            kube: kube.if_said(),
+            ..Layer::default()
         })
     }
 }

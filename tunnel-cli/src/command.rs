@@ -14,17 +14,18 @@ use std::sync::Arc;
 use vault_signer::{Request, Server, Settings};
 
 use crate::cli::{DatabaseWish, Flags, NotTyped, TunnelWish, Typed};
-use crate::config::{self, Layer, Sourced};
+use crate::config::{self, Kube, Layer, Source, Sourced, published};
 use crate::credential::Credentials;
+use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
-use crate::output::{Output, Style};
+use crate::output::{Event, Output, Style};
 use crate::tunnel::carrier::Dialler;
-use crate::{cli, exit_code};
+use crate::{cli, exit_code, kubernetes};
 
 /// `pf-tunnel`
 pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run(cli::tunnel(arguments), async |typed, output| {
-        let settings = settings_of(&typed.flags)?;
+        let settings = settings_of(&typed.flags, &output).await?;
         match typed.wish {
             TunnelWish::Config => settings::print(&settings, &output),
             TunnelWish::Forward { pairs, local } => {
@@ -38,7 +39,7 @@ pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// `pf-db-tunnel`
 pub fn pf_db_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run(cli::database(arguments), async |typed, output| {
-        let settings = settings_of(&typed.flags)?;
+        let settings = settings_of(&typed.flags, &output).await?;
         match typed.wish {
             DatabaseWish::List => database::list(&settings, &output),
             DatabaseWish::Open { database, role, port, command } => {
@@ -87,28 +88,53 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn settings_of(flags: &Flags) -> Result<Layer, Failure> {
+async fn settings_of(flags: &Flags, output: &Output) -> Result<Layer, Failure> {
     let here = std::env::current_dir().map_err(|error| {
         Failure::lasting(Stage::Configuration, format!("the working directory cannot be used: {error}"))
     })?;
     let named =
         flags.config().map(ToOwned::to_owned).or_else(|| variable("PF_TUNNEL_CONFIG").map(Into::into));
-    config::load(flags.layer()?, named.as_deref(), &here, variable)
+    let said = config::load(flags.layer()?, named.as_deref(), &here, variable)?;
+    Ok(with_published(said, output).await?.over(Layer::defaults()))
+}
+
+/// Adds what the cluster publishes, if one is to be asked.
+async fn with_published(mut said: Layer, output: &Output) -> Result<Layer, Failure> {
+    let Some(kube) = &mut said.kube else { return Ok(said) };
+    let place = kube.place();
+    let found = kubernetes::read(&place, variable).await?;
+    kube.context.get_or_insert_with(|| Sourced::new(found.context.clone(), Source::CurrentContext));
+    let bastion = said.bastion.as_ref().map(|bastion| bastion.value.as_slice());
+    let published = published::read(&found.data, &place.described(&found.context), bastion)?;
+    for note in &published.notes {
+        output.say(&Event::Note(note));
+    }
+    Ok(said.over(published.layer))
 }
 
 fn dialler(settings: &Layer, output: &Arc<Output>) -> Result<Dialler, Failure> {
-    let bastion = settings.bastion.as_ref().ok_or_else(|| {
-        missing(
+    let bastion = settings.bastion.as_ref().ok_or_else(|| match &settings.kube {
+        Some(kube) => missing(
+            &format!("the cluster publishes no address of its bastion: {}", described(kube)),
+            "Its Service may have no address outside the cluster yet. Whoever installed the chart sets \
+             `service.hostnames`; until then: --bastion bastion.example.com",
+        ),
+        None => missing(
             "no bastion is configured",
             "Write bastion.address into pf-tunnel.yaml, or: --bastion bastion.example.com",
-        )
+        ),
     })?;
-    let trust = settings.trust.as_ref().ok_or_else(|| {
-        missing(
+    let trust = settings.trust.as_ref().ok_or_else(|| match &settings.kube {
+        Some(kube) => missing(
+            &format!("the cluster does not say how {} proves who it is: {}", listed(&bastion.value), described(kube)),
+            "The bastion adds `known_hosts` to it when it starts, for the names that it was told. Is it running, and is \
+             this address one of them?",
+        ),
+        None => missing(
             "nothing says how the bastion proves who it is",
             "Write bastion.host_authority (the public key that signs its host certificate) into pf-tunnel.yaml, or \
              bastion.host_key. Nobody is asked whether a key looks right.",
-        )
+        ),
     })?;
     Ok(Dialler::new(
         bastion.value.clone(),
@@ -129,6 +155,7 @@ fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Fa
         address: plain(&settings.address),
         namespace: plain(&settings.namespace),
         ca_file: settings.ca_cert.as_ref().map(|sourced| sourced.value.clone()),
+        ca: if settings.ca_cert.is_some() { None } else { plain(&settings.ca) },
     }
     .or_environment(variable)
     .and_then(|settings| Server::new(&settings))
@@ -145,6 +172,16 @@ fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Fa
     let request = Request::forwarding(value(&settings.role), principals, ttl);
     let login = login::of(settings, variable)?;
     Ok(Credentials::new(server, login, value(&settings.mount), request, Arc::clone(output)))
+}
+
+/// The place of what was published, with the context that was used.
+fn described(kube: &Kube) -> String {
+    let context = kube.context.as_ref().map(|context| context.value.as_str()).unwrap_or_default();
+    kube.place().described(context)
+}
+
+fn listed(bastions: &[Endpoint]) -> String {
+    bastions.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn hold(settings: &Layer) -> std::time::Duration {

@@ -1,11 +1,13 @@
-//! What holds, and where each value came from: flags, then the environment, then the user's file, then the project's.
+//! What holds, and where each value came from: flags, then the environment, then the user's file, then the project's,
+//! then what a cluster publishes.
 
 mod file;
 mod layer;
+pub mod published;
 mod source;
 
 pub use file::{Database, DatabaseKind, Period};
-pub use layer::{Auth, Layer, Row};
+pub use layer::{Auth, Kube, Layer, Row};
 pub use source::{Source, Sourced};
 
 use std::path::{Path, PathBuf};
@@ -38,7 +40,8 @@ fn users_folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")))
 }
 
-/// Everything, in order: `flags` beat the environment, which beats the files.
+/// What is said here, in order: `flags` beat the environment, which beats the files. What a cluster publishes and the
+/// defaults are not yet in it.
 ///
 /// # Errors
 /// When a file or a variable holds what cannot be used.
@@ -54,7 +57,7 @@ pub fn load(
         let file: File = config_file::read(origin.path())?;
         settings = settings.over(Layer::from_file(file, &origin)?);
     }
-    Ok(settings.over(Layer::defaults()))
+    Ok(settings)
 }
 
 /// One bastion: `host` or `host:port`.
@@ -80,6 +83,7 @@ mod tests {
         load(flags, None, folder, |name| {
             variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
         })
+        .map(|said| said.over(Layer::defaults()))
     }
 
     fn row(settings: &Layer, name: &str) -> (String, String) {

@@ -4,7 +4,7 @@
 //!
 //! 1. [`cli`] takes what was typed; [`forward`] and [`endpoint`] make destinations of it, or one line that says why not.
 //! 2. [`config`] lays flags, environment, the user's file and the project's over each other, and remembers where each
-//!    value came from.
+//!    value came from. [`kubernetes`] reads what a cluster publishes, the lowest of them, where that is asked for.
 //! 3. [`command`] puts a tunnel together. Local ports are bound first: whatever fails later, that does not.
 //! 4. [`credential`] has a key signed, and knows when it needs a successor.
 //! 5. [`tunnel`] makes one attempt after another: [`tunnel::carrier`] reaches the bastion, [`ssh`] proves who it is and
@@ -22,6 +22,7 @@ pub mod endpoint;
 pub mod exit_code;
 pub mod failure;
 pub mod forward;
+pub mod kubernetes;
 pub mod output;
 pub mod ssh;
 pub mod tunnel;

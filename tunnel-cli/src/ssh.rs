@@ -1,6 +1,7 @@
 //! The russh edge: one authenticated connection, and streams on it. Nothing outside this module knows what a channel is.
 
 mod host;
+pub mod known_hosts;
 mod names;
 
 pub use host::{BadTrust, Impostor, Trust};

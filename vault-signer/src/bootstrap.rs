@@ -1,5 +1,6 @@
-//! Sets up the SSH engine of a real server, repeatably: reads what is there, and writes only what differs.
+//! Sets up the SSH engine of a real server, and the login of a bastion in Kubernetes, repeatably: reads what is there, and writes only what differs.
 
+mod kubernetes;
 mod wanted;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ssh_key::{Algorithm, PublicKey};
 
+pub use kubernetes::Kubernetes;
 pub use wanted::{Change, Wanted};
 
 use crate::http::{Error, VaultPath};
@@ -74,6 +76,16 @@ pub enum BootstrapError {
         /// The engine that is there, escaped.
         engine: String,
     },
+    /// The mount is another login method's.
+    #[error(
+        "`auth/{mount}` is the login method `{method}`, not kubernetes\n  It was left alone. Choose another mount with --kubernetes-mount"
+    )]
+    OtherMethod {
+        /// The mount.
+        mount: String,
+        /// The method that is there, escaped.
+        method: String,
+    },
     /// The server is `vault-signer dev`.
     #[error("this server is `vault-signer dev`, which is set up already")]
     Development,
@@ -115,6 +127,9 @@ pub async fn run(
     work.policy(&wanted.policy, &wanted.user_policy()).await?;
     let hosts = work.engine(&wanted.host_mount, &wanted.host_role, wanted.bastion_role()).await?;
     work.policy(&wanted.host_policy, &wanted.bastion_policy()).await?;
+    if let Some(kubernetes) = &wanted.kubernetes {
+        work.kubernetes(kubernetes, &wanted.host_policy).await?;
+    }
     Ok(Report { steps: work.steps, users, hosts })
 }
 

@@ -23,6 +23,7 @@ const EXIT_CODES: &str = "Exit codes:
   9  the stand-in's port cannot be listened on";
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub(crate) enum Command {
     Bootstrap(Bootstrap),
     Dev(Dev),
@@ -75,7 +76,7 @@ pub(crate) struct Connection {
     pub(crate) password_file: Option<PathBuf>,
 }
 
-/// Set up the SSH engine on a server: mounts, ed25519 authorities, roles and policies.
+/// Set up the SSH engine on a server: mounts, ed25519 authorities, roles and policies; and the login of pods.
 ///
 /// Reads what is there and writes only what differs, so a second run changes nothing. An authority that is
 /// there already is never replaced.
@@ -83,6 +84,7 @@ pub(crate) struct Connection {
 #[command(after_help = "Examples:
   vault-signer bootstrap --domain example.com --dry-run
   vault-signer bootstrap --domain bastion.example.com --principal tunnel --principal dev
+  vault-signer bootstrap --domain bastion.example.com --kubernetes
   vault-signer bootstrap --domain example.com --principal '{{identity.entity.name}}'")]
 pub(crate) struct Bootstrap {
     /// Name of a bastion, or the domain that bastions are in. Repeatable
@@ -122,6 +124,8 @@ pub(crate) struct Bootstrap {
     /// The policy that lets a bastion use that role
     #[arg(long, default_value = "tunnel-bastion", value_parser = name)]
     pub(crate) host_policy: String,
+    #[command(flatten)]
+    pub(crate) kubernetes: KubernetesLogin,
     /// Write nothing; say what would be written
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -130,6 +134,45 @@ pub(crate) struct Bootstrap {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+/// How bastions in Kubernetes log in.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Login of a bastion in Kubernetes")]
+pub(crate) struct KubernetesLogin {
+    /// Let a ServiceAccount of Kubernetes log in as a bastion, with a token that is for Vault alone
+    #[arg(long)]
+    pub(crate) kubernetes: bool,
+    /// Where that login is enabled
+    #[arg(long, value_name = "MOUNT", default_value = "kubernetes", value_parser = mount, requires = "kubernetes")]
+    pub(crate) kubernetes_mount: String,
+    /// The API server as Vault reaches it; the default is for a Vault in the same cluster
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://kubernetes.default.svc",
+        requires = "kubernetes"
+    )]
+    pub(crate) kubernetes_host: String,
+    /// PEM file of the authorities of the API server's certificate; a Vault in the same cluster has them
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    pub(crate) kubernetes_ca_cert: Option<PathBuf>,
+    /// File with the token of a ServiceAccount that may ask the API server whose a token is (ClusterRole
+    /// system:auth-delegator); a Vault in the same cluster uses its own
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    pub(crate) token_reviewer_jwt_file: Option<PathBuf>,
+    /// The role that bastions log in to
+    #[arg(long, value_name = "NAME", default_value = "bastion", value_parser = name, requires = "kubernetes")]
+    pub(crate) kubernetes_role: String,
+    /// The bastion's ServiceAccount
+    #[arg(long, value_name = "NAME", default_value = "bastion", value_parser = name, requires = "kubernetes")]
+    pub(crate) service_account: String,
+    /// Its namespace
+    #[arg(long, value_name = "NAME", default_value = "bastion", value_parser = name, requires = "kubernetes")]
+    pub(crate) kubernetes_namespace: String,
+    /// The audience that its token must be for
+    #[arg(long, value_name = "NAME", default_value = "vault", value_parser = name, requires = "kubernetes")]
+    pub(crate) kubernetes_audience: String,
 }
 
 /// Run a stand-in for Vault: two new authorities in memory, behind Vault's own HTTP paths. For development only.

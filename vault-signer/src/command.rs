@@ -40,6 +40,7 @@ async fn connect(connection: Connection) -> Result<(Server, Token), Failure> {
         address: connection.address.clone(),
         namespace: connection.namespace.clone(),
         ca_file: connection.ca_cert.clone(),
+        ca: None,
     };
     let server = Server::new(&settings.or_environment(variable)?)?;
     let token = login(connection)?.login(&server).await?;

@@ -27,6 +27,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// As in `VAULT_CACERT`: a PEM file; only the certificates in it are trusted.
     pub ca_file: Option<PathBuf>,
+    /// The same certificates themselves, in PEM. A file goes before.
+    pub ca: Option<String>,
 }
 
 impl Settings {
@@ -47,6 +49,7 @@ impl Settings {
             address: self.address.or_else(|| environment(&variable, "ADDR")),
             namespace: self.namespace.or_else(|| environment(&variable, "NAMESPACE")),
             ca_file: self.ca_file.or_else(|| environment(&variable, "CACERT").map(PathBuf::from)),
+            ca: self.ca,
         })
     }
 }
@@ -88,6 +91,12 @@ pub enum SettingsError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The text of trusted certificates cannot be used. It is never shown.
+    #[error("the certificates that Vault's is to be signed by cannot be used: the text {reason}")]
+    CaText {
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// The environment asks not to verify the server's certificate.
     #[error(
@@ -134,9 +143,12 @@ impl Server {
                 namespace.parse().map_err(|_| SettingsError::Namespace { namespace: shown(namespace) })
             })
             .transpose()?;
-        let trusted = match &settings.ca_file {
-            Some(path) => Some(bundle(path)?),
-            None => None,
+        let trusted = match (&settings.ca_file, &settings.ca) {
+            (Some(path), _) => Some(bundle(path)?),
+            (None, Some(text)) => {
+                Some(certificates(text.as_bytes()).map_err(|reason| SettingsError::CaText { reason })?)
+            }
+            (None, None) => None,
         };
         let door = Door::new(base, namespace, trusted)
             .map_err(|error| SettingsError::Tls { reason: crate::http::innermost(&error) })?;
@@ -253,15 +265,15 @@ fn bundle(path: &Path) -> Result<Vec<Certificate>, SettingsError> {
     if pem.len() as u64 > LARGEST_BUNDLE {
         return Err(wrong("is larger than 1 MiB".into()));
     }
+    certificates(&pem).map_err(|reason| wrong(reason.into()))
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, &'static str> {
     if pem.windows(11).any(|part| part == b"PRIVATE KEY") {
-        return Err(wrong("holds a private key, and nothing that only verifies needs one".into()));
+        return Err("holds a private key, and nothing that only verifies needs one");
     }
-    let certificates =
-        Certificate::from_pem_bundle(&pem).map_err(|_| wrong("is not a PEM file of certificates".into()))?;
-    if certificates.is_empty() {
-        return Err(wrong("has no certificate in it".into()));
-    }
-    Ok(certificates)
+    let certificates = Certificate::from_pem_bundle(pem).map_err(|_| "is not a PEM file of certificates")?;
+    if certificates.is_empty() { Err("has no certificate in it") } else { Ok(certificates) }
 }
 
 #[cfg(test)]
@@ -279,8 +291,12 @@ mod tests {
     #[test]
     fn the_environment_means_what_it_means_to_the_command() {
         let vault = [("VAULT_ADDR", "a"), ("VAULT_NAMESPACE", "b"), ("VAULT_CACERT", "c")];
-        let expected =
-            Settings { address: Some("a".into()), namespace: Some("b".into()), ca_file: Some("c".into()) };
+        let expected = Settings {
+            address: Some("a".into()),
+            namespace: Some("b".into()),
+            ca_file: Some("c".into()),
+            ca: None,
+        };
         assert_eq!(from(&vault), expected);
         assert_eq!(from(&[("VAULT_ADDR", "a"), ("BAO_ADDR", "b")]).address.as_deref(), Some("b"));
         assert_eq!(from(&[("VAULT_ADDR", "a"), ("BAO_ADDR", "")]).address, None);
@@ -363,6 +379,18 @@ mod tests {
             let error = Server::new(&settings).unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains(path.to_str().unwrap()), "{error}");
             assert!(!error.contains("canary") && !error.contains("Y2FuYXJ5"), "{error}");
+        }
+        for text in ["", "canary", "-----BEGIN PRIVATE KEY-----\ncanary\n"] {
+            let settings = Settings {
+                address: Some("https://vault.example.com".into()),
+                ca: Some(text.into()),
+                ..Settings::default()
+            };
+            let error = Server::new(&settings).unwrap_err();
+            assert!(
+                matches!(error, SettingsError::CaText { .. }) && !format!("{error:?}").contains("canary"),
+                "{error}"
+            );
         }
     }
 }

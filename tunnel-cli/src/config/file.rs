@@ -13,6 +13,7 @@ use vault_signer::login::Method;
 
 use crate::endpoint::{Endpoint, Host};
 use crate::failure::{Failure, Stage};
+use crate::kubernetes::ObjectName;
 
 /// The whole file.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -21,6 +22,7 @@ pub(super) struct File {
     pub(super) bastion: Bastion,
     pub(super) vault: Vault,
     pub(super) databases: BTreeMap<String, Spanned<Database>>,
+    pub(super) kube: Option<Kube>,
     pub(super) hold: Option<Spanned<Period>>,
 }
 
@@ -58,6 +60,15 @@ pub(super) struct Auth {
     pub(super) token_file: Option<Spanned<PathBuf>>,
 }
 
+/// Even an empty one asks for what the cluster publishes.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Kube {
+    pub(super) context: Option<Spanned<String>>,
+    pub(super) namespace: Option<Spanned<ObjectName>>,
+    pub(super) config_map: Option<Spanned<ObjectName>>,
+}
+
 /// A database that can be named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,7 +91,38 @@ pub enum DatabaseKind {
     Postgres,
 }
 
+impl FromStr for DatabaseKind {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        match text {
+            "postgres" => Ok(Self::Postgres),
+            _ => Err(UnknownKind),
+        }
+    }
+}
+
+/// Not a [`DatabaseKind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a kind of database that is known here")]
+pub struct UnknownKind;
+
+/// A database as a cluster lists it, which may be of a kind that only newer programs know.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct ListedDatabase {
+    pub(super) kind: String,
+    host: DatabaseHost,
+    port: NonZeroU16,
+    database: String,
+    roles: BTreeMap<String, String>,
+}
+
 impl Database {
+    pub(super) fn of(listed: ListedDatabase, kind: DatabaseKind) -> Self {
+        let ListedDatabase { kind: _, host, port, database, roles } = listed;
+        Self { kind, host, port, database, roles }
+    }
+
     /// Where it is, as seen from the bastion.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::new(self.host.0.clone(), self.port)

@@ -11,6 +11,7 @@ use super::file::{BastionAddress, Database, File, OneOrMany, Origin, Period};
 use super::{Source, Sourced};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
+use crate::kubernetes::{ObjectName, Place};
 use crate::ssh::Trust;
 
 /// Every setting; `None` where this source says nothing.
@@ -28,6 +29,8 @@ pub struct Layer {
     pub namespace: Option<Sourced<String>>,
     /// The certificates that Vault's has to be signed by.
     pub ca_cert: Option<Sourced<PathBuf>>,
+    /// Those certificates themselves, in PEM, if a cluster publishes them.
+    pub ca: Option<Sourced<String>>,
     /// Where the SSH engine is mounted.
     pub mount: Option<Sourced<String>>,
     /// The role of the SSH engine.
@@ -42,6 +45,19 @@ pub struct Layer {
     pub hold: Option<Sourced<Period>>,
     /// Databases by name.
     pub databases: BTreeMap<String, Sourced<Database>>,
+    /// Where a cluster publishes what nobody says; `None` if no cluster is to be asked.
+    pub kube: Option<Kube>,
+}
+
+/// Where a cluster publishes its bastion's connection info.
+#[derive(Debug, Default)]
+pub struct Kube {
+    /// The kubeconfig's current one unless set.
+    pub context: Option<Sourced<String>>,
+    /// `bastion` unless set.
+    pub namespace: Option<Sourced<ObjectName>>,
+    /// `bastion-connection-info` unless set.
+    pub config_map: Option<Sourced<ObjectName>>,
 }
 
 /// How to log in to Vault.
@@ -85,6 +101,14 @@ impl Layer {
     pub fn over(self, below: Self) -> Self {
         let mut databases = below.databases;
         databases.extend(self.databases);
+        let kube = match (self.kube, below.kube) {
+            (Some(kube), Some(below)) => Some(Kube {
+                context: kube.context.or(below.context),
+                namespace: kube.namespace.or(below.namespace),
+                config_map: kube.config_map.or(below.config_map),
+            }),
+            (kube, below) => kube.or(below),
+        };
         Self {
             bastion: self.bastion.or(below.bastion),
             user: self.user.or(below.user),
@@ -92,6 +116,7 @@ impl Layer {
             address: self.address.or(below.address),
             namespace: self.namespace.or(below.namespace),
             ca_cert: self.ca_cert.or(below.ca_cert),
+            ca: self.ca.or(below.ca),
             mount: self.mount.or(below.mount),
             role: self.role.or(below.role),
             principals: self.principals.or(below.principals),
@@ -107,11 +132,12 @@ impl Layer {
             },
             hold: self.hold.or(below.hold),
             databases,
+            kube,
         }
     }
 
     /// What holds when nobody says anything.
-    pub(super) fn defaults() -> Self {
+    pub fn defaults() -> Self {
         fn default<T>(value: T) -> Option<Sourced<T>> {
             Some(Sourced::new(value, Source::Default))
         }
@@ -153,6 +179,11 @@ impl Layer {
                 parsed(text, |text| text.split(',').map(super::bastion).collect::<Result<Vec<_>, _>>())
             })
             .transpose()?;
+        let kube = Kube {
+            context: set("PF_TUNNEL_KUBE_CONTEXT"),
+            namespace: set("PF_TUNNEL_KUBE_NAMESPACE").map(|text| parsed(text, str::parse)).transpose()?,
+            config_map: set("PF_TUNNEL_KUBE_CONFIG_MAP").map(|text| parsed(text, str::parse)).transpose()?,
+        };
         Ok(Self {
             bastion,
             user: set("PF_TUNNEL_USER"),
@@ -174,6 +205,8 @@ impl Layer {
             },
             hold: set("PF_TUNNEL_HOLD").map(|text| parsed(text, str::parse)).transpose()?,
             databases: BTreeMap::new(),
+            kube: kube.if_said(),
+            ca: None,
         })
     }
 
@@ -181,7 +214,7 @@ impl Layer {
     pub(super) fn from_file(file: File, origin: &Origin) -> Result<Self, Failure> {
         let path = origin.path();
         let folder = path.parent().unwrap_or(Path::new(""));
-        let File { bastion, vault, databases, hold } = file;
+        let File { bastion, vault, databases, kube, hold } = file;
         let auth = vault.auth;
         for secret in [&auth.token_file, &auth.secret_id_file].into_iter().flatten() {
             if !origin.may_name_secrets() {
@@ -212,6 +245,12 @@ impl Layer {
                 token_file: of(auth.token_file, path).map(|file| file.map(|file| folder.join(file))),
             },
             hold: of(hold, path),
+            kube: kube.map(|kube| Kube {
+                context: of(kube.context, path),
+                namespace: of(kube.namespace, path),
+                config_map: of(kube.config_map, path),
+            }),
+            ca: None,
             databases: databases
                 .into_iter()
                 .map(|(name, database)| (name, Sourced::of_file(database, path)))
@@ -243,7 +282,10 @@ impl Layer {
             ),
             row("vault.address", self.address.as_ref(), String::clone),
             row("vault.namespace", self.namespace.as_ref(), String::clone),
-            row("vault.ca_cert", self.ca_cert.as_ref(), |path| path.display().to_string()),
+            match (&self.ca_cert, &self.ca) {
+                (None, Some(ca)) => row("vault.ca", Some(ca), |_| "given itself".to_owned()),
+                (path, _) => row("vault.ca_cert", path.as_ref(), |path| path.display().to_string()),
+            },
             row("vault.mount", self.mount.as_ref(), String::clone),
             row("vault.role", self.role.as_ref(), String::clone),
             row("vault.principals", self.principals.as_ref(), |principals| list(principals)),
@@ -257,6 +299,18 @@ impl Layer {
             row("vault.auth.token_file", auth.token_file.as_ref(), |path| path.display().to_string()),
             row("hold", self.hold.as_ref(), ToString::to_string),
         ];
+        if let Some(kube) = &self.kube {
+            let Place { context: _, namespace, config_map } = kube.place();
+            let or = |set: Option<&Sourced<ObjectName>>, usual: ObjectName| match set {
+                Some(set) => set.clone(),
+                None => Sourced::new(usual, Source::Default),
+            };
+            let namespace = or(kube.namespace.as_ref(), namespace);
+            let config_map = or(kube.config_map.as_ref(), config_map);
+            rows.push(row("kube.context", kube.context.as_ref(), String::clone));
+            rows.push(row("kube.namespace", Some(&namespace), ToString::to_string));
+            rows.push(row("kube.config_map", Some(&config_map), ToString::to_string));
+        }
         rows.extend(self.databases.iter().map(|(name, database)| {
             row(&format!("databases.{name}"), Some(database), |database| {
                 let roles: Vec<&str> = database.roles.keys().map(String::as_str).collect();
@@ -264,6 +318,24 @@ impl Layer {
             })
         }));
         rows
+    }
+}
+
+impl Kube {
+    /// `None` if nothing is said.
+    pub(crate) fn if_said(self) -> Option<Self> {
+        let said = self.context.is_some() || self.namespace.is_some() || self.config_map.is_some();
+        said.then_some(self)
+    }
+
+    /// The place that is meant.
+    pub fn place(&self) -> Place {
+        let plain = |name: &Option<Sourced<ObjectName>>| name.as_ref().map(|name| name.value.clone());
+        Place {
+            context: self.context.as_ref().map(|context| context.value.clone()),
+            namespace: plain(&self.namespace).unwrap_or_else(ObjectName::usual_namespace),
+            config_map: plain(&self.config_map).unwrap_or_else(ObjectName::usual_config_map),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use config_file::Spanned;
 
@@ -14,6 +15,10 @@ pub enum Source {
     Environment(&'static str),
     /// A line of a file.
     File(PathBuf, u64),
+    /// A ConfigMap of a cluster, with the context that leads there.
+    Published(Arc<str>),
+    /// The kubeconfig's current context.
+    CurrentContext,
     /// Nobody said anything.
     Default,
 }
@@ -49,6 +54,8 @@ impl fmt::Display for Source {
         match self {
             Self::Flag(name) | Self::Environment(name) => f.write_str(name),
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Published(place) => f.write_str(place),
+            Self::CurrentContext => f.write_str("current context of the kubeconfig"),
             Self::Default => f.write_str("default"),
         }
     }

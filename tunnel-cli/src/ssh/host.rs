@@ -121,6 +121,15 @@ impl Trust {
         keys(texts, folder).map(Self::Keys)
     }
 
+    /// The keys that these texts are. No file is looked for: whoever wrote them does not know this computer.
+    ///
+    /// # Errors
+    /// When one is not a public key.
+    pub fn stated(texts: &[impl AsRef<str>]) -> Result<Vec<PublicKey>, BadTrust> {
+        let key = |text: &str| PublicKey::from_openssh(text.trim()).map_err(|_| BadTrust::NotAKey);
+        texts.iter().map(|text| key(text.as_ref())).collect()
+    }
+
     /// The setting that says this.
     pub fn setting(&self) -> &'static str {
         match self {

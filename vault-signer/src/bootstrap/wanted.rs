@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::Kubernetes;
 use crate::signer::PERMIT_PORT_FORWARDING;
 use crate::text::shown;
 
@@ -36,6 +37,8 @@ pub struct Wanted {
     pub host_ttl: Duration,
     /// The longest that one may live.
     pub host_max_ttl: Duration,
+    /// How a bastion in Kubernetes logs in, if one does.
+    pub kubernetes: Option<Kubernetes>,
 }
 
 /// One field that is not as it should be.
@@ -119,7 +122,7 @@ fn policy(sign: &str, readable: &[&str]) -> String {
 }
 
 /// `json!` of an object is one.
-fn object(value: Value) -> Map<String, Value> {
+pub(super) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
@@ -195,6 +198,7 @@ mod tests {
             domains: vec!["example.com".into()],
             host_ttl: Duration::from_secs(86400),
             host_max_ttl: Duration::from_secs(30 * 86400),
+            kubernetes: None,
         }
     }
 

@@ -1,18 +1,21 @@
 //! `vault-signer bootstrap`: sets a server up, and says what it did.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use ssh_key::PublicKey;
 use vault_signer::SignError;
-use vault_signer::bootstrap::{Outcome, Report, Step, Wanted, run as set_up};
+use vault_signer::bootstrap::{Kubernetes, Outcome, Report, Step, Wanted, run as set_up};
 
-use super::{connect, print, tell};
-use crate::cli::Bootstrap;
+use super::{connect, print, read, secret, tell};
+use crate::cli::{Bootstrap, KubernetesLogin};
 use crate::failure::Failure;
 
 pub(crate) async fn run(args: Bootstrap) -> Result<(), Failure> {
     if args.ttl > args.max_ttl || args.host_ttl > args.host_max_ttl {
         return Err(Failure::Arguments("a ttl is longer than its max-ttl".to_owned()));
     }
+    let kubernetes = if args.kubernetes.kubernetes { Some(login_of_pods(args.kubernetes)?) } else { None };
     let (server, token) = connect(args.connection).await?;
     let wanted = Wanted {
         mount: args.mount,
@@ -27,6 +30,7 @@ pub(crate) async fn run(args: Bootstrap) -> Result<(), Failure> {
         domains: args.domains,
         host_ttl: args.host_ttl,
         host_max_ttl: args.host_max_ttl,
+        kubernetes,
     };
     let report = set_up(&server, &token, &wanted, args.dry_run).await?;
     if args.json {
@@ -36,6 +40,27 @@ pub(crate) async fn run(args: Bootstrap) -> Result<(), Failure> {
     print(&steps.join("\n"))?;
     tell(&next(&report, &wanted, server.address(), args.dry_run)?);
     Ok(())
+}
+
+/// How long Vault's token lives when a pod has logged in: it is used at once, and not kept.
+const POD_TTL: Duration = Duration::from_secs(5 * 60);
+
+fn login_of_pods(args: KubernetesLogin) -> Result<Kubernetes, Failure> {
+    let ca_cert = args.kubernetes_ca_cert.as_deref().map(read).transpose()?;
+    if ca_cert.as_ref().is_some_and(|text| text.contains("PRIVATE KEY")) {
+        return Err(Failure::Arguments("--kubernetes-ca-cert names a file with a private key".to_owned()));
+    }
+    Ok(Kubernetes {
+        mount: args.kubernetes_mount,
+        host: args.kubernetes_host,
+        ca_cert: ca_cert.map(|text| text.trim().to_owned()),
+        reviewer: args.token_reviewer_jwt_file.as_deref().map(secret).transpose()?,
+        role: args.kubernetes_role,
+        service_account: args.service_account,
+        namespace: args.kubernetes_namespace,
+        audience: args.kubernetes_audience,
+        ttl: POD_TTL,
+    })
 }
 
 fn text(key: Option<&PublicKey>) -> Result<Option<String>, Failure> {
@@ -73,19 +98,34 @@ fn next(report: &Report, wanted: &Wanted, address: &str, dry_run: bool) -> Resul
         return Ok("\nNothing was written. Run it again without --dry-run to do this.".to_owned());
     }
     let (users, hosts) = (text(report.users.as_ref())?, text(report.hosts.as_ref())?);
+    let to_the_bastion = match &wanted.kubernetes {
+        None => format!(", and `{}` to the bastion", wanted.host_policy),
+        Some(Kubernetes { namespace, service_account, .. }) => {
+            format!(". ServiceAccount {namespace}/{service_account} has `{}`", wanted.host_policy)
+        }
+    };
+    let login = match &wanted.kubernetes {
+        None => String::new(),
+        Some(Kubernetes { mount, role, audience, .. }) => format!(
+            "
+      vault:
+        address: {address:?}
+        auth: {{method: kubernetes, role: {role}, mount: {mount}, token_file: /var/run/secrets/vault/token}}
+    with a projected token of the audience `{audience}` at that path."
+        ),
+    };
     Ok(format!(
         "
 What is next:
-  - Give the policy `{policy}` to the people who use tunnels, and `{host_policy}` to the bastion.
+  - Give the policy `{policy}` to the people who use tunnels{to_the_bastion}.
   - In bastion.yaml:
       host_key: {{vault: {{mount: {host_mount}, role: {host_role}}}}}
       authorities:
-        - vault: {{mount: {mount}}}          # or key: {users}
+        - vault: {{mount: {mount}}}          # or key: {users}{login}
   - In pf-tunnel.yaml:
       bastion: {{host_authority: {hosts}}}
       vault: {{address: {address:?}, mount: {mount}, role: {role}}}",
         policy = wanted.policy,
-        host_policy = wanted.host_policy,
         host_mount = wanted.host_mount,
         host_role = wanted.host_role,
         mount = wanted.mount,

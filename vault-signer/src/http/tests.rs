@@ -42,6 +42,7 @@ async fn a_namespace_goes_along_and_a_path_in_the_address_stays() {
         address: Some(format!("{}/behind/", rogue.address())),
         namespace: Some("team/one".into()),
         ca_file: None,
+        ca: None,
     };
     let server = crate::Server::new(&settings).unwrap();
     let path = VaultPath::new("/ssh/").join("sign").name("a b/../c?d#e");

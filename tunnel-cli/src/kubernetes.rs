@@ -1,0 +1,156 @@
+//! What a cluster publishes about its bastion, read with the user's own kubeconfig. The only module that knows kube.
+//!
+//! It is used as kubectl uses it: the same files, the same contexts, the same plugins. One object is read, once.
+
+mod failed;
+mod kubeconfig;
+mod plugin;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use kube::client::{Body, Client};
+use kube::core::Request;
+use kube::core::Status;
+use kube::core::params::GetParams;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+pub(crate) use failed::Failed;
+
+/// How long the API server may take for an answer, its connection included.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest answer that is read, in bytes. A ConfigMap holds at most 1 MiB, and this one a few hundred bytes.
+const LONGEST_ANSWER: usize = 256 * 1024;
+
+/// A ConfigMap, and the context of the kubeconfig that leads to its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// `None`: the kubeconfig's current one.
+    pub context: Option<String>,
+    /// The bastion's namespace.
+    pub namespace: ObjectName,
+    /// The ConfigMap.
+    pub config_map: ObjectName,
+}
+
+/// A name that can stand in a path of the Kubernetes API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ObjectName(String);
+
+/// Not an [`ObjectName`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a name in Kubernetes; one has lower case letters, digits, - and . only")]
+pub struct BadObjectName;
+
+impl ObjectName {
+    /// Where the chart is usually installed.
+    pub fn usual_namespace() -> Self {
+        Self("bastion".to_owned())
+    }
+
+    /// What the chart's ConfigMap is usually called.
+    pub fn usual_config_map() -> Self {
+        Self("bastion-connection-info".to_owned())
+    }
+}
+
+impl std::str::FromStr for ObjectName {
+    type Err = BadObjectName;
+
+    fn from_str(text: &str) -> Result<Self, BadObjectName> {
+        let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+        let bytes = text.as_bytes();
+        let good =
+            bytes.len() <= 253 && edge(bytes.first()) && edge(bytes.last()) && text.bytes().all(inside);
+        if good { Ok(Self(text.to_owned())) } else { Err(BadObjectName) }
+    }
+}
+
+impl TryFrom<String> for ObjectName {
+    type Error = BadObjectName;
+
+    fn try_from(text: String) -> Result<Self, BadObjectName> {
+        text.parse()
+    }
+}
+
+impl Place {
+    /// As a person reads it, with the context that was used.
+    pub fn described(&self, context: &str) -> String {
+        format!("ConfigMap {}/{} of context {context}", self.namespace, self.config_map)
+    }
+}
+
+impl std::fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The texts of a ConfigMap, and the context that it was read in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The name of the context.
+    pub context: String,
+    /// The ConfigMap's `data`.
+    pub data: BTreeMap<String, String>,
+}
+
+/// Reads the ConfigMap.
+///
+/// # Errors
+/// What is in the way, and what to do about it.
+pub async fn read(place: &Place, variable: impl Fn(&str) -> Option<String>) -> Result<Found, Failure> {
+    let (context, mut config) = kubeconfig::load(place.context.as_deref(), variable).await?;
+    plugin::log_in(&mut config.auth_info, &context).await?;
+    let failed = |why: Failed| why.explain(place, &context);
+    let answer = timeout(PATIENCE, get(config, place)).await.map_err(|_| failed(Failed::Silent(PATIENCE)))?;
+    Ok(Found { data: answer.map_err(failed)?, context })
+}
+
+async fn get(config: kube::Config, place: &Place) -> Result<BTreeMap<String, String>, Failed> {
+    #[derive(Deserialize)]
+    struct ConfigMap {
+        #[serde(default)]
+        data: BTreeMap<String, String>,
+    }
+    let client = Client::try_from(config).map_err(Failed::Setup)?;
+    let path = format!("/api/v1/namespaces/{}/configmaps", place.namespace);
+    let request =
+        Request::new(path).get(&place.config_map.0, &GetParams::default()).map_err(|_| Failed::Unexpected)?;
+    let answer = client.send(request.map(Body::from)).await.map_err(Failed::Unreached)?;
+    let code = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), LONGEST_ANSWER)
+        .collect()
+        .await
+        .map_err(|error| Failed::of_body(error.as_ref()))?
+        .to_bytes();
+    if code == 200 {
+        return serde_json::from_slice(&body)
+            .map(|found: ConfigMap| found.data)
+            .map_err(|_| Failed::Unexpected);
+    }
+    // A proxy in between may answer with anything.
+    let status: Status = serde_json::from_slice(&body).unwrap_or_default();
+    Err(Failed::Refused { code, message: status.message, reason: status.reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_lead_elsewhere() {
+        for text in ["", "a/b", "..", ".", "-a", "a-", "A", "a b", "a?b", "a%2f", "ä"] {
+            assert_eq!(text.parse::<ObjectName>(), Err(BadObjectName), "{text}");
+        }
+        for text in ["bastion", "bastion-connection-info", "a.b", "0"] {
+            assert_eq!(text.parse::<ObjectName>().unwrap().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Why the connection info was not read, as a person needs it.
+
+use std::error::Error;
+use std::time::Duration;
+
+use http_body_util::LengthLimitError;
+
+use super::Place;
+use crate::failure::{Failure, Stage};
+use crate::output::clean;
+
+/// How much of what an API server says is shown, in characters.
+const LONGEST_WORDS: usize = 400;
+
+/// Why the API server gave no ConfigMap.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// What the kubeconfig says cannot be used: a certificate, a key, a proxy.
+    Setup(kube::Error),
+    /// TCP, TLS or HTTP.
+    Unreached(kube::Error),
+    /// The answer broke off.
+    Broken(String),
+    /// No answer in this time.
+    Silent(Duration),
+    /// An answer that is longer than any ConfigMap.
+    TooLong,
+    /// Something that is not a ConfigMap.
+    Unexpected,
+    /// The API server said no.
+    Refused {
+        /// The status of HTTP.
+        code: u16,
+        /// Its words.
+        message: String,
+        /// Its word for it.
+        reason: String,
+    },
+}
+
+impl Failed {
+    pub(super) fn of_body(error: &(dyn Error + 'static)) -> Self {
+        if error.is::<LengthLimitError>() { Self::TooLong } else { Self::Broken(innermost(error)) }
+    }
+
+    /// What failed, what it means, what to do.
+    pub(super) fn explain(self, place: &Place, context: &str) -> Failure {
+        let Place { namespace, config_map, context: _ } = place;
+        let failed = |what: String| Failure::lasting(Stage::Configuration, what);
+        let unreached = |why: &str| {
+            failed(format!("the API server of context {context} is not reached: {why}")).advise(
+                "It says where the bastion is. Does `kubectl version` reach it from here? With a pf-tunnel.yaml and without --kube-context it is not needed.",
+            )
+        };
+        match self {
+            Self::Setup(error) => failed(format!("the context {context} cannot be used: {}", innermost(&error)))
+                .advise("It is the kubeconfig that says how to log in to this cluster."),
+            Self::Unreached(error) => unreached(&innermost(&error)),
+            Self::Broken(why) => unreached(&why),
+            Self::Silent(time) => unreached(&format!("no answer in {} s", time.as_secs())),
+            Self::TooLong => failed(format!("ConfigMap {namespace}/{config_map} is too long to be the bastion's")),
+            Self::Unexpected => {
+                failed(format!("the API server of context {context} answered with something else than a ConfigMap"))
+                    .advise("Is `server` in the kubeconfig the API server?")
+            }
+            Self::Refused { code: 401, .. } => {
+                failed(format!("the API server of context {context} does not know you"))
+                    .advise("Log in to the cluster again, as you do for kubectl.")
+            }
+            Self::Refused { code: 403, message, .. } => {
+                failed(format!("you may not read ConfigMap {namespace}/{config_map} of context {context}"))
+                    .advise("Ask whoever installed the bastion to name you, or a group of yours, under `connectionInfo.readers` of its chart: that is a Role for this one object.")
+                    .advise(format!("It says: {}", clean(&message, LONGEST_WORDS)))
+            }
+            Self::Refused { code: 404, .. } => {
+                failed(format!("there is no ConfigMap {namespace}/{config_map} in context {context}"))
+                    .advise("Is the bastion installed there, under these names? This finds it: kubectl get configmaps -A -l tunnel-suite.invalid/connection-info=true")
+                    .advise("Name it with --kube-namespace and --kube-config-map.")
+            }
+            Self::Refused { code, message, reason } => {
+                let words = if message.is_empty() { reason } else { message };
+                failed(format!("the API server of context {context} answered {code}: {}", clean(&words, LONGEST_WORDS)))
+                    .advise("Try again in a moment.")
+            }
+        }
+    }
+}
+
+/// The cause that has no cause: the others only say that something failed.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    clean(&error.to_string(), LONGEST_WORDS)
+}
