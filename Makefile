@@ -1,12 +1,12 @@
 # One profile for everything, so that nothing is built twice.
 .DEFAULT_GOAL := help
-.PHONY: help test check demo peers fuzz crds
+.PHONY: help test test-cluster check demo peers fuzz crds cluster cluster-down
 
 # Most tests wait for other processes, some of them for minutes: more at once than there are cores.
 TEST_THREADS ?= 6
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: ## a forwarded port that survives the bastion's death, on this machine
 	cargo build --workspace --bins --locked
@@ -19,7 +19,26 @@ test: peers check ## everything, against the real peers
 check: ## format, lints and documentation, without running anything
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p tests --test cluster --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+# Root, for namespaces, cgroups and containers: anybody else is asked by sudo.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=RUST_TEST_THREADS,CLUSTER_KUBECONFIG,CLUSTER_LOAD)
+
+test-cluster: peers ## what only shows in a real Kubernetes; needs root
+	tests/cluster/install
+	cargo build --workspace --bins --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test -p tests --test cluster --locked \
+		$(if $(SUDO),--config "target.'cfg(unix)'.runner = '$(SUDO)'")
+
+cluster: ## a Kubernetes of one node on this machine, that stays; needs root
+	tests/cluster/install
+	cargo build -p tests --bin cluster --locked
+	$(SUDO) target/debug/cluster up
+
+cluster-down: ## ends it, and leaves nothing of it
+	cargo build -p tests --bin cluster --locked
+	$(SUDO) target/debug/cluster down
 
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install

@@ -18,6 +18,7 @@
 
 pub mod authority;
 pub mod bastion;
+pub mod cluster;
 pub mod dns;
 pub mod forge;
 pub mod fuzz;

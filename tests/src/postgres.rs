@@ -149,7 +149,7 @@ fn server_user() -> Option<&'static str> {
 }
 
 /// The folder of the newest version's programs.
-fn bin() -> PathBuf {
+pub(crate) fn bin() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())

@@ -232,7 +232,7 @@ pub fn open_files(process: u32) -> usize {
 
 /// Starts a command from a thread that lives as long as this process: the kernel sends the parent's death signal when the
 /// *thread* that started the child ends, and a test's thread ends with its test.
-fn spawn(command: Command) -> Child {
+pub(crate) fn spawn(command: Command) -> Child {
     type Job = (Command, Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {

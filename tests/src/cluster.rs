@@ -1,0 +1,505 @@
+//! A real Kubernetes of one node on this machine, for tests and for people; or one that somebody has.
+//!
+//! [`Cluster::shared`] gives a test the one cluster of its run: the cluster that `CLUSTER_KUBECONFIG` names, else the one that `make cluster`
+//! left running, else a new one that ends with the tests. A node is made of namespaces of its own ([`supervisor`]), where etcd and containerd
+//! of the distribution and the programs that tests/cluster/install built run, and nothing of it outlives it.
+
+pub mod cgroup;
+pub mod control_plane;
+pub mod image;
+pub mod network;
+pub mod node;
+pub mod pki;
+pub mod runner;
+pub mod supervisor;
+mod workers;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+pub use self::control_plane::{ApiServer, Minor};
+use self::image::Image;
+pub use self::node::Life;
+use self::node::Node;
+use self::pki::Pki;
+use crate::process::{Program, is_root, workspace};
+use crate::scratch::Scratch;
+
+/// Names the kubeconfig of a cluster that somebody has. Tests make and remove namespaces of their own in it.
+const KUBECONFIG: &str = "CLUSTER_KUBECONFIG";
+/// The command that brings an archive into that cluster; its path is added.
+const LOAD: &str = "CLUSTER_LOAD";
+/// How long pods of the cluster itself may take to be ready.
+const READY: Duration = Duration::from_secs(120);
+
+/// What an administrator needs of one cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    kubeconfig: PathBuf,
+    /// Of a cluster of ours.
+    node: Option<Node>,
+    address: IpAddr,
+    imported: Mutex<Vec<String>>,
+    scratch: Scratch,
+}
+
+/// Where `make cluster` keeps its node.
+#[must_use]
+pub fn standing_folder() -> PathBuf {
+    workspace().join(".cluster/up")
+}
+
+impl Cluster {
+    /// The cluster of this run.
+    ///
+    /// # Panics
+    /// When there is none and none can be started; then for every test, at once.
+    pub fn shared() -> &'static Self {
+        static SHARED: LazyLock<Cluster> = LazyLock::new(|| match std::env::var_os(KUBECONFIG) {
+            Some(kubeconfig) => Cluster::somebodys(Path::new(&kubeconfig)),
+            None => Cluster::standing().unwrap_or_else(Cluster::for_this_process),
+        });
+        &SHARED
+    }
+
+    /// A new cluster that ends with this process, or when it is dropped.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn for_this_process() -> Self {
+        supervisor::sweep().unwrap();
+        let folder = tempfile::Builder::new().prefix(supervisor::PREFIX).tempdir().unwrap().keep();
+        Self::start(&folder, Life::OfThisProcess, &mut |_| {})
+    }
+
+    /// The cluster of `make cluster`, if it is up.
+    #[must_use]
+    pub fn standing() -> Option<Self> {
+        Node::find(&standing_folder())
+            .map(|node| Self::of(node, standing_folder().join("pki/admin.kubeconfig")))
+    }
+
+    /// A cluster that somebody has.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn somebodys(kubeconfig: &Path) -> Self {
+        let words = [
+            "get",
+            "nodes",
+            "--output",
+            "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}",
+        ];
+        let addresses = control_plane::kubectl(kubeconfig).args(words).succeed();
+        let address = addresses.split(' ').next().unwrap().parse().unwrap();
+        Self {
+            kubeconfig: kubeconfig.to_owned(),
+            node: None,
+            address,
+            imported: Mutex::default(),
+            scratch: Scratch::new("administrator"),
+        }
+    }
+
+    fn of(node: Node, kubeconfig: PathBuf) -> Self {
+        let address = node.address().into();
+        Self {
+            kubeconfig,
+            node: Some(node),
+            address,
+            imported: Mutex::default(),
+            scratch: Scratch::new("administrator"),
+        }
+    }
+
+    /// Starts a new cluster whose files are in `folder`, and tells `report` of each step.
+    ///
+    /// # Panics
+    /// When it does not come up; what ran of it has ended then.
+    #[must_use]
+    pub fn start(folder: &Path, life: Life, report: &mut dyn FnMut(&str)) -> Self {
+        assert!(
+            is_root(),
+            "a cluster needs root, for namespaces, cgroups and containers: run this again with sudo"
+        );
+        let _ = control_plane::built("kubelet");
+        let node = Node::start(folder, life);
+        let pki = Pki::new(&folder.join("pki"));
+        report("namespaces and certificates");
+        let kubeconfig = control_plane::start_api(&node, &pki);
+        report("etcd and the API server");
+        control_plane::start_controllers(&node, &pki);
+        workers::start_containerd(&node);
+        let cluster = Self::of(node, kubeconfig);
+        cluster.image(image::BUSYBOX);
+        cluster.image(image::COREDNS);
+        report("controllers, scheduler, containerd and its first images");
+        workers::start(cluster.our_node(), &pki);
+        cluster.apply(include_str!("cluster/dns.yaml"));
+        cluster.wait_for("the node is ready", READY, || {
+            cluster
+                .kubectl_program(&["wait", "--for=condition=Ready", "node", node::NAME, "--timeout=5s"])
+                .output()
+                .status
+                .success()
+        });
+        report("the kubelet and kube-proxy");
+        cluster.wait_for_rollout("kube-system", "deployment/coredns");
+        report("DNS");
+        cluster.our_node().remember();
+        cluster
+    }
+    fn our_node(&self) -> &Node {
+        self.node
+            .as_ref()
+            .expect("this is about a cluster of ours, and this one is somebody's: unset CLUSTER_KUBECONFIG")
+    }
+
+    /// An administrator's kubeconfig. Its context is [`pki::CONTEXT`] in a cluster of ours.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The node's address, as this machine reaches it: the API server listens there, and every port of a Service of type `NodePort`.
+    #[must_use]
+    pub fn node_address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// This machine's address, as pods reach it.
+    ///
+    /// # Panics
+    /// When it is not a cluster of ours.
+    #[must_use]
+    pub fn host_address(&self) -> IpAddr {
+        self.our_node().host().into()
+    }
+
+    /// The node, of a cluster of ours.
+    #[must_use]
+    pub fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// A command in the node's network, where addresses of pods and Services are reached.
+    ///
+    /// # Panics
+    /// When it is not a cluster of ours.
+    #[must_use]
+    pub fn enter(&self, words: &[&str]) -> Program {
+        self.our_node().enter(words)
+    }
+
+    /// kubectl as an administrator, not yet started.
+    #[must_use]
+    pub fn kubectl_program(&self, words: &[&str]) -> Program {
+        control_plane::kubectl(&self.kubeconfig).args(words)
+    }
+
+    /// kubectl as an administrator: what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn kubectl(&self, words: &[&str]) -> String {
+        self.kubectl_program(words).succeed()
+    }
+
+    /// An object, or a list of them: `get(&["pods", "--all-namespaces"])`.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn get(&self, words: &[&str]) -> Value {
+        let text = self.kubectl_program(&["get", "--output=json"]).args(words).succeed();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Applies objects, as YAML or JSON.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub fn apply(&self, objects: &str) {
+        self.kubectl_program(&["apply", "--filename=-"]).input(objects).succeed();
+    }
+
+    /// Helm as an administrator, not yet started. What it keeps on disk goes away with the cluster's handle.
+    #[must_use]
+    pub fn helm_program(&self, words: &[&str]) -> Program {
+        Program::new(control_plane::built("helm"))
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", self.scratch.path())
+            .args(words)
+    }
+
+    /// Helm as an administrator: what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn helm(&self, words: &[&str]) -> String {
+        self.helm_program(words).succeed()
+    }
+
+    /// A new namespace, which is removed when the value is dropped. Its name starts with `name`.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Namespace<'_> {
+        let name = format!("{name}-{:06x}", rand::random::<u32>() >> 8);
+        self.kubectl(&["create", "namespace", &name]);
+        Namespace { cluster: self, name }
+    }
+
+    /// Waits until a Deployment or the like, such as `deployment/orders`, is rolled out.
+    ///
+    /// # Panics
+    /// When two minutes pass first.
+    pub fn wait_for_rollout(&self, namespace: &str, workload: &str) {
+        self.wait_for(&format!("the rollout of {workload} in {namespace}"), READY, || {
+            let words = ["--namespace", namespace, "rollout", "status", workload, "--timeout=5s"];
+            self.kubectl_program(&words).output().status.success()
+        });
+    }
+
+    /// Waits for something, and shows what the cluster does when the deadline passes first.
+    ///
+    /// # Panics
+    /// Then.
+    pub fn wait_for(&self, what: &str, deadline: Duration, mut holds: impl FnMut() -> bool) {
+        let end = Instant::now() + deadline;
+        while !holds() {
+            if Instant::now() >= end {
+                let pods = self
+                    .kubectl_program(&["get", "nodes,pods", "--all-namespaces", "--output=wide"])
+                    .output();
+                let events = self.kubectl_program(&["get", "events", "--all-namespaces"]).output();
+                let text = |output: Output| String::from_utf8_lossy(&output.stdout).into_owned();
+                panic!("waited {deadline:?} in vain: {what}\n{}\n{}", text(pods), text(events));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// A kubeconfig for a service account, good for an hour.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    #[must_use]
+    pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> PathBuf {
+        let token =
+            self.kubectl(&["--namespace", namespace, "create", "token", service_account, "--duration=1h"]);
+        let config: Value = serde_json::from_str(&self.kubectl(&[
+            "config",
+            "view",
+            "--raw",
+            "--minify",
+            "--flatten",
+            "--output=json",
+        ]))
+        .unwrap();
+        let mut config = config;
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        self.scratch.write(&format!("{namespace}-{service_account}.kubeconfig"), config.to_string())
+    }
+
+    /// Brings an archive of images into the cluster: one that `docker save`, `podman save` or [`Image::write`] wrote. Pods that use it say
+    /// `imagePullPolicy: Never`.
+    ///
+    /// # Panics
+    /// When the archive is none, or `CLUSTER_LOAD` does not say how it comes into somebody's cluster.
+    pub fn import_image(&self, archive: &Path) {
+        match &self.node {
+            Some(node) => {
+                workers::ctr(node).args(["images", "import", "--all-platforms"]).arg(archive).succeed();
+            }
+            None => {
+                let load = std::env::var(LOAD).unwrap_or_else(|_| {
+                    panic!("{LOAD} does not say how {} comes into the cluster", archive.display())
+                });
+                // The developer's own command, in the developer's own environment.
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("{load} \"$0\"")]).arg(archive).stdin(Stdio::null());
+                assert!(command.status().unwrap().success(), "{load} {} failed", archive.display());
+            }
+        }
+    }
+
+    /// Makes one of the images that [`image`] knows, and brings it into the cluster, unless it is there.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn image(&self, name: &'static str) {
+        let mut imported = self.imported.lock().unwrap();
+        if imported.iter().any(|known| known == name) {
+            return;
+        }
+        let there = self.node.as_ref().is_some_and(|node| {
+            workers::ctr(node)
+                .args(["images", "list", "--quiet"])
+                .succeed()
+                .lines()
+                .any(|known| known == name)
+        });
+        if !there {
+            let archive = self.scratch.join("image.tar");
+            Image::known(name).write(&archive);
+            self.import_image(&archive);
+            std::fs::remove_file(archive).unwrap();
+        }
+        imported.push(name.to_owned());
+    }
+
+    /// Stops the API server; pods go on. For a cluster of one test alone, [`Cluster::for_this_process`].
+    ///
+    /// # Panics
+    /// When it is not a cluster of ours.
+    pub fn stop_api_server(&self) {
+        self.our_node().stop("kube-apiserver");
+    }
+
+    /// Starts it again, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_api_server(&self) {
+        let node = self.our_node();
+        node.restart("kube-apiserver");
+        control_plane::wait_until_ready(&self.kubeconfig, || node.ended("kube-apiserver"));
+    }
+
+    /// Who asked the API server for what until now: one JSON object of its audit log a line.
+    ///
+    /// # Panics
+    /// When it is not a cluster of ours.
+    #[must_use]
+    pub fn audit(&self) -> String {
+        std::fs::read_to_string(self.our_node().folder().join("log/audit.log")).unwrap_or_default()
+    }
+
+    /// etcdctl, for what is behind the API server.
+    ///
+    /// # Panics
+    /// When it is not a cluster of ours.
+    #[must_use]
+    pub fn etcdctl(&self, words: &[&str]) -> Program {
+        self.enter(&control_plane::ETCDCTL).args(words)
+    }
+}
+
+/// Takes down what `make cluster` left running; says whether there was something.
+///
+/// # Errors
+/// When something is left.
+pub fn take_down(folder: &Path) -> Result<bool> {
+    supervisor::sweep()?;
+    let there = folder.exists();
+    Node::remove(folder)?;
+    Ok(there)
+}
+
+/// A namespace of one test.
+#[derive(Debug)]
+pub struct Namespace<'a> {
+    cluster: &'a Cluster,
+    name: String,
+}
+
+impl Namespace<'_> {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// kubectl in it, not yet started.
+    #[must_use]
+    pub fn kubectl_program(&self, words: &[&str]) -> Program {
+        self.cluster.kubectl_program(&["--namespace", &self.name]).args(words)
+    }
+
+    /// kubectl in it: what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn kubectl(&self, words: &[&str]) -> String {
+        self.kubectl_program(words).succeed()
+    }
+
+    /// An object of it.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn get(&self, words: &[&str]) -> Value {
+        let text = self.kubectl_program(&["get", "--output=json"]).args(words).succeed();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Applies objects to it, as YAML or JSON.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub fn apply(&self, objects: &str) {
+        self.kubectl_program(&["apply", "--filename=-"]).input(objects).succeed();
+    }
+
+    /// Runs a command in a pod of it, and returns what that printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn exec(&self, pod: &str, words: &[&str]) -> String {
+        self.kubectl_program(&["exec", pod, "--"]).args(words).succeed()
+    }
+
+    /// [`Cluster::wait_for_rollout`], in it.
+    pub fn wait_for_rollout(&self, workload: &str) {
+        self.cluster.wait_for_rollout(&self.name, workload);
+    }
+
+    /// Waits until a pod is ready.
+    ///
+    /// # Panics
+    /// When two minutes pass first.
+    pub fn wait_for_pod(&self, pod: &str) {
+        self.cluster.wait_for(&format!("pod {pod} of {} is ready", self.name), READY, || {
+            let words = ["wait", "--for=condition=Ready", "--timeout=5s", "pod", pod];
+            self.kubectl_program(&words).output().status.success()
+        });
+    }
+
+    /// The port of the node where a Service of type `NodePort` is, by the name of the Service's port; its only one, without a name.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn node_port(&self, service: &str, port: Option<&str>) -> std::net::SocketAddr {
+        let object = self.get(&["service", service]);
+        let ports = object["spec"]["ports"].as_array().unwrap();
+        let found = ports.iter().find(|known| port.is_none_or(|name| known["name"] == name));
+        let number = found
+            .and_then(|port| port["nodePort"].as_u64())
+            .unwrap_or_else(|| panic!("{object} has no such port"));
+        (self.cluster.node_address(), number.try_into().unwrap()).into()
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for words in [&["get", "all,events", "--output=wide"][..], &["describe", "pods"]] {
+                let output = self.kubectl_program(words).output();
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), &output.stdout);
+            }
+        }
+        let _ = self.cluster.kubectl_program(&["delete", "namespace", &self.name, "--wait=false"]).output();
+    }
+}

@@ -1,0 +1,200 @@
+//! The two processes that a node hangs on: a supervisor outside, which leaves nothing behind, and the first process inside.
+//!
+//! A node is one PID namespace, one mount namespace and one network namespace. Whatever runs in it, daemons and pods alike, is below the
+//! first process of the PID namespace and dies with it, by the kernel's hand; mounts and network devices go with their namespaces. What would
+//! stay, cgroups and files, the supervisor removes. It ends on SIGTERM, which it also gets when whoever started it for the length of a test
+//! dies; and when it is killed itself, the node dies all the same, and the next [`sweep`] removes the rest.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, wait};
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::cgroup::Cgroup;
+use super::runner;
+
+/// What temporary state folders are called, before some random letters.
+pub const PREFIX: &str = "tunnel-cluster-";
+
+/// Folders of the machine that daemons write to under fixed names; in the node, they are folders of its own.
+const OWN_FOLDERS: [(&str, &str); 3] = [("run", "/run"), ("lib", "/var/lib"), ("log", "/var/log")];
+
+/// Where a node's folder keeps the id of its first process, as the machine sees it.
+fn pid_file(folder: &Path) -> PathBuf {
+    folder.join("node.pid")
+}
+
+/// The first process of the node that lives in this folder, if one does.
+#[must_use]
+pub fn alive(folder: &Path) -> Option<u32> {
+    let text = fs::read_to_string(pid_file(folder)).ok()?;
+    lock(folder).is_none().then(|| text.trim().parse().ok()).flatten()
+}
+
+/// Takes a folder's lock, which its supervisor holds for as long as it lives.
+fn lock(folder: &Path) -> Option<Flock<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join("lock")).ok()?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
+}
+
+/// Has the supervisor of this folder take its node down, if there is one.
+///
+/// # Errors
+/// When it does not within half a minute.
+pub fn terminate(folder: &Path) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut told = false;
+    while folder.exists() && lock(folder).is_none() {
+        let supervisor = fs::read_to_string(folder.join("lock")).unwrap_or_default();
+        if let (false, Ok(supervisor)) = (told, supervisor.parse()) {
+            // It may have gone by now.
+            told = kill(Pid::from_raw(supervisor), Signal::SIGTERM).is_ok();
+        }
+        ensure!(Instant::now() < end, "{} is not taken down: see supervisor.log in it", folder.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Makes a node in `folder`, and keeps it until SIGTERM, SIGINT or its own end; then removes all of it, the folder included.
+///
+/// # Errors
+/// When the node could not be made, or not be removed.
+pub async fn supervise(folder: &Path) -> Result<()> {
+    let mut lock = lock(folder).with_context(|| format!("another supervisor has {}", folder.display()))?;
+    lock.set_len(0)?;
+    write!(lock, "{}", std::process::id())?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    for (own, _) in OWN_FOLDERS {
+        fs::create_dir_all(folder.join(own))?;
+    }
+    let cgroup = Cgroup::of(folder);
+    cgroup.create()?;
+    let result = async {
+        let mut unshare = tokio::process::Command::new("setpriv")
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "--",
+                "unshare",
+                "--net",
+                "--mount",
+                "--ipc",
+                "--pid",
+                "--fork",
+                "--mount-proc",
+            ])
+            .args(["--kill-child", "--"])
+            .arg(std::env::current_exe()?)
+            .arg("hold")
+            .arg(folder)
+            .spawn()
+            .context("setpriv does not start")?;
+        let first = first_process(unshare.id().context("unshare has ended")?).await?;
+        fs::write(folder.join("node.pid.new"), first.to_string())?;
+        fs::rename(folder.join("node.pid.new"), pid_file(folder))?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            status = unshare.wait() => bail!("the node ended by itself: {}", status?),
+        }
+        fs::remove_file(pid_file(folder))?;
+        // Its end is the end of all that is in its namespace, and the kernel reports it only after that.
+        kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL)?;
+        unshare.wait().await?;
+        Ok(())
+    }
+    .await;
+    remove(folder, &cgroup)?;
+    result
+}
+
+/// The child of `unshare`, which is the first process of the new namespaces.
+async fn first_process(unshare: u32) -> Result<u32> {
+    for _ in 0..1000 {
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"))?;
+        if let Some(first) = children.split_whitespace().next() {
+            return Ok(first.parse()?);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bail!("unshare made no process");
+}
+
+fn remove(folder: &Path, cgroup: &Cgroup) -> Result<()> {
+    cgroup.remove()?;
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+/// Removes what a killed supervisor left in this folder; does nothing where one lives.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn clean(folder: &Path) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    match lock(folder) {
+        Some(_lock) => remove(folder, &Cgroup::of(folder)),
+        None => Ok(()),
+    }
+}
+
+/// [`clean`], for all temporary folders of nodes whose supervisor was killed.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn sweep() -> Result<()> {
+    for entry in fs::read_dir(std::env::temp_dir())? {
+        let entry = entry?;
+        // One without a lock is being made.
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.path().join("lock").exists() {
+            clean(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The first process of a node: gives it folders of its own, starts its runner, and buries whom nobody else does until the runner ends.
+///
+/// # Errors
+/// When it is not the first process of a namespace, or cannot mount.
+pub fn hold(folder: &Path) -> Result<ExitCode> {
+    ensure!(
+        std::process::id() == 1,
+        "`cluster hold` is for the supervisor, which makes the namespaces first"
+    );
+    let program = std::env::current_exe()?;
+    for (own, usual) in OWN_FOLDERS {
+        let own = folder.join(own);
+        mount(Some(&own), usual, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("cannot mount {} at {usual}", own.display()))?;
+    }
+    let runner = std::process::Command::new(program).arg("runner").spawn()?;
+    let runner = Pid::from_raw(runner.id().cast_signed());
+    loop {
+        match wait()? {
+            WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) if pid == runner => {
+                return Ok(ExitCode::FAILURE);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The runner, which [`hold`] starts.
+///
+/// # Errors
+/// When it cannot listen.
+pub fn run() -> Result<()> {
+    runner::serve(Path::new(runner::SOCKET))
+}

@@ -1,0 +1,12 @@
+//! Everything that is promised of the bastion on Kubernetes, in a real cluster; see `tests/src/cluster.rs`. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a test may assume: a panic is a failed test, and says why"
+)]
+
+mod node;
