@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod control_plane;
 pub mod image;
+mod namespace;
 pub mod network;
 pub mod node;
 pub mod pki;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 
 pub use self::control_plane::{ApiServer, Minor};
 use self::image::Image;
+pub use self::namespace::Namespace;
 pub use self::node::Life;
 use self::node::Node;
 use self::pki::Pki;
@@ -254,9 +256,7 @@ impl Cluster {
     /// When it cannot be made.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Namespace<'_> {
-        let name = format!("{name}-{:06x}", rand::random::<u32>() >> 8);
-        self.kubectl(&["create", "namespace", &name]);
-        Namespace { cluster: self, name }
+        Namespace::new(self, name)
     }
 
     /// Waits until a Deployment or the like, such as `deployment/orders`, is rolled out.
@@ -404,102 +404,4 @@ pub fn take_down(folder: &Path) -> Result<bool> {
     let there = folder.exists();
     Node::remove(folder)?;
     Ok(there)
-}
-
-/// A namespace of one test.
-#[derive(Debug)]
-pub struct Namespace<'a> {
-    cluster: &'a Cluster,
-    name: String,
-}
-
-impl Namespace<'_> {
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// kubectl in it, not yet started.
-    #[must_use]
-    pub fn kubectl_program(&self, words: &[&str]) -> Program {
-        self.cluster.kubectl_program(&["--namespace", &self.name]).args(words)
-    }
-
-    /// kubectl in it: what it printed.
-    ///
-    /// # Panics
-    /// When it fails.
-    pub fn kubectl(&self, words: &[&str]) -> String {
-        self.kubectl_program(words).succeed()
-    }
-
-    /// An object of it.
-    ///
-    /// # Panics
-    /// When it is not there.
-    #[must_use]
-    pub fn get(&self, words: &[&str]) -> Value {
-        let text = self.kubectl_program(&["get", "--output=json"]).args(words).succeed();
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// Applies objects to it, as YAML or JSON.
-    ///
-    /// # Panics
-    /// When the API server refuses.
-    pub fn apply(&self, objects: &str) {
-        self.kubectl_program(&["apply", "--filename=-"]).input(objects).succeed();
-    }
-
-    /// Runs a command in a pod of it, and returns what that printed.
-    ///
-    /// # Panics
-    /// When it fails.
-    pub fn exec(&self, pod: &str, words: &[&str]) -> String {
-        self.kubectl_program(&["exec", pod, "--"]).args(words).succeed()
-    }
-
-    /// [`Cluster::wait_for_rollout`], in it.
-    pub fn wait_for_rollout(&self, workload: &str) {
-        self.cluster.wait_for_rollout(&self.name, workload);
-    }
-
-    /// Waits until a pod is ready.
-    ///
-    /// # Panics
-    /// When two minutes pass first.
-    pub fn wait_for_pod(&self, pod: &str) {
-        self.cluster.wait_for(&format!("pod {pod} of {} is ready", self.name), READY, || {
-            let words = ["wait", "--for=condition=Ready", "--timeout=5s", "pod", pod];
-            self.kubectl_program(&words).output().status.success()
-        });
-    }
-
-    /// The port of the node where a Service of type `NodePort` is, by the name of the Service's port; its only one, without a name.
-    ///
-    /// # Panics
-    /// When it has none.
-    #[must_use]
-    pub fn node_port(&self, service: &str, port: Option<&str>) -> std::net::SocketAddr {
-        let object = self.get(&["service", service]);
-        let ports = object["spec"]["ports"].as_array().unwrap();
-        let found = ports.iter().find(|known| port.is_none_or(|name| known["name"] == name));
-        let number = found
-            .and_then(|port| port["nodePort"].as_u64())
-            .unwrap_or_else(|| panic!("{object} has no such port"));
-        (self.cluster.node_address(), number.try_into().unwrap()).into()
-    }
-}
-
-impl Drop for Namespace<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for words in [&["get", "all,events", "--output=wide"][..], &["describe", "pods"]] {
-                let output = self.kubectl_program(words).output();
-                let _ = std::io::Write::write_all(&mut std::io::stderr(), &output.stdout);
-            }
-        }
-        let _ = self.cluster.kubectl_program(&["delete", "namespace", &self.name, "--wait=false"]).output();
-    }
 }

@@ -353,7 +353,8 @@ fn only_the_right_authority_makes_a_server_trusted() {
         .find(|path| path.to_string_lossy().ends_with("-ca.pem"))
         .unwrap();
     let health = |ca_file| {
-        let settings = Settings { address: Some(format!("https://{address}")), ca_file, ..Settings::default() };
+        let settings =
+            Settings { address: Some(format!("https://{address}")), ca_file, ..Settings::default() };
         block(Server::new(&settings).unwrap().health())
     };
     wait::until_true("OpenBao with TLS", END, || !matches!(health(None), Err(Error::Unreachable { .. })));

@@ -36,15 +36,16 @@ impl Addresses {
     /// When the kernel says no.
     #[must_use]
     pub fn connect(process: u32) -> Self {
-        let (addresses, link) = Self::free();
+        let addresses = Self::free();
+        let device = addresses.device();
         let process = process.to_string();
         let ip = |words: String| Program::new("ip").args(words.split(' ')).succeed();
         let enter = || Program::new("nsenter").args(["--target", &process, "--net", "--"]);
         let inside = |words: &str| enter().args(words.split(' ')).succeed();
         let Self { host, node } = addresses;
-        ip(format!("link add {link} type veth peer name uplink netns {process}"));
-        ip(format!("address add {host}/30 dev {link}"));
-        ip(format!("link set {link} up"));
+        ip(format!("link add {device} type veth peer name uplink netns {process}"));
+        ip(format!("address add {host}/30 dev {device}"));
+        ip(format!("link set {device} up"));
         inside("ip link set lo up");
         inside(&format!("ip address add {node}/30 dev uplink"));
         inside("ip link set uplink up");
@@ -60,16 +61,23 @@ impl Addresses {
         addresses
     }
 
-    /// Four addresses that nobody on this machine uses, and a name for the device.
-    fn free() -> (Self, String) {
+    /// Four addresses that nobody on this machine uses.
+    fn free() -> Self {
         let taken = Program::new("ip").args(["-4", "-oneline", "address"]).succeed();
         loop {
             let [third, fourth]: [u8; 2] = rand::random();
             let [host, node] = [1, 2].map(|last| Ipv4Addr::new(198, 18, third, (fourth & 0xfc) | last));
             if !taken.contains(&format!(" {host}/")) {
-                return (Self { host, node }, format!("cluster{third:02x}{:02x}", fourth & 0xfc));
+                return Self { host, node };
             }
         }
+    }
+
+    /// The name of the machine's end.
+    #[must_use]
+    pub fn device(&self) -> String {
+        let [_, _, third, fourth] = self.host.octets();
+        format!("cluster{third:02x}{fourth:02x}")
     }
 
     pub(super) fn write(&self, folder: &Path) {

@@ -95,6 +95,12 @@ impl Node {
         &self.folder
     }
 
+    /// The way between it and the machine.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
     /// Its own address, which the machine reaches.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {

@@ -5,15 +5,21 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tests::cluster::cgroup::Cgroup;
+use tests::cluster::node::Node;
+use tests::cluster::supervisor::sweep;
 use tests::cluster::{ApiServer, Cluster, Minor, Namespace, control_plane, image};
 use tests::http;
 use tests::process::Program;
 use tests::wait;
 
 const SECONDS_30: Duration = Duration::from_secs(30);
+const SECONDS_60: Duration = Duration::from_secs(60);
 
 /// A pod that waits to be told what to do.
 fn tools(name: &str) -> Value {
@@ -193,51 +199,46 @@ fn a_projected_token_has_its_audience_and_its_hour() {
 }
 
 #[test]
-fn postgres_and_openbao_run_as_pods() {
+fn postgres_and_openbao_run_as_pods_under_the_strictest_pod_security() {
     let cluster = Cluster::shared();
-    cluster.image(image::POSTGRES);
-    cluster.image(image::OPENBAO);
     let namespace = cluster.namespace("peers");
-    for (name, image, arguments) in [
-        ("postgres", image::POSTGRES, &[][..]),
-        (
-            "openbao",
-            image::OPENBAO,
-            &[
-                "server",
-                "-dev",
-                "-dev-root-token-id=root",
-                "-dev-listen-address=0.0.0.0:8200",
-                "-dev-no-store-token",
-            ],
-        ),
-    ] {
-        let mut pod = tools(name);
-        pod["spec"]["containers"][0]["image"] = json!(image);
-        pod["spec"]["containers"][0]["args"] = json!(arguments);
-        namespace.apply(&pod.to_string());
-    }
-    for (name, question, answer) in [
-        (
-            "postgres",
-            &["psql", "-h", "127.0.0.1", "-U", "admin", "-At", "-c", "select 6 * 7", "orders"][..],
-            "42",
-        ),
-        (
-            "openbao",
-            &["env", "BAO_ADDR=http://127.0.0.1:8200", "bao", "status", "-format=json"],
-            "\"initialized\": true",
-        ),
-    ] {
-        namespace.wait_for_pod(name);
-        cluster.wait_for(&format!("{name} answers"), SECONDS_30, || {
-            let ask = namespace
-                .kubectl_program(&["exec", name, "--", "env", "PGPASSWORD=admin"])
-                .args(question)
-                .output();
-            String::from_utf8_lossy(&ask.stdout).contains(answer)
-        });
-    }
+    namespace.kubectl(&[
+        "label",
+        "namespace",
+        namespace.name(),
+        "pod-security.kubernetes.io/enforce=restricted",
+    ]);
+    // What is not so careful does not get in.
+    let refused =
+        namespace.kubectl_program(&["apply", "--filename=-"]).input(tools("client").to_string()).output();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("violates PodSecurity"), "{refused:?}");
+    namespace.run_postgres();
+    namespace.run_openbao();
+    let address = namespace.node_port("postgres", None);
+    let url = format!("postgresql://admin:admin@{address}/orders");
+    assert_eq!(Program::new("psql").args([&url, "-At", "-c", "select 6 * 7"]).succeed().trim(), "42");
+    // It asks the API server whose token this is, as it would at a login.
+    let bao = |path: &str, token: &str, body: Value| {
+        let address = namespace.node_port("openbao", Some("http"));
+        http::request("POST", address, &format!("/v1/{path}"), &[("X-Vault-Token", token)], &body.to_string())
+            .unwrap()
+    };
+    let host = json!({"kubernetes_host": "https://kubernetes.default.svc"});
+    assert_eq!(bao("sys/auth/kubernetes", "root", json!({"type": "kubernetes"})).status, 204);
+    assert_eq!(bao("auth/kubernetes/config", "root", host).status, 204);
+    let role = json!({
+        "bound_service_account_names": "default",
+        "bound_service_account_namespaces": namespace.name(),
+        "audience": "vault",
+    });
+    assert!(bao("auth/kubernetes/role/pods", "root", role).status < 300);
+    let login = |account: &str, audience: &str| {
+        let token = namespace.kubectl(&["create", "token", account, "--audience", audience]);
+        bao("auth/kubernetes/login", "", json!({"role": "pods", "jwt": token.trim()})).status
+    };
+    assert_eq!(login("default", "vault"), 200);
+    assert_eq!(login("openbao", "vault"), 403);
+    assert_ne!(login("default", "elsewhere"), 200);
 }
 
 #[test]
@@ -255,103 +256,109 @@ fn both_minors_serve_alone_and_come_back() {
     }
 }
 
-/// What a cluster could leave on a machine.
-#[derive(Debug, PartialEq, Eq)]
-struct Traces {
-    mounts: String,
-    devices: BTreeSet<String>,
-    named_networks: BTreeSet<String>,
-    cgroups: BTreeSet<String>,
-    folders: BTreeSet<String>,
-    networks_of_processes: BTreeSet<u64>,
-}
+/// Where such daemons write, wherever they are not told otherwise.
+const USUAL: [&str; 10] = [
+    "/etc/cni",
+    "/opt",
+    "/run/containerd",
+    "/run/netns",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+];
 
 fn names(folder: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// The network namespaces that any process is in: none of a node may be left.
-fn networks_of_processes() -> BTreeSet<u64> {
+/// What is in the [`USUAL`] folders.
+fn written() -> Vec<(bool, BTreeSet<String>)> {
+    USUAL.map(|folder| (Path::new(folder).exists(), names(folder))).to_vec()
+}
+
+/// The namespaces of this kind that any process is in.
+fn namespaces(kind: &str) -> BTreeSet<u64> {
     let processes = names("/proc").into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-    processes
-        .filter_map(|process| fs::metadata(format!("/proc/{process}/ns/net")).ok().map(|file| file.ino()))
-        .collect()
+    let files = processes.map(|process| format!("/proc/{process}/ns/{kind}"));
+    files.filter_map(|file| fs::metadata(file).ok().map(|file| file.ino())).collect()
+}
+
+/// What a node has of the machine; one hundred and more processes and mounts are in its namespaces.
+#[derive(Debug)]
+struct Traces {
+    first_process: String,
+    folder: String,
+    device: String,
+    cgroup: String,
+    process_namespace: u64,
+    network_namespace: u64,
 }
 
 impl Traces {
-    /// Those of clusters: other tests run at the same time.
-    fn now() -> Self {
+    fn of(node: &Node) -> Self {
+        let first_process = format!("/proc/{}", node.first_process());
+        let inode = |kind| fs::metadata(format!("{first_process}/ns/{kind}")).unwrap().ino();
         Self {
-            mounts: fs::read_to_string("/proc/self/mounts").unwrap(),
-            devices: names("/sys/class/net").into_iter().filter(|name| name.starts_with("cluster")).collect(),
-            named_networks: names("/run/netns"),
-            cgroups: names("/sys/fs/cgroup")
-                .into_iter()
-                .flat_map(|hierarchy| {
-                    names(&format!("/sys/fs/cgroup/{hierarchy}"))
-                        .into_iter()
-                        .map(move |name| format!("{hierarchy}/{name}"))
-                })
-                .filter(|name| name.contains("cluster"))
-                .collect(),
-            folders: ["/run", "/var/lib", "/var/log", "/etc/cni", "/opt", "/tmp"]
-                .into_iter()
-                .flat_map(|folder| names(folder).into_iter().map(move |name| format!("{folder}/{name}")))
-                .filter(|name| {
-                    ["cluster", "kube", "cni", "container", "pods", "netns", "etcd"]
-                        .iter()
-                        .any(|part| name.contains(part))
-                })
-                .collect(),
-            networks_of_processes: networks_of_processes(),
+            folder: node.folder().to_str().unwrap().to_owned(),
+            device: format!("/sys/class/net/{}", node.addresses().device()),
+            cgroup: Cgroup::of(node.folder()).path(),
+            process_namespace: inode("pid"),
+            network_namespace: inode("net"),
+            first_process,
         }
+    }
+
+    /// Those that are there now.
+    fn left(&self) -> Vec<String> {
+        let mut paths = vec![self.first_process.clone(), self.folder.clone(), self.device.clone()];
+        paths.push(format!("/sys/fs/cgroup{}", self.cgroup));
+        paths.extend(
+            names("/sys/fs/cgroup")
+                .into_iter()
+                .map(|hierarchy| format!("/sys/fs/cgroup/{hierarchy}{}", self.cgroup)),
+        );
+        paths.retain(|path| Path::new(path).exists());
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        paths.extend(mounts.lines().filter(|line| line.contains(&self.folder)).map(ToOwned::to_owned));
+        for (kind, inode) in [("pid", self.process_namespace), ("net", self.network_namespace)] {
+            if namespaces(kind).contains(&inode) {
+                paths.push(format!("a process in the {kind} namespace {inode}"));
+            }
+        }
+        paths
     }
 }
 
 #[test]
 fn a_cluster_leaves_nothing_behind_not_even_after_a_crash() {
-    // The shared one is up before and after, so that only what this one adds counts.
-    let _ = Cluster::shared();
-    let before = Traces::now();
+    let before = written();
     for crash in [false, true] {
         let cluster = Cluster::for_this_process();
         let node = cluster.node().unwrap();
-        let (first, folder) = (node.first_process(), node.folder().to_owned());
-        let network = fs::metadata(format!("/proc/{first}/ns/net")).unwrap().ino();
-        assert!(networks_of_processes().contains(&network));
-        assert_ne!(Traces::now().cgroups, before.cgroups);
+        let traces = Traces::of(node);
+        assert!(traces.left().len() > 5, "{:?}", traces.left());
         if crash {
-            let supervisor = node.supervisor().unwrap();
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(supervisor.cast_signed()),
-                nix::sys::signal::Signal::SIGKILL,
-            )
-            .unwrap();
-            wait::until_true("the node dies with its supervisor", SECONDS_30, || {
-                !networks_of_processes().contains(&network)
-            });
+            let supervisor = Pid::from_raw(node.supervisor().unwrap().cast_signed());
+            kill(supervisor, Signal::SIGKILL).unwrap();
             drop(cluster);
-            // What a later start does.
-            wait::until_true("what is left goes", SECONDS_30, || {
-                tests::cluster::supervisor::sweep().unwrap();
-                !folder.exists()
+            // The kernel has ended all processes by then, and what stays is removed when the next cluster starts.
+            wait::until_true("the rest can be removed", SECONDS_30, || {
+                sweep().unwrap();
+                !Path::new(&traces.folder).exists()
             });
         } else {
             drop(cluster);
         }
-        wait::until_true("its first process is buried", SECONDS_30, || {
-            !Path::new(&format!("/proc/{first}")).exists()
-        });
-        assert!(!folder.exists());
-        // The kernel takes its devices down a moment later.
-        wait::until_true("its devices are gone", SECONDS_30, || Traces::now().devices == before.devices);
-        let after = Traces::now();
-        assert!(!after.networks_of_processes.contains(&network));
-        assert_eq!(
-            (after.mounts, after.named_networks),
-            (before.mounts.clone(), before.named_networks.clone())
-        );
-        assert_eq!((after.cgroups, after.folders), (before.cgroups.clone(), before.folders.clone()));
+        // The kernel takes the network down a moment after the last process in it.
+        let end = Instant::now() + SECONDS_60;
+        while !traces.left().is_empty() {
+            assert!(Instant::now() < end, "left: {:?}", traces.left());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(written(), before);
     }
 }

@@ -1,0 +1,144 @@
+//! A namespace of one test, and what tests need in one.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::{Cluster, READY, image};
+use crate::process::Program;
+
+/// A namespace of one test.
+#[derive(Debug)]
+pub struct Namespace<'a> {
+    cluster: &'a Cluster,
+    name: String,
+}
+
+impl<'a> Namespace<'a> {
+    pub(super) fn new(cluster: &'a Cluster, name: &str) -> Self {
+        let name = format!("{name}-{:06x}", rand::random::<u32>() >> 8);
+        cluster.kubectl(&["create", "namespace", &name]);
+        Self { cluster, name }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// kubectl in it, not yet started.
+    #[must_use]
+    pub fn kubectl_program(&self, words: &[&str]) -> Program {
+        self.cluster.kubectl_program(&["--namespace", &self.name]).args(words)
+    }
+
+    /// kubectl in it: what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn kubectl(&self, words: &[&str]) -> String {
+        self.kubectl_program(words).succeed()
+    }
+
+    /// An object of it.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn get(&self, words: &[&str]) -> Value {
+        let text = self.kubectl_program(&["get", "--output=json"]).args(words).succeed();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Applies objects to it, as YAML or JSON.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub fn apply(&self, objects: &str) {
+        self.kubectl_program(&["apply", "--filename=-"]).input(objects).succeed();
+    }
+
+    /// Runs a command in a pod of it, and returns what that printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn exec(&self, pod: &str, words: &[&str]) -> String {
+        self.kubectl_program(&["exec", pod, "--"]).args(words).succeed()
+    }
+
+    /// [`Cluster::wait_for_rollout`], in it.
+    pub fn wait_for_rollout(&self, workload: &str) {
+        self.cluster.wait_for_rollout(&self.name, workload);
+    }
+
+    /// Waits until a pod is ready.
+    ///
+    /// # Panics
+    /// When two minutes pass first.
+    pub fn wait_for_pod(&self, pod: &str) {
+        self.cluster.wait_for(&format!("pod {pod} of {} is ready", self.name), READY, || {
+            let words = ["wait", "--for=condition=Ready", "--timeout=5s", "pod", pod];
+            self.kubectl_program(&words).output().status.success()
+        });
+    }
+
+    /// The port of the node where a Service of type `NodePort` is, by the name of the Service's port; its only one, without a name.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn node_port(&self, service: &str, port: Option<&str>) -> SocketAddr {
+        let object = self.get(&["service", service]);
+        let ports = object["spec"]["ports"].as_array().unwrap();
+        let found = ports.iter().find(|known| port.is_none_or(|name| known["name"] == name));
+        let number = found
+            .and_then(|port| port["nodePort"].as_u64())
+            .unwrap_or_else(|| panic!("{object} has no such port"));
+        (self.cluster.node_address(), number.try_into().unwrap()).into()
+    }
+
+    /// Starts a PostgreSQL behind the Service `postgres`, port 5432: database `orders`, superuser and password `admin`.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn run_postgres(&self) {
+        self.cluster.image(image::POSTGRES);
+        self.apply(include_str!("postgres.yaml"));
+        self.wait_for_rollout("deployment/postgres");
+    }
+
+    /// Starts an OpenBao behind the Service `openbao`, port 8200, plain HTTP: root token `root`, unsealed, in memory. It may have the tokens of
+    /// service accounts reviewed.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn run_openbao(&self) {
+        self.cluster.image(image::OPENBAO);
+        self.apply(include_str!("openbao.yaml"));
+        // Outside of the namespace, but it goes with it.
+        let namespace = self.cluster.get(&["namespace", &self.name]);
+        let owner = json!({"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": namespace["metadata"]["uid"]});
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": format!("{}-openbao", self.name), "ownerReferences": [owner]},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"},
+            "subjects": [{"kind": "ServiceAccount", "name": "openbao", "namespace": self.name}],
+        });
+        self.cluster.apply(&binding.to_string());
+        self.wait_for_rollout("deployment/openbao");
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for words in [&["get", "all,events", "--output=wide"][..], &["describe", "pods"]] {
+                let output = self.kubectl_program(words).output();
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), &output.stdout);
+            }
+        }
+        let _ = self.cluster.kubectl_program(&["delete", "namespace", &self.name, "--wait=false"]).output();
+    }
+}
