@@ -1,6 +1,6 @@
-# One profile for everything, so that nothing is built twice.
+# One profile for everything but the image, so that nothing is built twice.
 .DEFAULT_GOAL := help
-.PHONY: help test test-cluster check demo peers fuzz crds cluster cluster-down
+.PHONY: help test test-cluster check demo peers fuzz crds image image-reproducible cluster cluster-down
 
 # Most tests wait for other processes, some of them for minutes: more at once than there are cores.
 TEST_THREADS ?= 6
@@ -25,7 +25,7 @@ check: ## format, lints and documentation, without running anything
 # Root, for namespaces, cgroups and containers: anybody else is asked by sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=RUST_TEST_THREADS,CLUSTER_KUBECONFIG,CLUSTER_LOAD)
 
-test-cluster: peers ## what only shows in a real Kubernetes; needs root
+test-cluster: peers image ## what only shows in a real Kubernetes; needs root
 	tests/cluster/install
 	cargo build --workspace --bins --locked
 	RUST_TEST_THREADS=$(TEST_THREADS) cargo test -p tests --test cluster --locked \
@@ -45,6 +45,15 @@ peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 
 crds: ## the definitions of our Kubernetes objects, where the chart has them
 	cargo run --quiet --locked -p bastion-server -- crdgen > deploy/charts/bastion/crds/tunnelpolicies.yaml
+
+IMAGE_ARCH ?= $(subst x86_64,amd64,$(subst aarch64,arm64,$(shell uname -m)))
+IMAGE_FLAGS ?=
+image: ## the container image, for this machine or IMAGE_ARCH="amd64 arm64", in target/image
+	deploy/image/toolchain $(subst amd64,x86_64-unknown-linux-musl,$(subst arm64,aarch64-unknown-linux-musl,$(IMAGE_ARCH)))
+	cargo run --quiet --locked --package bastion-image -- $(addprefix --arch=,$(IMAGE_ARCH)) $(IMAGE_FLAGS)
+
+image-reproducible: ## builds the image in another folder too, and compares
+	deploy/image/reproduce $(IMAGE_ARCH)
 
 # The stable compiler, told that it may use what libFuzzer needs. Our code has no unsafe block, so no sanitizer.
 # What is found new is kept in tests/fuzz/found; what breaks something, in tests/fuzz/artifacts.
