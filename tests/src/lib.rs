@@ -3,7 +3,7 @@
 //! Every peer listens on a free port of the loopback interface, keeps its files in a scratch folder, and dies with the test that
 //! started it; what it wrote is shown when that test fails.
 //!
-//! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`]; and, from the outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
+//! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`], a Kubernetes ([`cluster`]); and, from the outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
 //! - what is behind a bastion: [`target`];
 //! - what a bastion must survive: [`forge`] makes certificates of every shape, [`rogue`] presents them and says what no honest client says.
 #![allow(

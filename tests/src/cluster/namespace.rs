@@ -134,9 +134,9 @@ impl<'a> Namespace<'a> {
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // What a program wrote is shown then.
             for words in [&["get", "all,events", "--output=wide"][..], &["describe", "pods"]] {
-                let output = self.kubectl_program(words).output();
-                let _ = std::io::Write::write_all(&mut std::io::stderr(), &output.stdout);
+                let _ = self.kubectl_program(words).output();
             }
         }
         let _ = self.cluster.kubectl_program(&["delete", "namespace", &self.name, "--wait=false"]).output();

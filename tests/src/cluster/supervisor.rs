@@ -175,6 +175,11 @@ pub fn hold(folder: &Path) -> Result<ExitCode> {
     );
     let program = std::env::current_exe()?;
     for (own, usual) in OWN_FOLDERS {
+        ensure!(
+            !program.starts_with(usual),
+            "{} cannot be in {usual}, which a node has of its own",
+            program.display()
+        );
         let own = folder.join(own);
         mount(Some(&own), usual, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .with_context(|| format!("cannot mount {} at {usual}", own.display()))?;

@@ -257,9 +257,10 @@ fn both_minors_serve_alone_and_come_back() {
 }
 
 /// Where such daemons write, wherever they are not told otherwise.
-const USUAL: [&str; 10] = [
+const USUAL: [&str; 11] = [
     "/etc/cni",
-    "/opt",
+    "/opt/cni",
+    "/opt/containerd",
     "/run/containerd",
     "/run/netns",
     "/var/lib/cni",
