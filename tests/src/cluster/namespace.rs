@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::{Cluster, READY, image};
+use crate::ports;
 use crate::process::Program;
 
 /// A namespace of one test.
@@ -83,7 +84,8 @@ impl<'a> Namespace<'a> {
         });
     }
 
-    /// The port of the node where a Service of type `NodePort` is, by the name of the Service's port; its only one, without a name.
+    /// The port of the node where a Service of type `NodePort` is, by the name of the Service's port; its only one, without a name. It answers
+    /// a moment after the first pod is ready.
     ///
     /// # Panics
     /// When it has none.
@@ -105,7 +107,7 @@ impl<'a> Namespace<'a> {
     pub fn run_postgres(&self) {
         self.cluster.image(image::POSTGRES);
         self.apply(include_str!("postgres.yaml"));
-        self.wait_for_rollout("deployment/postgres");
+        self.wait_for_service("postgres");
     }
 
     /// Starts an OpenBao behind the Service `openbao`, port 8200, plain HTTP: root token `root`, unsealed, in memory. It may have the tokens of
@@ -127,7 +129,13 @@ impl<'a> Namespace<'a> {
             "subjects": [{"kind": "ServiceAccount", "name": "openbao", "namespace": self.name}],
         });
         self.cluster.apply(&binding.to_string());
-        self.wait_for_rollout("deployment/openbao");
+        self.wait_for_service("openbao");
+    }
+
+    /// Waits until a Deployment is rolled out and the Service of its name answers: the proxy learns of it a moment later.
+    fn wait_for_service(&self, name: &str) {
+        self.wait_for_rollout(&format!("deployment/{name}"));
+        ports::wait_until_answers(self.node_port(name, None), READY);
     }
 }
 
