@@ -1,6 +1,7 @@
 //! A node from the outside: its namespaces, the daemons in it, and the way to it.
 
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -52,6 +53,10 @@ impl Node {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg(program()).arg("supervise").arg(folder);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        // In a group of its own, so that what kills this process and all of its group leaves it time to clean up.
+        if life == Life::OfThisProcess {
+            command.process_group(0);
+        }
         let mut child = crate::process::spawn(command);
         let first = wait::until("the node's first process", wait::START, || {
             let ended = child.try_wait().unwrap();
