@@ -31,10 +31,10 @@ test-cluster: peers image ## what only shows in a real Kubernetes; needs root
 	RUST_TEST_THREADS=$(TEST_THREADS) cargo test -p tests --test cluster --locked \
 		$(if $(SUDO),--config "target.'cfg(unix)'.runner = '$(SUDO)'")
 
-cluster: ## a Kubernetes of one node on this machine, that stays; needs root
+cluster: image ## a Kubernetes of one node on this machine, with the bastion's image, that stays; needs root
 	tests/cluster/install
 	cargo build -p tests --bin cluster --locked
-	$(SUDO) target/debug/cluster up
+	$(SUDO) target/debug/cluster up target/image/bastion-server-$(ARCH).oci.tar
 
 cluster-down: ## ends it, and leaves nothing of it
 	cargo build -p tests --bin cluster --locked
@@ -46,7 +46,8 @@ peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 crds: ## the definitions of our Kubernetes objects, where the chart has them
 	cargo run --quiet --locked -p bastion-server -- crdgen > deploy/charts/bastion/crds/tunnelpolicies.yaml
 
-IMAGE_ARCH ?= $(subst x86_64,amd64,$(subst aarch64,arm64,$(shell uname -m)))
+ARCH := $(subst x86_64,amd64,$(subst aarch64,arm64,$(shell uname -m)))
+IMAGE_ARCH ?= $(ARCH)
 IMAGE_FLAGS ?=
 image: ## the container image, for this machine or IMAGE_ARCH="amd64 arm64", in target/image
 	deploy/image/toolchain $(subst amd64,x86_64-unknown-linux-musl,$(subst arm64,aarch64-unknown-linux-musl,$(IMAGE_ARCH)))

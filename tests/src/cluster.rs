@@ -94,12 +94,8 @@ impl Cluster {
     /// When it does not answer.
     #[must_use]
     pub fn somebodys(kubeconfig: &Path) -> Self {
-        let words = [
-            "get",
-            "nodes",
-            "--output",
-            "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}",
-        ];
+        let internal = "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
+        let words = ["get", "nodes", "--output", internal];
         let addresses = control_plane::kubectl(kubeconfig).args(words).succeed();
         let address = addresses.split(' ').next().unwrap().parse().unwrap();
         Self {
@@ -147,11 +143,8 @@ impl Cluster {
         workers::start(cluster.our_node(), &pki);
         cluster.apply(include_str!("cluster/dns.yaml"));
         cluster.wait_for("the node is ready", READY, || {
-            cluster
-                .kubectl_program(&["wait", "--for=condition=Ready", "node", node::NAME, "--timeout=5s"])
-                .output()
-                .status
-                .success()
+            let words = ["wait", "--for=condition=Ready", "node", node::NAME, "--timeout=5s"];
+            cluster.kubectl_program(&words).output().status.success()
         });
         report("the kubelet and kube-proxy");
         cluster.wait_for_rollout("kube-system", "deployment/coredns");
@@ -159,6 +152,7 @@ impl Cluster {
         cluster.our_node().remember();
         cluster
     }
+
     fn our_node(&self) -> &Node {
         self.node
             .as_ref()
@@ -297,16 +291,8 @@ impl Cluster {
     pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> PathBuf {
         let token =
             self.kubectl(&["--namespace", namespace, "create", "token", service_account, "--duration=1h"]);
-        let config: Value = serde_json::from_str(&self.kubectl(&[
-            "config",
-            "view",
-            "--raw",
-            "--minify",
-            "--flatten",
-            "--output=json",
-        ]))
-        .unwrap();
-        let mut config = config;
+        let words = "config view --raw --minify --flatten --output=json".split(' ').collect::<Vec<_>>();
+        let mut config: Value = serde_json::from_str(&self.kubectl(&words)).unwrap();
         config["users"][0]["user"] = json!({"token": token.trim()});
         self.scratch.write(&format!("{namespace}-{service_account}.kubeconfig"), config.to_string())
     }

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use tests::cluster::{Cluster, Life, standing_folder, supervisor, take_down};
 
-const USAGE: &str = "usage: cluster up | down | status | import ARCHIVE...
-  up      starts a cluster, and prints its kubeconfig
+const USAGE: &str = "usage: cluster up [ARCHIVE...] | down | status | import ARCHIVE...
+  up      starts a cluster, brings archives of images into it, and prints its kubeconfig
   down    takes it down, and removes what was left of others
   status  says whether it is up
   import  brings archives of images into it";
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 
 fn run(words: &[&str]) -> Result<ExitCode> {
     match words {
-        ["up"] => up()?,
+        ["up", archives @ ..] => up(archives)?,
         ["down"] => {
             let there = take_down(&standing_folder())?;
             println!("{}", if there { "the cluster is down" } else { "no cluster was up" });
@@ -54,9 +54,7 @@ fn run(words: &[&str]) -> Result<ExitCode> {
             let Some(cluster) = Cluster::standing() else {
                 bail!("no cluster is up: `make cluster` starts one")
             };
-            for archive in archives {
-                cluster.import_image(Path::new(archive));
-            }
+            import(&cluster, archives);
         }
         // What the others are made of.
         ["supervise", folder] => {
@@ -70,9 +68,10 @@ fn run(words: &[&str]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn up() -> Result<()> {
+fn up(archives: &[&str]) -> Result<()> {
     if let Some(cluster) = Cluster::standing() {
         println!("the cluster is up already");
+        import(&cluster, archives);
         show(&cluster);
         return Ok(());
     }
@@ -84,13 +83,23 @@ fn up() -> Result<()> {
     let started =
         catch_unwind(AssertUnwindSafe(|| Cluster::start(&folder, Life::UntilTakenDown, &mut report)));
     match started {
-        Ok(cluster) => show(&cluster),
+        Ok(cluster) => {
+            import(&cluster, archives);
+            show(&cluster);
+        }
         Err(panic) => {
             take_down(&folder)?;
             std::panic::resume_unwind(panic);
         }
     }
     Ok(())
+}
+
+fn import(cluster: &Cluster, archives: &[&str]) {
+    for archive in archives {
+        cluster.import_image(Path::new(archive));
+        println!("imported {archive}");
+    }
 }
 
 fn show(cluster: &Cluster) {

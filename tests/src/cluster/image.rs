@@ -24,6 +24,9 @@ pub const OPENBAO: &str = "localhost/openbao:test";
 /// PostgreSQL.
 pub const POSTGRES: &str = "localhost/postgres:test";
 
+/// Does nothing until it is told to end, by a signal that the first process of a namespace would otherwise never hear.
+const WAIT: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"];
+
 /// An image that is being put together in a folder.
 #[derive(Debug)]
 pub struct Image {
@@ -50,12 +53,7 @@ impl Image {
     #[must_use]
     pub fn known(name: &str) -> Self {
         match name {
-            // Its processes are told to end by a signal that a first process would otherwise never hear.
-            BUSYBOX => Self::new(name).busybox().entrypoint(&[
-                "/bin/sh",
-                "-c",
-                "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done",
-            ]),
+            BUSYBOX => Self::new(name).busybox().entrypoint(&WAIT),
             COREDNS => Self::new(name)
                 .program(&super::control_plane::built("coredns"), "/coredns")
                 .entrypoint(&["/coredns"]),
@@ -63,11 +61,7 @@ impl Image {
                 .busybox()
                 .program(&installed("bash"), "/bin/bash")
                 .program(&installed("getent"), "/bin/getent")
-                .entrypoint(&[
-                    "/bin/sh",
-                    "-c",
-                    "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done",
-                ]),
+                .entrypoint(&WAIT),
             OPENBAO => Self::new(name)
                 .busybox()
                 .program(&workspace().join(".peers/bao"), "/bin/bao")
@@ -195,16 +189,11 @@ impl Image {
     pub fn write(self, archive: &Path) {
         let files = Scratch::new("archive");
         let tar = |from: &Path, to: &Path, names: &[&str]| {
+            let always_the_same = "--sort=name --owner=0 --group=0 --numeric-owner --mtime=@0";
             Program::new("tar")
-                .args([
-                    "--create",
-                    "--sort=name",
-                    "--owner=0",
-                    "--group=0",
-                    "--numeric-owner",
-                    "--mtime=@0",
-                    "--file",
-                ])
+                .arg("--create")
+                .args(always_the_same.split(' '))
+                .arg("--file")
                 .arg(to)
                 .arg("--directory")
                 .arg(from)

@@ -80,23 +80,14 @@ pub async fn supervise(folder: &Path) -> Result<()> {
     let cgroup = Cgroup::of(folder);
     cgroup.create()?;
     let result = async {
+        let namespaces = "--net --mount --ipc --pid --fork --mount-proc --kill-child --";
         let mut unshare = tokio::process::Command::new("setpriv")
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "--",
-                "unshare",
-                "--net",
-                "--mount",
-                "--ipc",
-                "--pid",
-                "--fork",
-                "--mount-proc",
-            ])
-            .args(["--kill-child", "--"])
+            .args(["--pdeathsig", "KILL", "--", "unshare"])
+            .args(namespaces.split(' '))
             .arg(std::env::current_exe()?)
             .arg("hold")
             .arg(folder)
+            .kill_on_drop(true)
             .spawn()
             .context("setpriv does not start")?;
         let first = first_process(unshare.id().context("unshare has ended")?).await?;
