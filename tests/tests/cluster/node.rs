@@ -242,6 +242,31 @@ fn postgres_and_openbao_run_as_pods_under_the_strictest_pod_security() {
 }
 
 #[test]
+fn pods_and_services_go_on_without_the_api_server() {
+    let cluster = Cluster::for_this_process();
+    let namespace = cluster.namespace("outage");
+    web(&namespace, "NodePort");
+    let address = namespace.node_port("web", None);
+    assert_eq!(page(address).trim(), "it works");
+    let requests = ["get", "namespaces", "--request-timeout=5s"];
+    cluster.stop_api_server();
+    assert!(!cluster.kubectl_program(&requests).output().status.success());
+    assert_eq!(http::get(address, "/").unwrap().body.trim(), "it works");
+    assert!(cluster.etcdctl(&["endpoint", "health"]).output().status.success());
+    cluster.start_api_server();
+    assert!(cluster.kubectl(&requests).contains(namespace.name()));
+    // As somebody who may do nothing, and is on record for having asked.
+    let nobody = cluster.kubeconfig_of(namespace.name(), "default");
+    let refused = control_plane::kubectl(&nobody).args(["get", "secrets"]).output();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Forbidden"), "{refused:?}");
+    let user = format!("\"username\":\"system:serviceaccount:{}:default\"", namespace.name());
+    wait::until_true("the audit record", SECONDS_30, || {
+        cluster.audit().lines().any(|line| line.contains(&user) && line.contains("\"resource\":\"secrets\""))
+    });
+    assert_eq!(cluster.helm(&["list", "--namespace", namespace.name(), "--output=json"]).trim(), "[]");
+}
+
+#[test]
 fn both_minors_serve_alone_and_come_back() {
     for (minor, version) in [(Minor::Newest, "v1.36."), (Minor::Before, "v1.35.")] {
         let mut server = ApiServer::alone(minor);
