@@ -32,11 +32,11 @@ use crate::{
     backoff::Backoff,
     drain::Drain,
     metrics::Metrics,
-    throttle::{self, Source, Throttle},
+    throttle::{self, Source},
     vestibule::{Seen, Vestibule},
 };
 
-use guard::{Guard, Start};
+use guard::{Guard, Start, Throttle};
 use proxies::Arrival;
 pub use proxies::{Mode, Proxies};
 use refusal::{Farewells, Refused};
@@ -285,12 +285,25 @@ where
     ) -> Option<impl Future<Output = ()> + Send + use<S, F>> {
         let Arrival { client, is_proxys_own } = arrival;
         let source = Source::from(client.ip());
-        let started =
-            self.throttle.lock().unwrap_or_else(PoisonError::into_inner).start(source, Instant::now());
-        if let Err(busy) = started {
-            self.refuse(stream, client, Refused::Busy(busy));
-            return None;
-        }
+        let (displace, displaced) = oneshot::channel();
+        let started = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).start(
+            source,
+            displace,
+            Instant::now(),
+        );
+        let ticket = match started {
+            Ok((ticket, gives_way)) => {
+                if let Some(gives_way) = gives_way {
+                    // If nobody listens it has ended already.
+                    let _ = gives_way.send(());
+                }
+                ticket
+            }
+            Err(busy) => {
+                self.refuse(stream, client, Refused::Busy(busy));
+                return None;
+            }
+        };
         if let Err(error) = tune(&stream) {
             tracing::debug!(%client, %error, "cannot set socket options; the peer is probably gone");
         }
@@ -301,10 +314,11 @@ where
             id: SessionId::random(),
             client,
             cutter,
-            start: Start::new(Arc::clone(&self.throttle), source),
+            start: Start::new(Arc::clone(&self.throttle), ticket),
             seen: Arc::clone(&seen),
             is_proxys_own,
             logged_in,
+            displaced,
             deadline,
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),

@@ -4,6 +4,10 @@
 //! one source may begin them. A connection that ends in a login gives its token back, so an office behind one address
 //! that reconnects all at once is not mistaken for a flood; only starts that come to nothing are paid for.
 //!
+//! When all places are taken, the source that holds most of them gives one up, its oldest, to whoever comes from a source
+//! with less: a login takes a second, so what has stood there longest is the least likely to become one. So however many
+//! sources flood together, a newcomer gets in as long as one of them holds more than one place.
+//!
 //! Beyond that a source runs up penalties, in seconds, for what came to nothing; time works them off, second by second,
 //! and a login clears them. Past a threshold the source is refused until they are worked off. A source from which
 //! somebody logged in during the last day is spared that: behind it is an office, of which one machine misbehaves, and
@@ -14,7 +18,8 @@
 //! sheet anyway, and is still held by the bound on all.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     time::{Duration, Instant},
@@ -98,7 +103,9 @@ impl Default for Penalties {
 impl Penalties {
     fn of(&self, outcome: Outcome) -> Duration {
         match outcome {
-            Outcome::LoggedIn | Outcome::Check | Outcome::Silent | Outcome::Left => Duration::ZERO,
+            Outcome::LoggedIn | Outcome::Check | Outcome::Silent | Outcome::Left | Outcome::Displaced => {
+                Duration::ZERO
+            }
             Outcome::Refused => self.login_refused.0,
             Outcome::Overdue => self.no_login.0,
             Outcome::Violation => self.violation.0,
@@ -117,6 +124,8 @@ pub enum Outcome {
     Silent,
     /// The client left without having been refused anything.
     Left,
+    /// Its place was given to somebody else.
+    Displaced,
     /// What the client showed did not let it in.
     Refused,
     /// The login deadline passed.
@@ -128,7 +137,7 @@ pub enum Outcome {
 /// Why a connection may not start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
-    /// `limits.max_startups.total` connections are logging in already.
+    /// `limits.max_startups.total` connections are logging in already, and no source has more of them than this one.
     #[error("too many connections are logging in; try again in a moment")]
     Total,
     /// This source has `limits.max_startups.per_source` of them.
@@ -210,30 +219,39 @@ impl Account {
     }
 }
 
-/// The count of connections that are logging in, and the memory of what became of them.
+/// One start that was allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    source: Source,
+    /// The lower the older.
+    number: u64,
+}
+
+/// The connections that are logging in, and the memory of what became of them. With each is kept what its owner needs to
+/// end it.
 #[derive(Debug)]
-pub struct Throttle {
+pub struct Throttle<T> {
     limits: Limits,
     penalties: Penalties,
-    pending: u32,
+    pending: BTreeMap<u64, (Source, T)>,
+    next: u64,
     sources: HashMap<Source, Account>,
     swept: Option<Instant>,
 }
 
-impl Throttle {
+impl<T> Throttle<T> {
     /// A throttle that has seen nobody.
     pub fn new(limits: Limits, penalties: Penalties) -> Self {
-        Self { limits, penalties, pending: 0, sources: HashMap::new(), swept: None }
+        Self { limits, penalties, pending: BTreeMap::new(), next: 0, sources: HashMap::new(), swept: None }
     }
 
-    /// Counts a start, which [`finish`](Self::finish) must end, or says why it may not be.
+    /// Counts a start, which [`finish`](Self::finish) must end, or says why it may not be. Where another had to make
+    /// room for it, that one is handed back; it counts no more, but is to be finished all the same.
     ///
     /// # Errors
     /// When it may not be.
-    pub fn start(&mut self, source: Source, now: Instant) -> Result<(), Busy> {
-        if self.pending >= self.limits.total.get() {
-            return Err(Busy::Total);
-        }
+    pub fn start(&mut self, source: Source, keep: T, now: Instant) -> Result<(Ticket, Option<T>), Busy> {
+        let displaced = self.must_give_way(source)?;
         let limits = self.limits;
         if let Some(account) = self.account(source, now) {
             let remaining = account.owes(now);
@@ -247,17 +265,18 @@ impl Throttle {
             account.starts.take(limits.starts(), now).ok_or(Busy::Rate)?;
             account.pending += 1;
         }
-        self.pending += 1;
-        Ok(())
+        let displaced = displaced.and_then(|number| self.vacate(number));
+        let ticket = Ticket { source, number: self.next };
+        self.next += 1;
+        self.pending.insert(ticket.number, (source, keep));
+        Ok((ticket, displaced))
     }
 
     /// Ends a start that [`start`](Self::start) allowed.
-    pub fn finish(&mut self, source: Source, outcome: Outcome, now: Instant) {
-        self.pending = self.pending.saturating_sub(1);
+    pub fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        let _ = self.vacate(ticket.number);
         let (limits, penalties) = (self.limits, self.penalties);
-        // Where there was no room for it before there may be now, and there may be more pending than were counted.
-        let Some(account) = self.account(source, now) else { return };
-        account.pending = account.pending.saturating_sub(1);
+        let Some(account) = self.account(ticket.source, now) else { return };
         match outcome {
             Outcome::LoggedIn => {
                 account.starts.put_back(limits.starts());
@@ -266,12 +285,45 @@ impl Throttle {
                 account.penalized = false;
             }
             Outcome::Check => account.starts.put_back(limits.starts()),
-            Outcome::Silent | Outcome::Left | Outcome::Refused | Outcome::Overdue | Outcome::Violation => {
+            Outcome::Silent
+            | Outcome::Left
+            | Outcome::Displaced
+            | Outcome::Refused
+            | Outcome::Overdue
+            | Outcome::Violation => {
                 let owed = account.owes(now).saturating_add(penalties.of(outcome)).min(penalties.longest.0);
                 account.clear_at = now + owed;
                 account.penalized |= owed >= penalties.threshold.0;
             }
         }
+    }
+
+    /// Who has to give way to a newcomer from `source`, if anybody has to.
+    fn must_give_way(&self, source: Source) -> Result<Option<u64>, Busy> {
+        if self.pending.len() < usize::try_from(self.limits.total.get()).unwrap_or(usize::MAX) {
+            return Ok(None);
+        }
+        // Of each source how many it has, and the oldest of them.
+        let mut held = HashMap::<Source, (usize, u64)>::new();
+        for (number, (owner, _)) in &self.pending {
+            held.entry(*owner).or_insert((0, *number)).0 += 1;
+        }
+        let would_hold = 1 + held.get(&source).map_or(0, |(count, _)| *count);
+        held.into_values()
+            .max_by_key(|(count, oldest)| (*count, Reverse(*oldest)))
+            .filter(|(most, _)| *most > would_hold)
+            .map(|(_, oldest)| Some(oldest))
+            .ok_or(Busy::Total)
+    }
+
+    /// Takes one out of the count, if it is still there.
+    fn vacate(&mut self, number: u64) -> Option<T> {
+        let (source, kept) = self.pending.remove(&number)?;
+        // Where there was no room for its source before there may be now, and there may be more than were counted.
+        if let Some(account) = self.sources.get_mut(&source) {
+            account.pending = account.pending.saturating_sub(1);
+        }
+        Some(kept)
     }
 
     /// What is known of a source, if there is room to know it.
@@ -297,13 +349,15 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn source(text: &str) -> Source {
         text.parse::<IpAddr>().unwrap().into()
     }
 
-    fn throttle(total: u32, per_source: u32, burst: u32, rate: u32) -> Throttle {
+    fn throttle(total: u32, per_source: u32, burst: u32, rate: u32) -> Throttle<&'static str> {
         let [total, per_source, burst, rate] =
             [total, per_source, burst, rate].map(|limit| NonZeroU32::new(limit).unwrap());
         let mut throttle = Throttle::new(Limits { total, per_source, burst, rate }, Penalties::default());
@@ -312,24 +366,34 @@ mod tests {
     }
 
     /// With nothing in the way but penalties.
-    fn strict() -> Throttle {
+    fn strict() -> Throttle<&'static str> {
         Throttle { penalties: Penalties::default(), ..throttle(u32::MAX, u32::MAX, u32::MAX, 1) }
     }
 
-    fn fail(throttle: &mut Throttle, source: Source, outcome: Outcome, now: Instant) {
-        throttle.start(source, now).unwrap();
-        throttle.finish(source, outcome, now);
+    type Started = Result<Ticket, Busy>;
+
+    /// A start for which nobody has to make room.
+    fn begin(throttle: &mut Throttle<&'static str>, source: Source, now: Instant) -> Started {
+        throttle.start(source, "", now).map(|(ticket, displaced)| {
+            assert_eq!(displaced, None);
+            ticket
+        })
+    }
+
+    fn fail(throttle: &mut Throttle<&'static str>, source: Source, outcome: Outcome, now: Instant) {
+        let ticket = begin(throttle, source, now).unwrap();
+        throttle.finish(ticket, outcome, now);
     }
 
     #[test]
     fn the_total_holds_over_all_sources() {
         let mut throttle = throttle(2, 9, 9, 1);
         let now = Instant::now();
-        throttle.start(source("192.0.2.1"), now).unwrap();
-        throttle.start(source("192.0.2.2"), now).unwrap();
-        assert_eq!(throttle.start(source("192.0.2.3"), now), Err(Busy::Total));
-        throttle.finish(source("192.0.2.1"), Outcome::LoggedIn, now);
-        assert_eq!(throttle.start(source("192.0.2.3"), now), Ok(()));
+        let first = begin(&mut throttle, source("192.0.2.1"), now).unwrap();
+        begin(&mut throttle, source("192.0.2.2"), now).unwrap();
+        assert_eq!(begin(&mut throttle, source("192.0.2.3"), now), Err(Busy::Total));
+        throttle.finish(first, Outcome::LoggedIn, now);
+        assert!(begin(&mut throttle, source("192.0.2.3"), now).is_ok());
     }
 
     #[test]
@@ -337,10 +401,107 @@ mod tests {
         let mut throttle = throttle(100, 3, 100, 1);
         let now = Instant::now();
         for _ in 0..3 {
-            throttle.start(source("192.0.2.1"), now).unwrap();
+            begin(&mut throttle, source("192.0.2.1"), now).unwrap();
         }
-        assert_eq!(throttle.start(source("192.0.2.1"), now), Err(Busy::Source));
-        assert_eq!(throttle.start(source("192.0.2.2"), now), Ok(()));
+        assert_eq!(begin(&mut throttle, source("192.0.2.1"), now), Err(Busy::Source));
+        assert!(begin(&mut throttle, source("192.0.2.2"), now).is_ok());
+    }
+
+    #[test]
+    fn who_holds_most_makes_room_with_its_oldest() {
+        let mut throttle = throttle(4, 9, 9, 1);
+        let now = Instant::now();
+        let (many, few, third) = (source("192.0.2.1"), source("192.0.2.2"), source("192.0.2.3"));
+        let mut start = |source, name| throttle.start(source, name, now).map(|(_, displaced)| displaced);
+        for (source, name) in [(few, "few"), (many, "oldest"), (many, "older"), (many, "young")] {
+            assert_eq!(start(source, name), Ok(None));
+        }
+        assert_eq!(start(many, "one more"), Err(Busy::Total), "not for itself");
+        assert_eq!(start(third, "newcomer"), Ok(Some("oldest")));
+        assert_eq!(start(third, "greedy"), Err(Busy::Total), "not for who would hold as many");
+        assert_eq!(start(source("192.0.2.4"), "another"), Ok(Some("older")));
+        assert_eq!(start(source("192.0.2.5"), "late"), Err(Busy::Total), "each has one");
+    }
+
+    #[test]
+    fn who_was_displaced_is_finished_once() {
+        let mut throttle = throttle(2, 9, 9, 1);
+        let (now, many) = (Instant::now(), source("192.0.2.1"));
+        let (first, _) = throttle.start(many, "first", now).unwrap();
+        throttle.start(many, "second", now).unwrap();
+        assert_eq!(throttle.start(source("192.0.2.2"), "", now).unwrap().1, Some("first"));
+        throttle.finish(first, Outcome::Displaced, now);
+        assert_eq!(throttle.pending.len(), 2);
+        assert_eq!(throttle.sources[&many].pending, 1);
+    }
+
+    /// Somebody starts, or somebody ends: by the number of the source, or of the pending one.
+    #[derive(Clone, Debug)]
+    enum Deed {
+        Start(u8),
+        Finish(usize),
+    }
+
+    fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+        let deed =
+            prop_oneof![3 => (0..6_u8).prop_map(Deed::Start), 1 => any::<usize>().prop_map(Deed::Finish)];
+        proptest::collection::vec(deed, 1..200)
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_has_none_gets_in_while_anybody_has_two(deeds in deeds(), total in 1..12_u32) {
+            let mut throttle = Throttle::new(
+                Limits {
+                    total: NonZeroU32::new(total).unwrap(),
+                    per_source: NonZeroU32::MAX,
+                    burst: NonZeroU32::MAX,
+                    rate: NonZeroU32::MIN,
+                },
+                Penalties::default(),
+            );
+            let now = Instant::now();
+            // In the order in which they came: the source and the ticket.
+            let mut there = Vec::<(Source, Ticket)>::new();
+            for (name, deed) in deeds.into_iter().enumerate() {
+                let held = |source| there.iter().filter(|(owner, _)| *owner == source).count();
+                match deed {
+                    Deed::Start(number) => {
+                        let source = Source::from(IpAddr::V4(u32::from(number).into()));
+                        let most = there.iter().map(|(owner, _)| held(*owner)).max().unwrap_or(0);
+                        let is_full = there.len() == usize::try_from(total).unwrap();
+                        match throttle.start(source, name, now) {
+                            Ok((ticket, None)) => {
+                                prop_assert!(!is_full);
+                                there.push((source, ticket));
+                            }
+                            Ok((ticket, Some(_))) => {
+                                prop_assert!(is_full && most > held(source) + 1);
+                                let gone = there.iter().position(|(owner, _)| held(*owner) == most).unwrap();
+                                let (owner, displaced) = there.remove(gone);
+                                prop_assert!(owner != source);
+                                throttle.finish(displaced, Outcome::Displaced, now);
+                                there.push((source, ticket));
+                            }
+                            Err(busy) => {
+                                prop_assert_eq!(busy, Busy::Total);
+                                prop_assert!(is_full && most <= held(source) + 1);
+                            }
+                        }
+                    }
+                    Deed::Finish(which) if !there.is_empty() => {
+                        let (_, ticket) = there.remove(which % there.len());
+                        throttle.finish(ticket, Outcome::Left, now);
+                    }
+                    Deed::Finish(_) => {}
+                }
+                let pending: Vec<_> = throttle.pending.keys().copied().collect();
+                let expected: Vec<_> = there.iter().map(|(_, ticket)| ticket.number).collect();
+                prop_assert_eq!(pending, expected);
+                let counted: u32 = throttle.sources.values().map(|account| account.pending).sum();
+                prop_assert_eq!(usize::try_from(counted).unwrap(), there.len());
+            }
+        }
     }
 
     #[test]
@@ -348,14 +509,13 @@ mod tests {
         let mut throttle = throttle(100, 100, 2, 1);
         let (start, flooder) = (Instant::now(), source("192.0.2.1"));
         for _ in 0..2 {
-            throttle.start(flooder, start).unwrap();
-            throttle.finish(flooder, Outcome::Left, start);
+            fail(&mut throttle, flooder, Outcome::Left, start);
         }
-        assert_eq!(throttle.start(flooder, start), Err(Busy::Rate));
-        assert_eq!(throttle.start(flooder, start + Duration::from_millis(999)), Err(Busy::Rate));
-        assert_eq!(throttle.start(flooder, start + Duration::from_millis(1000)), Ok(()));
-        assert_eq!(throttle.start(flooder, start + Duration::from_millis(1999)), Err(Busy::Rate));
-        assert_eq!(throttle.start(flooder, start + Duration::from_millis(2000)), Ok(()));
+        assert_eq!(begin(&mut throttle, flooder, start), Err(Busy::Rate));
+        assert_eq!(begin(&mut throttle, flooder, start + Duration::from_millis(999)), Err(Busy::Rate));
+        assert!(begin(&mut throttle, flooder, start + Duration::from_millis(1000)).is_ok());
+        assert_eq!(begin(&mut throttle, flooder, start + Duration::from_millis(1999)), Err(Busy::Rate));
+        assert!(begin(&mut throttle, flooder, start + Duration::from_millis(2000)).is_ok());
     }
 
     #[test]
@@ -363,8 +523,7 @@ mod tests {
         let mut throttle = throttle(100, 100, 2, 1);
         let (now, office) = (Instant::now(), source("192.0.2.1"));
         for _ in 0..1000 {
-            throttle.start(office, now).unwrap();
-            throttle.finish(office, Outcome::LoggedIn, now);
+            fail(&mut throttle, office, Outcome::LoggedIn, now);
         }
     }
 
@@ -382,14 +541,14 @@ mod tests {
             fail(&mut throttle, bad, Outcome::Violation, start);
         }
         let minute = Duration::from_secs(60);
-        assert_eq!(throttle.start(bad, start), Err(Busy::Penalized { remaining: minute }));
-        assert_eq!(throttle.start(source("192.0.2.2"), start), Ok(()));
+        assert_eq!(begin(&mut throttle, bad, start), Err(Busy::Penalized { remaining: minute }));
+        assert!(begin(&mut throttle, source("192.0.2.2"), start).is_ok());
         let almost = start + minute - Duration::from_millis(1);
         assert!(
-            matches!(throttle.start(bad, almost), Err(Busy::Penalized { .. })),
+            matches!(begin(&mut throttle, bad, almost), Err(Busy::Penalized { .. })),
             "not only below the threshold"
         );
-        assert_eq!(throttle.start(bad, start + minute), Ok(()));
+        assert!(begin(&mut throttle, bad, start + minute).is_ok());
     }
 
     #[test]
@@ -404,10 +563,12 @@ mod tests {
     fn what_is_owed_has_an_end() {
         let (mut throttle, start, bad) = (strict(), Instant::now(), source("192.0.2.1"));
         for _ in 0..1000 {
-            throttle.start(source("192.0.2.1"), start).ok();
-            throttle.finish(bad, Outcome::Overdue, start);
+            if let Ok(ticket) = begin(&mut throttle, bad, start) {
+                throttle.finish(ticket, Outcome::Overdue, start);
+            }
         }
-        assert_eq!(throttle.start(bad, start + throttle.penalties.longest.0), Ok(()));
+        let longest = throttle.penalties.longest.0;
+        assert!(begin(&mut throttle, bad, start + longest).is_ok());
     }
 
     #[test]
@@ -422,10 +583,9 @@ mod tests {
         // Not a word from anybody else there for a day.
         let tomorrow = start + PROVEN_FOR;
         for _ in 0..12 {
-            throttle.start(office, tomorrow - Duration::from_secs(1)).unwrap();
-            throttle.finish(office, Outcome::Refused, tomorrow - Duration::from_secs(1));
+            fail(&mut throttle, office, Outcome::Refused, tomorrow - Duration::from_secs(1));
         }
-        assert!(matches!(throttle.start(office, tomorrow), Err(Busy::Penalized { .. })));
+        assert!(matches!(begin(&mut throttle, office, tomorrow), Err(Busy::Penalized { .. })));
     }
 
     #[test]
@@ -450,7 +610,7 @@ mod tests {
             fail(&mut throttle, Source::from(IpAddr::V6(one)), Outcome::Refused, now);
         }
         let now = start + Duration::from_secs(50);
-        assert!(matches!(throttle.start(bad, now), Err(Busy::Penalized { .. })));
+        assert!(matches!(begin(&mut throttle, bad, now), Err(Busy::Penalized { .. })));
         assert!(throttle.sources.len() <= REMEMBERED);
     }
 
@@ -458,13 +618,12 @@ mod tests {
     fn memory_stays_bounded_and_those_pending_are_never_forgotten() {
         let mut throttle = throttle(10, 1, 5, 1);
         let now = Instant::now();
-        throttle.start(source("192.0.2.1"), now).unwrap();
+        begin(&mut throttle, source("192.0.2.1"), now).unwrap();
         for n in 0..100_000_u32 {
             let source = Source::from(IpAddr::V4(n.into()));
-            throttle.start(source, now).unwrap();
-            throttle.finish(source, Outcome::Left, now);
+            fail(&mut throttle, source, Outcome::Left, now);
         }
         assert!(throttle.sources.len() <= REMEMBERED, "{}", throttle.sources.len());
-        assert_eq!(throttle.start(source("192.0.2.1"), now), Err(Busy::Source));
+        assert_eq!(begin(&mut throttle, source("192.0.2.1"), now), Err(Busy::Source));
     }
 }

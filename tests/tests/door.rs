@@ -169,6 +169,48 @@ fn one_that_floods_does_not_keep_others_out() {
     );
 }
 
+/// As many as may be there, from two addresses that stay within their own bounds.
+#[test]
+fn two_that_hold_all_places_make_room_for_a_third() {
+    let place = Place::new(|setup| setup.set("/limits/login_deadline", json!("60s")));
+    let server = place.bastion.address();
+    let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4));
+    let mut held: Vec<_> = (0..100)
+        .flat_map(|_| [FLOODER, other])
+        .map(|from| {
+            let mut link = Link::connect_from(from, server).unwrap();
+            // Its turn has come when it is answered.
+            link.receive(b"SSH-2.0-".len()).unwrap();
+            link
+        })
+        .collect();
+    let refused = match Client::over(Link::connect_from(FLOODER, server).unwrap()) {
+        Err(Gone::Disconnected { text, .. }) => text,
+        _ => panic!("there was room"),
+    };
+    assert!(refused.starts_with("startups_"), "{refused}");
+    let mut took: Vec<_> = (0..50)
+        .map(|_| {
+            let start = Instant::now();
+            drop(place.must_login(SOMEBODY));
+            start.elapsed()
+        })
+        .collect();
+    took.sort();
+    println!(
+        "200 places held by two: a third logs in, p50 {:.0?}, longest {:.0?}; displaced {}",
+        took[took.len() / 2],
+        took[took.len() - 1],
+        place.counted("displaced")
+    );
+    assert!(took[took.len() - 1] < Duration::from_millis(1500), "{took:?}");
+    // A place that was given up stays free for the next, if that does not come before it is.
+    assert!((1..5).contains(&place.counted("displaced")), "{}", place.counted("displaced"));
+    assert_ne!(held.remove(0).receive_to_end().1, Gone::Silent, "the oldest of one of them");
+    let metrics = place.bastion.page("/metrics").body;
+    assert!(metrics.contains("bastion_panics_total 0\n"), "{metrics}");
+}
+
 /// Opens as many sockets as this process may have, and returns how many that is.
 fn raise_open_files() -> usize {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();

@@ -18,30 +18,33 @@ use super::SessionId;
 use crate::{
     drain::Drain,
     metrics::Metrics,
-    throttle::{Outcome, Source, Throttle},
+    throttle::{Outcome, Ticket},
     vestibule::Seen,
 };
 
 /// How long a connection that was cut may take to notice.
 const AFTER_CUT: Duration = Duration::from_secs(5);
 
+/// Who may start. With each connection is kept what tells it to give way.
+pub(super) type Throttle = crate::throttle::Throttle<oneshot::Sender<()>>;
+
 /// The place that a connection takes among those that have not logged in.
 pub(super) struct Start {
     throttle: Arc<Mutex<Throttle>>,
-    source: Source,
+    ticket: Ticket,
     outcome: Outcome,
 }
 
 impl Start {
-    pub(super) fn new(throttle: Arc<Mutex<Throttle>>, source: Source) -> Self {
-        Self { throttle, source, outcome: Outcome::Silent }
+    pub(super) fn new(throttle: Arc<Mutex<Throttle>>, ticket: Ticket) -> Self {
+        Self { throttle, ticket, outcome: Outcome::Silent }
     }
 }
 
 impl Drop for Start {
     fn drop(&mut self) {
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        throttle.finish(self.source, self.outcome, Instant::now());
+        throttle.finish(self.ticket, self.outcome, Instant::now());
     }
 }
 
@@ -55,6 +58,8 @@ pub(super) struct Guard {
     /// Whether a trusted proxy connected for itself, as it does to see whether anybody is here.
     pub(super) is_proxys_own: bool,
     pub(super) logged_in: oneshot::Receiver<()>,
+    /// Told when its place is given to somebody else.
+    pub(super) displaced: oneshot::Receiver<()>,
     pub(super) deadline: tokio::time::Instant,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
@@ -63,15 +68,26 @@ pub(super) struct Guard {
 impl Guard {
     /// Runs a connection to its end, or cuts it.
     pub(super) async fn watch(self, serving: impl Future<Output = ()> + Send) {
-        let Self { id, client, cutter, start, seen, is_proxys_own, logged_in, deadline, metrics, drain } =
-            self;
+        let Self {
+            id,
+            client,
+            cutter,
+            start,
+            seen,
+            is_proxys_own,
+            logged_in,
+            displaced,
+            deadline,
+            metrics,
+            drain,
+        } = self;
         // A defect leaves nothing half-done that others share: the connection owns what it touches.
         let serving = AssertUnwindSafe(serving).catch_unwind();
         tokio::pin!(serving);
         let mut start = Some(start);
         let ended = {
             let must_go = async {
-                match login(logged_in, deadline, &drain).await {
+                match login(logged_in, displaced, deadline, &drain).await {
                     Login::Complete => {
                         finish(&mut start, Outcome::LoggedIn);
                         let _active = metrics.session();
@@ -81,6 +97,15 @@ impl Guard {
                         finish(&mut start, Outcome::Overdue);
                         metrics.connection_refused("login_deadline");
                         tracing::info!(session = %id, %client, "no login in time; closing (limits.login_deadline)");
+                    }
+                    Login::Displaced => {
+                        finish(&mut start, Outcome::Displaced);
+                        metrics.connection_refused("displaced");
+                        tracing::info!(
+                            session = %id, %client,
+                            "closing the oldest of those that log in from there, for one from elsewhere \
+                             (limits.max_startups.total)"
+                        );
                     }
                     Login::Pointless => finish(&mut start, Outcome::Silent),
                 }
@@ -130,11 +155,18 @@ fn finish(start: &mut Option<Start>, outcome: Outcome) {
 enum Login {
     Complete,
     Overdue,
+    /// Somebody from elsewhere needs the place.
+    Displaced,
     /// The bastion is about to end.
     Pointless,
 }
 
-async fn login(logged_in: oneshot::Receiver<()>, deadline: tokio::time::Instant, drain: &Drain) -> Login {
+async fn login(
+    logged_in: oneshot::Receiver<()>,
+    displaced: oneshot::Receiver<()>,
+    deadline: tokio::time::Instant,
+    drain: &Drain,
+) -> Login {
     let complete = async {
         if logged_in.await.is_err() {
             // It failed, and may say so to the client for as long as there is time.
@@ -142,7 +174,10 @@ async fn login(logged_in: oneshot::Receiver<()>, deadline: tokio::time::Instant,
         }
     };
     tokio::select! {
+        // A login counts, also when it came in the last moment.
+        biased;
         () = complete => Login::Complete,
+        Ok(()) = displaced => Login::Displaced,
         () = sleep_until(deadline) => Login::Overdue,
         () = drain.begun() => Login::Pointless,
     }
