@@ -369,15 +369,49 @@ impl Default for Keepalive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rekey {
-    /// After so much in one direction.
-    pub bytes: ByteSize,
-    /// After so long.
-    pub time: Period,
+    /// After so much in one direction, at least 1 MiB.
+    pub bytes: RekeyBytes,
+    /// After so long, at least a minute.
+    pub time: RekeyTime,
+}
+
+/// As many bytes as one set of keys protects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "ByteSize")]
+#[schemars(with = "ByteSize")]
+pub struct RekeyBytes(pub ByteSize);
+
+impl TryFrom<ByteSize> for RekeyBytes {
+    type Error = &'static str;
+
+    fn try_from(bytes: ByteSize) -> Result<Self, Self::Error> {
+        if bytes.0 < 1 << 20 {
+            return Err("a session would do little but exchange keys; write 1MiB or more");
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// As long as one set of keys is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "Period")]
+#[schemars(with = "Period")]
+pub struct RekeyTime(pub Period);
+
+impl TryFrom<Period> for RekeyTime {
+    type Error = &'static str;
+
+    fn try_from(time: Period) -> Result<Self, Self::Error> {
+        if time.0 < Duration::from_secs(60) {
+            return Err("a session would exchange keys all the time; write 1m or more");
+        }
+        Ok(Self(time))
+    }
 }
 
 impl Default for Rekey {
     fn default() -> Self {
-        Self { bytes: ByteSize(1 << 30), time: seconds(3600) }
+        Self { bytes: RekeyBytes(ByteSize(1 << 30)), time: RekeyTime(seconds(3600)) }
     }
 }
 
@@ -519,6 +553,11 @@ mod tests {
             ("limits: {max_startups: {total: 0}}\n", "bastion.yaml:5:"),
             ("keepalive: {interval: 0s}\n", "bastion.yaml:5:23: this must be longer than nothing"),
             ("rekey: {bytes: 1}\n", "this is no size"),
+            (
+                "rekey: {bytes: 1023KiB}\n",
+                "bastion.yaml:5:16: a session would do little but exchange keys; write 1MiB",
+            ),
+            ("rekey: {time: 59s}\n", "write 1m or more"),
             ("revocation: {file: a.krl}\n", "Did you mean `files`?"),
             ("revocation: {files: a.krl}\n", "bastion.yaml:5:21: "),
             ("limits: {penalties: {threshold: 0s}}\n", "bastion.yaml:5:"),
@@ -550,8 +589,9 @@ mod tests {
             let text = format!("{SMALLEST}{more}");
             let error = parse(&text).unwrap_err();
             assert!(error.contains(expected), "{more}{error}");
-            // No pattern tells which bits stand behind a prefix.
-            let is_beyond_a_schema = more.contains("10.0.0.1/8");
+            // No pattern tells which bits stand behind a prefix, or how much 59 s is.
+            let is_beyond_a_schema =
+                ["10.0.0.1/8", "1023KiB", "59s"].iter().any(|value| more.contains(value));
             assert_eq!(schema::tests::complaint(&text).is_none(), is_beyond_a_schema, "{more}");
         }
     }

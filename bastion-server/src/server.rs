@@ -448,8 +448,8 @@ impl Bastion {
         ssh::Settings {
             keepalive: self.config.keepalive.interval.0,
             keepalive_missed: self.config.keepalive.max_missed.get(),
-            rekey_bytes: usize::try_from(self.config.rekey.bytes.0).unwrap_or(usize::MAX),
-            rekey_time: self.config.rekey.time.0,
+            rekey_bytes: usize::try_from(self.config.rekey.bytes.0.0).unwrap_or(usize::MAX),
+            rekey_time: self.config.rekey.time.0.0,
         }
     }
 }
