@@ -17,8 +17,15 @@
 //! | `rule` | the name of the rule that permitted it |
 //! | `request` | what else a client asked for |
 //! | `reason` | a code: why it was refused, or why it ended |
+//! | `count` | how many refusals this record stands for; without it, one |
 //! | `bytes_sent`, `bytes_received` | from the client to the target, and back |
 //! | `duration_ms` | from open to close |
+//!
+//! What a session is refused again and again is counted: the first `forward_refused` or `request_refused` of a kind (the
+//! same reason, destination and rule, or the same request) is written at once, those like it become one record with a
+//! `count`, ten seconds later at most. A session that asks for more than some thirty destinations within that time gets
+//! the others counted by their reason, in a record without destination. So the counts add up to what was refused, and
+//! no client makes the log grow by hundreds of records a second by being refused.
 //!
 //! In `login_refused` the fields of the certificate are what it claims, which nobody has verified.
 //!
@@ -30,11 +37,13 @@
 //! able to act unseen thereby. With `count` service goes on and only the number of lost records tells.
 
 mod record;
+mod repeats;
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Write},
     net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -62,6 +71,7 @@ use crate::{
     metrics::Metrics,
 };
 use record::Record;
+pub use repeats::{Asked, Due, Kind, Repeats};
 
 /// Records that may wait for the writer.
 const QUEUE: usize = 8192;
@@ -136,6 +146,15 @@ pub enum Event<'a> {
         /// Why not.
         reason: &'static str,
     },
+    /// More of what was refused before.
+    RefusedAgain {
+        /// For whom.
+        identity: &'a Identity,
+        /// What.
+        kind: &'a Kind,
+        /// How often, since the last record.
+        count: NonZeroU64,
+    },
     /// The connection of a client that had logged in ended.
     SessionClosed {
         /// Whose.
@@ -178,9 +197,13 @@ impl Event<'_> {
             Self::LoginAccepted { .. } => "login_accepted",
             Self::LoginRefused { .. } => "login_refused",
             Self::ForwardOpened { .. } => "forward_opened",
-            Self::ForwardRefused { .. } => "forward_refused",
+            Self::ForwardRefused { .. } | Self::RefusedAgain { kind: Kind::Forward { .. }, .. } => {
+                "forward_refused"
+            }
             Self::ForwardClosed { .. } => "forward_closed",
-            Self::RequestRefused { .. } => "request_refused",
+            Self::RequestRefused { .. } | Self::RefusedAgain { kind: Kind::Request { .. }, .. } => {
+                "request_refused"
+            }
             Self::SessionClosed { .. } => "session_closed",
         }
     }

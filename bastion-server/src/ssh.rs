@@ -2,8 +2,11 @@
 
 pub mod forward;
 pub mod handler;
+mod pulse;
+mod refusals;
 
 use std::borrow::Cow;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +14,7 @@ use arc_swap::ArcSwap;
 use russh::keys::ssh_key::{Certificate, PrivateKey};
 use russh::server::{Config, Handle, run_stream};
 use russh::{Disconnect, Limits, MethodKind, MethodSet, SshId};
+use ssh_transport::socket::Cutter;
 use ssh_transport::{CHANNEL_PACKET, CHANNEL_WINDOW, algorithms};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -115,6 +119,8 @@ enum Ended {
     Defect,
     /// The certificate would not be admitted any more: it has expired, was revoked, or its authority is gone.
     Refused(Refused),
+    /// The client takes part no more, and holds up its session: by a key exchange that it does not finish, for one.
+    Stalled,
     /// The bastion shuts down.
     Shutdown,
 }
@@ -125,6 +131,7 @@ impl Ended {
             Self::ByClient => "client_left",
             Self::Defect => "defect",
             Self::Refused(refused) => refused.code(),
+            Self::Stalled => "client_stalled",
             Self::Shutdown => "shutdown",
         }
     }
@@ -132,7 +139,8 @@ impl Ended {
     /// The description of the SSH disconnect (RFC 4253 §11.1).
     fn farewell(&self) -> Option<String> {
         match self {
-            Self::ByClient | Self::Defect => None,
+            // One that stands still takes no message.
+            Self::ByClient | Self::Defect | Self::Stalled => None,
             Self::Refused(refused) => Some(format!("certificate refused: {}: {refused}", self.code())),
             Self::Shutdown => Some(format!("{}: the bastion is shutting down; connect again", self.code())),
         }
@@ -158,6 +166,14 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
     // Set once, here; the handler is not called before.
     let _ = handle.set(running.handle());
     let began = Instant::now();
+    let watched = Watched {
+        session,
+        service: &service,
+        drain: &drain,
+        handle: running.handle(),
+        cutter: &cutter,
+        forwards: &forwards,
+    };
 
     let ended = tokio::select! {
         result = &mut running => match result {
@@ -172,7 +188,7 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
                 Ended::ByClient
             }
         },
-        ended = must_end(session, &mut logged_in, &service, &drain) => ended,
+        ended = watched.must_end(&mut logged_in) => ended,
     };
 
     // In this order: relays end and let go of their channels, which is what a session that is stuck waits for; then
@@ -190,6 +206,7 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
     let login = logged_in.borrow();
     match &*login {
         Login::Accepted(admitted) => {
+            forwards.refusals().close(&admitted.identity);
             let traffic = Traffic { duration: began.elapsed(), ..forwards.traffic() };
             let event = Event::SessionClosed { identity: &admitted.identity, traffic, reason: ended.code() };
             service.audit.record(session, event);
@@ -203,28 +220,54 @@ async fn say_goodbye(handle: &Handle, farewell: String) {
     let _ = handle.disconnect(Disconnect::ByApplication, farewell, "en".to_owned()).await;
 }
 
-/// Waits until the session must not go on.
-async fn must_end(
+/// What is looked at while a session lives.
+struct Watched<'a> {
     session: Session,
-    logged_in: &mut watch::Receiver<Login>,
-    service: &Service,
-    drain: &Drain,
-) -> Ended {
-    let refused = async {
-        let admitted = loop {
-            if let Login::Accepted(admitted) = &*logged_in.borrow_and_update() {
-                break Arc::clone(admitted);
-            }
-            if logged_in.changed().await.is_err() {
-                // The handler is gone, so the session is about to end by itself.
-                return std::future::pending().await;
+    service: &'a Service,
+    drain: &'a Drain,
+    handle: Handle,
+    cutter: &'a Cutter,
+    forwards: &'a forward::Forwards,
+}
+
+impl Watched<'_> {
+    /// Waits until the session must not go on.
+    async fn must_end(&self, logged_in: &mut watch::Receiver<Login>) -> Ended {
+        let after_login = async {
+            let admitted = loop {
+                if let Login::Accepted(admitted) = &*logged_in.borrow_and_update() {
+                    break Arc::clone(admitted);
+                }
+                if logged_in.changed().await.is_err() {
+                    // The handler is gone, so the session is about to end by itself.
+                    return std::future::pending().await;
+                }
+            };
+            self.after_login(&admitted).await
+        };
+        tokio::select! {
+            ended = after_login => ended,
+            () = self.drain.begun() => Ended::Shutdown,
+        }
+    }
+
+    async fn after_login(&self, admitted: &Admitted) -> Ended {
+        let config = self.service.config.load_full();
+        let stalled = async {
+            match (config.keepalive_interval, NonZeroUsize::new(config.keepalive_max)) {
+                (Some(interval), Some(most)) => {
+                    pulse::stalled(&self.handle, self.cutter, interval, most).await
+                }
+                (None, _) | (_, None) => std::future::pending().await,
             }
         };
-        no_longer_admitted(session, &admitted, service.requirements.subscribe()).await
-    };
-    tokio::select! {
-        refused = refused => Ended::Refused(refused),
-        () = drain.begun() => Ended::Shutdown,
+        tokio::select! {
+            refused = no_longer_admitted(self.session, admitted, self.service.requirements.subscribe()) => {
+                Ended::Refused(refused)
+            }
+            () = stalled => Ended::Stalled,
+            never = self.forwards.refusals().keep_writing(&admitted.identity) => match never {},
+        }
     }
 }
 

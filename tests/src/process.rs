@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::scratch::Scratch;
 use crate::wait;
@@ -219,6 +219,21 @@ pub fn resident(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// How long a process has kept processors busy.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn busy(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name in parentheses may hold anything. Behind it, user and system time are the 12th and 13th field.
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+    let a_second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap();
+    Duration::from_millis(ticks * 1000 / u64::try_from(a_second).unwrap())
 }
 
 /// How many files a process has open.

@@ -1,13 +1,15 @@
 //! A peer that is logged in and does not keep to the protocol, or to what is decent: it harms its own connection at most.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tests::bastion::{self, Bastion, LOGIN};
+use serde_json::{Value, json};
+use tests::bastion::{Bastion, LOGIN, Setup};
 use tests::forge::Forge;
 use tests::key::Key;
-use tests::process::resident;
+use tests::process::{busy, resident};
 use tests::rogue::{Algorithms, Channel, Client, Gone, number};
 use tests::target::Target;
+use tests::wait;
 use tests::wire::Writer;
 
 /// How long a connection may take to be ended, or to show that it is not.
@@ -22,10 +24,14 @@ struct Place {
 
 impl Place {
     fn new(others: &[&Target]) -> Self {
+        Self::with(others, |setup| setup)
+    }
+
+    fn with(others: &[&Target], adjust: impl FnOnce(Setup) -> Setup) -> Self {
         let (authority, key, echo) = (Key::ed25519(), Key::ed25519(), Target::echo());
         let to: Vec<_> = others.iter().chain(&[&echo]).map(|target| target.address().to_string()).collect();
         let to: Vec<_> = to.iter().map(String::as_str).collect();
-        let bastion = bastion::Setup::new().trust(&authority).rule(LOGIN, &to).start();
+        let bastion = adjust(Setup::new().trust(&authority).rule(LOGIN, &to)).start();
         Self { authority, key, echo, bastion }
     }
 
@@ -59,6 +65,10 @@ fn about(kind: u8, channel: u32) -> Vec<u8> {
 
 fn adjust(channel: u32, bytes: u32) -> Vec<u8> {
     Writer::message(number::CHANNEL_WINDOW_ADJUST).u32(channel).u32(bytes).0
+}
+
+fn ignore() -> Vec<u8> {
+    Writer::message(number::IGNORE).string("").0
 }
 
 fn open(window: u32, packet: u32, port: u16) -> Vec<u8> {
@@ -145,6 +155,14 @@ fn what_breaks_the_rules_of_channels_ends_its_own_connection_at_most() {
                 vec![message]
             }),
         ),
+        (
+            "a host that is not UTF-8",
+            Box::new(|_| {
+                let fields = Writer::new().string(b"\xff\xfe").u32(80).string("127.0.0.1").u32(1);
+                let message = Writer::message(number::CHANNEL_OPEN).string("direct-tcpip").u32(77);
+                vec![message.u32(1 << 20).u32(1 << 15).raw(&fields.0).0]
+            }),
+        ),
         ("messages that are cut short", Box::new(|_| (80_u8..=100).map(|kind| vec![kind]).collect())),
         ("messages that do not exist", Box::new(|_| (200_u8..=255).map(|kind| vec![kind, 0, 0]).collect())),
     ];
@@ -188,31 +206,131 @@ fn a_peer_that_never_reads_costs_little_memory() {
 }
 
 #[test]
-fn keys_may_be_exchanged_again_and_again_or_begun_and_left() {
+fn keys_may_be_exchanged_again_and_again() {
+    const EXCHANGES: u32 = 1000;
     let mut place = Place::new(&[]);
     let mut client = place.login();
     let channel = place.open(&mut client);
     let mut steady = (client, channel);
-
-    let mut busy = place.login();
-    for _ in 0..200 {
-        if busy.packets.exchange_keys(&Algorithms::default()).is_err() {
-            break;
-        }
+    let process = place.bastion.process().id();
+    let before = (resident(process), busy(process));
+    let mut other = place.login();
+    let began = Instant::now();
+    for _ in 0..EXCHANGES {
+        other.packets.exchange_keys(&Algorithms::default()).unwrap();
     }
-    place.lives("two hundred key exchanges", &mut steady);
+    let took = began.elapsed();
+    place.lives("a thousand key exchanges", &mut steady);
+    let (after, spent) = (resident(process), busy(process) - before.1);
+    println!(
+        "{EXCHANGES} key exchanges in {took:.1?}, {:.2?} of the bastion's processor each; resident {} -> {after} KiB",
+        spent / EXCHANGES,
+        before.0
+    );
+    assert!(after < before.0 + 16 * 1024, "resident: {} KiB before, {after} KiB after", before.0);
+}
 
-    // Begun and never finished, while messages go on coming that must wait for its end.
+#[test]
+fn a_key_exchange_that_is_begun_and_never_finished_ends_its_session() {
+    let source = Target::source(3, 1 << 30);
+    let mut place =
+        Place::with(&[&source], |setup| setup.set("/keepalive", json!({"interval": "1s", "max_missed": 3})));
+    let mut client = place.login();
+    let channel = place.open(&mut client);
+    let mut steady = (client, channel);
+
+    // What would have to wait for its end is no more taken: whoever sends it is cut.
     let before = resident(place.bastion.process().id());
-    let mut idle = place.login();
-    let channel = place.open(&mut idle);
-    idle.packets.send(&Algorithms::default().kexinit()).unwrap();
+    let mut rude = place.login();
+    let channel = place.open(&mut rude);
+    rude.packets.send(&Algorithms::default().kexinit()).unwrap();
     for _ in 0..1000 {
-        if idle.packets.send(&data(channel.theirs, 32_000)).is_err() {
+        if rude.packets.send(&data(channel.theirs, 32_000)).is_err() {
             break;
         }
     }
-    place.lives("a key exchange that is never finished", &mut steady);
+    assert_ne!(rude.packets.link().receive_to_end().1, Gone::Silent);
     let after = resident(place.bastion.process().id());
     assert!(after < before + 64 * 1024, "resident: {before} KiB before, {after} KiB after");
+
+    // The first falls silent. The second goes on saying what needs no answer, as one does without a key exchange that
+    // has nothing to do and is well.
+    let (mut silent, mut chatty, mut well) = (place.login(), place.login(), place.login());
+    // Nor does a channel that is not read stop a session.
+    well.packets.send(&open(1 << 10, 1 << 15, source.port())).unwrap();
+    for client in [&mut silent, &mut chatty] {
+        client.packets.send(&Algorithms::default().kexinit()).unwrap();
+    }
+    let began = Instant::now();
+    let gone = wait::until("the chatty one to be cut", Duration::from_secs(20), || {
+        well.packets.send(&ignore()).unwrap();
+        place.lives("an unfinished key exchange", &mut steady);
+        chatty.packets.send(&ignore()).err().map(|_| began.elapsed())
+    });
+    println!(
+        "a key exchange that is never finished, with chatter: cut after {gone:.1?} at three intervals of 1 s"
+    );
+    assert_ne!(silent.packets.link().receive_to_end().1, Gone::Silent);
+    let _ = place.bastion.audited("the reason", |record| {
+        record["event"] == "session_closed" && record["reason"] == "client_stalled"
+    });
+    while began.elapsed() < 2 * gone {
+        well.packets.send(&ignore()).unwrap();
+        place.lives("a client with nothing to do", &mut steady);
+    }
+    assert!(well.global_request("keepalive@openssh.com", b"").is_ok());
+}
+
+#[test]
+fn what_is_refused_again_and_again_is_counted_and_none_is_lost() {
+    const SAME: usize = 1500;
+    const DIFFERENT: usize = 300;
+    const REQUESTS: usize = 400;
+    let place = Place::new(&[]);
+    let mut client = place.login();
+    let nowhere = |host: &str| Writer::new().string(host).u32(5432).string("127.0.0.1").u32(1).0;
+    let began = Instant::now();
+    let mut asked = Vec::new();
+    for _ in 0..SAME {
+        asked.push(client.begin_open("direct-tcpip", &nowhere("payroll.example.com")).unwrap());
+    }
+    for number in 0..DIFFERENT {
+        asked.push(
+            client.begin_open("direct-tcpip", &nowhere(&format!("host-{number}.example.com"))).unwrap(),
+        );
+    }
+    for one in asked {
+        assert!(client.opened(one).unwrap().is_err());
+    }
+    for _ in 0..REQUESTS {
+        assert!(!client.global_request("tcpip-forward", &Writer::new().string("").u32(0).0).unwrap());
+    }
+    let took = began.elapsed();
+    drop(client);
+    let _ = place.bastion.audited("the end", |record| record["event"] == "session_closed");
+    let records = place.bastion.audit();
+    let of = |event: &str| records.iter().filter(|record| record["event"] == event).collect::<Vec<_>>();
+    let sum =
+        |records: &[&Value]| records.iter().map(|record| record["count"].as_u64().unwrap_or(1)).sum::<u64>();
+    let (forwards, requests) = (of("forward_refused"), of("request_refused"));
+    println!(
+        "{} forwards and {REQUESTS} requests refused within {took:.1?}: {} and {} records",
+        SAME + DIFFERENT,
+        forwards.len(),
+        requests.len()
+    );
+    assert_eq!(sum(&forwards), (SAME + DIFFERENT) as u64);
+    assert_eq!(sum(&requests), REQUESTS as u64);
+    let same = forwards.iter().filter(|record| record["destination_host"] == "payroll.example.com");
+    assert_eq!(sum(&same.copied().collect::<Vec<_>>()), SAME as u64);
+    // Some thirty of each interval in full, and as many counts; and what was counted without its destination.
+    let intervals = 2 + usize::try_from(took.as_secs() / 10).unwrap();
+    assert!(forwards.len() + requests.len() <= intervals * 70, "{forwards:?}");
+    assert!(
+        forwards.iter().any(|record| record["destination_host"].is_null() && record["reason"] == "no_rule")
+    );
+    let metrics = place.bastion.page("/metrics").body;
+    let refused =
+        format!("bastion_forward_total{{result=\"refused\",reason=\"no_rule\"}} {}\n", SAME + DIFFERENT);
+    assert!(metrics.contains(&refused), "{metrics}");
 }

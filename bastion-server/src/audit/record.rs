@@ -5,14 +5,14 @@ use std::{net::IpAddr, time::SystemTime};
 use serde::Serialize;
 use ssh_key::Certificate;
 
-use super::{Event, Route, Session, Traffic};
+use super::{Event, Kind, Route, Session, Traffic};
 use crate::{
     identity::{self, Identity},
     telemetry::moment,
 };
 
 /// The longest text that others chose which is written, in characters before escaping.
-const LONGEST_TEXT: usize = 256;
+pub(super) const LONGEST_TEXT: usize = 256;
 /// The most principals that are written.
 const MOST_PRINCIPALS: usize = 64;
 
@@ -32,6 +32,8 @@ pub(super) struct Record {
     request: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
     #[serde(flatten)]
     traffic: Option<TrafficFields>,
 }
@@ -157,6 +159,28 @@ impl Record {
             Event::RequestRefused { identity, request, reason } => {
                 Self { who: identity.into(), request: Some(request), reason: Some(reason), ..record }
             }
+            Event::RefusedAgain { identity, kind: Kind::Forward { reason, to }, count } => {
+                let route = to.as_ref().map(|to| Route {
+                    host: &to.host,
+                    port: to.port,
+                    address: None,
+                    rule: to.rule.as_deref(),
+                });
+                Self {
+                    who: identity.into(),
+                    route: route.map(Into::into).unwrap_or_default(),
+                    reason: Some(reason),
+                    count: Some(count.get()),
+                    ..record
+                }
+            }
+            Event::RefusedAgain { identity, kind: Kind::Request { request, reason }, count } => Self {
+                who: identity.into(),
+                request: Some(request),
+                reason: Some(reason),
+                count: Some(count.get()),
+                ..record
+            },
             Event::SessionClosed { identity, traffic, reason } => {
                 Self { who: identity.into(), traffic: Some(traffic.into()), reason: Some(reason), ..record }
             }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Service;
+use super::refusals::Refusals;
 use crate::access::{self, Denied, Destination, Permit, Policy, Prospect};
 use crate::audit::{Event, Route, Session, Stopped as AuditStopped, Traffic};
 use crate::census::{TooFast, Turn};
@@ -37,6 +38,7 @@ pub struct Forwards {
     stop: CancellationToken,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
+    refusals: Refusals,
 }
 
 /// What a client asked for, in its own words.
@@ -108,12 +110,18 @@ impl Forwards {
         Self {
             session,
             places: Arc::new(Semaphore::new(service.max_channels)),
+            refusals: Refusals::new(session, service.audit.clone()),
             service,
             tasks: TaskTracker::new(),
             stop,
             sent: Arc::default(),
             received: Arc::default(),
         }
+    }
+
+    /// Where refusals of this session are written, of forwards and of everything else.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// A place for one more channel of any kind, if there is one.
@@ -171,8 +179,7 @@ impl Forwards {
                     let route = Route { host, port, address: None, rule };
                     let reason = refusal.code();
                     forwards.service.metrics.forward_refused(reason);
-                    let event = Event::ForwardRefused { identity: &identity, route, reason };
-                    forwards.service.audit.record(forwards.session, event);
+                    forwards.refusals.forward(&identity, route, reason);
                     reply.reject(refusal.answer()).await;
                 }
             }

@@ -177,9 +177,7 @@ impl Handler {
 
     fn refuse(&self, unserved: Unserved) {
         if let Some(identity) = self.identity() {
-            let event =
-                Event::RequestRefused { identity: &identity, request: unserved.code(), reason: NOT_SERVED };
-            self.service.audit.record(self.session, event);
+            self.forwards.refusals().request(&identity, unserved.code(), NOT_SERVED);
         }
     }
 

@@ -1,0 +1,71 @@
+//! The refusals of one session, on their way into the audit log.
+
+use std::convert::Infallible;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::audit::{Asked, Audit, Due, Event, Kind, Repeats, Route, Session};
+use crate::identity::Identity;
+
+/// How often what was counted is written.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Writes what is refused, or counts it.
+#[derive(Clone, Debug)]
+pub(super) struct Refusals {
+    session: Session,
+    audit: Audit,
+    repeats: Arc<Mutex<Repeats>>,
+}
+
+impl Refusals {
+    pub(super) fn new(session: Session, audit: Audit) -> Self {
+        Self { session, audit, repeats: Arc::default() }
+    }
+
+    /// A forward was refused.
+    pub(super) fn forward(&self, identity: &Identity, route: Route<'_>, reason: &'static str) {
+        let to = Some(Asked::new(route.host, route.port, route.rule));
+        let event = Event::ForwardRefused { identity, route, reason };
+        self.add(Kind::Forward { reason, to }, event);
+    }
+
+    /// Something that is never given was asked for.
+    pub(super) fn request(&self, identity: &Identity, request: &'static str, reason: &'static str) {
+        self.add(Kind::Request { request, reason }, Event::RequestRefused { identity, request, reason });
+    }
+
+    /// Writes what was counted, every now and then, for as long as it is polled.
+    pub(super) async fn keep_writing(&self, identity: &Identity) -> Infallible {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let taken = self.repeats().take();
+            self.write(identity, taken);
+        }
+    }
+
+    /// Writes what was counted, for the last time.
+    pub(super) fn close(&self, identity: &Identity) {
+        let taken = self.repeats().close();
+        self.write(identity, taken);
+    }
+
+    fn add(&self, kind: Kind, event: Event<'_>) {
+        let due = self.repeats().add(kind);
+        match due {
+            Due::Now => self.audit.record(self.session, event),
+            Due::Later => {}
+        }
+    }
+
+    fn write(&self, identity: &Identity, taken: Vec<(Kind, NonZeroU64)>) {
+        for (kind, count) in &taken {
+            self.audit.record(self.session, Event::RefusedAgain { identity, kind, count: *count });
+        }
+    }
+
+    fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
