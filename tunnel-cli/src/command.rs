@@ -18,7 +18,7 @@ use crate::config::{self, Kube, Layer, Source, Sourced, published};
 use crate::credential::Credentials;
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
-use crate::output::{Event, Output, Style};
+use crate::output::{Event, Output, Style, rough};
 use crate::tunnel::carrier::Dialler;
 use crate::{cli, exit_code, kubernetes};
 
@@ -105,7 +105,13 @@ async fn with_published(mut said: Layer, output: &Output) -> Result<Layer, Failu
     let found = kubernetes::read(&place, variable).await?;
     kube.context.get_or_insert_with(|| Sourced::new(found.context.clone(), Source::CurrentContext));
     let bastion = said.bastion.as_ref().map(|bastion| bastion.value.as_slice());
-    let published = published::read(&found.data, &place.described(&found.context), bastion)?;
+    let mut origin = place.described(&found.context);
+    if let Some((age, failure)) = &found.stale {
+        let age = format!("{} ago", rough(*age));
+        origin = format!("{origin}, as it was {age}");
+        output.say(&Event::Warning(&format!("{}; what it published {age} holds", failure.what())));
+    }
+    let published = published::read(&found.data, &origin, bastion)?;
     for note in &published.notes {
         output.say(&Event::Note(note));
     }

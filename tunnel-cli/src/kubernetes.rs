@@ -1,15 +1,18 @@
 //! What a cluster publishes about its bastion, read with the user's own kubeconfig. The only module that knows kube.
 //!
-//! It is used as kubectl uses it: the same files, the same contexts, the same plugins. One object is read, once.
+//! It is used as kubectl uses it: the same files, the same contexts, the same plugins. One object is read, once, and
+//! remembered for when nobody answers.
 
 mod failed;
 mod kubeconfig;
+mod memory;
 mod plugin;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
+use kube::Config;
 use kube::client::{Body, Client};
 use kube::core::Request;
 use kube::core::Status;
@@ -18,7 +21,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-pub(crate) use failed::Failed;
+use failed::Failed;
+use memory::Memory;
 
 /// How long the API server may take for an answer, its connection included.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -99,36 +103,53 @@ pub struct Found {
     pub context: String,
     /// The ConfigMap's `data`.
     pub data: BTreeMap<String, String>,
+    /// If it is what was read before: how long before, and why it was not read again.
+    pub stale: Option<(Duration, Failure)>,
 }
 
-/// Reads the ConfigMap.
+/// Reads the ConfigMap, or recalls it if nobody answers.
 ///
 /// # Errors
 /// What is in the way, and what to do about it.
 pub async fn read(place: &Place, variable: impl Fn(&str) -> Option<String>) -> Result<Found, Failure> {
-    let (context, mut config) = kubeconfig::load(place.context.as_deref(), variable).await?;
-    plugin::log_in(&mut config.auth_info, &context).await?;
-    let failed = |why: Failed| why.explain(place, &context);
-    let answer = timeout(PATIENCE, get(config, place)).await.map_err(|_| failed(Failed::Silent(PATIENCE)))?;
-    Ok(Found { data: answer.map_err(failed)?, context })
+    let (context, config) = kubeconfig::load(place.context.as_deref(), &variable).await?;
+    let memory = Memory::of(place, &context, &config.cluster_url.to_string(), variable);
+    match ask(config, place, &context).await {
+        Ok(data) => {
+            if let Some(memory) = &memory {
+                memory.keep(&data);
+            }
+            Ok(Found { context, data, stale: None })
+        }
+        Err(failure) => match memory.filter(|_| failure.may_pass()).and_then(|memory| memory.recall()) {
+            Some((data, age)) => Ok(Found { context, data, stale: Some((age, failure)) }),
+            None => Err(failure),
+        },
+    }
 }
 
-async fn get(config: kube::Config, place: &Place) -> Result<BTreeMap<String, String>, Failed> {
+async fn ask(mut config: Config, place: &Place, context: &str) -> Result<BTreeMap<String, String>, Failure> {
+    plugin::log_in(&mut config.auth_info, context).await?;
+    let answer = timeout(PATIENCE, get(config, place)).await.unwrap_or(Err(Failed::Silent(PATIENCE)));
+    answer.map_err(|why| why.explain(place, context))
+}
+
+async fn get(config: Config, place: &Place) -> Result<BTreeMap<String, String>, Failed> {
     #[derive(Deserialize)]
     struct ConfigMap {
         #[serde(default)]
         data: BTreeMap<String, String>,
     }
-    let client = Client::try_from(config).map_err(Failed::Setup)?;
+    let client = Client::try_from(config).map_err(|error| Failed::setup(&error))?;
     let path = format!("/api/v1/namespaces/{}/configmaps", place.namespace);
     let request =
         Request::new(path).get(&place.config_map.0, &GetParams::default()).map_err(|_| Failed::Unexpected)?;
-    let answer = client.send(request.map(Body::from)).await.map_err(Failed::Unreached)?;
+    let answer = client.send(request.map(Body::from)).await.map_err(|error| Failed::on_the_way(&error))?;
     let code = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), LONGEST_ANSWER)
         .collect()
         .await
-        .map_err(|error| Failed::of_body(error.as_ref()))?
+        .map_err(|error| Failed::on_the_way(error.as_ref()))?
         .to_bytes();
     if code == 200 {
         return serde_json::from_slice(&body)

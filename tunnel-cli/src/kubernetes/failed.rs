@@ -1,6 +1,7 @@
 //! Why the connection info was not read, as a person needs it.
 
 use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use http_body_util::LengthLimitError;
@@ -14,13 +15,13 @@ const LONGEST_WORDS: usize = 400;
 
 /// Why the API server gave no ConfigMap.
 #[derive(Debug)]
-pub(crate) enum Failed {
+pub(super) enum Failed {
     /// What the kubeconfig says cannot be used: a certificate, a key, a proxy.
-    Setup(kube::Error),
-    /// TCP, TLS or HTTP.
-    Unreached(kube::Error),
-    /// The answer broke off.
-    Broken(String),
+    Setup(String),
+    /// Nobody answered, or the answer broke off.
+    Unreached(String),
+    /// Somebody answered, and not as the API server has to: another certificate, no TLS, no HTTP.
+    Stranger(String),
     /// No answer in this time.
     Silent(Duration),
     /// An answer that is longer than any ConfigMap.
@@ -39,25 +40,40 @@ pub(crate) enum Failed {
 }
 
 impl Failed {
-    pub(super) fn of_body(error: &(dyn Error + 'static)) -> Self {
-        if error.is::<LengthLimitError>() { Self::TooLong } else { Self::Broken(innermost(error)) }
+    pub(super) fn setup(error: &kube::Error) -> Self {
+        Self::Setup(words(innermost(error)))
+    }
+
+    /// Of a request or of the body of its answer.
+    pub(super) fn on_the_way(error: &(dyn Error + 'static)) -> Self {
+        let cause = innermost(error);
+        if cause.is::<LengthLimitError>() {
+            Self::TooLong
+        } else if cause.downcast_ref().is_some_and(|error: &io::Error| error.kind() != ErrorKind::InvalidData)
+        {
+            Self::Unreached(words(cause))
+        } else {
+            Self::Stranger(words(cause))
+        }
     }
 
     /// What failed, what it means, what to do.
     pub(super) fn explain(self, place: &Place, context: &str) -> Failure {
         let Place { namespace, config_map, context: _ } = place;
         let failed = |what: String| Failure::lasting(Stage::Configuration, what);
-        let unreached = |why: &str| {
-            failed(format!("the API server of context {context} is not reached: {why}")).advise(
-                "It says where the bastion is. Does `kubectl version` reach it from here? With a pf-tunnel.yaml and without --kube-context it is not needed.",
-            )
-        };
+        let unreached = |why: &str| format!("the API server of context {context} is not reached: {why}");
+        let unneeded = "It says where the bastion is. Does `kubectl version` reach it from here? With a pf-tunnel.yaml and without --kube-context it is not needed.";
         match self {
-            Self::Setup(error) => failed(format!("the context {context} cannot be used: {}", innermost(&error)))
+            Self::Setup(why) => failed(format!("the context {context} cannot be used: {why}"))
                 .advise("It is the kubeconfig that says how to log in to this cluster."),
-            Self::Unreached(error) => unreached(&innermost(&error)),
-            Self::Broken(why) => unreached(&why),
-            Self::Silent(time) => unreached(&format!("no answer in {} s", time.as_secs())),
+            Self::Unreached(why) => Failure::passing(Stage::Configuration, unreached(&why)).advise(unneeded),
+            Self::Silent(time) => {
+                let why = format!("no answer in {} s", time.as_secs());
+                Failure::passing(Stage::Configuration, unreached(&why)).advise(unneeded)
+            }
+            Self::Stranger(why) => failed(unreached(&why)).advise(
+                "Somebody answered there who is not the API server that the kubeconfig means: another cluster, or somebody in between.",
+            ),
             Self::TooLong => failed(format!("ConfigMap {namespace}/{config_map} is too long to be the bastion's")),
             Self::Unexpected => {
                 failed(format!("the API server of context {context} answered with something else than a ConfigMap"))
@@ -87,10 +103,14 @@ impl Failed {
 }
 
 /// The cause that has no cause: the others only say that something failed.
-fn innermost(error: &(dyn Error + 'static)) -> String {
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(cause) = error.source() {
         error = cause;
     }
+    error
+}
+
+fn words(error: &(dyn Error + 'static)) -> String {
     clean(&error.to_string(), LONGEST_WORDS)
 }

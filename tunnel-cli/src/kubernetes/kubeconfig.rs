@@ -10,7 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use crate::failure::{Failure, Stage};
 
 /// How long TCP and TLS may take each.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(5);
 /// How many contexts are listed to whoever named one that is not there.
 const MOST_LISTED: usize = 8;
 

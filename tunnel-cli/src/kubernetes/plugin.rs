@@ -51,12 +51,10 @@ pub(super) async fn log_in(user: &mut AuthInfo, context: &str) -> Result<(), Fai
 
 async fn run(exec: &ExecConfig, context: &str) -> Result<Credentials, Failure> {
     let program = exec.command.as_deref().unwrap_or_default();
-    let failed = |what: String| {
-        let advice = format!(
-            "The kubeconfig's context {context} logs in with it. Does `kubectl --context {context} version` work?"
-        );
-        Failure::lasting(Stage::Configuration, what).advise(advice)
-    };
+    let advice = format!(
+        "The kubeconfig's context {context} logs in with it. Does `kubectl --context {context} version` work?"
+    );
+    let failed = |what: String| Failure::lasting(Stage::Configuration, what).advise(&advice);
     let person = std::io::stdin().is_terminal();
     let interactive = match exec.interactive_mode {
         Some(ExecInteractiveMode::Never) => false,
@@ -95,7 +93,9 @@ async fn run(exec: &ExecConfig, context: &str) -> Result<Credentials, Failure> {
     }
     let status = child.wait().await.map_err(|error| failed(format!("`{program}` was lost: {error}")))?;
     if !status.success() {
-        return Err(failed(format!("`{program}` gave no credentials for Kubernetes: {status}")));
+        // It may have asked somebody who is not reached either.
+        let what = format!("`{program}` gave no credentials for Kubernetes: {status}");
+        return Err(Failure::passing(Stage::Configuration, what).advise(&advice));
     }
     let printed: Option<Printed> = serde_json::from_slice(&printed).ok();
     let given = printed.and_then(|printed| printed.status);

@@ -8,7 +8,8 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Login, LoginError, send};
-use crate::http::VaultPath;
+use crate::http::{Error, VaultPath};
+use crate::text::shown;
 use crate::{BoxFuture, Server, Token};
 
 /// The longest token that is read, in bytes.
@@ -42,7 +43,16 @@ impl Login for Kubernetes {
             let jwt = read(&self.token_file)?;
             let body = json!({ "role": self.role, "jwt": jwt.expose_secret() });
             let path = VaultPath::new("auth").join(&self.mount).join("login");
-            send(server, self.name(), &path, body, &self.role).await
+            send(server, self.name(), &path, body, &self.role).await.map_err(|error| match error {
+                LoginError::Refused { method, reason: _, source: source @ Error::Denied { .. } } => {
+                    let reason = format!(
+                        "`{path}` does not take this token\n  Its role `{}` names a ServiceAccount, a namespace and an audience: are they this pod's, and its token's? Vault's log says more",
+                        shown(&self.role)
+                    );
+                    LoginError::Refused { method, reason, source }
+                }
+                error => error,
+            })
         })
     }
 
