@@ -9,4 +9,6 @@
     reason = "a test may assume: a panic is a failed test, and says why"
 )]
 
+mod connection_info;
 mod node;
+mod vault;
