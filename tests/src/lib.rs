@@ -4,6 +4,7 @@
 //! started it; what it wrote is shown when that test fails.
 //!
 //! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`], a Kubernetes ([`cluster`]); and, from the outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
+//! - what a cluster's network would permit: [`network_policy`];
 //! - what is behind a bastion: [`target`];
 //! - what a bastion must survive: [`forge`] makes certificates of every shape, [`rogue`] presents them and says what no honest client says.
 #![allow(
@@ -24,6 +25,7 @@ pub mod forge;
 pub mod fuzz;
 pub mod http;
 pub mod key;
+pub mod network_policy;
 pub mod openbao;
 pub mod ports;
 pub mod postgres;
