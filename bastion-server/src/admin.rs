@@ -57,6 +57,7 @@ pub struct Admin {
 #[derive(Debug, Default)]
 pub struct Readiness {
     authorities: OnceLock<()>,
+    revocations: OnceLock<()>,
     policies: OnceLock<()>,
     host_key: OnceLock<()>,
     listening: OnceLock<SocketAddr>,
@@ -66,6 +67,11 @@ impl Readiness {
     /// Every source of authorities has answered.
     pub fn authorities_known(&self) {
         let _ = self.authorities.set(());
+    }
+
+    /// Every list of what is revoked was good once.
+    pub fn revocations_known(&self) {
+        let _ = self.revocations.set(());
     }
 
     /// What a cluster's objects say was seen once, or there is no cluster.
@@ -86,6 +92,7 @@ impl Readiness {
     fn report(&self, recorded: Result<(), Stopped>, draining: bool) -> Report {
         let waiting_for: Vec<_> = [
             ("authorities", self.authorities.get().is_none()),
+            ("revocation", self.revocations.get().is_none()),
             ("policies", self.policies.get().is_none()),
             ("host_key", self.host_key.get().is_none()),
             ("listener", self.listening.get().is_none()),
@@ -186,11 +193,12 @@ mod tests {
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(
-            answer.contains(r#""waiting_for":["authorities","policies","host_key","listener"]"#),
+            answer.contains(r#""waiting_for":["authorities","revocation","policies","host_key","listener"]"#),
             "{answer}"
         );
 
         admin.readiness.authorities_known();
+        admin.readiness.revocations_known();
         admin.readiness.policies_known();
         admin.readiness.host_key_known();
         admin.readiness.listening("127.0.0.1:2222".parse().unwrap());

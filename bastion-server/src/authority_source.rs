@@ -21,7 +21,12 @@ use crate::{
     backoff::Backoff,
     config::{AuthoritySource, VaultAuthority},
     identity::authorities::{AuthoritySet, Unfit},
+    kubernetes::{
+        Cluster,
+        entry::{Entry, Look, Missing, Place},
+    },
     metrics::Metrics,
+    notice::{Notices, Reason},
     telemetry::one_line,
     watched_file::{WatchedFile, WatchedFolder},
 };
@@ -44,11 +49,19 @@ pub enum Error {
         /// The operating system's words.
         source: io::Error,
     },
+    /// An entry of an object with nothing in it.
+    #[error("{place}: {source}\n  It was to hold keys of authorities (authorities: secret, or config_map)")]
+    Missing {
+        /// The entry.
+        place: Place,
+        /// What is missing.
+        source: Missing,
+    },
     /// A line that is no key. What it holds is never shown.
-    #[error("{}:{line}: this is no public key\n  Write one key a line, as in a .pub file", .path.display())]
+    #[error("{source_name}:{line}: this is no public key\n  Write one key a line, as in a .pub file")]
     NoKey {
-        /// The file.
-        path: PathBuf,
+        /// The source.
+        source_name: String,
         /// The line, counted from 1.
         line: usize,
     },
@@ -68,6 +81,9 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// A source is in a cluster, and there is none.
+    #[error("authorities are in a Secret or ConfigMap, and there is no cluster to ask")]
+    NoCluster,
     /// A source is Vault, and nobody said where that is.
     #[error("authorities come from Vault, and no Vault is set\n  Set vault.address, or VAULT_ADDR")]
     NoVault,
@@ -88,7 +104,7 @@ pub enum Error {
 pub fn check(sources: &[AuthoritySource]) -> Result<(), Error> {
     for source in sources {
         match source {
-            AuthoritySource::Vault(_) => {}
+            AuthoritySource::Vault(_) | AuthoritySource::Secret(_) | AuthoritySource::ConfigMap(_) => {}
             AuthoritySource::File(path) => drop(look_at_file(&mut WatchedFile::new(path))?),
             AuthoritySource::Folder(path) => drop(look_at_folder(&mut folder(path))?),
             AuthoritySource::Key(key) => drop(fit("authorities: key", vec![key.0.clone()])?),
@@ -105,7 +121,8 @@ fn folder(path: &Path) -> WatchedFolder {
 /// The keys of a file, if it changed.
 fn look_at_file(file: &mut WatchedFile) -> Result<Option<Vec<PublicKey>>, Error> {
     let text = file.changed().map_err(|source| unreadable(file.path(), source))?;
-    text.map(|text| fit(&file.path().display().to_string(), parse(file.path(), &text)?)).transpose()
+    let name = file.path().display().to_string();
+    text.map(|text| fit(&name, parse(&name, &text)?)).transpose()
 }
 
 /// The keys of all files of a folder, if any of them changed.
@@ -115,23 +132,35 @@ fn look_at_folder(folder: &mut WatchedFolder) -> Result<Option<Vec<PublicKey>>, 
     };
     let mut keys = Vec::new();
     for (path, text) in files {
-        keys.extend(parse(&path, &text)?);
+        keys.extend(parse(&path.display().to_string(), &text)?);
     }
     fit(&folder.path().display().to_string(), keys).map(Some)
+}
+
+/// The keys of an entry of an object, if it changed.
+fn look_at_entry(entry: &mut Entry) -> Result<News, Error> {
+    let place = entry.place().to_string();
+    let looked = entry.look().map_err(|source| Error::Missing { place: entry.place().clone(), source })?;
+    Ok(match looked {
+        Look::Nothing => News::Nothing,
+        Look::Unchanged => News::Unchanged,
+        Look::Content(bytes) => News::Keys(fit(&place, parse(&place, &String::from_utf8_lossy(&bytes))?)?),
+    })
 }
 
 fn unreadable(path: &Path, source: io::Error) -> Error {
     Error::Unreadable { path: path.to_owned(), source }
 }
 
-/// The keys of a file in the format of sshd's `TrustedUserCAKeys`.
-fn parse(path: &Path, text: &str) -> Result<Vec<PublicKey>, Error> {
+/// The keys of a text in the format of sshd's `TrustedUserCAKeys`.
+fn parse(source_name: &str, text: &str) -> Result<Vec<PublicKey>, Error> {
     text.lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line.trim()))
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(line, key)| {
-            PublicKey::from_openssh(key).map_err(|_| Error::NoKey { path: path.to_owned(), line })
+            PublicKey::from_openssh(key)
+                .map_err(|_| Error::NoKey { source_name: source_name.to_owned(), line })
         })
         .collect()
 }
@@ -161,6 +190,8 @@ struct Answer {
 enum News {
     Keys(Vec<PublicKey>),
     Unchanged,
+    /// Nobody was there to ask.
+    Nothing,
 }
 
 impl From<Option<Vec<PublicKey>>> for News {
@@ -178,7 +209,7 @@ impl Known {
         match (self.0.get_mut(source), news) {
             (Some(known), News::Keys(keys)) => *known = Some(Answer { keys, confirmed: now }),
             (Some(Some(answer)), News::Unchanged) => answer.confirmed = now,
-            (Some(None) | None, _) => {}
+            (Some(None) | None, _) | (_, News::Nothing) => {}
         }
     }
 
@@ -198,24 +229,36 @@ impl Known {
 /// The trusted set as it is now; `None` until every source has answered once.
 pub type Current = watch::Receiver<Option<AuthoritySet>>;
 
+/// What sources are asked with, and who hears how it went.
+#[derive(Clone, Debug, Default)]
+pub struct Means<'a> {
+    /// Where Vault is.
+    pub vault: Option<&'a Server>,
+    /// Where the cluster is.
+    pub cluster: Option<&'a Cluster>,
+    /// Has Vault asked at once.
+    pub reload: Arc<Notify>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Who hears of what goes wrong.
+    pub notices: Notices,
+}
+
 /// Keeps the trusted set up to date for as long as somebody holds what this returns.
 ///
-/// Sources that need no network are read before this returns. `reload` has every source asked at once.
+/// Sources that need no network are read before this returns.
 ///
 /// # Errors
 /// A file or a key that is no good: at the start there is no last good one to keep.
-pub fn follow(
-    sources: &[AuthoritySource],
-    vault: Option<&Server>,
-    reload: &Arc<Notify>,
-    metrics: Arc<Metrics>,
-) -> Result<Current, Error> {
+pub fn follow(sources: &[AuthoritySource], means: Means<'_>) -> Result<Current, Error> {
+    let Means { vault, cluster, reload, metrics, notices } = means;
     let (sender, mut reports) = mpsc::channel(sources.len().max(1));
     let mut known = Known::new(sources.len());
     let now = SystemTime::now();
     for (index, source) in sources.iter().enumerate() {
-        let report = Report { index, sender: sender.clone(), metrics: Arc::clone(&metrics) };
-        let reload = Arc::clone(reload);
+        let report =
+            Report { index, sender: sender.clone(), metrics: Arc::clone(&metrics), notices: notices.clone() };
+        let reload = Arc::clone(&reload);
         match source {
             AuthoritySource::Key(key) => {
                 known.learn(index, News::Keys(fit("authorities: key", vec![key.0.clone()])?), now);
@@ -224,12 +267,20 @@ pub fn follow(
             AuthoritySource::File(path) => {
                 let mut file = WatchedFile::new(path);
                 known.learn(index, look_at_file(&mut file)?.into(), now);
-                tokio::spawn(follow_files(move || look_at_file(&mut file), report));
+                tokio::spawn(look_again(move || look_at_file(&mut file).map(News::from), report));
             }
             AuthoritySource::Folder(path) => {
                 let mut folder = folder(path);
                 known.learn(index, look_at_folder(&mut folder)?.into(), now);
-                tokio::spawn(follow_files(move || look_at_folder(&mut folder), report));
+                tokio::spawn(look_again(move || look_at_folder(&mut folder).map(News::from), report));
+            }
+            AuthoritySource::Secret(key) => {
+                let mut entry = entry(cluster, Place::Secret(key.clone()))?;
+                tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
+            }
+            AuthoritySource::ConfigMap(key) => {
+                let mut entry = entry(cluster, Place::ConfigMap(key.clone()))?;
+                tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
             }
             AuthoritySource::Vault(authority) => {
                 let server = vault.ok_or(Error::NoVault)?.clone();
@@ -266,11 +317,16 @@ pub fn follow(
     Ok(current)
 }
 
+fn entry(cluster: Option<&Cluster>, place: Place) -> Result<Entry, Error> {
+    Ok(Entry::follow(cluster.ok_or(Error::NoCluster)?, place))
+}
+
 /// Where one source tells its news.
 struct Report {
     index: usize,
     sender: mpsc::Sender<(usize, News)>,
     metrics: Arc<Metrics>,
+    notices: Notices,
 }
 
 impl Report {
@@ -287,24 +343,22 @@ async fn confirm(report: Report) {
     }
 }
 
-/// Looks again and again at what is on this machine.
-async fn follow_files(
-    mut look: impl FnMut() -> Result<Option<Vec<PublicKey>>, Error> + Send,
-    report: Report,
-) {
+/// Looks again and again at what is on this machine, or is brought to it.
+async fn look_again(mut look: impl FnMut() -> Result<News, Error> + Send, report: Report) {
     let mut failed = None;
     loop {
         let news = match look() {
-            Ok(Some(keys)) => {
+            Ok(News::Keys(keys)) => {
                 failed = None;
                 Some(News::Keys(keys))
             }
             // The state that was found bad has not changed since, and is not good for that.
-            Ok(None) => failed.is_none().then_some(News::Unchanged),
+            Ok(news) => failed.is_none().then_some(news),
             Err(error) => {
                 let error = one_line(&error);
                 if failed.as_ref() != Some(&error) {
                     report.metrics.authorities_failed();
+                    report.notices.tell(Reason::AuthorityUnreadable, &error);
                     tracing::error!(error, "keeping the last good authorities from there");
                     failed = Some(error);
                 }
@@ -359,6 +413,7 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
             Err(error) => {
                 report.metrics.authorities_failed();
                 if !failing {
+                    report.notices.tell(Reason::AuthorityUnreadable, one_line(&error));
                     tracing::error!(
                         error = one_line(&error),
                         "cannot read authorities; keeping those known, and asking again"
@@ -396,7 +451,7 @@ mod tests {
     fn a_file_has_one_key_a_line_and_comments() {
         let (one, two) = (key(), key());
         let text = format!("# ours\n\n{} first\r\n  {}\n", line(&one), line(&two));
-        let keys = parse("ca.pub".as_ref(), &text).unwrap();
+        let keys = parse("ca.pub", &text).unwrap();
         assert_eq!(
             keys.iter().map(PublicKey::key_data).collect::<Vec<_>>(),
             [one.key_data(), two.key_data()]
@@ -406,7 +461,7 @@ mod tests {
     #[test]
     fn one_bad_line_refuses_the_file_and_is_not_repeated() {
         let text = format!("{}\nssh-ed25519 hunter2\n", line(&key()));
-        let error = parse("ca.pub".as_ref(), &text).unwrap_err().to_string();
+        let error = parse("ca.pub", &text).unwrap_err().to_string();
         assert!(error.starts_with("ca.pub:2: this is no public key"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
         assert!(matches!(fit("ca.pub", vec![]), Err(Error::Count { count: 0, .. })));
@@ -448,7 +503,8 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let sources =
             [AuthoritySource::File(path.clone()), AuthoritySource::Key(AuthorityKey(inline.clone()))];
-        let mut current = follow(&sources, None, &Arc::default(), Arc::clone(&metrics)).unwrap();
+        let means = Means { metrics: Arc::clone(&metrics), ..Means::default() };
+        let mut current = follow(&sources, means).unwrap();
         until(&mut current, &[&one, &inline]).await;
 
         std::fs::write(&path, "broken").unwrap();
@@ -470,6 +526,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let sources = [AuthoritySource::File(folder.path().join("none"))];
         assert!(check(&sources).is_err());
-        assert!(follow(&sources, None, &Arc::default(), Arc::default()).is_err());
+        assert!(follow(&sources, Means::default()).is_err());
     }
 }

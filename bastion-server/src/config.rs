@@ -30,8 +30,8 @@ use crate::{
 
 pub use crate::unit::{ByteSize, Delay, Period};
 pub use environment::{VARIABLES, Variable};
-pub use host_key::{HostKey, VaultHostKey};
-pub use kubernetes::{Kubernetes, ObjectName, Policies};
+pub use host_key::{HostKey, SecretHostKey, VaultHostKey};
+pub use kubernetes::{Kubernetes, ObjectKey, ObjectName, Policies, PublicName, Publish};
 pub use rule::{Login, Rule};
 pub(crate) use schema::Network;
 pub use schema::json_schema;
@@ -138,11 +138,14 @@ impl Config {
     pub fn files(&self) -> Vec<&Path> {
         let authorities = self.authorities.sources().iter().filter_map(|source| match source {
             AuthoritySource::File(path) | AuthoritySource::Folder(path) => Some(path),
-            AuthoritySource::Vault(_) | AuthoritySource::Key(_) => None,
+            AuthoritySource::Vault(_)
+            | AuthoritySource::Key(_)
+            | AuthoritySource::Secret(_)
+            | AuthoritySource::ConfigMap(_) => None,
         });
         let host_key = match &self.host_key {
             HostKey::File { key, certificate } => [Some(key), certificate.as_ref()],
-            HostKey::Generate | HostKey::Vault(_) => [None, None],
+            HostKey::Generate | HostKey::Vault(_) | HostKey::Secret(_) => [None, None],
         };
         let vault = [self.vault.ca_cert.as_ref(), self.vault.auth.file()];
         authorities
@@ -157,6 +160,24 @@ impl Config {
     pub fn needs_vault(&self) -> bool {
         matches!(self.host_key, HostKey::Vault(_))
             || self.authorities.sources().iter().any(|source| matches!(source, AuthoritySource::Vault(_)))
+    }
+
+    /// Whether anything is asked of a cluster.
+    pub fn needs_cluster(&self) -> bool {
+        self.kubernetes.is_some() || self.authorities_need_cluster() || self.host_key_needs_cluster()
+    }
+
+    /// Whether it takes a cluster to know whose certificates are believed.
+    pub fn authorities_need_cluster(&self) -> bool {
+        let kept = |source: &AuthoritySource| {
+            matches!(source, AuthoritySource::Secret(_) | AuthoritySource::ConfigMap(_))
+        };
+        let Revocation { files: _, config_maps, secrets } = &self.revocation;
+        self.authorities.sources().iter().any(kept) || !config_maps.is_empty() || !secrets.is_empty()
+    }
+
+    fn host_key_needs_cluster(&self) -> bool {
+        matches!(self.host_key, HostKey::Secret(_))
     }
 }
 
@@ -221,6 +242,10 @@ pub enum Error {
 pub struct Revocation {
     /// Files in the formats of sshd's `RevokedKeys`. What any of them revokes is revoked.
     pub files: Vec<PathBuf>,
+    /// Such lists in ConfigMaps of the bastion's own namespace.
+    pub config_maps: Vec<ObjectKey>,
+    /// Such lists in Secrets of the bastion's own namespace.
+    pub secrets: Vec<ObjectKey>,
 }
 
 /// At least one source of authorities.
@@ -261,6 +286,10 @@ pub enum AuthoritySource {
     Folder(PathBuf),
     /// The key itself, as in such a file.
     Key(AuthorityKey),
+    /// The content of such a file in a Secret of the bastion's own namespace.
+    Secret(ObjectKey),
+    /// And in a ConfigMap.
+    ConfigMap(ObjectKey),
 }
 
 /// One mount of Vault's SSH engine.

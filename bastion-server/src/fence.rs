@@ -13,7 +13,10 @@ mod files;
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config},
+    kubernetes::Cluster,
+};
 
 /// What is left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +40,9 @@ impl Bounds {
     pub fn new(path: &Path, config: &Config, variable: impl Fn(&str) -> Option<String>) -> Self {
         let system = SYSTEM.iter().map(PathBuf::from);
         let resolver = RESOLVER.iter().flat_map(|file| around(Path::new(file)));
-        let configured = config.files().into_iter().chain([path]).flat_map(around);
+        let cluster = if config.needs_cluster() { Cluster::files(&variable) } else { Vec::new() };
+        let configured = config.files().into_iter().chain([path]).chain(cluster.iter().map(PathBuf::as_path));
+        let configured: Vec<_> = configured.flat_map(around).collect();
         let named = CERTIFICATES
             .into_iter()
             .chain(["VAULT_CACERT", "BAO_CACERT"])
@@ -61,7 +66,16 @@ fn around(file: &Path) -> Vec<PathBuf> {
         Some(folder) if folder.parent().is_some() => folder.to_owned(),
         Some(_) | None => file.to_owned(),
     };
-    std::iter::once(folder(file)).chain(file.canonicalize().ok().as_deref().map(folder)).collect()
+    let swapped = file.ancestors().filter(|link| is_swapped(link)).map(folder);
+    std::iter::once(folder(file))
+        .chain(file.canonicalize().ok().as_deref().map(folder))
+        .chain(swapped)
+        .collect()
+}
+
+/// Whether a kubelet put the file there, as a link into a folder `..data` that will be another one with the next version.
+fn is_swapped(link: &Path) -> bool {
+    link.read_link().is_ok_and(|target| target.starts_with("..data"))
 }
 
 /// One of the means.
@@ -170,17 +184,37 @@ mod tests {
     }
 
     #[test]
+    fn what_a_kubelet_swaps_opens_the_mount() {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = folder.path().join("token");
+        std::fs::create_dir_all(mount.join("..2026_1/vault")).unwrap();
+        std::fs::write(mount.join("..2026_1/vault/token"), "").unwrap();
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, mount.join(name)).unwrap();
+        link("..2026_1", "..data");
+        link("..data/vault", "vault");
+        assert!(around(&mount.join("vault/token")).contains(&mount));
+    }
+
+    #[test]
     fn every_configured_file_is_within_and_every_other_port_without() {
         let text = "listen: 127.0.0.1:22\nadmin: {listen: '127.0.0.1:80'}\nhost_key: {file: /k/key, certificate: /c/cert}\n\
             authorities: [{file: /a/ca}]\nvault: {ca_cert: /t/tls, auth: {method: token, token_file: /s/token}}\n\
             login: {users: [u]}\nrevocation: {files: [/r/krl]}\n";
         let config = config_file::parse::<Config>("b.yaml".as_ref(), text).unwrap();
         let variable = |name: &str| (name == "SSL_CERT_DIR").then(|| "/tls".to_owned());
+        assert!(!config.needs_cluster());
         let bounds = Bounds::new(Path::new("/y/b.yaml"), &config, variable);
         for folder in ["/k", "/c", "/a", "/t", "/s", "/r", "/y", "/tls", "/etc"] {
             assert!(bounds.read.contains(&PathBuf::from(folder)), "{folder} is not in {bounds:?}");
         }
         assert!(!bounds.read.contains(&PathBuf::from("/")));
+        let config =
+            config_file::parse::<Config>("b.yaml".as_ref(), &format!("{text}kubernetes: {{}}\n")).unwrap();
+        let bounds = Bounds::new(Path::new("/y/b.yaml"), &config, variable);
+        assert!(
+            bounds.read.contains(&PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount")),
+            "{bounds:?}"
+        );
         assert_eq!(bounds.listen, [80, 22]);
     }
 }

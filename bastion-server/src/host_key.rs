@@ -8,7 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ssh_key::{Algorithm, Certificate, HashAlg, PrivateKey, certificate::CertType, public::KeyData};
+use ssh_key::{
+    Algorithm, Certificate, HashAlg, LineEnding, PrivateKey, certificate::CertType, public::KeyData,
+};
 use tokio::{
     sync::{Notify, watch},
     time::sleep,
@@ -19,7 +21,9 @@ use zeroize::Zeroizing;
 use crate::{
     backoff::Backoff,
     config,
+    kubernetes::{Cluster, identity},
     metrics::Metrics,
+    notice::{Notices, Reason},
     telemetry::{moment, one_line},
     vault::{self, Vault},
     watched_file::{self, WatchedFile},
@@ -74,14 +78,20 @@ pub enum Error {
         source: io::Error,
     },
     /// Not an OpenSSH private key.
-    #[error("{}: this is no private key in OpenSSH's format\n  Make one with: ssh-keygen -t ed25519 -N '' -f FILE", .0.display())]
-    NoKey(PathBuf),
+    #[error(
+        "{0}: this is no private key in OpenSSH's format\n  Make one with: ssh-keygen -t ed25519 -N '' -f FILE"
+    )]
+    NoKey(String),
     /// A key behind a passphrase.
-    #[error("{}: the key is encrypted, and nobody is there to type its passphrase\n  Remove it with: ssh-keygen -p -N '' -f FILE", .0.display())]
-    Encrypted(PathBuf),
+    #[error(
+        "{0}: the key is encrypted, and nobody is there to type its passphrase\n  Remove it with: ssh-keygen -p -N '' -f FILE"
+    )]
+    Encrypted(String),
     /// A key that clients should not believe.
-    #[error("{}: a host key must be ed25519, ecdsa, or rsa of at least 2048 bits\n  Make one with: ssh-keygen -t ed25519 -N '' -f FILE", .0.display())]
-    Weak(PathBuf),
+    #[error(
+        "{0}: a host key must be ed25519, ecdsa, or rsa of at least 2048 bits\n  Make one with: ssh-keygen -t ed25519 -N '' -f FILE"
+    )]
+    Weak(String),
     /// A certificate that does not fit.
     #[error("{}: {problem}\n  host_key.certificate names it; have the public key signed with: ssh-keygen -s CA -h -I ID -n NAME FILE.pub", .path.display())]
     Certificate {
@@ -96,6 +106,12 @@ pub enum Error {
     /// A host key is to be signed by Vault, and nobody said where that is.
     #[error("the host key is signed by Vault, and no Vault is set\n  Set vault.address, or VAULT_ADDR")]
     NoVault,
+    /// A host key is in a Secret, and there is no cluster.
+    #[error("the host key is in a Secret, and there is no cluster to ask")]
+    NoCluster,
+    /// A Secret.
+    #[error(transparent)]
+    Secret(#[from] identity::Error),
 }
 
 /// Why a certificate cannot be presented.
@@ -134,23 +150,34 @@ pub fn check(config: &config::HostKey) -> Result<(), Error> {
             }
             Ok(())
         }
-        config::HostKey::Generate | config::HostKey::Vault(_) => Ok(()),
+        config::HostKey::Generate | config::HostKey::Vault(_) | config::HostKey::Secret(_) => Ok(()),
     }
 }
 
-/// The host key as it is now; `None` until Vault has signed its first certificate.
+/// The host key as it is now; `None` until Vault has signed its first certificate, or the API server has told the key.
 pub type Current = watch::Receiver<Option<Arc<HostKey>>>;
+
+/// What a host key is asked for with, and who hears how it went.
+#[derive(Clone, Debug, Default)]
+pub struct Means<'a> {
+    /// Where Vault is, and who we are there.
+    pub vault: Option<&'a Vault>,
+    /// Where the cluster is.
+    pub cluster: Option<&'a Cluster>,
+    /// Has Vault asked at once.
+    pub reload: Arc<Notify>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Who hears of what goes wrong.
+    pub notices: Notices,
+}
 
 /// Has a host key for as long as somebody holds what this returns, and renews its certificate in time.
 ///
 /// # Errors
 /// What is wrong with the files that hold it.
-pub fn follow(
-    config: &config::HostKey,
-    vault: Option<&Vault>,
-    reload: &Arc<Notify>,
-    metrics: Arc<Metrics>,
-) -> Result<Current, Error> {
+pub fn follow(config: &config::HostKey, means: Means<'_>) -> Result<Current, Error> {
+    let Means { vault, cluster, reload, metrics, notices } = means;
     match config {
         config::HostKey::Generate => {
             tracing::warn!("host key made for this process alone; clients cannot know it beforehand");
@@ -177,10 +204,18 @@ pub fn follow(
                 request,
                 vault,
                 publish,
-                reload: Arc::clone(reload),
+                reload,
                 metrics,
+                notices,
             };
             tokio::spawn(renewal.run());
+            Ok(current)
+        }
+        config::HostKey::Secret(wanted) => {
+            let cluster = cluster.ok_or(Error::NoCluster)?.clone();
+            let fresh = wanted.generate.then(|| written(&generate()?)).transpose()?;
+            let (publish, current) = watch::channel(None);
+            tokio::spawn(find_secret(cluster, wanted.name.as_str().to_owned(), fresh, publish, notices));
             Ok(current)
         }
     }
@@ -188,6 +223,46 @@ pub fn follow(
 
 fn generate() -> Result<PrivateKey, Error> {
     PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(Error::Random)
+}
+
+/// The key as a file would hold it.
+fn written(key: &PrivateKey) -> Result<Zeroizing<String>, Error> {
+    key.to_openssh(LineEnding::LF).map_err(Error::Random)
+}
+
+/// Asks until there is a key. It is then used for good: another one would be another bastion.
+async fn find_secret(
+    cluster: Cluster,
+    name: String,
+    fresh: Option<Zeroizing<String>>,
+    publish: watch::Sender<Option<Arc<HostKey>>>,
+    notices: Notices,
+) {
+    let (mut backoff, mut failed) = (RETRY, None);
+    loop {
+        let found = match cluster.private_key(&name, fresh.as_ref()).await {
+            Ok(text) => parse_key(&format!("Secret {name}"), &text),
+            Err(error) => Err(error.into()),
+        };
+        match found {
+            Ok(key) => {
+                publish.send_replace(Some(Arc::new(HostKey { key, certificate: None })));
+                return;
+            }
+            Err(error) => {
+                let error = one_line(&error);
+                if failed.as_ref() != Some(&error) {
+                    notices.tell(Reason::HostKeyUnavailable, &error);
+                    tracing::error!(error, "there is no host key yet; asking again");
+                    failed = Some(error);
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(backoff.failed()) => {}
+            () = publish.closed() => return,
+        }
+    }
 }
 
 fn read_key(path: &Path) -> Result<PrivateKey, Error> {
@@ -198,16 +273,21 @@ fn read_key(path: &Path) -> Result<PrivateKey, Error> {
         let mode = format!("{:04o}", mode & 0o777);
         tracing::warn!(file = %path.display(), mode, "others can read the host key; chmod 0600 would stop that");
     }
-    let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|_| Error::NoKey(path.to_owned()))?;
+    parse_key(&path.display().to_string(), &text)
+}
+
+/// A key that clients may believe. `place` is where it was found.
+fn parse_key(place: &str, text: &str) -> Result<PrivateKey, Error> {
+    let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|_| Error::NoKey(place.to_owned()))?;
     if key.is_encrypted() {
-        return Err(Error::Encrypted(path.to_owned()));
+        return Err(Error::Encrypted(place.to_owned()));
     }
     let strong = match key.public_key().key_data() {
         KeyData::Ed25519(_) | KeyData::Ecdsa(_) => true,
         KeyData::Rsa(key) => key.key_size() >= 2048,
         _ => false,
     };
-    if strong { Ok(key) } else { Err(Error::Weak(path.to_owned())) }
+    if strong { Ok(key) } else { Err(Error::Weak(place.to_owned())) }
 }
 
 fn read_certificate(path: &Path, key: &PrivateKey) -> Result<Certificate, Error> {
@@ -314,6 +394,7 @@ struct Renewal {
     publish: watch::Sender<Option<Arc<HostKey>>>,
     reload: Arc<Notify>,
     metrics: Arc<Metrics>,
+    notices: Notices,
 }
 
 /// Why Vault did not sign.
@@ -328,9 +409,11 @@ enum RenewalError {
 impl Renewal {
     async fn run(self) {
         let mut backoff = RETRY;
+        let mut failing = false;
         loop {
             let next = match self.sign().await {
                 Ok(certificate) => {
+                    failing = false;
                     backoff.worked();
                     let next = renew_in(end(&certificate), SystemTime::now());
                     let key = publishable(self.key.clone(), certificate, &self.metrics);
@@ -339,6 +422,9 @@ impl Renewal {
                 }
                 Err(error) => {
                     self.metrics.host_certificate_failed();
+                    if !std::mem::replace(&mut failing, true) {
+                        self.notices.tell(Reason::HostKeyUnavailable, one_line(&error));
+                    }
                     let in_use = self.publish.borrow().as_ref().and_then(|key| key.certificate().map(end));
                     let expires = in_use.map(moment);
                     tracing::error!(
@@ -365,12 +451,25 @@ impl Renewal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use ssh_key::{LineEnding, certificate::Builder};
+    use ssh_key::certificate::Builder;
 
     use super::*;
+
+    /// A key without a certificate.
+    pub(crate) fn plain() -> HostKey {
+        HostKey { key: generate().unwrap(), certificate: None }
+    }
+
+    /// A key with a certificate for `bastion`, and the authority that signed it.
+    pub(crate) fn certified() -> (HostKey, ssh_key::PublicKey) {
+        let key = generate().unwrap();
+        let certificate = certificate(&key, &GOOD);
+        let authority = certificate.signature_key().clone();
+        (HostKey { key, certificate: Some(certificate) }, authority.into())
+    }
 
     struct Shape {
         kind: CertType,

@@ -5,12 +5,19 @@
 
 pub mod compile;
 pub mod crd;
+pub mod entry;
+pub mod identity;
 pub mod index;
 pub mod policies;
 pub mod status;
 pub mod watch;
 
-use std::{fmt, io, path::Path, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::http::Response;
 use kube::{
@@ -34,6 +41,7 @@ const KUBECONFIG: &str = "KUBECONFIG";
 /// What the pod's manifest says of it (the downward API).
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
 const POD_NAME: &str = "POD_NAME";
+const POD_UID: &str = "POD_UID";
 /// How long a connection to the API server may take.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer may be silent. Longer than a watch lives.
@@ -58,13 +66,21 @@ pub enum Error {
     Client(#[source] kube::Error),
 }
 
+/// The pod that the bastion is.
+#[derive(Clone, Debug)]
+struct Pod {
+    name: String,
+    /// Without it an Event is not shown beside the pod.
+    uid: Option<String>,
+}
+
 /// A cluster, and who and where we are in it.
 #[derive(Clone)]
 pub struct Cluster {
     config: Config,
     client: Client,
     namespace: String,
-    pod: Option<String>,
+    pod: Option<Pod>,
     metrics: Arc<Metrics>,
 }
 
@@ -99,12 +115,30 @@ impl Cluster {
                 .map_err(Error::Namespace)?,
         };
         let client = Client::try_from(config.clone()).map_err(Error::Client)?;
-        Ok(Self { config, client, namespace, pod: variable(POD_NAME), metrics })
+        let pod = variable(POD_NAME).map(|name| Pod { name, uid: variable(POD_UID) });
+        Ok(Self { config, client, namespace, pod, metrics })
     }
 
     /// The bastion's own namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// The files and folders that are read while the bastion serves.
+    pub fn files(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+        let Some(named) = variable(KUBECONFIG).filter(|paths| !paths.is_empty()) else {
+            return vec![Path::new(SERVICE_ACCOUNT).join("token")];
+        };
+        let mut files: Vec<_> = std::env::split_paths(&named).collect();
+        let written: Vec<_> = files.iter().filter_map(|path| Kubeconfig::read_from(path).ok()).collect();
+        for Kubeconfig { clusters, auth_infos, .. } in written {
+            let authorities = clusters.into_iter().filter_map(|named| named.cluster?.certificate_authority);
+            let users = auth_infos.into_iter().filter_map(|named| named.auth_info);
+            let credentials =
+                users.flat_map(|user| [user.client_certificate, user.client_key, user.token_file]);
+            files.extend(authorities.chain(credentials.flatten()).map(PathBuf::from));
+        }
+        files
     }
 
     /// A client of its own for a watch, which notes when the API server was last heard of.

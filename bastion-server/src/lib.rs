@@ -43,6 +43,7 @@ pub mod identity;
 pub mod kubernetes;
 pub mod listener;
 pub mod metrics;
+pub mod notice;
 pub mod own_addresses;
 pub mod proxy_header;
 pub mod reload;

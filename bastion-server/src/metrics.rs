@@ -62,6 +62,11 @@ impl Moment {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         self.0.store(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
+
+    /// In seconds since 1970; 0 if there was none yet.
+    pub fn seconds(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl TypedMetric for Moment {

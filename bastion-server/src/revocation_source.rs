@@ -1,7 +1,7 @@
 //! Where it says what is revoked, and how that is kept up to date.
 //!
-//! Serving begins when every file has been read. From then on a file that is gone or corrupt keeps revoking what it revoked:
-//! there is no moment in which what was revoked is not, whatever becomes of the files.
+//! Serving begins when every source has been read. From then on one that is gone or corrupt keeps revoking what it revoked:
+//! there is no moment in which what was revoked is not, whatever becomes of the sources.
 
 use std::{
     io,
@@ -13,8 +13,14 @@ use std::{
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
 use crate::{
+    config::Revocation,
     identity::revocation::{self, Malformed, RevocationList, Revocations},
+    kubernetes::{
+        Cluster,
+        entry::{Entry, Look, Missing, Place},
+    },
     metrics::Metrics,
+    notice::{Notices, Reason},
     telemetry::one_line,
     watched_file::WatchedFile,
 };
@@ -22,7 +28,7 @@ use crate::{
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Why a file does not say what is revoked.
+/// Why a source does not say what is revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that cannot be read.
@@ -33,106 +39,174 @@ pub enum Error {
         /// The operating system's words.
         source: io::Error,
     },
-    /// A file that is no list.
-    #[error("{}: {source}\n  Make a list with `ssh-keygen -k -s CA.pub -f LIST …`, or write one public key a line (revocation.files)", .path.display())]
+    /// An entry of an object with nothing in it.
+    #[error(
+        "{place}: {source}\n  It was to hold what is revoked (revocation); to revoke nothing, take its name out"
+    )]
+    Missing {
+        /// The entry.
+        place: Place,
+        /// What is missing.
+        source: Missing,
+    },
+    /// What is no list.
+    #[error(
+        "{source_name}: {source}\n  Make a list with `ssh-keygen -k -s CA.pub -f LIST …`, or write one public key a line (revocation.files)"
+    )]
     Corrupt {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        source_name: String,
         /// What is wrong with it.
         source: Malformed,
     },
+    /// A list is in a cluster, and there is none.
+    #[error("what is revoked is in a Secret or ConfigMap, and there is no cluster to ask")]
+    NoCluster,
 }
 
 /// Reads every file once.
 ///
 /// # Errors
 /// The first file that is no good.
-pub fn load(files: &[PathBuf]) -> Result<RevocationList, Error> {
-    read(files).map(|sources| list(&sources))
+pub fn check(config: &Revocation) -> Result<(), Error> {
+    config.files.iter().try_for_each(|path| Source::file(path).map(drop))
 }
 
-fn read(files: &[PathBuf]) -> Result<Vec<Source>, Error> {
-    files.iter().map(Source::read).collect()
-}
+/// What is revoked as it is now; `None` until every source was good once.
+pub type Current = watch::Receiver<Option<RevocationList>>;
 
-/// What is revoked as it is now.
-pub type Current = watch::Receiver<RevocationList>;
-
-/// Keeps what is revoked up to date for as long as somebody holds what this returns.
+/// Keeps what is revoked up to date for as long as somebody holds what this returns. Files are read before it returns.
 ///
 /// # Errors
 /// The first file that is no good: at the start there is no last good one to keep.
-pub fn follow(files: &[PathBuf], metrics: Arc<Metrics>) -> Result<Current, Error> {
-    let mut sources = read(files)?;
+pub fn follow(
+    config: &Revocation,
+    cluster: Option<&Cluster>,
+    metrics: Arc<Metrics>,
+    notices: Notices,
+) -> Result<Current, Error> {
+    let mut sources = config.files.iter().map(Source::file).collect::<Result<Vec<_>, _>>()?;
+    let secrets = config.secrets.iter().cloned().map(Place::Secret);
+    for place in secrets.chain(config.config_maps.iter().cloned().map(Place::ConfigMap)) {
+        sources.push(Source::entry(Entry::follow(cluster.ok_or(Error::NoCluster)?, place)));
+    }
     let (publish, current) = watch::channel(list(&sources));
     if sources.is_empty() {
         return Ok(current);
     }
-    metrics.revocations_read(current.borrow().entries(), SystemTime::now());
+    confirm(&publish, &metrics);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
                 () = publish.closed() => return,
             }
-            let mut changed = false;
+            let (mut changed, mut heard) = (false, true);
             for source in &mut sources {
-                changed |= source.look(&metrics).await;
+                let looked = source.look(&metrics, &notices).await;
+                changed |= looked == Looked::Changed;
+                heard &= looked != Looked::Nothing;
             }
-            if changed {
-                publish.send_replace(list(&sources));
+            if changed && let Some(list) = list(&sources) {
+                publish.send_replace(Some(list));
             }
-            if sources.iter().all(|source| source.failed.is_none()) {
-                metrics.revocations_read(publish.borrow().entries(), SystemTime::now());
+            if heard && sources.iter().all(|source| source.failed.is_none()) {
+                confirm(&publish, &metrics);
             }
         }
     });
     Ok(current)
 }
 
-fn list(sources: &[Source]) -> RevocationList {
-    sources.iter().map(|source| Arc::clone(&source.known)).collect()
+fn confirm(publish: &watch::Sender<Option<RevocationList>>, metrics: &Metrics) {
+    if let Some(list) = publish.borrow().as_ref() {
+        metrics.revocations_read(list.entries(), SystemTime::now());
+    }
 }
 
-/// One file, and the last good state of it.
+/// All that is revoked, once every source was good.
+fn list(sources: &[Source]) -> Option<RevocationList> {
+    sources.iter().map(|source| source.known.clone()).collect()
+}
+
+/// One file or entry, and the last good state of it.
 #[derive(Debug)]
 struct Source {
-    file: WatchedFile,
-    known: Arc<Revocations>,
+    origin: Origin,
+    known: Option<Arc<Revocations>>,
     /// What is wrong with its present state, as it was logged.
     failed: Option<String>,
 }
 
+#[derive(Debug)]
+enum Origin {
+    File(WatchedFile),
+    Entry(Entry),
+}
+
+/// What one look at a source brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// It revokes something else now.
+    Changed,
+    /// It does not, or is no good.
+    Unchanged,
+    /// Nobody was there to ask.
+    Nothing,
+}
+
 impl Source {
-    fn read(path: &PathBuf) -> Result<Self, Error> {
+    fn file(path: &PathBuf) -> Result<Self, Error> {
         let mut file = WatchedFile::new(path);
         let bytes = changed(&mut file)?.unwrap_or_default();
-        let known = parsed(&file, Revocations::parse(&bytes))?;
-        Ok(Self { file, known, failed: None })
+        let known = parsed(&path.display().to_string(), Revocations::parse(&bytes))?;
+        Ok(Self { origin: Origin::File(file), known: Some(known), failed: None })
     }
 
-    /// Reads the file if it changed, and says whether it now revokes something else.
-    async fn look(&mut self, metrics: &Metrics) -> bool {
-        let looked = match changed(&mut self.file) {
+    fn entry(entry: Entry) -> Self {
+        Self { origin: Origin::Entry(entry), known: None, failed: None }
+    }
+
+    /// Reads the source if it changed.
+    async fn look(&mut self, metrics: &Metrics, notices: &Notices) -> Looked {
+        let looked = match self.changed() {
             // A corrupt state that has not changed since is as corrupt as it was, and a good one as good.
-            Ok(None) => return false,
-            Ok(Some(bytes)) => self.parse(bytes).await,
+            Ok(Look::Unchanged) => return Looked::Unchanged,
+            Ok(Look::Nothing) => return Looked::Nothing,
+            Ok(Look::Content(bytes)) => self.parse(bytes).await,
             Err(error) => Err(one_line(&error)),
         };
         match looked {
             Ok(known) => {
-                let (file, entries) = (self.file.path().display(), known.entries());
-                tracing::info!(%file, entries, "what is revoked has been read");
-                (self.known, self.failed) = (known, None);
-                true
+                let (source, entries) = (self.name(), known.entries());
+                tracing::info!(source, entries, "what is revoked has been read");
+                (self.known, self.failed) = (Some(known), None);
+                Looked::Changed
             }
             Err(failed) => {
                 if self.failed.as_ref() != Some(&failed) {
                     metrics.revocations_failed();
-                    tracing::error!(error = failed, "still revoking what this file revoked before");
+                    notices.tell(Reason::RevocationUnreadable, &failed);
+                    tracing::error!(error = failed, "still revoking what this source revoked before");
                     self.failed = Some(failed);
                 }
-                false
+                Looked::Unchanged
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        match &self.origin {
+            Origin::File(file) => file.path().display().to_string(),
+            Origin::Entry(entry) => entry.place().to_string(),
+        }
+    }
+
+    fn changed(&mut self) -> Result<Look, Error> {
+        match &mut self.origin {
+            Origin::File(file) => changed(file).map(|bytes| bytes.map_or(Look::Unchanged, Look::Content)),
+            Origin::Entry(entry) => {
+                entry.look().map_err(|source| Error::Missing { place: entry.place().clone(), source })
             }
         }
     }
@@ -140,7 +214,7 @@ impl Source {
     /// Parses away from the tasks that serve: a long list takes a while.
     async fn parse(&self, bytes: Vec<u8>) -> Result<Arc<Revocations>, String> {
         match spawn_blocking(move || Revocations::parse(&bytes)).await {
-            Ok(result) => parsed(&self.file, result).map_err(|error| one_line(&error)),
+            Ok(result) => parsed(&self.name(), result).map_err(|error| one_line(&error)),
             Err(defect) => Err(one_line(&defect)),
         }
     }
@@ -151,8 +225,8 @@ fn changed(file: &mut WatchedFile) -> Result<Option<Vec<u8>>, Error> {
         .map_err(|source| Error::Unreadable { path: file.path().to_owned(), source })
 }
 
-fn parsed(file: &WatchedFile, result: Result<Revocations, Malformed>) -> Result<Arc<Revocations>, Error> {
-    result.map(Arc::new).map_err(|source| Error::Corrupt { path: file.path().to_owned(), source })
+fn parsed(source_name: &str, result: Result<Revocations, Malformed>) -> Result<Arc<Revocations>, Error> {
+    result.map(Arc::new).map_err(|source| Error::Corrupt { source_name: source_name.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -180,6 +254,11 @@ mod tests {
         fs::rename(next, path).unwrap();
     }
 
+    fn follow_files(files: &[PathBuf], metrics: Arc<Metrics>) -> Result<Current, Error> {
+        let config = Revocation { files: files.to_vec(), ..Revocation::default() };
+        follow(&config, None, metrics, Notices::default())
+    }
+
     async fn until(what: impl Fn() -> bool) {
         let until = async {
             while !what() {
@@ -196,8 +275,8 @@ mod tests {
         fs::write(&one, keys(1)).unwrap();
         fs::write(&two, keys(2)).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let current = follow(&[one.clone(), two.clone()], Arc::clone(&metrics)).unwrap();
-        let entries = || current.borrow().entries();
+        let current = follow_files(&[one.clone(), two.clone()], Arc::clone(&metrics)).unwrap();
+        let entries = || current.borrow().as_ref().unwrap().entries();
         let failures = |count: u32| {
             metrics.render().contains(&format!("bastion_revocation_refresh_failures_total {count}\n"))
         };
@@ -232,11 +311,12 @@ mod tests {
             if let Some(content) = content {
                 fs::write(&path, content).unwrap();
             }
-            let error = load(std::slice::from_ref(&path)).unwrap_err().to_string();
+            let config = Revocation { files: vec![path.clone()], ..Revocation::default() };
+            let error = check(&config).unwrap_err().to_string();
             assert!(error.starts_with(&path.display().to_string()) && error.contains(expected), "{error}");
             assert!(error.contains("revocation.files") && !error.contains("hunter2"), "{error}");
-            assert!(follow(std::slice::from_ref(&path), Arc::default()).is_err());
+            assert!(follow_files(&config.files, Arc::default()).is_err());
         }
-        assert_eq!(follow(&[], Arc::default()).unwrap().borrow().entries(), 0);
+        assert_eq!(follow_files(&[], Arc::default()).unwrap().borrow().as_ref().unwrap().entries(), 0);
     }
 }

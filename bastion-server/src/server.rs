@@ -34,6 +34,7 @@ use crate::{
     kubernetes::{self, Cluster},
     listener::{self, Bounds},
     metrics::Metrics,
+    notice::Notices,
     own_addresses, reload,
     resolver::{self, NoServers, Resolver},
     revocation_source,
@@ -86,7 +87,9 @@ pub enum Error {
         source: io::Error,
     },
     /// No authority is known, so nothing can be said.
-    #[error("Vault does not say which authorities to trust\n  Is it there, and is vault.address right?")]
+    #[error(
+        "nobody says which authorities to trust, and what is revoked\n  Is Vault there, and is vault.address right? Or the cluster, and KUBECONFIG?"
+    )]
     NoAuthorities,
     /// Which name servers to ask.
     #[error(transparent)]
@@ -154,7 +157,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
         vault.check()?;
     }
     authority_source::check(config.authorities.sources())?;
-    revocation_source::load(&config.revocation.files)?;
+    revocation_source::check(&config.revocation)?;
     host_key::check(&config.host_key)?;
     audit::open(&config.audit.to)?;
     Ok(())
@@ -168,11 +171,22 @@ pub fn check(config: &Config) -> Result<(), Error> {
 pub async fn explain(config: &Config, question: Question<'_>) -> Result<Explanation, Error> {
     let metrics = Arc::new(Metrics::new());
     let vault = vault(config)?;
-    let server = vault.as_ref().map(Vault::server);
-    let mut authorities =
-        authority_source::follow(config.authorities.sources(), server, &Arc::default(), metrics)?;
-    let set = timeout(EXPLAIN_PATIENCE, known(&mut authorities)).await.map_err(|_| Error::NoAuthorities)?;
-    let revoked = revocation_source::load(&config.revocation.files)?;
+    // Its policies are not waited for; those that matter are given as files.
+    let cluster = match config.authorities_need_cluster() {
+        true => Some(Cluster::find(environment, Arc::clone(&metrics)).await?),
+        false => None,
+    };
+    let means = authority_source::Means {
+        vault: vault.as_ref().map(Vault::server),
+        cluster: cluster.as_ref(),
+        metrics: Arc::clone(&metrics),
+        ..authority_source::Means::default()
+    };
+    let mut authorities = authority_source::follow(config.authorities.sources(), means)?;
+    let mut revoked =
+        revocation_source::follow(&config.revocation, cluster.as_ref(), metrics, Notices::default())?;
+    let known = async { tokio::join!(known(&mut authorities), known(&mut revoked)) };
+    let (set, revoked) = timeout(EXPLAIN_PATIENCE, known).await.map_err(|_| Error::NoAuthorities)?;
     let requirements = requirements(config, set, revoked);
     let policy = policy(config, Arc::default())?;
     let dialler = dialler(config, Arc::default())?;
@@ -212,18 +226,40 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
     let reload = Arc::new(Notify::new());
 
     let vault = vault(&config)?;
-    let server = vault.as_ref().map(Vault::server);
-    let sources = config.authorities.sources();
-    let authorities = authority_source::follow(sources, server, &reload, Arc::clone(&metrics))?;
-    let revoked = revocation_source::follow(&config.revocation.files, Arc::clone(&metrics))?;
-    let host_key = host_key::follow(&config.host_key, vault.as_ref(), &reload, Arc::clone(&metrics))?;
+    let cluster = match config.needs_cluster() {
+        true => Some(Cluster::find(environment, Arc::clone(&metrics)).await?),
+        false => None,
+    };
+    let notices = notices(&config, cluster.as_ref());
+    let means = authority_source::Means {
+        vault: vault.as_ref().map(Vault::server),
+        cluster: cluster.as_ref(),
+        reload: Arc::clone(&reload),
+        metrics: Arc::clone(&metrics),
+        notices: notices.clone(),
+    };
+    let authorities = authority_source::follow(config.authorities.sources(), means)?;
+    let revoked = revocation_source::follow(
+        &config.revocation,
+        cluster.as_ref(),
+        Arc::clone(&metrics),
+        notices.clone(),
+    )?;
+    let means = host_key::Means {
+        vault: vault.as_ref(),
+        cluster: cluster.as_ref(),
+        reload: Arc::clone(&reload),
+        metrics: Arc::clone(&metrics),
+        notices,
+    };
+    let host_key = host_key::follow(&config.host_key, means)?;
     let dialler = dialler(&config, Arc::default())?;
-    let objects = match &config.kubernetes {
-        Some(wanted) => {
-            let cluster = Cluster::find(environment, Arc::clone(&metrics)).await?;
+    let objects = match (&config.kubernetes, cluster) {
+        (Some(wanted), Some(cluster)) => {
+            publish(&config, wanted, &cluster, &host_key);
             kubernetes::policies::follow_all(&cluster, wanted, Arc::clone(&dialler.endpoints))
         }
-        None => watch::channel(Some(Arc::default())).1,
+        (None, _) | (_, None) => watch::channel(Some(Arc::default())).1,
     };
     let policy = policy(&config, Arc::default())?;
     let audit = Audit::start(prepared.audit, config.audit.when_full, Arc::clone(&metrics))?;
@@ -271,6 +307,36 @@ async fn leave(config: &Config, drain: &Drain) {
     match drain.finish(config.drain.timeout.0).await {
         Finished::Cleanly => tracing::info!("every session has ended"),
         Finished::Cut(sessions) => tracing::warn!(sessions, "cut sessions that did not end (drain.timeout)"),
+    }
+}
+
+/// Where notices are heard: in the cluster, if there is one that wants to.
+fn notices(config: &Config, cluster: Option<&Cluster>) -> Notices {
+    match (cluster, &config.kubernetes) {
+        (Some(cluster), Some(wanted)) if wanted.events => {
+            let (notices, heard) = Notices::heard();
+            tokio::spawn(kubernetes::status::tell_of_pod(cluster.clone(), heard));
+            notices
+        }
+        (Some(_) | None, _) => Notices::default(),
+    }
+}
+
+/// Has the cluster's people told who the bastion is.
+fn publish(config: &Config, wanted: &config::Kubernetes, cluster: &Cluster, host_key: &host_key::Current) {
+    match (&wanted.publish, &config.host_key) {
+        (None, _) => {}
+        (Some(_), config::HostKey::Generate) => {
+            tracing::warn!(
+                "each bastion has a host key of its own that nobody vouches for; it is not published"
+            );
+        }
+        (
+            Some(wanted),
+            config::HostKey::File { .. } | config::HostKey::Vault(_) | config::HostKey::Secret(_),
+        ) => {
+            tokio::spawn(cluster.clone().publish(wanted.clone(), host_key.clone()));
+        }
     }
 }
 
@@ -364,11 +430,16 @@ impl Bastion {
         drain: Drain,
     ) {
         let Followed { mut authorities, mut revoked, mut objects, mut host_key } = followed;
-        let (set, said, key) = tokio::join!(
+        let (set, revoked_now, said, key) = tokio::join!(
             async {
                 let set = known(&mut authorities).await;
                 self.readiness.authorities_known();
                 set
+            },
+            async {
+                let list = known(&mut revoked).await;
+                self.readiness.revocations_known();
+                list
             },
             async {
                 let said = known(&mut objects).await;
@@ -381,7 +452,7 @@ impl Bastion {
                 key
             }
         );
-        let requirements = requirements(&self.config, set, revoked.borrow_and_update().clone());
+        let requirements = requirements(&self.config, set, revoked_now);
         let settings = self.settings();
         // Sessions that began with another host key keep theirs.
         let ssh_config =
@@ -406,7 +477,11 @@ impl Bastion {
         }));
         tokio::spawn(on_change(revoked, {
             let service = Arc::clone(&service);
-            move |list| service.requirements.send_modify(|held| Arc::make_mut(held).revoked = list)
+            move |list| {
+                if let Some(list) = list {
+                    service.requirements.send_modify(|held| Arc::make_mut(held).revoked = list);
+                }
+            }
         }));
         tokio::spawn(on_change(objects, {
             let service = Arc::clone(&service);

@@ -1,11 +1,11 @@
-//! The ways to have a host key: a file, Vault, or a new one each time.
+//! The ways to have a host key: a file, a Secret, Vault, or a new one each time.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Period;
+use super::{ObjectName, Period};
 
 /// Who the bastion is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -23,6 +23,19 @@ pub enum HostKey {
     Generate,
     /// A key made in memory at each start, with a certificate that Vault signs and that is renewed in time.
     Vault(VaultHostKey),
+    /// A key in a Secret of the bastion's own namespace.
+    Secret(SecretHostKey),
+}
+
+/// A Secret with a host key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretHostKey {
+    /// Its name. The entry is `ssh_host_ed25519_key`.
+    pub name: ObjectName,
+    /// Whether the first bastion that misses the Secret makes it.
+    #[serde(default)]
+    pub generate: bool,
 }
 
 /// How Vault is asked for a host certificate.
@@ -52,6 +65,7 @@ fn day() -> Period {
     {"required": ["file"]},
     {"required": ["generate"], "properties": {"generate": {"const": true}, "certificate": false}},
     {"required": ["vault"], "properties": {"certificate": false}},
+    {"required": ["secret"], "properties": {"certificate": false}},
 ]))]
 struct Written {
     /// A private key in OpenSSH's format.
@@ -63,22 +77,22 @@ struct Written {
     generate: bool,
     /// A key made in memory at each start, with a certificate that Vault signs and that is renewed in time.
     vault: Option<VaultHostKey>,
+    /// A key in a Secret of the bastion's own namespace.
+    secret: Option<SecretHostKey>,
 }
 
 impl TryFrom<Written> for HostKey {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        match written {
-            Written { file: Some(key), certificate, generate: false, vault: None } => {
-                Ok(Self::File { key, certificate })
-            }
-            Written { file: None, certificate: None, generate: true, vault: None } => Ok(Self::Generate),
-            Written { file: None, certificate: None, generate: false, vault: Some(vault) } => {
-                Ok(Self::Vault(vault))
-            }
+        let Written { file, certificate, generate, vault, secret } = written;
+        match (file, certificate, generate, vault, secret) {
+            (Some(key), certificate, false, None, None) => Ok(Self::File { key, certificate }),
+            (None, None, true, None, None) => Ok(Self::Generate),
+            (None, None, false, Some(vault), None) => Ok(Self::Vault(vault)),
+            (None, None, false, None, Some(secret)) => Ok(Self::Secret(secret)),
             _ => Err(
-                "write exactly one of {file: …}, {file: …, certificate: …}, {vault: …} and {generate: true}",
+                "write exactly one of {file: …}, {file: …, certificate: …}, {secret: …}, {vault: …} and {generate: true}",
             ),
         }
     }

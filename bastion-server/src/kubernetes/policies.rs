@@ -213,7 +213,6 @@ impl Following {
         let refused = reports.iter().filter(|report| report.verdict.is_err()).count();
         self.metrics.policies(reports.len() - refused, refused);
         self.tell(&reports);
-        self.reports.send_replace(reports);
         let objects = Objects { rules, services };
         self.publish.send_if_modified(|published| {
             let same = published.as_deref() == Some(&objects);
@@ -224,6 +223,8 @@ impl Following {
             }
             !same
         });
+        // Nobody is told that a policy is followed before it is.
+        self.reports.send_replace(reports);
     }
 
     /// Those that may name any destination come first, so that nobody's Service answers for a name that they speak of.

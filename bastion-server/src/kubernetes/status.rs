@@ -19,7 +19,10 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::json;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 use super::{
     Cluster, MANAGER,
@@ -27,7 +30,7 @@ use super::{
     crd::{ClusterTunnelPolicy, TunnelPolicy},
     policies::Seen,
 };
-use crate::{backoff::Backoff, telemetry::one_line};
+use crate::{backoff::Backoff, notice::Notice, telemetry::one_line};
 
 /// The one condition that is ours.
 const ACCEPTED: &str = "Accepted";
@@ -35,6 +38,8 @@ const ACCEPTED: &str = "Accepted";
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
 /// How often what could not be written at once is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two Events on the pod.
+const BETWEEN_EVENTS: Duration = Duration::from_secs(1);
 /// The longest message, in bytes; Kubernetes takes 32768 in a condition, and 1024 in an Event.
 const LONGEST_MESSAGE: usize = 1000;
 
@@ -175,9 +180,38 @@ async fn patch(cluster: &Cluster, name: &PolicyName, condition: &Condition) -> R
 
 /// Tells Events in the bastion's name.
 pub(super) fn recorder(cluster: &Cluster) -> Recorder {
-    let reporter =
-        Reporter { controller: format!("{}/{MANAGER}", super::crd::GROUP), instance: cluster.pod.clone() };
+    let reporter = Reporter {
+        controller: format!("{}/{MANAGER}", super::crd::GROUP),
+        instance: cluster.pod.as_ref().map(|pod| pod.name.clone()),
+    };
     Recorder::new(cluster.client.clone(), reporter)
+}
+
+/// Tells what is heard as Events on the bastion's own pod, one at a time.
+pub async fn tell_of_pod(cluster: Cluster, mut notices: mpsc::Receiver<Notice>) {
+    let Some(pod) = cluster.pod.clone() else { return };
+    let recorder = recorder(&cluster);
+    let about = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(cluster.namespace.clone()),
+        name: Some(pod.name),
+        uid: pod.uid,
+        ..ObjectReference::default()
+    };
+    while let Some(notice) = notices.recv().await {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: notice.reason.name().to_owned(),
+            note: Some(short(&notice.message)),
+            action: "Follow".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &about).await {
+            tracing::debug!(reason = notice.reason.name(), error = one_line(&error), "the event is not told");
+        }
+        sleep(BETWEEN_EVENTS).await;
+    }
 }
 
 async fn tell(recorder: &Recorder, report: &Report, refused: &Refused) {

@@ -51,6 +51,17 @@ pub struct Wanted {
     pub name: Option<String>,
 }
 
+impl Wanted {
+    /// As metrics call it.
+    pub fn labels(&self) -> WatchLabels {
+        WatchLabels {
+            resource: self.resource,
+            namespace: self.namespace.clone().unwrap_or_default(),
+            name: self.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// Follows objects, of each of which `extract` keeps what is wanted. `changed` hears of every change.
 pub fn follow<K, V>(
     cluster: &Cluster,
@@ -63,11 +74,7 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    let labels = WatchLabels {
-        resource: wanted.resource,
-        namespace: wanted.namespace.clone().unwrap_or_default(),
-        name: wanted.name.clone().unwrap_or_default(),
-    };
+    let labels = wanted.labels();
     let api = api(cluster.client_for_watch(cluster.metrics.watch_contact(&labels)));
     let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     if let Some(name) = &wanted.name {
