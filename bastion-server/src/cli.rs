@@ -45,8 +45,10 @@ pub enum Command {
 
 /// A question about a certificate and a destination.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   bastion-server explain bastion.yaml --cert ~/.ssh/id_ed25519-cert.pub --to orders.default.svc:5432
+  kubectl get tunnelpolicies,services,endpointslices -A -o yaml > objects.yaml
+  bastion-server explain bastion.yaml --cert id-cert.pub --to orders.default.svc:5432 --objects objects.yaml
 
 Exit codes: 0 permitted, 7 the certificate would be refused, 8 the destination, 1 and 2 as for serving")]
 pub struct Explain {
@@ -64,6 +66,12 @@ pub struct Explain {
     /// Where the client would come from.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub from: IpAddr,
+    /// Objects of a cluster as kubectl prints them in YAML: policies, and the Services and EndpointSlices that they are about.
+    #[arg(long, value_name = "FILE")]
+    pub objects: Vec<PathBuf>,
+    /// The namespace that the bastion would be in.
+    #[arg(long, value_name = "NAME", default_value = "bastion")]
+    pub namespace: String,
     /// One JSON object.
     #[arg(long)]
     pub json: bool,

@@ -545,7 +545,8 @@ pub(crate) mod tests {
         put(&certificate(&key, &lasting));
         let config = config::HostKey::File { key: key_path, certificate: Some(path.clone()) };
         let metrics = Arc::new(Metrics::new());
-        let mut current = follow(&config, None, &Arc::default(), Arc::clone(&metrics)).unwrap();
+        let means = Means { metrics: Arc::clone(&metrics), ..Means::default() };
+        let mut current = follow(&config, means).unwrap();
         assert!(current.borrow_and_update().is_some());
 
         std::fs::write(&path, "broken").unwrap();

@@ -8,6 +8,7 @@ pub mod crd;
 pub mod entry;
 pub mod identity;
 pub mod index;
+pub mod offline;
 pub mod policies;
 pub mod status;
 pub mod watch;

@@ -15,7 +15,7 @@ use bastion_server::{
     config::{self, Config},
     explain::{Question, Verdict},
     identity::{LoginName, certificate::Claim},
-    kubernetes::crd,
+    kubernetes::{crd, offline},
     server,
     telemetry::{self, Format},
 };
@@ -100,7 +100,22 @@ fn explain(asked: &Explain) -> ExitCode {
     };
     let login = asked.login.clone().map_or_else(|| first_user(&config, &certificate), LoginName::new);
     let claim = Claim { login: &login, client: asked.from };
-    let answer = run(server::explain(&config, Question { certificate: &certificate, claim, destination }));
+    let wanted = config.kubernetes.clone().unwrap_or_default();
+    let offline = match offline::read(&asked.objects, &asked.namespace, &wanted) {
+        Ok(offline) => offline,
+        Err(error) => return fail(2, &error),
+    };
+    for line in &offline.passed_over {
+        let _ = writeln!(std::io::stderr(), "passed over: {line}");
+    }
+    if config.kubernetes.is_some() && asked.objects.is_empty() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "note: the cluster is not asked for its objects; give them with --objects"
+        );
+    }
+    let question = Question { certificate: &certificate, claim, destination };
+    let answer = run(server::explain(&config, offline, question));
     let explanation = match answer {
         Ok(explanation) => explanation,
         Err(error) => return fail(error.exit_code(), &error),

@@ -31,7 +31,7 @@ use crate::{
     fence::{self, Fence},
     host_key::{self, HostKey},
     identity::{authorities::AuthoritySet, certificate::Requirements, revocation::RevocationList},
-    kubernetes::{self, Cluster},
+    kubernetes::{self, Cluster, offline::Offline},
     listener::{self, Bounds},
     metrics::Metrics,
     notice::Notices,
@@ -164,14 +164,18 @@ pub fn check(config: &Config) -> Result<(), Error> {
 }
 
 /// Answers a question about a certificate and a destination as the bastion would, and tells how it came about. Asks Vault
-/// for its authorities where the configuration says so.
+/// for its authorities where the configuration says so, and takes the objects of a cluster from `offline`.
 ///
 /// # Errors
 /// What [`run`] would not begin with.
-pub async fn explain(config: &Config, question: Question<'_>) -> Result<Explanation, Error> {
+pub async fn explain(
+    config: &Config,
+    offline: Offline,
+    question: Question<'_>,
+) -> Result<Explanation, Error> {
     let metrics = Arc::new(Metrics::new());
     let vault = vault(config)?;
-    // Its policies are not waited for; those that matter are given as files.
+    // Its policies are not waited for: `offline` is given instead.
     let cluster = match config.authorities_need_cluster() {
         true => Some(Cluster::find(environment, Arc::clone(&metrics)).await?),
         false => None,
@@ -188,8 +192,8 @@ pub async fn explain(config: &Config, question: Question<'_>) -> Result<Explanat
     let known = async { tokio::join!(known(&mut authorities), known(&mut revoked)) };
     let (set, revoked) = timeout(EXPLAIN_PATIENCE, known).await.map_err(|_| Error::NoAuthorities)?;
     let requirements = requirements(config, set, revoked);
-    let policy = policy(config, Arc::default())?;
-    let dialler = dialler(config, Arc::default())?;
+    let policy = policy(config, Arc::new(offline.objects))?;
+    let dialler = dialler(config, Arc::new(ArcSwap::from_pointee(offline.endpoints)))?;
     Ok(explain::explain(question, &requirements, &policy, &dialler, SystemTime::now()).await)
 }
 

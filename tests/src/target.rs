@@ -1,7 +1,7 @@
 //! What stands behind a bastion: small TCP servers with one habit each, and the other end of their conversation.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -71,6 +71,12 @@ impl Target {
     #[must_use]
     pub fn echo() -> Self {
         Self::new(echo)
+    }
+
+    /// [`Target::echo`] on another address of this machine.
+    #[must_use]
+    pub fn echo_on(address: IpAddr) -> Self {
+        Self::on((address, 0).into(), echo)
     }
 
     /// Reads everything, answers nothing, and reports the hash.

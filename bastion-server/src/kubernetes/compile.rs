@@ -46,7 +46,8 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn includes(&self, namespace: &str) -> bool {
+    /// Whether this namespace is among them.
+    pub fn includes(&self, namespace: &str) -> bool {
         match self {
             Self::All => true,
             Self::Namespaces(names) => names.contains(namespace),

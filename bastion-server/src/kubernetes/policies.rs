@@ -1,10 +1,6 @@
 //! From the objects of the cluster to the policy in force, whenever one of them changes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -54,15 +50,9 @@ pub fn follow_all(
     config: &config::Kubernetes,
     endpoints: Arc<ArcSwap<Endpoints>>,
 ) -> Current {
-    let own = cluster.namespace().to_owned();
-    let scope = if config.policies.all_namespaces {
-        Scope::All
-    } else {
-        let named = config.policies.namespaces.iter().map(|name| name.as_str().to_owned());
-        Scope::Namespaces(named.chain([own.clone()]).collect())
-    };
+    let outlook = Outlook::new(cluster.namespace(), config);
     let changed = Arc::new(Notify::new());
-    let places: Vec<Option<String>> = match &scope {
+    let places: Vec<Option<String>> = match &outlook.scope {
         Scope::All => vec![None],
         Scope::Namespaces(names) => names.iter().cloned().map(Some).collect(),
     };
@@ -99,9 +89,7 @@ pub fn follow_all(
     let (reports, to_write) = watch::channel(Vec::new());
     tokio::spawn(status::write(cluster.clone(), config.events, to_write));
     let following = Following {
-        own,
-        scope,
-        domain: config.cluster_domain.clone(),
+        outlook,
         policies,
         services,
         slices,
@@ -127,34 +115,85 @@ where
     }
 }
 
-fn policy(object: DeserializeGuard<TunnelPolicy>) -> Seen {
+pub(super) fn policy(object: DeserializeGuard<TunnelPolicy>) -> Arc<Seen> {
     let meta = object.meta().clone();
     seen(meta, object.0.map(|policy| (policy.spec.0, policy.status)).map_err(|error| error.error))
 }
 
-fn cluster_policy(object: DeserializeGuard<ClusterTunnelPolicy>) -> Seen {
+pub(super) fn cluster_policy(object: DeserializeGuard<ClusterTunnelPolicy>) -> Arc<Seen> {
     let meta = object.meta().clone();
     seen(meta, object.0.map(|policy| (policy.spec.0, policy.status)).map_err(|error| error.error))
 }
 
-fn seen(meta: ObjectMeta, said: Result<(Spec, Option<Status>), String>) -> Seen {
+fn seen(meta: ObjectMeta, said: Result<(Spec, Option<Status>), String>) -> Arc<Seen> {
     let (spec, status) = match said {
         Ok((spec, status)) => (Ok(spec), status),
         Err(problem) => (Err(problem), None),
     };
-    Seen {
+    Arc::new(Seen {
         uid: meta.uid.unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
         spec,
         status: status.unwrap_or_default(),
+    })
+}
+
+/// Where the bastion is, and where it looks.
+#[derive(Clone, Debug)]
+pub(super) struct Outlook {
+    /// Its own namespace.
+    pub(super) own: String,
+    /// Where objects and Services are looked at.
+    pub(super) scope: Scope,
+    /// The DNS domain of the Services.
+    pub(super) domain: String,
+}
+
+impl Outlook {
+    pub(super) fn new(own: &str, config: &config::Kubernetes) -> Self {
+        let scope = if config.policies.all_namespaces {
+            Scope::All
+        } else {
+            let named = config.policies.namespaces.iter().map(|name| name.as_str().to_owned());
+            Scope::Namespaces(named.chain([own.to_owned()]).collect())
+        };
+        Self { own: own.to_owned(), scope, domain: config.cluster_domain.clone() }
+    }
+
+    /// What objects come to together, and what became of each. Those that may name any destination come first, so that
+    /// nobody's Service answers for a name that they speak of.
+    pub(super) fn compile<'a>(
+        &self,
+        mut policies: Vec<(PolicyName, Arc<Seen>)>,
+        services: impl Iterator<Item = (ServiceName, &'a Known)>,
+    ) -> (Objects, Vec<Report>) {
+        let (services, external) = index::services(&self.domain, services);
+        let rank = |namespace: Option<&str>| match namespace {
+            None => 0,
+            Some(namespace) if namespace == self.own => 1,
+            Some(_) => 2,
+        };
+        policies.sort_by_cached_key(|(name, _)| (rank(name.namespace.as_deref()), name.clone()));
+        let context = Context { own: &self.own, scope: &self.scope, external: &external };
+        let (mut rules, mut reports) = (Vec::new(), Vec::new());
+        for (name, seen) in policies {
+            let compiled = match &seen.spec {
+                Ok(spec) => compile::compile(&name, spec, context),
+                Err(problem) => compile::Compiled {
+                    rules: Vec::new(),
+                    verdict: Err(Refused::Malformed(problem.escape_debug().to_string())),
+                },
+            };
+            rules.extend(compiled.rules.into_iter().map(Arc::new));
+            reports.push(Report { name, seen, verdict: compiled.verdict });
+        }
+        (Objects { rules, services }, reports)
     }
 }
 
 struct Following {
-    own: String,
-    scope: Scope,
-    domain: String,
-    policies: Vec<Watched<Seen>>,
+    outlook: Outlook,
+    policies: Vec<Watched<Arc<Seen>>>,
     services: Vec<Watched<Known>>,
     slices: Vec<Watched<Slice>>,
     endpoints: Arc<ArcSwap<Endpoints>>,
@@ -189,31 +228,15 @@ impl Following {
         if **self.endpoints.load() != endpoints {
             self.endpoints.store(Arc::new(endpoints));
         }
-        let (services, external) = with_all(&self.services, |all| {
-            index::services(
-                &self.domain,
-                all.map(|((namespace, name), known)| {
-                    (ServiceName { namespace: namespace.clone(), name: name.clone() }, known)
-                }),
-            )
+        let (objects, reports) = with_all(&self.services, |services| {
+            let services = services.map(|((namespace, name), known)| {
+                (ServiceName { namespace: namespace.clone(), name: name.clone() }, known)
+            });
+            self.outlook.compile(self.all(), services)
         });
-        let context = Context { own: &self.own, scope: &self.scope, external: &external };
-        let (mut rules, mut reports) = (Vec::new(), Vec::new());
-        for (name, seen) in self.in_order() {
-            let compiled = match &seen.spec {
-                Ok(spec) => compile::compile(&name, spec, context),
-                Err(problem) => compile::Compiled {
-                    rules: Vec::new(),
-                    verdict: Err(Refused::Malformed(problem.escape_debug().to_string())),
-                },
-            };
-            rules.extend(compiled.rules.into_iter().map(Arc::new));
-            reports.push(Report { name, seen, verdict: compiled.verdict });
-        }
         let refused = reports.iter().filter(|report| report.verdict.is_err()).count();
         self.metrics.policies(reports.len() - refused, refused);
         self.tell(&reports);
-        let objects = Objects { rules, services };
         self.publish.send_if_modified(|published| {
             let same = published.as_deref() == Some(&objects);
             if !same {
@@ -227,22 +250,15 @@ impl Following {
         self.reports.send_replace(reports);
     }
 
-    /// Those that may name any destination come first, so that nobody's Service answers for a name that they speak of.
-    fn in_order(&self) -> Vec<(PolicyName, Seen)> {
-        let mut all = BTreeMap::new();
+    fn all(&self) -> Vec<(PolicyName, Arc<Seen>)> {
+        let mut all = Vec::new();
         for watched in &self.policies {
             for ((namespace, name), seen) in watched.borrow().iter().flatten() {
                 let namespace = Some(namespace.clone()).filter(|namespace| !namespace.is_empty());
-                let rank = match &namespace {
-                    None => 0,
-                    Some(namespace) if *namespace == self.own => 1,
-                    Some(_) => 2,
-                };
-                let name = PolicyName { namespace, name: name.clone() };
-                all.insert((rank, name), seen.clone());
+                all.push((PolicyName { namespace, name: name.clone() }, Arc::clone(seen)));
             }
         }
-        all.into_iter().map(|((_, name), seen)| (name, seen)).collect()
+        all
     }
 
     /// Logs every verdict that is news.

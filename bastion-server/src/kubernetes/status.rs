@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -49,7 +50,7 @@ pub struct Report {
     /// Its name.
     pub name: PolicyName,
     /// As it was looked at.
-    pub seen: Seen,
+    pub seen: Arc<Seen>,
     /// Whether it is followed.
     pub verdict: Result<(), Refused>,
 }

@@ -10,5 +10,10 @@
 )]
 
 mod connection_info;
+mod crd;
 mod node;
+mod objects;
+mod place;
+mod policy;
 mod vault;
+mod watches;

@@ -1,0 +1,187 @@
+//! Objects from files, for whoever asks what they would mean and has no cluster at hand, or not yet these objects in it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kube::core::DeserializeGuard;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    compile::PolicyName,
+    index::{self, Known, Slice},
+    policies::{self, Outlook, Seen},
+};
+use crate::{
+    access::{Objects, ServiceName},
+    config,
+    endpoints::Endpoints,
+    watched_file,
+};
+
+/// What the files come to.
+#[derive(Debug, Default)]
+pub struct Offline {
+    /// The rules and the Services.
+    pub objects: Objects,
+    /// Where these lead.
+    pub endpoints: Endpoints,
+    /// One line about each object that does not count.
+    pub passed_over: Vec<String>,
+}
+
+/// Why there is nothing to be said.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that cannot be read.
+    #[error("{}: {source}\n  --objects names it", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        source: io::Error,
+    },
+    /// Not what kubectl prints.
+    #[error("{}: {problem}\n  Write objects into it as `kubectl get tunnelpolicies,services,endpointslices -A -o yaml` does", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Reads policies, Services and EndpointSlices. `own` is the bastion's namespace.
+///
+/// # Errors
+/// When a file cannot be read, or holds no objects.
+pub fn read(files: &[PathBuf], own: &str, config: &config::Kubernetes) -> Result<Offline, Error> {
+    let outlook = Outlook::new(own, config);
+    let mut found = Found::default();
+    for path in files {
+        let text =
+            watched_file::read(path).map_err(|source| Error::Unreadable { path: path.clone(), source })?;
+        let malformed = |problem: String| Error::Malformed { path: path.clone(), problem };
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(&text).map_err(|error| malformed(error.to_string()))?;
+        for mut document in documents {
+            match document.get_mut("items").map(Value::take) {
+                Some(Value::Array(items)) => {
+                    for item in items {
+                        found.take(path, own, item)?;
+                    }
+                }
+                Some(_) | None => found.take(path, own, document)?,
+            }
+        }
+    }
+    let Found { policies, services, slices, mut passed_over } = found;
+    let followed = |name: &PolicyName| match &name.namespace {
+        Some(namespace) => outlook.scope.includes(namespace),
+        None => config.policies.cluster,
+    };
+    let (policies, others): (Vec<_>, Vec<_>) = policies.into_iter().partition(|(name, _)| followed(name));
+    passed_over.extend(
+        others
+            .iter()
+            .map(|(name, _)| format!("{name}: this bastion does not follow it (kubernetes.policies)")),
+    );
+    let (objects, reports) =
+        outlook.compile(policies, services.iter().map(|(name, known)| (name.clone(), known)));
+    let refused = reports.iter().filter_map(|report| Some((&report.name, report.verdict.as_ref().err()?)));
+    passed_over.extend(refused.map(|(name, refused)| format!("{name}: {}: {refused}", refused.reason())));
+    let endpoints = index::endpoints(slices.iter().map(|(namespace, slice)| (namespace.as_str(), slice)));
+    Ok(Offline { objects, endpoints, passed_over })
+}
+
+#[derive(Default)]
+struct Found {
+    policies: Vec<(PolicyName, Arc<Seen>)>,
+    services: BTreeMap<ServiceName, Known>,
+    slices: Vec<(String, Slice)>,
+    passed_over: Vec<String>,
+}
+
+impl Found {
+    fn take(&mut self, path: &Path, own: &str, object: Value) -> Result<(), Error> {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let kind = text("/kind").unwrap_or_default();
+        let (name, namespace) = (text("/metadata/name").unwrap_or_default(), text("/metadata/namespace"));
+        // Where kubectl would put it, if whoever writes policies has his context there.
+        let within = namespace.unwrap_or_else(|| own.to_owned());
+        match kind.as_str() {
+            "TunnelPolicy" => {
+                let seen = policies::policy(DeserializeGuard(Ok(typed(path, object)?)));
+                self.policies.push((PolicyName { namespace: Some(within), name }, seen));
+            }
+            "ClusterTunnelPolicy" => {
+                let seen = policies::cluster_policy(DeserializeGuard(Ok(typed(path, object)?)));
+                self.policies.push((PolicyName { namespace: None, name }, seen));
+            }
+            "Service" => {
+                let service = ServiceName { namespace: within, name };
+                self.services.insert(service, index::service(typed(path, object)?));
+            }
+            "EndpointSlice" => self.slices.push((within, index::slice(typed(path, object)?))),
+            other => self.passed_over.push(format!(
+                "{}: {} {name}: not about access",
+                path.display(),
+                other.escape_debug()
+            )),
+        }
+        Ok(())
+    }
+}
+
+fn typed<T: DeserializeOwned>(path: &Path, object: Value) -> Result<T, Error> {
+    serde_json::from_value(object)
+        .map_err(|error| Error::Malformed { path: path.to_owned(), problem: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Backend;
+
+    #[test]
+    fn what_kubectl_prints_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("objects.yaml");
+        std::fs::write(&path, "apiVersion: v1
+kind: List
+items:
+- {kind: Service, metadata: {name: orders, namespace: databases}, spec: {ports: [{name: postgres, port: 5432}]}}
+- kind: EndpointSlice
+  addressType: IPv4
+  metadata: {name: orders-1, namespace: databases, labels: {kubernetes.io/service-name: orders}}
+  ports: [{name: postgres, port: 5433}]
+  endpoints: [{addresses: [10.244.0.7]}]
+- {kind: TunnelPolicy, metadata: {name: x, namespace: unseen}, spec: {who: {everybody: true}, to: [{service: {name: a}}]}}
+---
+kind: TunnelPolicy
+metadata: {name: orders, namespace: databases}
+spec: {who: {principals: [dev]}, to: [{service: {name: orders}}]}
+---
+{kind: TunnelPolicy, metadata: {name: bad, namespace: databases}, spec: {who: {everybody: true}, to: [{host: a, ports: [1]}]}}
+").unwrap();
+        let config: config::Kubernetes =
+            config_file::parse("b.yaml".as_ref(), "policies: {namespaces: [databases]}").unwrap();
+        let Offline { objects, endpoints, passed_over } =
+            read(std::slice::from_ref(&path), "bastion", &config).unwrap();
+        let names: Vec<_> = objects.rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!((names, objects.services.len()), (vec!["databases/orders"], 1));
+        let service = ServiceName { namespace: "databases".to_owned(), name: "orders".to_owned() };
+        let backend = Backend { service, port: "postgres".to_owned() };
+        assert_eq!(endpoints.of(&backend), ["10.244.0.7:5433".parse().unwrap()]);
+        assert!(passed_over[0].starts_with("unseen/x: this bastion does not follow it"), "{passed_over:?}");
+        assert!(passed_over[1].starts_with("databases/bad: NotAllowedHere: to[0].host: "), "{passed_over:?}");
+
+        std::fs::write(&path, "kind: TunnelPolicy\nspec: {whom: {}}\n").unwrap();
+        let error = read(std::slice::from_ref(&path), "bastion", &config).unwrap_err().to_string();
+        assert!(error.contains("unknown field `whom`"), "{error}");
+    }
+}

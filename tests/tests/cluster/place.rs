@@ -1,0 +1,253 @@
+//! An API server with our definitions, and bastions that may do there what the chart's Role lets them and nothing else.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::bastion::{LOGIN, Setup};
+use tests::cluster::{ApiServer, Minor};
+use tests::forge::Forge;
+use tests::key::Key;
+use tests::process::{Program, workspace};
+use tests::rogue::{Channel, Client};
+use tests::scratch::Scratch;
+use tests::target::Target;
+use tests::wait;
+
+/// How long a change may take to be in force, and to be felt by whoever is connected.
+pub const IN_FORCE: Duration = Duration::from_secs(5);
+/// The bastion's own namespace.
+pub const OWN: &str = "bastion";
+/// A namespace of somebody else, whose policies are followed.
+pub const THEIRS: &str = "databases";
+/// One that nobody looks at.
+pub const ELSEWHERE: &str = "elsewhere";
+/// The bastion's ServiceAccount.
+const ACCOUNT: &str = "bastion";
+
+/// An API server, and whom its bastions trust.
+pub struct Place {
+    pub server: ApiServer,
+    pub authority: Key,
+    pub key: Key,
+    scratch: Scratch,
+}
+
+/// One that tests share which do not stop it.
+pub fn shared() -> &'static Place {
+    static SHARED: LazyLock<Place> = LazyLock::new(|| Place::new(Minor::Newest));
+    &SHARED
+}
+
+impl Place {
+    pub fn new(minor: Minor) -> Self {
+        let server = ApiServer::alone(minor);
+        let place =
+            Self { server, authority: Key::ed25519(), key: Key::ed25519(), scratch: Scratch::new("place") };
+        let definitions = workspace().join("deploy/charts/bastion/crds");
+        place.server.kubectl().args(["apply", "--server-side", "--filename"]).arg(definitions).succeed();
+        for plural in ["tunnelpolicies", "clustertunnelpolicies"] {
+            let definition = format!("crd/{plural}.tunnel-suite.invalid");
+            place.kubectl(&["wait", "--for=condition=Established", &definition, "--timeout=30s"]);
+        }
+        for namespace in [OWN, THEIRS, ELSEWHERE] {
+            place.kubectl(&["create", "namespace", namespace]);
+        }
+        place.kubectl(&["--namespace", OWN, "create", "serviceaccount", ACCOUNT]);
+        place.may();
+        place
+    }
+
+    /// What the bastion may do, and no more.
+    fn may(&self) {
+        let rule = |group: &str, resources: &[&str], verbs: &[&str], names: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs, "resourceNames": names});
+        let ours = "tunnel-suite.invalid";
+        let followed = [
+            rule(ours, &["tunnelpolicies"], &["list", "watch"], &[]),
+            rule(ours, &["tunnelpolicies/status"], &["patch"], &[]),
+            rule("", &["services"], &["list", "watch"], &[]),
+            rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"], &[]),
+            rule("events.k8s.io", &["events"], &["create", "patch"], &[]),
+        ];
+        let named = [
+            rule("", &["secrets"], &["get"], &["bastion-host-key"]),
+            rule("", &["secrets"], &["create"], &[]),
+            rule("", &["secrets"], &["list", "watch"], &["user-ca", "revoked"]),
+            rule("", &["configmaps"], &["list", "watch"], &["user-ca", "revoked"]),
+            rule("", &["configmaps"], &["patch"], &["bastion-connection-info"]),
+        ];
+        let cluster = [
+            rule(ours, &["clustertunnelpolicies"], &["list", "watch"], &[]),
+            rule(ours, &["clustertunnelpolicies/status"], &["patch"], &[]),
+        ];
+        let subject = json!([{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": OWN}]);
+        let api = "rbac.authorization.k8s.io";
+        let grant = |prefix: &str, namespace: Option<&str>, rules: &[Value]| {
+            let metadata = json!({"name": ACCOUNT, "namespace": namespace});
+            let (role, version) = (format!("{prefix}Role"), format!("{api}/v1"));
+            json!([
+                {"apiVersion": version, "kind": role, "metadata": metadata, "rules": rules},
+                {"apiVersion": version, "kind": format!("{role}Binding"), "metadata": metadata,
+                 "roleRef": {"apiGroup": api, "kind": role, "name": ACCOUNT}, "subjects": subject},
+            ])
+        };
+        for granted in [
+            grant("", Some(OWN), &[&followed[..], &named].concat()),
+            grant("", Some(THEIRS), &followed),
+            grant("Cluster", None, &cluster),
+            grant("", Some("default"), &followed[4..]),
+        ] {
+            for object in granted.as_array().unwrap() {
+                self.apply(object);
+            }
+        }
+    }
+
+    pub fn kubectl(&self, words: &[&str]) -> String {
+        self.server.kubectl().args(words).succeed()
+    }
+
+    pub fn apply(&self, object: &Value) {
+        self.server.kubectl().args(["apply", "--filename=-"]).input(object.to_string()).succeed();
+    }
+
+    /// Tries to apply an object without keeping it: what the API server says to it.
+    pub fn try_apply(&self, object: &Value) -> Result<(), String> {
+        let words = ["create", "--dry-run=server", "--filename=-"];
+        let output = self.server.kubectl().args(words).input(object.to_string()).output();
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    pub fn get(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.kubectl(&[&["get", "--output=json"], words].concat())).unwrap()
+    }
+
+    /// A kubeconfig with a token of the bastion's ServiceAccount.
+    fn kubeconfig(&self) -> PathBuf {
+        let token = self.kubectl(&["--namespace", OWN, "create", "token", ACCOUNT, "--duration=1h"]);
+        let words = ["config", "view", "--raw", "--minify", "--flatten", "--output=json"];
+        let mut config: Value = serde_json::from_str(&self.kubectl(&words)).unwrap();
+        config["users"][0]["user"] = json!({"token": token.trim()});
+        self.scratch.write(&format!("{:08x}.kubeconfig", rand::random::<u32>()), config.to_string())
+    }
+
+    /// A bastion as a pod of that name would be one, that follows its own namespace and another, and the cluster.
+    pub fn setup(&self, pod: &str) -> Setup {
+        Setup::new()
+            .trust(&self.authority)
+            .set("/kubernetes/policies", json!({"namespaces": [THEIRS], "cluster": true}))
+            .set("/open_networks", json!(["own-addresses", "loopback"]))
+            .set("/timeouts", json!({"resolve": "5s", "connect": "2s"}))
+            .env("KUBECONFIG", self.kubeconfig().to_str().unwrap())
+            .env("POD_NAMESPACE", OWN)
+            .env("POD_NAME", pod)
+    }
+
+    /// Somebody with the principal.
+    pub fn login(&self, bastion: &tests::bastion::Bastion, principal: &str) -> Client {
+        let certificate = Forge::user(&self.key, LOGIN).with(|forge| forge.principals.push(principal.into()));
+        Client::login(bastion.address(), LOGIN, &self.key, certificate.sign(&self.authority))
+    }
+
+    /// Waits until the bastion has said what became of the present state of a policy, and returns that condition.
+    pub fn verdict(&self, words: &[&str]) -> Value {
+        wait::until(&format!("a verdict about {words:?}"), IN_FORCE, || {
+            let object = self.get(words);
+            let conditions = object["status"]["conditions"].as_array()?;
+            let condition = conditions.iter().find(|condition| condition["type"] == "Accepted")?;
+            (condition["observedGeneration"] == object["metadata"]["generation"]).then(|| condition.clone())
+        })
+    }
+
+    /// The Events about an object.
+    pub fn events(&self, namespace: &str, name: &str) -> Vec<Value> {
+        let all = self.get(&["events.events.k8s.io", "--namespace", namespace]);
+        let about = |event: &&Value| event["regarding"]["name"] == name;
+        all["items"].as_array().unwrap().iter().filter(about).cloned().collect()
+    }
+}
+
+pub fn policy(namespace: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "TunnelPolicy",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
+}
+
+pub fn cluster_policy(name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "ClusterTunnelPolicy",
+        "metadata": {"name": name}, "spec": spec,
+    })
+}
+
+/// A Service without pods; its endpoints are written by hand.
+pub fn service(namespace: &str, name: &str, ports: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name, "tier": "db"}},
+        "spec": {"clusterIP": "None", "ports": ports},
+    })
+}
+
+/// Endpoints of a Service, as the controller would write them.
+pub fn slice(namespace: &str, service: &str, ports: Value, endpoints: Value) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": format!("{service}-1"), "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": service}},
+        "ports": ports, "endpoints": endpoints,
+    })
+}
+
+/// An address of this machine that an endpoint may have, which none of its loopback ones is.
+pub fn here() -> IpAddr {
+    let found = nix::ifaddrs::getifaddrs().unwrap().find_map(|interface| {
+        let address = interface.address?.as_sockaddr_in()?.ip();
+        (!address.is_loopback() && !address.is_link_local()).then_some(IpAddr::V4(address))
+    });
+    found.expect("this machine has an address of its own beside loopback")
+}
+
+/// A target there, which sends back what it gets.
+pub fn target() -> Target {
+    Target::echo_on(here())
+}
+
+/// One endpoint of this machine that takes connections.
+pub fn ready() -> Value {
+    json!([{"addresses": [here()], "conditions": {"ready": true}}])
+}
+
+/// Asks for a forward: the channel, or why not.
+pub fn open(client: &mut Client, host: &str, port: u16) -> Result<Channel, String> {
+    client.forward(host, port.into()).unwrap().map_err(|failure| failure.text)
+}
+
+/// Whether what is said comes back.
+pub fn echoes(client: &mut Client, channel: Channel) -> bool {
+    client.write(channel, b"x").is_ok() && client.read(channel, 1).is_ok_and(|read| read == b"x")
+}
+
+/// Waits until a request for a forward is answered as it should be: a condition of a Service's endpoints has no status to wait for.
+pub fn until_open(client: &mut Client, host: &str, port: u16) -> Channel {
+    wait::until(&format!("a forward to {host}:{port}"), IN_FORCE, || open(client, host, port).ok())
+}
+
+/// Waits until such a request is refused for this reason.
+pub fn until_refused(client: &mut Client, host: &str, port: u16, reason: &str) {
+    wait::until_true(&format!("no forward to {host}:{port}: {reason}"), IN_FORCE, || {
+        open(client, host, port).is_err_and(|text| text.starts_with(&format!("{reason}: ")))
+    });
+}
+
+/// A program of this workspace, run to its end.
+pub fn printed(words: &[&str]) -> String {
+    Program::ours("bastion-server").args(words).succeed()
+}

@@ -1,0 +1,250 @@
+//! Who may reach what, as the objects of a cluster say: in force within seconds, also for those who are connected.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tests::target::Target;
+
+use super::place::{
+    ELSEWHERE, IN_FORCE, OWN, Place, THEIRS, cluster_policy, echoes, here, open, policy, ready, service,
+    shared, slice, target, until_open, until_refused,
+};
+
+/// A Service with one port, `postgres` 5432, behind which a target is.
+fn database(place: &Place, namespace: &str, name: &str, target: &Target) {
+    place.apply(&service(namespace, name, json!([{"name": "postgres", "port": 5432}])));
+    place.apply(&leading_to(namespace, name, target, ready()));
+}
+
+fn leading_to(namespace: &str, name: &str, target: &Target, endpoints: Value) -> Value {
+    slice(namespace, name, json!([{"name": "postgres", "port": target.port(), "protocol": "TCP"}]), endpoints)
+}
+
+fn host(name: &str) -> String {
+    format!("{name}.{THEIRS}.svc")
+}
+
+/// A rule about whoever has a principal of this name.
+fn who(principal: &str, to: Value) -> Value {
+    json!({"who": {"principals": [principal]}, "to": to})
+}
+
+#[test]
+fn a_policy_holds_within_seconds_and_ends_what_it_no_longer_permits() {
+    let place = shared();
+    let target = target();
+    database(place, THEIRS, "sales", &target);
+    let bastion = place.setup("live").start();
+    let mut client = place.login(&bastion, "sales");
+    assert!(open(&mut client, &host("sales"), 5432).unwrap_err().starts_with("no_rule: "));
+
+    let applied = Instant::now();
+    place.apply(&policy(THEIRS, "sales", who("sales", json!([{"service": {"name": "sales"}}]))));
+    let channel = until_open(&mut client, &host("sales"), 5432);
+    println!("opened {:?} after kubectl apply began", applied.elapsed());
+    assert!(applied.elapsed() < IN_FORCE);
+    assert!(echoes(&mut client, channel));
+    assert_eq!(place.verdict(&["tunnelpolicy/sales", "--namespace", THEIRS])["status"], "True");
+    let record = bastion.audited("the forward", |record| record["event"] == "forward_opened");
+    assert_eq!(
+        (&record["rule"], &record["destination_address"]),
+        (&json!("databases/sales"), &json!(here()))
+    );
+
+    let changed = Instant::now();
+    place.apply(&policy(THEIRS, "sales", who("somebody-else", json!([{"service": {"name": "sales"}}]))));
+    let record = bastion.audited("the end of the forward", |record| record["event"] == "forward_closed");
+    println!("ended {:?} after kubectl apply began", changed.elapsed());
+    assert!(changed.elapsed() < IN_FORCE);
+    assert_eq!(record["reason"], "no_rule");
+    assert!(!echoes(&mut client, channel));
+
+    place.kubectl(&["delete", "tunnelpolicy/sales", "--namespace", THEIRS]);
+    until_refused(&mut client, &host("sales"), 5432, "no_rule");
+}
+
+#[test]
+fn a_service_is_named_in_every_way_that_there_is() {
+    let place = shared();
+    let target = target();
+    database(place, THEIRS, "forms", &target);
+    let bastion = place.setup("forms").start();
+    let mut client = place.login(&bastion, "forms");
+    let labels = |key: &str, value: &str| json!({"selector": {"matchLabels": {key: value}}});
+    for (written, expected) in [
+        (json!({"name": "forms"}), true),
+        (json!({"name": "forms", "ports": [5432]}), true),
+        (json!({"name": "forms", "ports": ["postgres"]}), true),
+        (json!({"name": "forms", "ports": [5433, "metrics"]}), false),
+        (json!({"name": "forms", "namespace": THEIRS}), true),
+        (json!({"name": "another"}), false),
+        (labels("app", "forms"), true),
+        (labels("app", "another"), false),
+        (json!({"selector": {"matchLabels": {"app": "forms"}}, "ports": ["postgres"]}), true),
+        (
+            json!({"selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["forms", "x"]}]}}),
+            true,
+        ),
+        (
+            json!({"selector": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["forms"]}]}}),
+            false,
+        ),
+        (json!({"selector": {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}}), false),
+    ] {
+        place.apply(&policy(THEIRS, "forms", who("forms", json!([{"service": written}]))));
+        let verdict = place.verdict(&["tunnelpolicy/forms", "--namespace", THEIRS]);
+        assert_eq!(verdict["status"], "True", "{written}: {verdict}");
+        for name in ["forms.databases", "forms.databases.svc", "FORMS.databases.svc.cluster.local."] {
+            let answer = open(&mut client, name, 5432);
+            assert_eq!(answer.is_ok(), expected, "{written} {name}: {answer:?}");
+        }
+        assert!(open(&mut client, "forms.databases.svc", 80).is_err(), "{written}");
+    }
+    place.kubectl(&["delete", "tunnelpolicy/forms", "--namespace", THEIRS]);
+}
+
+#[test]
+fn endpoints_are_followed_and_who_is_connected_stays() {
+    let place = shared();
+    let (first, second) = (target(), target());
+    database(place, THEIRS, "moving", &first);
+    place.apply(&policy(THEIRS, "moving", who("moving", json!([{"service": {"name": "moving"}}]))));
+    let bastion = place.setup("moving").start();
+    let mut client = place.login(&bastion, "moving");
+    let channel = until_open(&mut client, &host("moving"), 5432);
+    assert!(echoes(&mut client, channel));
+    assert_eq!((first.accepted(), second.accepted()), (1, 0));
+
+    place.apply(&leading_to(THEIRS, "moving", &second, ready()));
+    tests::wait::until_true("a forward to the second", IN_FORCE, || {
+        let _ = open(&mut client, &host("moving"), 5432).unwrap();
+        second.accepted() > 0
+    });
+    for state in [json!({"ready": false}), json!({"ready": true, "terminating": true})] {
+        let endpoints = json!([{"addresses": [here()], "conditions": state}]);
+        place.apply(&leading_to(THEIRS, "moving", &second, endpoints));
+        until_refused(&mut client, &host("moving"), 5432, "no_endpoints");
+        place.apply(&leading_to(THEIRS, "moving", &second, ready()));
+        let _ = until_open(&mut client, &host("moving"), 5432);
+    }
+    assert!(echoes(&mut client, channel), "it is connected to the first all the time");
+    place.kubectl(&["delete", "service/moving", "--namespace", THEIRS]);
+    until_refused(&mut client, &host("moving"), 5432, "no_rule");
+    place.kubectl(&["delete", "tunnelpolicy/moving", "--namespace", THEIRS]);
+}
+
+#[test]
+fn no_endpoint_lies_below_the_floor() {
+    let place = shared();
+    place.apply(&service(THEIRS, "deep", json!([{"port": 80}])));
+    place.apply(&policy(THEIRS, "deep", who("deep", json!([{"service": {"name": "deep"}}]))));
+    let bastion = place.setup("deep").start();
+    let mut client = place.login(&bastion, "deep");
+    // The API server refuses loopback and link-local ones by itself; it knows less of clouds.
+    let endpoints = json!([{"addresses": ["100.100.100.200"]}, {"addresses": ["10.9.8.7"]}]);
+    place.apply(&slice(THEIRS, "deep", json!([{"port": 80}]), endpoints));
+    until_refused(&mut client, &host("deep"), 80, "forbidden_address");
+    place.kubectl(&["delete", "tunnelpolicy/deep", "--namespace", THEIRS]);
+}
+
+#[test]
+fn a_namespace_opens_what_is_its_own_and_is_told_so() {
+    let place = shared();
+    place.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "wiki", "namespace": THEIRS},
+        "spec": {"type": "ExternalName", "externalName": "wiki.example.com"},
+    }));
+    let bastion = place.setup("told").start();
+    let mut client = place.login(&bastion, "told");
+    for (name, to, reason) in [
+        ("any-host", json!({"host": "*", "ports": ["*"]}), "NotAllowedHere"),
+        ("any-network", json!({"network": "0.0.0.0/0", "ports": ["*"]}), "NotAllowedHere"),
+        ("other-namespace", json!({"service": {"name": "x", "namespace": OWN}}), "NotAllowedHere"),
+        ("external", json!({"service": {"name": "wiki"}}), "ExternalName"),
+    ] {
+        place.apply(&policy(THEIRS, name, who("told", json!([to]))));
+        let verdict = place.verdict(&[&format!("tunnelpolicy/{name}"), "--namespace", THEIRS]);
+        assert_eq!((&verdict["status"], &verdict["reason"]), (&json!("False"), &json!(reason)), "{verdict}");
+        assert!(verdict["message"].as_str().unwrap().starts_with("to[0]."), "{verdict}");
+        let event =
+            tests::wait::until("an Event", IN_FORCE, || place.events(THEIRS, name).into_iter().next());
+        assert_eq!((&event["reason"], &event["type"]), (&json!(reason), &json!("Warning")), "{event}");
+        assert_eq!(event["reportingController"], "tunnel-suite.invalid/bastion-server");
+    }
+    for destination in ["db.example.com", "wiki.databases.svc", "x.bastion.svc"] {
+        assert!(open(&mut client, destination, 443).unwrap_err().starts_with("no_rule: "), "{destination}");
+    }
+    let metrics = bastion.page("/metrics").body;
+    assert!(metrics.contains("bastion_kubernetes_policies{result=\"refused\",reason=\"\"} "), "{metrics}");
+    for name in ["any-host", "any-network", "other-namespace", "external"] {
+        place.kubectl(&["delete", &format!("tunnelpolicy/{name}"), "--namespace", THEIRS]);
+    }
+}
+
+#[test]
+fn the_own_namespace_and_the_cluster_name_any_destination() {
+    let place = shared();
+    let (target, here) = (target(), here().to_string());
+    database(place, THEIRS, "shared", &target);
+    let bastion = place.setup("any").set("/hosts", json!({"target.example": [here]})).start();
+    let (mut own, mut cluster) = (place.login(&bastion, "any-own"), place.login(&bastion, "any-cluster"));
+    let to = json!([
+        {"host": "*.example", "ports": [target.port()]},
+        {"network": here, "ports": [format!("{}-65535", target.port())]},
+        {"service": {"name": "shared", "namespace": THEIRS}},
+    ]);
+    place.apply(&policy(OWN, "any", who("any-own", to.clone())));
+    place.apply(&cluster_policy("any", who("any-cluster", to)));
+    assert_eq!(place.verdict(&["tunnelpolicy/any", "--namespace", OWN])["status"], "True");
+    assert_eq!(place.verdict(&["clustertunnelpolicy/any"])["status"], "True");
+    for (client, rule) in [(&mut own, "bastion/any"), (&mut cluster, "*/any")] {
+        for (host, port) in
+            [("target.example", target.port()), (here.as_str(), target.port()), ("shared.databases", 5432)]
+        {
+            let channel = open(client, host, port).unwrap();
+            assert!(echoes(client, channel), "{rule} {host}");
+            let told = bastion.audited("the rule", |record| {
+                record["event"] == "forward_opened"
+                    && record["destination_host"] == host
+                    && record["rule"] == rule
+            });
+            assert_eq!(told["destination_port"], port);
+        }
+    }
+    // A denial beats them all, wherever it is written.
+    let deny = json!({"who": {"everybody": true}, "deny": [{"service": {"name": "shared"}}]});
+    place.apply(&policy(THEIRS, "closed", deny));
+    assert_eq!(place.verdict(&["tunnelpolicy/closed", "--namespace", THEIRS])["status"], "True");
+    for client in [&mut own, &mut cluster] {
+        assert!(open(client, "shared.databases", 5432).unwrap_err().contains("databases/closed"));
+        assert!(open(client, "target.example", target.port()).is_ok());
+    }
+    for (name, namespace) in [("any", OWN), ("closed", THEIRS)] {
+        place.kubectl(&["delete", &format!("tunnelpolicy/{name}"), "--namespace", namespace]);
+    }
+    place.kubectl(&["delete", "clustertunnelpolicy/any"]);
+}
+
+#[test]
+fn what_nobody_looks_at_is_said_or_left_alone() {
+    let place = shared();
+    place.apply(&policy(ELSEWHERE, "unseen", who("unseen", json!([{"service": {"name": "x"}}]))));
+    place.apply(&policy(
+        OWN,
+        "unseen",
+        who("unseen", json!([{"service": {"name": "x", "namespace": ELSEWHERE}}])),
+    ));
+    place.apply(&cluster_policy("unseen", who("unseen", json!([{"service": {"name": "x"}}]))));
+    let _bastion = place.setup("unseen").start();
+    let verdict = place.verdict(&["tunnelpolicy/unseen", "--namespace", OWN]);
+    assert_eq!((&verdict["status"], &verdict["reason"]), (&json!("False"), &json!("NotWatched")));
+    let verdict = place.verdict(&["clustertunnelpolicy/unseen"]);
+    assert_eq!((&verdict["status"], &verdict["reason"]), (&json!("False"), &json!("Invalid")));
+    assert!(verdict["message"].as_str().unwrap().contains("this object has none"), "{verdict}");
+    let event =
+        tests::wait::until("an Event", IN_FORCE, || place.events("default", "unseen").into_iter().next());
+    assert_eq!(event["regarding"]["kind"], "ClusterTunnelPolicy");
+    assert!(place.get(&["tunnelpolicy/unseen", "--namespace", ELSEWHERE])["status"].is_null());
+    place.kubectl(&["delete", "tunnelpolicy/unseen", "--namespace", OWN]);
+    place.kubectl(&["delete", "clustertunnelpolicy/unseen"]);
+}

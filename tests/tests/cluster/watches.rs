@@ -1,0 +1,149 @@
+//! A cluster that comes and goes: nobody who is connected notices, and what changed meanwhile holds as soon as it is back.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tests::cluster::Minor;
+use tests::{http, ports, wait};
+
+use super::place::{
+    IN_FORCE, OWN, Place, THEIRS, echoes, open, policy, ready, service, slice, target, until_open,
+    until_refused,
+};
+
+/// After an outage a watch may wait this long before it asks again, and a restarted API server has more to do at first.
+const BACK: Duration = Duration::from_secs(30);
+const HOST: &str = "orders.databases.svc";
+
+/// A policy for everybody about a Service of the same name.
+fn everybody(name: &str) -> serde_json::Value {
+    policy(THEIRS, name, json!({"who": {"everybody": true}, "to": [{"service": {"name": name}}]}))
+}
+
+#[test]
+fn a_lost_api_server_changes_nothing_for_anybody() {
+    let mut place = Place::new(Minor::Newest);
+    let target = target();
+    place.apply(&service(THEIRS, "orders", json!([{"port": 5432}])));
+    place.apply(&slice(THEIRS, "orders", json!([{"port": target.port()}]), ready()));
+    place.apply(&everybody("orders"));
+    let bastion = place.setup("lost").start();
+    let mut client = place.login(&bastion, "anybody");
+    let channel = until_open(&mut client, HOST, 5432);
+    let failures = || {
+        let counted = |line: &&str| line.starts_with("bastion_kubernetes_watch_failures_total{");
+        bastion.page("/metrics").body.lines().filter(counted).count()
+    };
+    assert_eq!(failures(), 0);
+
+    place.server.stop();
+    wait::until_true("every watch has failed", BACK, || failures() == 7);
+    assert!(echoes(&mut client, channel), "what is open stays open");
+    assert!(open(&mut client, HOST, 5432).is_ok(), "and what was permitted is");
+    let mut another = place.login(&bastion, "anybody");
+    assert!(open(&mut another, HOST, 5432).is_ok(), "for whoever comes now too");
+    assert_eq!(bastion.page("/readyz").status, 200);
+
+    place.server.start();
+    place.kubectl(&["delete", "tunnelpolicy/orders", "--namespace", THEIRS]);
+    wait::until_true("the new state", BACK, || {
+        open(&mut client, HOST, 5432).is_err_and(|text| text.starts_with("no_rule: "))
+    });
+    assert!(!echoes(&mut client, channel));
+    place.apply(&everybody("orders"));
+    wait::until_true("the next one", BACK, || open(&mut another, HOST, 5432).is_ok());
+}
+
+#[test]
+fn what_was_forgotten_while_nobody_listened_is_listed_again() {
+    let mut place = Place::new(Minor::Newest);
+    let target = target();
+    for name in ["orders", "users"] {
+        place.apply(&service(THEIRS, name, json!([{"port": 5432}])));
+        place.apply(&slice(THEIRS, name, json!([{"port": target.port()}]), ready()));
+        place.apply(&everybody(name));
+    }
+    let bastion = place.setup("forgotten").start();
+    let mut client = place.login(&bastion, "anybody");
+    let (orders, users) =
+        (until_open(&mut client, HOST, 5432), until_open(&mut client, "users.databases.svc", 5432));
+
+    // While no API server runs, etcd loses a policy and all memory of how it was before: the watches cannot go on where they were.
+    place.server.stop();
+    let key = "/registry/tunnel-suite.invalid/tunnelpolicies/databases/orders";
+    assert_eq!(place.server.etcdctl().args(["del", key]).succeed().trim(), "1");
+    let status = place.server.etcdctl().args(["endpoint", "status", "--write-out=json"]).succeed();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let revision = status[0]["Status"]["header"]["revision"].to_string();
+    place.server.etcdctl().args(["compact", &revision, "--physical"]).succeed();
+    place.server.start();
+
+    wait::until_true("a list without that policy", BACK, || {
+        open(&mut client, HOST, 5432).is_err_and(|text| text.starts_with("no_rule: "))
+    });
+    assert!(!echoes(&mut client, orders));
+    assert!(echoes(&mut client, users), "the other one was never in doubt");
+    place.kubectl(&["delete", "tunnelpolicy/users", "--namespace", THEIRS]);
+    until_refused(&mut client, "users.databases.svc", 5432, "no_rule");
+}
+
+#[test]
+fn a_bastion_that_has_seen_nothing_yet_is_not_ready() {
+    let mut place = Place::new(Minor::Newest);
+    let target = target();
+    place.apply(&service(THEIRS, "orders", json!([{"port": 5432}])));
+    place.apply(&slice(THEIRS, "orders", json!([{"port": target.port()}]), ready()));
+    place.apply(&everybody("orders"));
+    let admin = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let setup = place.setup("early").set("/admin/listen", json!(admin));
+    place.server.stop();
+    std::thread::scope(|scope| {
+        let bastion = scope.spawn(|| setup.start());
+        let waiting = wait::until("its word", IN_FORCE, || http::get(admin, "/readyz").ok()).json();
+        assert_eq!(waiting["ready"], false);
+        assert!(waiting["waiting_for"].as_array().unwrap().contains(&json!("policies")), "{waiting}");
+        place.server.start();
+        let bastion = bastion.join().unwrap();
+        let mut client = place.login(&bastion, "anybody");
+        assert!(open(&mut client, HOST, 5432).is_ok(), "ready is whoever knows what there is");
+    });
+}
+
+#[test]
+fn two_bastions_write_one_status_once() {
+    let place = Place::new(Minor::Newest);
+    let bastions = [place.setup("one").start(), place.setup("two").start()];
+    place.apply(&everybody("orders"));
+    let words = ["tunnelpolicy/orders", "--namespace", THEIRS];
+    assert_eq!(place.verdict(&words)["status"], "True");
+    let bad = json!({"who": {"everybody": true}, "to": [{"host": "*", "ports": ["*"]}]});
+    place.apply(&policy(THEIRS, "orders", bad));
+    assert_eq!(place.verdict(&words)["reason"], "NotAllowedHere");
+    // Each has seen the last state of the object, and what the other wrote into it.
+    let version = place.get(&words)["metadata"]["resourceVersion"].clone();
+    for bastion in &bastions {
+        wait::until_true("both have refused it", IN_FORCE, || {
+            bastion
+                .page("/metrics")
+                .body
+                .contains("bastion_kubernetes_policies{result=\"refused\",reason=\"\"} 1")
+        });
+    }
+    place.apply(&policy(
+        OWN,
+        "next",
+        json!({"who": {"everybody": true}, "to": [{"host": "a.example", "ports": [1]}]}),
+    ));
+    assert_eq!(place.verdict(&["tunnelpolicy/next", "--namespace", OWN])["status"], "True");
+    assert_eq!(place.get(&words)["metadata"]["resourceVersion"], version, "nobody wrote it again");
+    let audit = place.server.audit();
+    let patches = audit.lines().filter(|line| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        record["stage"] == "ResponseComplete"
+            && record["verb"] == "patch"
+            && record["objectRef"]["name"] == "orders"
+            && record["objectRef"]["subresource"] == "status"
+    });
+    let patches = patches.count();
+    assert!((2..=4).contains(&patches), "two states, two bastions: {patches} writes");
+}
