@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config;
+use crate::{config, unit::Delay};
 
 /// An SSH bastion: admits certificates of trusted authorities, and forwards TCP where its rules allow.
 #[derive(Debug, Parser)]
@@ -41,6 +41,31 @@ pub enum Command {
     Explain(Explain),
     /// Print the definitions of TunnelPolicy and ClusterTunnelPolicy, as `kubectl apply -f -` takes them.
     Crdgen,
+    /// Ask a running bastion, from outside, whether it answers.
+    Probe(Probe),
+}
+
+/// Questions to a running bastion.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  bastion-server probe --ssh bastion.example.com:22 --ready 10.1.2.3:8080
+
+Exit codes: 0 every answer was yes, 1 one was no, 2 arguments")]
+#[group(required = true, multiple = true)]
+pub struct Probe {
+    /// Exchange the first lines of SSH.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub ssh: Option<String>,
+    /// Ask /readyz.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub ready: Option<String>,
+    /// How long to ask again while the answer is no.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = delay)]
+    pub within: Delay,
+}
+
+fn delay(text: &str) -> Result<Delay, &'static str> {
+    Delay::try_from(text.to_owned())
 }
 
 /// A question about a certificate and a destination.
@@ -128,6 +153,7 @@ mod tests {
     #[test]
     fn one_file_is_needed() {
         assert!(Cli::try_parse_from(["bastion-server"]).is_err());
+        assert!(Cli::try_parse_from(["bastion-server", "probe"]).is_err());
         assert!(Cli::try_parse_from(["bastion-server", "--check-config", "b.yaml"]).unwrap().check_config);
         assert!(
             Cli::try_parse_from(["bastion-server", "--print-config-schema"]).unwrap().print_config_schema

@@ -20,7 +20,8 @@
 //!
 //! Around that: [`server`] puts the parts together, [`config`] is what the operator wrote, [`authority_source`],
 //! [`revocation_source`] and [`host_key`] follow files and Vault, [`admin`] answers health checks, [`drain`] goes from
-//! SIGTERM to the last byte, and [`explain`] answers "who may reach what, and by which rule" without a connection.
+//! SIGTERM to the last byte, and [`explain`] answers "who may reach what, and by which rule" without a connection. [`probe`] asks
+//! another bastion whether it answers.
 //! [`fence`] keeps whoever finds a hole in all this from most of what they came for.
 
 pub mod access;
@@ -45,6 +46,7 @@ pub mod listener;
 pub mod metrics;
 pub mod notice;
 pub mod own_addresses;
+pub mod probe;
 pub mod proxy_header;
 pub mod reload;
 pub mod resolver;

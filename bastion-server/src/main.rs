@@ -11,11 +11,12 @@ use std::{
 
 use bastion_server::{
     access::Destination,
-    cli::{Cli, Command, Explain},
+    cli::{Cli, Command, Explain, Probe},
     config::{self, Config},
     explain::{Question, Verdict},
     identity::{LoginName, certificate::Claim},
     kubernetes::{crd, offline},
+    probe::{self, Question as Probed},
     server,
     telemetry::{self, Format},
 };
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         _ if cli.print_config_schema => print_config_schema(),
         (Some(Command::Explain(asked)), _) => explain(&asked),
         (Some(Command::Crdgen), _) => crdgen(),
+        (Some(Command::Probe(asked)), _) => probe(&asked),
         (None, Some(path)) => serve(path, cli.check_config),
         // The parser has refused that.
         (None, None) => fail(2, "name the configuration file"),
@@ -133,6 +135,27 @@ fn explain(asked: &Explain) -> ExitCode {
         Verdict::CertificateRefused { .. } => 7,
         Verdict::ForwardRefused { .. } => 8,
     })
+}
+
+fn probe(asked: &Probe) -> ExitCode {
+    let questions = [("--ssh", Probed::Ssh, &asked.ssh), ("--ready", Probed::Ready, &asked.ready)];
+    for (flag, question, target) in questions {
+        let Some(target) = target else { continue };
+        let answer = match destination(target) {
+            Ok(target) => run(async { Ok(probe::ask(question, &target, asked.within.0).await) }),
+            Err(why) => return fail(2, format!("{flag} {}: {why}", target.escape_debug())),
+        };
+        match answer {
+            Ok(Ok(line)) => {
+                if writeln!(std::io::stdout(), "{target}: {}", line.escape_debug()).is_err() {
+                    return ExitCode::from(1);
+                }
+            }
+            Ok(Err(failure)) => return fail(1, format!("{target}: {failure}")),
+            Err(error) => return fail(error.exit_code(), &error),
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// `HOST:PORT`, with brackets around an IPv6 address.

@@ -1,0 +1,172 @@
+//! Asks a bastion from outside whether it answers, for `helm test`: our image has no other program to ask with.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    access::{Destination, Host},
+    resolver::{self, NoServers, ResolveError, Resolver},
+    ssh::IDENTIFICATION,
+};
+
+/// How long one attempt may take, in all.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before the next one.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The longest first line of SSH, in bytes (RFC 4253 §4.2), and enough for a status line of HTTP.
+const LONGEST_LINE: usize = 255;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Whether SSH is spoken: both sides say their first line.
+    Ssh,
+    /// Whether `/readyz` says yes.
+    Ready,
+}
+
+/// Why the answer is no.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// This machine does not say whom to ask for names.
+    #[error(transparent)]
+    NoServers(#[from] NoServers),
+    /// No such name; that of a headless Service leads nowhere while no pod is ready.
+    #[error("{0}")]
+    Unresolved(#[from] ResolveError),
+    /// No connection, or one that broke.
+    #[error("no connection: {0}")]
+    Connection(#[from] io::Error),
+    /// Connected, and then silence.
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Silent,
+    /// Something else answers there.
+    #[error("this is no SSH: {:?}", .0)]
+    NotSsh(String),
+    /// It lives, and serves nobody.
+    #[error("not ready: {:?}", .0)]
+    NotReady(String),
+}
+
+/// Asks until the answer is yes, and returns its first line.
+///
+/// # Errors
+/// The last no, when `within` has passed.
+pub async fn ask(question: Question, target: &Destination, within: Duration) -> Result<String, Failure> {
+    let settings = resolver::Settings { patience: PATIENCE, ..resolver::Settings::default() };
+    let resolver = Resolver::new(settings)?;
+    let end = Instant::now() + within;
+    loop {
+        let attempt = timeout(PATIENCE, attempt(question, target, &resolver)).await;
+        match attempt.unwrap_or(Err(Failure::Silent)) {
+            Ok(line) => return Ok(line),
+            Err(failure) if Instant::now() + PAUSE > end => return Err(failure),
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn attempt(question: Question, target: &Destination, resolver: &Resolver) -> Result<String, Failure> {
+    let addresses = resolver.addresses(target.host()).await?;
+    let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, target.port())).collect();
+    let mut stream = TcpStream::connect(addresses.as_slice()).await?;
+    match question {
+        Question::Ssh => {
+            stream.write_all(format!("{IDENTIFICATION}\r\n").as_bytes()).await?;
+            let line = first_line(&mut stream).await?;
+            if line.starts_with("SSH-2.0-") { Ok(line) } else { Err(Failure::NotSsh(line)) }
+        }
+        Question::Ready => {
+            let host = match target.host() {
+                Host::Address(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+                host => host.to_string(),
+            };
+            let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let line = first_line(&mut stream).await?;
+            if line.starts_with("HTTP/1.1 200 ") { Ok(line) } else { Err(Failure::NotReady(line)) }
+        }
+    }
+}
+
+/// What comes before the first end of a line, or before the end, and no more than a line's length of it.
+async fn first_line(stream: &mut TcpStream) -> Result<String, Failure> {
+    let mut line = Vec::with_capacity(LONGEST_LINE);
+    while line.len() < LONGEST_LINE {
+        match stream.read_u8().await {
+            Ok(b'\n') => break,
+            Ok(byte) => line.push(byte),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers every connection with `text`.
+    async fn answering(text: &'static str) -> Destination {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut heard = [0; 512];
+                let _ = stream.read(&mut heard).await;
+                let _ = stream.write_all(text.as_bytes()).await;
+            }
+        });
+        Destination::parse("127.0.0.1", port.into()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn yes_is_the_right_first_line_and_nothing_else() {
+        for (question, answer, expected) in [
+            (Question::Ssh, "SSH-2.0-bastion_0\r\n", "SSH-2.0-bastion_0"),
+            (Question::Ssh, "HTTP/1.1 200 OK\r\n", "this is no SSH: \"HTTP/1.1 200 OK\""),
+            (Question::Ssh, "", "this is no SSH: \"\""),
+            (Question::Ssh, "\x1b[2J\n", "this is no SSH: \"\\u{1b}[2J\""),
+            (Question::Ready, "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK"),
+            (Question::Ready, "HTTP/1.1 503 x\r\n\r\n", "not ready: \"HTTP/1.1 503 x\""),
+            (Question::Ready, "SSH-2.0-x\r\n", "not ready: \"SSH-2.0-x\""),
+        ] {
+            let target = answering(answer).await;
+            let said = ask(question, &target, Duration::ZERO).await.unwrap_or_else(|no| no.to_string());
+            assert_eq!(said, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_cut() {
+        let target = answering(Box::leak("x".repeat(100_000).into_boxed_str())).await;
+        let failure = ask(Question::Ssh, &target, Duration::ZERO).await.unwrap_err();
+        assert!(matches!(&failure, Failure::NotSsh(line) if line.len() == LONGEST_LINE), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_yet_is_asked_again() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let target = Destination::parse("127.0.0.1", address.port().into()).unwrap();
+        let failure = ask(Question::Ssh, &target, Duration::ZERO).await.unwrap_err();
+        assert!(matches!(failure, Failure::Connection(_)), "{failure}");
+
+        let asked = tokio::spawn(async move { ask(Question::Ssh, &target, Duration::from_secs(60)).await });
+        let listener = TcpListener::bind(address).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"SSH-2.0-x\n").await.unwrap();
+        assert_eq!(asked.await.unwrap().unwrap(), "SSH-2.0-x");
+    }
+}
