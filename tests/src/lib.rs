@@ -6,6 +6,7 @@
 //! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`], a Kubernetes ([`cluster`]); and, from the outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
 //! - what a cluster's network would permit: [`network_policy`];
 //! - what is behind a bastion: [`target`];
+//! - what brings one into a cluster: [`chart`];
 //! - what a bastion must survive: [`forge`] makes certificates of every shape, [`rogue`] presents them and says what no honest client says.
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@
 
 pub mod authority;
 pub mod bastion;
+pub mod chart;
 pub mod cluster;
 pub mod dns;
 pub mod forge;

@@ -16,6 +16,7 @@ mod before_login;
 mod bulk;
 mod canary;
 mod certificates;
+mod chart_documents;
 mod clients;
 mod database;
 mod demo;

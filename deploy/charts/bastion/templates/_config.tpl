@@ -1,0 +1,98 @@
+{{/* The bastion's own file, and what follows from it for everything else. */}}
+
+{{/* The file: `config` as it was written, and what only the chart knows. */}}
+{{- define "bastion.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if not $config.host_key -}}
+{{- $_ := set $config "host_key" (dict "secret" (dict "name" (printf "%s-host-key" (include "bastion.fullname" .)) "generate" true)) -}}
+{{- end -}}
+{{- if and $config.kubernetes .Values.connectionInfo.enabled (not $config.kubernetes.publish) -}}
+{{- $_ := set $config.kubernetes "publish" (dict "config_map" (printf "%s-connection-info" (include "bastion.fullname" .))) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* The part of it that is read at the start only: when it changes, the pods are replaced. The rest holds at once, and ends no tunnel. */}}
+{{- define "bastion.startConfig" -}}
+{{- $config := include "bastion.config" . | fromYaml -}}
+{{- $start := omit $config "login" "rules" "open_networks" "hosts" "dns" "removed_authority" "timeouts" -}}
+{{- $limits := omit (default (dict) $start.limits) "max_certificate_lifetime" -}}
+{{- $start = omit $start "limits" -}}
+{{- if $limits -}}
+{{- $_ := set $start "limits" $limits -}}
+{{- end -}}
+{{- toYaml $start -}}
+{{- end -}}
+
+{{/* What the file asks of others: Kubernetes objects by name, policies, Vault. */}}
+{{- define "bastion.needs" -}}
+{{- $config := include "bastion.config" . | fromYaml -}}
+{{- $secrets := list -}}
+{{- $configMaps := list -}}
+{{- $vault := hasKey $config.host_key "vault" -}}
+{{- range $config.authorities -}}
+{{- with .secret }}{{ $secrets = append $secrets .name }}{{ end -}}
+{{- with .config_map }}{{ $configMaps = append $configMaps .name }}{{ end -}}
+{{- if .vault }}{{ $vault = true }}{{ end -}}
+{{- end -}}
+{{- range dig "revocation" "secrets" (list) $config }}{{ $secrets = append $secrets .name }}{{ end -}}
+{{- range dig "revocation" "config_maps" (list) $config }}{{ $configMaps = append $configMaps .name }}{{ end -}}
+{{- $policies := ternary (dig "kubernetes" "policies" (dict) $config) (dict) (kindIs "map" $config.kubernetes) -}}
+{{- dict
+  "secrets" ($secrets | uniq | sortAlpha)
+  "configMaps" ($configMaps | uniq | sortAlpha)
+  "hostKey" (dig "host_key" "secret" "name" "" $config)
+  "generate" (dig "host_key" "secret" "generate" false $config)
+  "publish" (dig "kubernetes" "publish" "config_map" "" $config)
+  "policies" (kindIs "map" $config.kubernetes)
+  "events" (and (kindIs "map" $config.kubernetes) (dig "kubernetes" "events" true $config))
+  "namespaces" (default (list) $policies.namespaces | uniq | sortAlpha)
+  "allNamespaces" (default false $policies.all_namespaces)
+  "cluster" (default false $policies.cluster)
+  "kubernetes" (or (kindIs "map" $config.kubernetes) (not (empty $config.host_key.secret)) (not (empty $secrets)) (not (empty $configMaps)))
+  "vault" $vault
+  "vaultToken" (eq (dig "vault" "auth" "token_file" "" $config) "/var/run/secrets/vault/token")
+  "proxyProtocol" (ne (dig "proxy_protocol" "mode" "off" $config | toString) "off")
+  | toYaml -}}
+{{- end -}}
+
+{{/* The port of an address such as 0.0.0.0:2222 or [::]:2222. */}}
+{{- define "bastion.port" -}}
+{{- regexFind "[0-9]+$" . -}}
+{{- end -}}
+
+{{/* Seconds of a duration such as 15s, 10m or 1h 30m, rounded up. */}}
+{{- define "bastion.seconds" -}}
+{{- $text := . | replace " " "" -}}
+{{- $units := dict "ms" 1 "s" 1000 "sec" 1000 "m" 60000 "min" 60000 "h" 3600000 "hr" 3600000 "d" 86400000 -}}
+{{- if not (regexMatch "^([0-9]+(ms|s|sec|m|min|h|hr|d))+$" $text) -}}
+{{- fail (printf "config.drain: %q is no duration that the chart can add up; write it with ms, s, m, h or d, such as 10m or 1h 30m." .) -}}
+{{- end -}}
+{{- $total := 0 -}}
+{{- range regexFindAll "[0-9]+[a-z]+" $text -1 -}}
+{{- $total = add $total (mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[a-z]+$" .))) -}}
+{{- end -}}
+{{- div (add $total 999) 1000 -}}
+{{- end -}}
+
+{{/* How long a pod may need from SIGTERM to its last connection. */}}
+{{- define "bastion.drainSeconds" -}}
+{{- $drain := default (dict) .Values.config.drain -}}
+{{- $delay := include "bastion.seconds" (default "0s" $drain.readiness_delay) | int64 -}}
+{{- $timeout := include "bastion.seconds" (default "5s" $drain.timeout) | int64 -}}
+{{- add $delay $timeout -}}
+{{- end -}}
+
+{{- define "bastion.graceSeconds" -}}
+{{- $needed := add (include "bastion.drainSeconds" . | int64) 15 -}}
+{{- .Values.terminationGracePeriodSeconds | default $needed | int64 -}}
+{{- end -}}
+
+{{/* Whether there is ever more than one pod. */}}
+{{- define "bastion.several" -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- if gt (int .Values.autoscaling.maxReplicas) 1 }}true{{ end -}}
+{{- else -}}
+{{- if gt (int .Values.replicaCount) 1 }}true{{ end -}}
+{{- end -}}
+{{- end -}}

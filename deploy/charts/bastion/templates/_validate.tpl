@@ -1,0 +1,90 @@
+{{/* What the schema cannot say: settings that contradict each other, each refused with a sentence. */}}
+
+{{- define "bastion.validate" -}}
+{{- include "bastion.renamed" . -}}
+{{- $needs := include "bastion.needs" . | fromYaml -}}
+{{- $config := .Values.config -}}
+
+{{- $ssh := include "bastion.port" $config.listen | int -}}
+{{- $admin := include "bastion.port" $config.admin.listen | int -}}
+{{- if or (lt $ssh 1024) (lt $admin 1024) -}}
+{{- fail "config.listen and config.admin.listen: ports below 1024 would need a capability that the bastion does not have; service.port is what clients connect to." -}}
+{{- end -}}
+{{- if eq $ssh $admin -}}
+{{- fail "config.listen and config.admin.listen name the same port." -}}
+{{- end -}}
+{{- if or (hasPrefix "127." $config.admin.listen) (hasPrefix "[::1]" $config.admin.listen) -}}
+{{- fail "config.admin.listen: probes do not reach a loopback address; write 0.0.0.0:8080 or [::]:8080." -}}
+{{- end -}}
+
+{{- $drain := include "bastion.drainSeconds" . | int64 -}}
+{{- $grace := include "bastion.graceSeconds" . | int64 -}}
+{{- if lt $grace (add $drain 15) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d, but config.drain (readiness_delay + timeout) takes up to %d s and cutting what is left up to 15 s: the kubelet would kill the bastion before. Write %d or more, or leave it out." $grace $drain (add $drain 15)) -}}
+{{- end -}}
+
+{{- if and (dig "host_key" "generate" false $config) (include "bastion.several" .) -}}
+{{- fail "config.host_key.generate makes another key in each pod, and clients would take the second for an impostor. Write {secret: {name: …, generate: true}}, or leave host_key out." -}}
+{{- end -}}
+
+{{- with .Values.autoscaling -}}
+{{- if and .enabled (not .targetCPUUtilizationPercentage) (not .sessionsPerPod) -}}
+{{- fail "autoscaling is enabled and knows nothing to go by: set targetCPUUtilizationPercentage or sessionsPerPod." -}}
+{{- end -}}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+{{- fail "autoscaling.minReplicas is more than autoscaling.maxReplicas." -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.service -}}
+{{- if and .aws.enabled (ne .type "LoadBalancer") -}}
+{{- fail (printf "service.aws is for a load balancer, and service.type is %s." .type) -}}
+{{- end -}}
+{{- if and .aws.enabled .aws.connectionTermination (lt (int64 .aws.deregistrationDelaySeconds) $drain) -}}
+{{- fail (printf "service.aws.deregistrationDelaySeconds is %d, but config.drain takes up to %d s: the balancer would cut tunnels that the bastion still serves." (int64 .aws.deregistrationDelaySeconds) $drain) -}}
+{{- end -}}
+{{- if and .loadBalancerSourceRanges (ne .type "LoadBalancer") -}}
+{{- fail "service.loadBalancerSourceRanges is for a load balancer; otherwise networkPolicy.ingress.fromCIDRs says who may connect." -}}
+{{- end -}}
+{{- if and .nodePort (eq .type "ClusterIP") -}}
+{{- fail "service.nodePort is set, and service.type is ClusterIP." -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.networkPolicy -}}
+{{- if and .egress.toFQDNs (ne .flavour "cilium") -}}
+{{- fail "networkPolicy.egress.toFQDNs: a NetworkPolicy of Kubernetes knows no names. Set networkPolicy.flavour to cilium, or name networks under toCIDRs." -}}
+{{- end -}}
+{{- end -}}
+
+{{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) -}}
+{{- fail "gateway.enabled: name the Gateway under gateway.parentRefs." -}}
+{{- end -}}
+
+{{- if and $needs.vaultToken (not (dig "vault" "address" "" $config)) -}}
+{{- fail "config.vault.auth: say where Vault is, under config.vault.address." -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Values of other charts and earlier drafts, and where the same is said here. The schema lets them through to this. */}}
+{{- define "bastion.renamed" -}}
+{{- $renamed := dict
+  "ssh" "config.listen, config.limits, config.keepalive and config.proxy_protocol"
+  "auth" "config.login, config.authorities and config.revocation"
+  "hostKeys" "config.host_key"
+  "vault" "config.vault"
+  "policy" "config.rules, or TunnelPolicy objects"
+  "drain" "config.drain"
+  "logging" "config.log and config.audit"
+  "databases" "connectionInfo.file.databases"
+  "replicas" "replicaCount"
+  "podDisruptionBudget" "pdb"
+  "hpa" "autoscaling"
+  "linkerd" "mesh"
+-}}
+{{- range $name, $place := $renamed -}}
+{{- if hasKey $.Values $name -}}
+{{- fail (printf "There is no value %q: say it under %s." $name $place) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
