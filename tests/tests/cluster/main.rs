@@ -9,6 +9,7 @@
     reason = "a test may assume: a panic is a failed test, and says why"
 )]
 
+mod chart;
 mod connection_info;
 mod crd;
 mod node;

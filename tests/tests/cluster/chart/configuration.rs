@@ -1,0 +1,119 @@
+//! What the chart hands to the bastion and to clients is what they read, and only what needs a restart causes one.
+
+use std::path::Path;
+
+use bastion_server::config::Config;
+use serde_json::Value;
+use tests::chart::{self, cases, yaml};
+use tests::scratch::Scratch;
+
+use super::{kinds, objects, one, rendered, template};
+
+fn file<'a>(objects: &'a [Value], map: &str, key: &str) -> &'a str {
+    one(objects, "ConfigMap", map)["data"][key].as_str().unwrap()
+}
+
+#[test]
+fn the_bastion_reads_the_file_of_every_case() {
+    for (case, values) in cases() {
+        let objects = rendered(&values);
+        let map = kinds(&objects, "ConfigMap")
+            .into_iter()
+            .find(|map| map["metadata"]["name"].as_str().unwrap().ends_with("-config"))
+            .unwrap();
+        let text = map["data"]["bastion.yaml"].as_str().unwrap();
+        let config: Config = config_file::parse(Path::new("bastion.yaml"), text)
+            .unwrap_or_else(|error| panic!("{case}: {error}\n{text}"));
+        // What pods and probes go by is what the file says.
+        let container = &kinds(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["ports"][0]["containerPort"], config.listen.port(), "{case}");
+        assert_eq!(container["ports"][1]["containerPort"], config.admin.unwrap().listen.port(), "{case}");
+        let grace =
+            kinds(&objects, "Deployment")[0]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+                .as_u64()
+                .unwrap();
+        let drain = config.drain.readiness_delay.0 + config.drain.timeout.0;
+        assert!(grace >= drain.as_secs() + 15, "{case}");
+    }
+}
+
+#[test]
+fn numbers_and_words_arrive_as_they_were_written() {
+    let objects = rendered(&chart::folder().join("ci/files-values.yaml"));
+    let text = file(&objects, "bastion-config", "bastion.yaml");
+    assert!(text.contains("max_sessions: 1000000\n"), "{text}");
+    assert!(text.contains("max_certificate_lifetime: 8h\n"), "{text}");
+}
+
+#[test]
+fn clients_are_told_what_the_chart_knows() {
+    let told = |case: &str| {
+        let objects = rendered(&chart::folder().join(format!("ci/{case}-values.yaml")));
+        yaml(file(&objects, "bastion-connection-info", "pf-tunnel.yaml"))
+    };
+    assert_eq!(
+        told("vault"),
+        yaml(
+            "{bastion: {address: ['bastion.example.com:22'], user: tunnel}, vault: {address: 'https://vault.example.com:8200', namespace: team, mount: ssh}}"
+        )
+    );
+    // What was said wins over what is known.
+    let nodeport = told("nodeport");
+    assert_eq!(nodeport["bastion"]["address"], "192.0.2.10:30022");
+    assert_eq!(nodeport["databases"]["orders"]["port"], 5432);
+}
+
+#[test]
+fn pods_are_replaced_only_for_what_is_read_at_the_start() {
+    let scratch = Scratch::new("checksum");
+    let checksum = |values: &str| {
+        let file = scratch.write("values.yaml", values);
+        let text = template(&chart::folder(), &[&file], &[]).unwrap();
+        let objects = objects(&text);
+        kinds(&objects, "Deployment")[0]["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let parsed = |values: &str| {
+        let file = scratch.write("values.yaml", values);
+        let objects = objects(&template(&chart::folder(), &[&file], &[]).unwrap());
+        config_file::parse::<Config>(
+            Path::new("bastion.yaml"),
+            self::file(&objects, "bastion-config", "bastion.yaml"),
+        )
+        .unwrap()
+    };
+    let before = checksum("{}");
+    for live in [
+        "rules: [{name: x, who: {everybody: true}, to: ['x.example.com:1']}]",
+        "login: {users: [somebody]}",
+        "open_networks: [link-local]",
+        "hosts: {x.example.com: [192.0.2.1]}",
+        "dns: {servers: [192.0.2.1]}",
+        "removed_authority: let_run_out",
+        "timeouts: {connect: 1s}",
+        "limits: {max_certificate_lifetime: 1h}",
+    ] {
+        let values = format!("config: {{{live}}}");
+        assert_eq!(checksum(&values), before, "{live}");
+        let (old, new) = (parsed("{}"), parsed(&values));
+        assert_eq!(old.with_live_settings_of(&new), new, "the bastion does not follow {live}");
+    }
+    for start in [
+        "limits: {max_sessions: 10}",
+        "keepalive: {interval: 10s}",
+        "authorities: [{vault: {mount: ssh}}]",
+        "drain: {timeout: 5m}",
+        "kubernetes: {policies: {cluster: true}}",
+    ] {
+        let values = format!("config: {{{start}}}");
+        assert_ne!(checksum(&values), before, "{start}");
+        let (old, new) = (parsed("{}"), parsed(&values));
+        assert_ne!(
+            old.with_live_settings_of(&new),
+            new,
+            "the bastion follows {start}: no need for a restart"
+        );
+    }
+}

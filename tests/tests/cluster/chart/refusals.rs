@@ -1,0 +1,95 @@
+//! Values that make no sense are refused with a sentence, before anything is installed.
+
+use tests::chart;
+use tests::scratch::Scratch;
+
+use super::template;
+
+/// Values, and words of the answer: first what templates refuse, then what the schema does.
+pub(super) const REFUSED: &[(&str, &str)] = &[
+    ("hostKeys: {mode: secret}", "say it under config.host_key"),
+    ("replicas: 3", "say it under replicaCount"),
+    ("config: {listen: '0.0.0.0:22'}", "ports below 1024"),
+    ("config: {listen: '0.0.0.0:8080'}", "the same port"),
+    ("config: {admin: {listen: '127.0.0.1:8080'}}", "probes do not reach a loopback address"),
+    ("config: {admin: {listen: '[::1]:8080'}}", "probes do not reach a loopback address"),
+    ("terminationGracePeriodSeconds: 629", "terminationGracePeriodSeconds is 629"),
+    ("config: {drain: {timeout: 1h 30m}}\nterminationGracePeriodSeconds: 660", "takes up to 5415 s"),
+    ("config: {drain: {timeout: 1fortnight}}", "is no duration that the chart can add up"),
+    ("config: {host_key: {generate: true}}", "another key in each pod"),
+    ("autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}", "knows nothing to go by"),
+    ("autoscaling: {enabled: true, minReplicas: 7}", "minReplicas is more than"),
+    ("service: {type: NodePort, aws: {enabled: true}}", "service.aws is for a load balancer"),
+    ("service: {aws: {enabled: true, deregistrationDelaySeconds: 60}}", "would cut tunnels"),
+    (
+        "service: {type: NodePort, loadBalancerSourceRanges: [10.0.0.0/8]}",
+        "loadBalancerSourceRanges is for a load balancer",
+    ),
+    ("service: {type: ClusterIP, nodePort: 30022}", "service.nodePort is set"),
+    ("networkPolicy: {egress: {toFQDNs: [{name: db.example.com}]}}", "knows no names"),
+    ("gateway: {enabled: true}", "name the Gateway"),
+    (
+        "config: {vault: {auth: {method: kubernetes, role: bastion, token_file: /var/run/secrets/vault/token}}}",
+        "say where Vault is",
+    ),
+];
+
+/// What the schema refuses: a word that is not known, at every depth, and values that cannot be.
+const OUT_OF_SHAPE: &[(&str, &str)] = &[
+    ("replicaCont: 3", "replicaCont"),
+    ("image: {name: x}", "name"),
+    ("image: {digest: latest}", "/image/digest"),
+    ("image: {pullPolicy: Sometimes}", "/image/pullPolicy"),
+    ("service: {type: ExternalName}", "/service/type"),
+    ("service: {port: 70000}", "/service/port"),
+    ("service: {aws: {proxyProtocol: true}}", "proxyProtocol"),
+    ("service: {aws: {idleTimeoutSeconds: 30}}", "/service/aws/idleTimeoutSeconds"),
+    ("networkPolicy: {egress: {mode: everything}}", "/networkPolicy/egress/mode"),
+    ("networkPolicy: {egress: {toCIDRs: [10.0.0.0/8]}}", "/networkPolicy/egress/toCIDRs/0"),
+    ("networkPolicy: {egress: {toNamespaces: [{name: x}]}}", "/networkPolicy/egress/toNamespaces/0"),
+    ("networkPolicy: {ingress: {fromCIDRs: [anywhere]}}", "/networkPolicy/ingress/fromCIDRs/0"),
+    ("tolerations: [{kee: x}]", "kee"),
+    ("affinity: {nodeAfinity: {}}", "nodeAfinity"),
+    ("resources: {limit: {cpu: 1}}", "limit"),
+    ("podSecurityContext: {runAsUser: nobody}", "/podSecurityContext/runAsUser"),
+    ("securityContext: {priviledged: false}", "priviledged"),
+    ("extraEnv: [{name: X, vale: y}]", "vale"),
+    ("extraVolumes: [{name: x, secrets: {}}]", "secrets"),
+    ("extraObjects: [{kind: ConfigMap}]", "/extraObjects/0"),
+    ("files: {x: {secret: a, configMap: b}}", "/files/x"),
+    ("files: {x: {}}", "/files/x"),
+    ("vaultToken: {expirationSeconds: 60}", "/vaultToken/expirationSeconds"),
+    ("mesh: {sshPort: through}", "/mesh/sshPort"),
+    ("connectionInfo: {file: {vault: {auth: {token_file: x}}}}", "token_file"),
+    (
+        "connectionInfo: {file: {databases: {x: {kind: oracle, host: x, port: 1, database: x, roles: {}}}}}",
+        "kind",
+    ),
+    ("connectionInfo: {readers: [{kind: Group}]}", "/connectionInfo/readers/0"),
+    ("pdb: {maxUnavailable: 0}", "/pdb/maxUnavailable"),
+    ("config: {listen: 2222}", "/config/listen"),
+    ("config: {rule: []}", "rule"),
+    ("config: {rules: [{name: a, who: {principal: [dev]}, to: ['*:1']}]}", "/config/rules/0"),
+    ("config: {host_key: {secret: {name: a}, generate: true}}", "/config/host_key"),
+    ("config: {authorities: []}", "/config/authorities"),
+    ("config: {login: {users: []}}", "/config/login"),
+    ("config: {kubernetes: {policies: {everywhere: true}}}", "everywhere"),
+    ("config: {drain: {timeout: 600}}", "/config/drain/timeout"),
+    ("config: null", "config"),
+];
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_sentence() {
+    let scratch = Scratch::new("refusals");
+    for (values, words) in REFUSED.iter().chain(OUT_OF_SHAPE) {
+        let file = scratch.write("values.yaml", values);
+        let error = template(&chart::folder(), &[&file], &[]).expect_err(values);
+        assert!(error.contains(words), "{values}\n{error}");
+    }
+    // A rule that the templates refuse, and the schema does not: the words come from the template.
+    for (values, words) in REFUSED {
+        let file = scratch.write("values.yaml", values);
+        let error = template(&chart::folder(), &[&file], &["--skip-schema-validation"]).expect_err(values);
+        assert!(error.contains(words), "{values}\n{error}");
+    }
+}

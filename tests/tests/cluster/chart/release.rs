@@ -1,0 +1,182 @@
+//! The life of a release in a real cluster, as the chart's README walks it: install, test, use, upgrade, roll back, uninstall.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tests::authority::DevAuthority;
+use tests::chart;
+use tests::cluster::{Cluster, Namespace, image};
+use tests::http;
+use tests::process::Program;
+use tests::scratch::Scratch;
+use tests::wait;
+
+const A_MINUTE: Duration = Duration::from_secs(60);
+const PAGE: &str = "behind the bastion";
+/// A page that only the bastion can reach, behind a Service.
+const WEB: &str =
+    "mkdir /tmp/www && echo behind the bastion >/tmp/www/index.html && exec httpd -f -p 8080 -h /tmp/www";
+
+fn web() -> String {
+    let labels = json!({"app": "web"});
+    let container = json!({
+        "name": "web",
+        "image": image::BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", WEB],
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    });
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels}, "spec": {"containers": [container], "terminationGracePeriodSeconds": 1}});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]}});
+    json!({"apiVersion": "v1", "kind": "List", "items": [pod, service]}).to_string()
+}
+
+fn policy(principal: &str) -> String {
+    json!({
+        "apiVersion": "tunnel-suite.invalid/v1alpha1",
+        "kind": "TunnelPolicy",
+        "metadata": {"name": "web"},
+        "spec": {"who": {"principals": [principal]}, "to": [{"service": {"name": "web", "ports": [80]}}]},
+    })
+    .to_string()
+}
+
+fn bastion_image(cluster: &Cluster) {
+    let scratch = Scratch::new("image");
+    let archive = scratch.join("bastion.tar");
+    image::Image::new("localhost/bastion-server:test")
+        .program(&tests::process::ours("bastion-server"), "/bastion-server")
+        .user("65532:65532")
+        .entrypoint(&["/bastion-server"])
+        .write(&archive);
+    cluster.import_image(&archive);
+}
+
+/// The names of the bastion's pods that are not on their way out.
+fn pods(namespace: &Namespace<'_>) -> Vec<String> {
+    let list = namespace.get(&["pods", "--selector=app.kubernetes.io/component=bastion"]);
+    let staying = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+    let mut names: Vec<_> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(staying)
+        .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_release_lives_from_install_to_uninstall() {
+    let cluster = Cluster::shared();
+    cluster.image(image::BUSYBOX);
+    bastion_image(cluster);
+    let namespace = cluster.namespace("chart");
+    let name = namespace.name();
+    cluster.kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"]);
+    let authority = DevAuthority::start();
+    let scratch = Scratch::new("release");
+
+    let address = format!("{}:30322", cluster.node_address());
+    let values = json!({
+        "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
+        "service": {"type": "NodePort", "nodePort": 30322, "externalTrafficPolicy": "Cluster"},
+        "minReadySeconds": 1,
+        "config": {"drain": {"readiness_delay": "1s", "timeout": "5s"}},
+        "connectionInfo": {"file": {"bastion": {"address": address}, "vault": {"address": authority.url(), "mount": "ssh", "role": "forward"}}},
+    });
+    let values = scratch.write("values.yaml", values.to_string());
+    let (chart, values) = (chart::folder().display().to_string(), values.display().to_string());
+    let helm = |verb: &str, more: &[&str]| {
+        let words = [&[verb, "bastion"], more, &["--namespace", name]].concat();
+        cluster.helm(&words)
+    };
+    let said = helm("install", &[&chart, "--values", &values]);
+    assert!(said.contains("create configmap bastion-user-ca"), "{said}");
+
+    // Two pods run, and are not ready: nobody has said whom to believe.
+    cluster.wait_for("two pods run", A_MINUTE, || {
+        let list = namespace.get(&["pods", "--selector=app.kubernetes.io/component=bastion"]);
+        let running = |pod: &&Value| pod["status"]["phase"] == "Running";
+        list["items"].as_array().unwrap().iter().filter(running).count() == 2
+    });
+    assert_eq!(namespace.get(&["deployment", "bastion"])["status"]["readyReplicas"], Value::Null);
+
+    namespace.kubectl(&[
+        "create",
+        "configmap",
+        "bastion-user-ca",
+        &format!("--from-literal=ca.pub={}", authority.users().trim()),
+    ]);
+    namespace.wait_for_rollout("deployment/bastion");
+    let said = helm("test", &["--logs"]);
+    assert!(said.contains("SSH-2.0-bastion_") && said.contains("HTTP/1.1 200"), "{said}");
+
+    // Who may reach what is said by an object beside the Service, and a laptop needs nothing but a kubeconfig.
+    namespace.apply(&web());
+    namespace.wait_for_pod("web");
+    namespace.apply(&policy("tunnel"));
+    wait::until_true("the policy is accepted", A_MINUTE, || {
+        let policy = namespace.get(&["tunnelpolicy", "web"]);
+        policy["status"]["conditions"][0]["status"] == "True"
+    });
+    let known = || {
+        namespace.get(&["configmap", "bastion-connection-info"])["data"]["known_hosts"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    wait::until_true("the bastion says who it is", A_MINUTE, || known().contains("ssh-ed25519 "));
+    let who = known();
+    let local = SocketAddr::from(([127, 0, 0, 1], tests::ports::free()));
+    let mut tunnel = Program::ours("pf-tunnel")
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .env("VAULT_TOKEN", authority.token())
+        .args(["--kube-namespace", name, "--kube-context"])
+        .arg(cluster.kubectl(&["config", "current-context"]).trim())
+        .args([format!("web.{name}.svc:80"), local.port().to_string()])
+        .start();
+    tunnel.wait_for("ready", A_MINUTE);
+    let served = || http::get(local, "/").is_ok_and(|page| page.body.contains(PAGE));
+    assert!(served());
+
+    // A rule in the file holds at once; no pod is replaced for it.
+    let before = pods(&namespace);
+    let rule = r#"config.rules=[{"name":"x","who":{"everybody":true},"deny":["x.example.com:1"]}]"#;
+    helm("upgrade", &[&chart, "--values", &values, "--set-json", rule]);
+    namespace.wait_for_rollout("deployment/bastion");
+    assert_eq!(pods(&namespace), before);
+
+    // What is read at the start replaces them, and the bastion stays who it is.
+    helm(
+        "upgrade",
+        &[&chart, "--values", &values, "--set", "config.limits.max_sessions=500", "--set", "replicaCount=3"],
+    );
+    namespace.wait_for_rollout("deployment/bastion");
+    assert_eq!(pods(&namespace).len(), 3);
+    assert!(pods(&namespace).iter().all(|pod| !before.contains(pod)));
+    assert_eq!(known(), who);
+    wait::until_true("the tunnel is back", A_MINUTE, served);
+
+    helm("rollback", &["1"]);
+    namespace.wait_for_rollout("deployment/bastion");
+    wait::until_true("two pods again", A_MINUTE, || pods(&namespace).len() == 2);
+    assert_eq!(known(), who);
+    wait::until_true("the tunnel is back", A_MINUTE, served);
+    helm("test", &[]);
+
+    helm("uninstall", &["--wait"]);
+    let left = namespace.kubectl(&["get", "deployments,services,configmaps,secrets,roles,rolebindings,networkpolicies,poddisruptionbudgets,serviceaccounts", "--output=name"]);
+    let left: Vec<_> = left.lines().filter(|line| line.contains("bastion")).collect();
+    // Who the bastion is survives it, and so does what others made.
+    assert_eq!(left, ["configmap/bastion-user-ca", "secret/bastion-host-key"]);
+}
