@@ -3,6 +3,7 @@
 mod admission;
 mod configuration;
 mod coverage;
+mod flows;
 mod posture;
 mod refusals;
 mod release;
