@@ -20,6 +20,41 @@ pub struct Target {
     results: Mutex<Receiver<Transfer>>,
 }
 
+/// A port where connections are neither made nor refused: what is sent to it is dropped.
+#[derive(Debug)]
+pub struct BlackHole {
+    address: SocketAddr,
+    /// Never accepts, and its queue is full, so that the kernel drops what comes.
+    _listener: socket2::Socket,
+    _queue: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    /// One on a free loopback port.
+    ///
+    /// # Panics
+    /// When it goes on taking connections.
+    #[must_use]
+    pub fn new() -> Self {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        listener.listen(1).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut queue = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+            queue.push(stream);
+            assert!(queue.len() < 16, "the queue of {address} has no end");
+        }
+        Self { address, _listener: listener, _queue: queue }
+    }
+
+    /// Where nobody answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// How one connection went, as its target saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transfer {

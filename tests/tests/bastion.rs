@@ -15,7 +15,8 @@ use tests::process::{Program, is_root};
 use tests::rogue::{Attempt, Client, Gone, Link};
 use tests::scratch::Scratch;
 use tests::ssh::Person;
-use tests::target::Target;
+use tests::target::{BlackHole, Target};
+use tests::wire::Writer;
 use tests::{http, ports, wait};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -437,6 +438,37 @@ fn a_target_that_fails_fails_alone() {
     assert_eq!(client.read(steady, 10).unwrap(), b"still here");
     let closed = place.bastion.audited("the reset on record", |record| record["event"] == "forward_closed");
     assert_eq!(closed["reason"], "target_reset", "{closed}");
+}
+
+#[test]
+fn opens_towards_a_black_hole_time_out_and_hold_up_nobody() {
+    const OPENS: usize = 200;
+    let (hole, echo) = (BlackHole::new(), Target::echo());
+    let place = Place::new(|setup| {
+        setup
+            .rule(LOGIN, &[&hole.address().to_string(), &echo.address().to_string()])
+            .set("/timeouts/connect", json!("3s"))
+    });
+    let mut client = place.login();
+    let to_the_hole =
+        Writer::new().string("127.0.0.1").u32(hole.address().port().into()).string("::1").u32(1);
+    let began = Instant::now();
+    let asked: Vec<_> =
+        (0..OPENS).map(|_| client.begin_open("direct-tcpip", &to_the_hole.0).unwrap()).collect();
+    let channel = client.forward("127.0.0.1", echo.port().into()).unwrap().unwrap();
+    client.write(channel, b"still here").unwrap();
+    assert_eq!(client.read(channel, 10).unwrap(), b"still here");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "{OPENS} opens to nowhere held up one to somewhere for {took:?}");
+    for asked in asked {
+        let failure = client.opened(asked).unwrap().unwrap_err();
+        assert!(failure.reason == 2 && failure.text.starts_with("connect_timeout: "), "{failure:?}");
+    }
+    let took = began.elapsed();
+    assert!(
+        (3.0..6.0).contains(&took.as_secs_f64()),
+        "all of them at once, not one after the other: {took:?}"
+    );
 }
 
 #[test]
