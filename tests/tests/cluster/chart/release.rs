@@ -49,10 +49,11 @@ fn policy(principal: &str) -> String {
     .to_string()
 }
 
+/// The bastion as it was built for the tests, under a name of its own beside the image that is shipped.
 fn bastion_image(cluster: &Cluster) {
     let scratch = Scratch::new("image");
     let archive = scratch.join("bastion.tar");
-    image::Image::new("localhost/bastion-server:test")
+    image::Image::new("localhost/bastion-server:built")
         .program(&tests::process::ours("bastion-server"), "/bastion-server")
         .user("65532:65532")
         .entrypoint(&["/bastion-server"])
@@ -88,7 +89,7 @@ fn a_release_lives_from_install_to_uninstall() {
 
     let address = format!("{}:30322", cluster.node_address());
     let values = json!({
-        "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
+        "image": {"registry": "localhost", "tag": "built", "pullPolicy": "Never"},
         "service": {"type": "NodePort", "nodePort": 30322, "externalTrafficPolicy": "Cluster"},
         "minReadySeconds": 1,
         "config": {"drain": {"readiness_delay": "1s", "timeout": "5s"}},
