@@ -24,6 +24,11 @@ use clap::Parser;
 use ssh_key::Certificate;
 use tokio::runtime::Builder;
 
+/// That of musl makes all threads wait for one lock.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match (cli.command, cli.config) {
