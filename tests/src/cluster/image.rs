@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::process::{Program, installed, workspace};
 use crate::scratch::Scratch;
 
+/// The bastion, as it is shipped: the one image that is not made here, but by `make image`.
+pub const BASTION: &str = "localhost/bastion-server:test";
 /// A shell with some two hundred small programs, and the image that every pod's namespaces hang on.
 pub const BUSYBOX: &str = "localhost/busybox:test";
 /// The cluster's DNS.
@@ -26,6 +28,22 @@ pub const POSTGRES: &str = "localhost/postgres:test";
 
 /// Does nothing until it is told to end, by a signal that the first process of a namespace would otherwise never hear.
 const WAIT: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"];
+
+/// What `make image` wrote for this machine: `oci.tar`, the archive; `digest`; or `cdx.json`, the list of its parts.
+///
+/// # Panics
+/// When it was not made.
+#[must_use]
+pub fn bastion(ending: &str) -> PathBuf {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => panic!("no image is built for {other}"),
+    };
+    let path = workspace().join(format!("target/image/bastion-server-{machine}.{ending}"));
+    assert!(path.is_file(), "{} is not there: run `make image` first", path.display());
+    path
+}
 
 /// An image that is being put together in a folder.
 #[derive(Debug)]

@@ -12,6 +12,7 @@
 mod chart;
 mod connection_info;
 mod crd;
+mod image;
 mod node;
 mod objects;
 mod place;
