@@ -59,6 +59,7 @@ const FLOWS: &[(&str, &str, &str, u16, bool)] = &[
     ("networks", "bastion", "10.30.1.1", 1, YES),
     ("networks", "bastion", "10.0.0.1", 6443, NO),
     ("networks", "bastion", "dns", 53, NO),
+    ("networks", "bastion", "name-server", 53, YES),
     // Within the cluster alone.
     ("clusterip", "203.0.113.9", "bastion", 2022, NO),
     ("clusterip", "runner", "bastion", 2022, YES),
@@ -92,11 +93,12 @@ fn each_flow_passes_or_does_not() {
         pod("vault", "vault", &[("app", "vault")], 6),
         pod("kube-system", "dns", &[("k8s-app", "kube-dns")], 7),
         pod("ci", "runner", &[], 8),
+        pod("dns", "name-server", &[("app", "coredns")], 9),
     ];
     for (case, from, to, port, expected) in FLOWS {
         let objects = rendered(&chart::folder().join(format!("ci/{case}-values.yaml")));
         let bastion = Pod::of(kinds(&objects, "Deployment")[0], NAMESPACE, "10.244.0.1");
-        let spaces = [NAMESPACE, "monitoring", "databases", "queues", "vault", "kube-system", "ci"];
+        let spaces = [NAMESPACE, "monitoring", "databases", "queues", "vault", "kube-system", "ci", "dns"];
         let cluster = spaces
             .iter()
             .fold(Cluster::new(), |cluster, name| cluster.namespace(name, &[]))
