@@ -19,7 +19,7 @@ test: peers check ## everything, against the real peers
 check: ## format, lints and documentation, without running anything
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy -p tests --test cluster --locked -- -D warnings
+	cargo clippy --workspace --test cluster --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 # Root, for namespaces, cgroups and containers: anybody else is asked by sudo.
@@ -28,7 +28,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=RUST_TEST_THREADS,C
 test-cluster: peers image ## what only shows in a real Kubernetes; needs root
 	tests/cluster/install
 	cargo build --workspace --bins --locked
-	RUST_TEST_THREADS=$(TEST_THREADS) cargo test -p tests --test cluster --locked \
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --test cluster --locked \
 		$(if $(SUDO),--config "target.'cfg(unix)'.runner = '$(SUDO)'")
 
 cluster: image ## a Kubernetes of one node on this machine, with the bastion's image, that stays; needs root
