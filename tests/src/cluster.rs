@@ -22,7 +22,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use self::control_plane::{ApiServer, Minor};
 use self::image::Image;
@@ -289,12 +289,7 @@ impl Cluster {
     /// When there is no such account.
     #[must_use]
     pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> PathBuf {
-        let token =
-            self.kubectl(&["--namespace", namespace, "create", "token", service_account, "--duration=1h"]);
-        let words = "config view --raw --minify --flatten --output=json".split(' ').collect::<Vec<_>>();
-        let mut config: Value = serde_json::from_str(&self.kubectl(&words)).unwrap();
-        config["users"][0]["user"] = json!({"token": token.trim()});
-        self.scratch.write(&format!("{namespace}-{service_account}.kubeconfig"), config.to_string())
+        control_plane::kubeconfig_of(&self.kubeconfig, &self.scratch, namespace, service_account)
     }
 
     /// Brings an archive of images into the cluster: one that `docker save`, `podman save` or [`Image::write`] wrote. Pods that use it say

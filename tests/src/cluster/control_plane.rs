@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::network::{API_SERVICE, SERVICES};
 use super::node::Node;
 use super::pki::Pki;
@@ -241,6 +243,15 @@ impl ApiServer {
         kubectl(&self.kubeconfig)
     }
 
+    /// A kubeconfig for a service account, good for an hour.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    #[must_use]
+    pub fn kubeconfig_of(&self, namespace: &str, service_account: &str) -> PathBuf {
+        kubeconfig_of(&self.kubeconfig, &self.scratch, namespace, service_account)
+    }
+
     /// etcdctl for what is behind it.
     #[must_use]
     pub fn etcdctl(&self) -> Program {
@@ -268,6 +279,16 @@ impl ApiServer {
         });
         self.server = Some(process);
     }
+}
+
+/// The administrator's kubeconfig with a token of a service account instead, good for an hour.
+pub(super) fn kubeconfig_of(admin: &Path, folder: &Scratch, namespace: &str, account: &str) -> PathBuf {
+    let words = ["--namespace", namespace, "create", "token", account, "--duration=1h"];
+    let token = kubectl(admin).args(words).succeed();
+    let words = ["config", "view", "--raw", "--minify", "--flatten", "--output=json"];
+    let mut config: Value = serde_json::from_str(&kubectl(admin).args(words).succeed()).unwrap();
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    folder.write(&format!("{namespace}-{account}.kubeconfig"), config.to_string())
 }
 
 fn etcdctl(server: SocketAddr) -> Program {

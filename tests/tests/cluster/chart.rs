@@ -13,11 +13,24 @@ use std::path::Path;
 use serde_json::Value;
 use tests::chart::{self, cases};
 use tests::cluster::control_plane::built;
-use tests::process::Program;
+use tests::cluster::{Cluster, image};
+use tests::process::{self, Program};
 use tests::scratch::Scratch;
 
 const RELEASE: &str = "bastion";
 const NAMESPACE: &str = "bastion";
+
+/// The bastion as it was built for the tests, under a name of its own beside the image that is shipped.
+pub fn bastion_image(cluster: &Cluster) {
+    let scratch = Scratch::new("image");
+    let archive = scratch.join("bastion.tar");
+    image::Image::new("localhost/bastion-server:built")
+        .program(&process::ours("bastion-server"), "/bastion-server")
+        .user("65532:65532")
+        .entrypoint(&["/bastion-server"])
+        .write(&archive);
+    cluster.import_image(&archive);
+}
 
 /// Helm, without a cluster.
 fn helm(home: &Scratch) -> Program {
@@ -25,7 +38,7 @@ fn helm(home: &Scratch) -> Program {
 }
 
 /// What `helm template` says to a chart and values files: objects, or an error.
-fn template(chart: &Path, values: &[&Path], more: &[&str]) -> Result<String, String> {
+pub fn template(chart: &Path, values: &[&Path], more: &[&str]) -> Result<String, String> {
     let home = Scratch::new("helm");
     let mut helm =
         helm(&home).args(["template", RELEASE]).arg(chart).args(["--namespace", NAMESPACE]).args(more);
@@ -37,7 +50,7 @@ fn template(chart: &Path, values: &[&Path], more: &[&str]) -> Result<String, Str
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-fn objects(text: &str) -> Vec<Value> {
+pub fn objects(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
@@ -50,7 +63,7 @@ fn rendered(values: &Path) -> Vec<Value> {
 }
 
 /// The object of this kind and name.
-fn one<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+pub fn one<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     found(objects, kind, name).unwrap_or_else(|| panic!("there is no {kind} {name}"))
 }
 

@@ -17,5 +17,6 @@ mod node;
 mod objects;
 mod place;
 mod policy;
+mod rbac;
 mod vault;
 mod watches;

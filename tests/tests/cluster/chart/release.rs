@@ -12,6 +12,8 @@ use tests::process::Program;
 use tests::scratch::Scratch;
 use tests::wait;
 
+use super::bastion_image;
+
 const A_MINUTE: Duration = Duration::from_secs(60);
 const PAGE: &str = "behind the bastion";
 /// A page that only the bastion can reach, behind a Service.
@@ -47,18 +49,6 @@ fn policy(principal: &str) -> String {
         "spec": {"who": {"principals": [principal]}, "to": [{"service": {"name": "web", "ports": [80]}}]},
     })
     .to_string()
-}
-
-/// The bastion as it was built for the tests, under a name of its own beside the image that is shipped.
-fn bastion_image(cluster: &Cluster) {
-    let scratch = Scratch::new("image");
-    let archive = scratch.join("bastion.tar");
-    image::Image::new("localhost/bastion-server:built")
-        .program(&tests::process::ours("bastion-server"), "/bastion-server")
-        .user("65532:65532")
-        .entrypoint(&["/bastion-server"])
-        .write(&archive);
-    cluster.import_image(&archive);
 }
 
 /// The names of the bastion's pods that are not on their way out.
