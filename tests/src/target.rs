@@ -29,6 +29,12 @@ pub struct BlackHole {
     _queue: Vec<TcpStream>,
 }
 
+impl Default for BlackHole {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl BlackHole {
     /// One on a free loopback port.
     ///
