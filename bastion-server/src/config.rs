@@ -514,7 +514,7 @@ pub enum Fence {
 pub struct Drain {
     /// How long clients are still accepted while `/readyz` says no, so that load balancers notice first.
     pub readiness_delay: Delay,
-    /// How long sessions may take to end after they were told.
+    /// How long sessions that forward something may still go on; the others are told to go at once.
     pub timeout: Delay,
 }
 

@@ -8,6 +8,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// How long a session may take to end when its time is over, before it is cut.
+const AFTER_TOLD: Duration = Duration::from_secs(3);
 /// How long a session that was cut may take to fall apart before it is abandoned.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
@@ -16,6 +18,7 @@ const AFTER_CUT: Duration = Duration::from_secs(2);
 pub struct Drain {
     announced: CancellationToken,
     draining: CancellationToken,
+    over: CancellationToken,
     cut: CancellationToken,
     sessions: TaskTracker,
 }
@@ -23,9 +26,9 @@ pub struct Drain {
 /// How the sessions ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finished {
-    /// Every session ended by itself after it was told.
+    /// Every session ended in time.
     Cleanly,
-    /// This many had to be cut when the time was over.
+    /// This many had to be ended when the time was over.
     Cut(usize),
 }
 
@@ -40,7 +43,7 @@ impl Drain {
         self.announced.is_cancelled()
     }
 
-    /// Begins: nothing new is accepted, and sessions are told.
+    /// Begins: nothing new is accepted, and sessions without work are told to go.
     pub fn begin(&self) {
         self.announce();
         self.draining.cancel();
@@ -50,6 +53,11 @@ impl Drain {
     /// Resolves when it begins.
     pub fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
         self.draining.clone().cancelled_owned()
+    }
+
+    /// Resolves when sessions that still have work must end, and may say so.
+    pub fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.over.clone().cancelled_owned()
     }
 
     /// Resolves when whatever still lives must end at once.
@@ -62,15 +70,18 @@ impl Drain {
         self.sessions.spawn(session);
     }
 
-    /// Waits for the sessions, and cuts those that outlive `grace`.
+    /// Waits for the sessions, ends those that outlive `grace`, and cuts those that do not listen.
     pub async fn finish(&self, grace: Duration) -> Finished {
         self.begin();
         if timeout(grace, self.sessions.wait()).await.is_ok() {
             return Finished::Cleanly;
         }
         let remaining = self.sessions.len();
-        self.cut.cancel();
-        let _ = timeout(AFTER_CUT, self.sessions.wait()).await;
+        self.over.cancel();
+        if timeout(AFTER_TOLD, self.sessions.wait()).await.is_err() {
+            self.cut.cancel();
+            let _ = timeout(AFTER_CUT, self.sessions.wait()).await;
+        }
         Finished::Cut(remaining)
     }
 }
@@ -119,6 +130,15 @@ mod tests {
         drain.announce();
         assert!(drain.is_announced() && !drain.draining.is_cancelled());
         assert_eq!(drain.finish(Duration::from_secs(60)).await, Finished::Cleanly);
+    }
+
+    #[tokio::test]
+    async fn sessions_that_have_work_may_finish_it_until_the_time_is_over() {
+        let (drain, began) = (Drain::default(), std::time::Instant::now());
+        let grace = Duration::from_millis(100);
+        drain.track(drain.over());
+        assert_eq!(drain.finish(grace).await, Finished::Cut(1));
+        assert!(began.elapsed() >= grace && !drain.cut.is_cancelled());
     }
 
     #[tokio::test]

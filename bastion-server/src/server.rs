@@ -310,7 +310,9 @@ async fn leave(config: &Config, drain: &Drain) {
     sleep(config.drain.readiness_delay.0).await;
     match drain.finish(config.drain.timeout.0).await {
         Finished::Cleanly => tracing::info!("every session has ended"),
-        Finished::Cut(sessions) => tracing::warn!(sessions, "cut sessions that did not end (drain.timeout)"),
+        Finished::Cut(sessions) => {
+            tracing::warn!(sessions, "ended sessions that still forwarded something (drain.timeout)")
+        }
     }
 }
 

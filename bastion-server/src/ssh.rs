@@ -247,7 +247,16 @@ impl Watched<'_> {
         };
         tokio::select! {
             ended = after_login => ended,
-            () = self.drain.begun() => Ended::Shutdown,
+            () = self.must_leave() => Ended::Shutdown,
+        }
+    }
+
+    /// Waits for the bastion's own end: at once for a session that forwards nothing, for as long as there is time otherwise.
+    async fn must_leave(&self) {
+        self.drain.begun().await;
+        tokio::select! {
+            () = self.forwards.idle() => {}
+            () = self.drain.over() => {}
         }
     }
 

@@ -1,10 +1,11 @@
 //! One forwarded connection: dial on behalf of an identity, answer the client, relay, and keep the account.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use russh::server::{ChannelOpenHandle, Msg};
@@ -39,6 +40,24 @@ pub struct Forwards {
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
     refusals: Refusals,
+    gate: Arc<Mutex<Gate>>,
+}
+
+/// Whether more may be opened.
+enum Gate {
+    Open,
+    /// The session is about to be told to go. Whoever asks meanwhile is not answered: that ends with the session, and tells a
+    /// client to ask again in its next one, while a refusal would be final.
+    Shut(Vec<ChannelOpenHandle>),
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "Open",
+            Self::Shut(_) => "Shut",
+        })
+    }
 }
 
 /// What a client asked for, in its own words.
@@ -111,6 +130,7 @@ impl Forwards {
             session,
             places: Arc::new(Semaphore::new(service.max_channels)),
             refusals: Refusals::new(session, service.audit.clone()),
+            gate: Arc::new(Mutex::new(Gate::Open)),
             service,
             tasks: TaskTracker::new(),
             stop,
@@ -129,8 +149,25 @@ impl Forwards {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
-    /// Waits until every forward has ended and its record is written. None may be opened any more.
+    /// Waits until no forward is open or being opened, and lets none be opened from that moment on.
+    pub(super) async fn idle(&self) {
+        loop {
+            self.ended().await;
+            let mut gate = self.gate();
+            if self.tasks.is_empty() {
+                *gate = Gate::Shut(Vec::new());
+                return;
+            }
+        }
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until every forward has ended and its record is written.
     pub(super) async fn ended(&self) {
+        // Only a closed tracker tells; it takes new tasks all the same.
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -154,6 +191,14 @@ impl Forwards {
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
     ) {
+        // Held until the task is on the list, so that a session is not idle in between.
+        let mut gate = self.gate();
+        if let Gate::Shut(unanswered) = &mut *gate {
+            if unanswered.len() < self.service.max_channels {
+                unanswered.push(reply);
+            }
+            return;
+        }
         let (forwards, identity, place) = (self.clone(), Arc::clone(identity), self.place());
         let decision =
             Destination::parse(&request.host, request.port).map_err(Denied::from).and_then(|destination| {
