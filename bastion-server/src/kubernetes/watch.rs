@@ -29,8 +29,8 @@ const WATCH_SECONDS: u32 = 60;
 const PAGE: u32 = 500;
 /// The most objects of one watch; what is beyond is not looked at, and said so.
 const MOST_OBJECTS: usize = 20_000;
-/// The waits before the API server is asked again after it failed.
-const RETRY: backoff::Backoff = backoff::Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
+/// The waits before the API server is asked again after it failed. A change must be in force five seconds after it is back.
+const RETRY: backoff::Backoff = backoff::Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
 /// HTTP's 410: the server has forgotten the version that the watch began with.
 const GONE: u16 = 410;
 
