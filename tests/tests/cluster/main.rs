@@ -18,5 +18,6 @@ mod objects;
 mod place;
 mod policy;
 mod rbac;
+mod rolling;
 mod vault;
 mod watches;

@@ -1,0 +1,411 @@
+//! A bastion of two pods as people use it, from outside through a port of the node, while its pods are deleted and replaced and while the API
+//! server is away: what is opened meanwhile is opened, and what was open goes on.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::cluster::{Cluster, Namespace};
+use tests::key::Key;
+use tests::process::{Process, Program, installed};
+use tests::scratch::Scratch;
+use tests::tunnel::Tunnel;
+use tests::{chart, http, wait};
+
+use super::chart::bastion_image;
+
+const SOON: Duration = Duration::from_secs(30);
+const A_MINUTE: Duration = Duration::from_secs(60);
+const TWO_MINUTES: Duration = Duration::from_secs(120);
+/// How long a change may take to be in force.
+const IN_FORCE: Duration = Duration::from_secs(5);
+/// How long the API server is away, in seconds, for whoever has more patience than usual.
+const OUTAGE: &str = "CLUSTER_OUTAGE_SECONDS";
+
+/// `config.drain`, shorter than the chart's.
+const DELAY: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(12);
+
+/// A client of PostgreSQL asks whether the server has TLS, and is told by one letter: the shortest conversation there is.
+const HAVE_YOU_TLS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+/// How often each of those who do so begins again.
+const EVERY: Duration = Duration::from_millis(400);
+
+/// Two bastions, with everything that they stand on in the cluster too, and a person outside.
+struct Place<'a> {
+    cluster: &'a Cluster,
+    namespace: Namespace<'a>,
+    address: SocketAddr,
+    values: Value,
+    scratch: Scratch,
+}
+
+impl<'a> Place<'a> {
+    fn install(cluster: &'a Cluster, name: &str) -> Self {
+        bastion_image(cluster);
+        let namespace = cluster.namespace(name);
+        let name = namespace.name().to_owned();
+        cluster.kubectl(&["label", "namespace", &name, "pod-security.kubernetes.io/enforce=restricted"]);
+        namespace.run_openbao();
+        namespace.run_postgres();
+        namespace.kubectl(&["create", "serviceaccount", "reader"]);
+        let vault = format!("http://{}", namespace.node_port("openbao", Some("http")));
+        let node = cluster.node_address().to_string();
+        Program::ours("vault-signer")
+            .args(["bootstrap", "--domain", &node, "--kubernetes", "--kubernetes-namespace", &name])
+            .env("VAULT_ADDR", &vault)
+            .env("VAULT_TOKEN", "root")
+            .succeed();
+
+        // Of the ports that Kubernetes gives nobody by itself.
+        let address = SocketAddr::new(cluster.node_address(), rand::random_range(30_000..30_086));
+        let seconds = |duration: Duration| format!("{}s", duration.as_secs());
+        let token = "/var/run/secrets/vault/token";
+        let values = json!({
+            "image": {"registry": "localhost", "tag": "built", "pullPolicy": "Never"},
+            "service": {"type": "NodePort", "nodePort": address.port()},
+            "minReadySeconds": 2,
+            "config": {
+                "host_key": {"vault": {"mount": "ssh-host", "role": "bastion", "principals": [node], "ttl": "1h"}},
+                "authorities": [{"vault": {"mount": "ssh"}}],
+                "vault": {
+                    "address": format!("http://openbao.{name}.svc:8200"),
+                    "auth": {"method": "kubernetes", "role": "bastion", "token_file": token},
+                },
+                "drain": {"readiness_delay": seconds(DELAY), "timeout": seconds(GRACE)},
+            },
+            "networkPolicy": {"egress": {"vault": {"namespace": name}}},
+            "connectionInfo": {
+                "readers": [{"kind": "ServiceAccount", "name": "reader", "namespace": name}],
+                "file": {"bastion": {"address": address.to_string()}, "vault": {"address": vault, "role": "forward"}},
+            },
+        });
+        let place = Self { cluster, namespace, address, values, scratch: Scratch::new("rolling") };
+        place.helm("install", &[]);
+        place.permit("tunnel");
+        place.namespace.wait_for_rollout("deployment/bastion");
+        wait::until_true("the bastion says who it is", A_MINUTE, || {
+            place.published().contains("@cert-authority")
+        });
+        place
+    }
+
+    fn helm(&self, verb: &str, more: &[&str]) {
+        let values = self.scratch.write("values.yaml", self.values.to_string());
+        let (chart, values) = (chart::folder().display().to_string(), values.display().to_string());
+        let words = [verb, "bastion", &chart, "--values", &values, "--namespace", self.namespace.name()];
+        self.cluster.helm(&[&words, more].concat());
+    }
+
+    /// Lets whoever has this principal reach the database, and nobody else.
+    fn permit(&self, principal: &str) {
+        let policy = json!({
+            "apiVersion": "tunnel-suite.invalid/v1alpha1",
+            "kind": "TunnelPolicy",
+            "metadata": {"name": "postgres"},
+            "spec": {"who": {"principals": [principal]}, "to": [{"service": {"name": "postgres", "ports": ["postgres"]}}]},
+        });
+        self.namespace.apply(&policy.to_string());
+    }
+
+    fn published(&self) -> String {
+        let info = self.namespace.get(&["configmap", "bastion-connection-info"]);
+        info["data"]["known_hosts"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn postgres(&self) -> String {
+        format!("postgres.{}.svc:5432", self.namespace.name())
+    }
+
+    fn bao(&self, path: &str, body: &Value) -> Value {
+        let address = self.namespace.node_port("openbao", Some("http"));
+        let path = format!("/v1/{path}");
+        http::request("POST", address, &path, &[("X-Vault-Token", "root")], &body.to_string()).unwrap().json()
+    }
+
+    /// `pf-tunnel` to the database, with a kubeconfig and a token of Vault, and no other file.
+    fn pf_tunnel(&self) -> (Tunnel, SocketAddr) {
+        let (name, context) = (self.namespace.name(), self.cluster.kubectl(&["config", "current-context"]));
+        let body = json!({"policies": ["tunnel-user"], "no_parent": true, "ttl": "1h"});
+        let login = self.bao("auth/token/create", &body);
+        let process = Program::ours("pf-tunnel")
+            .folder(self.scratch.path())
+            .env("HOME", self.scratch.path())
+            .env("KUBECONFIG", self.cluster.kubeconfig_of(name, "reader"))
+            .env("VAULT_TOKEN", login["auth"]["client_token"].as_str().unwrap())
+            .args([
+                "--json",
+                "--kube-context",
+                context.trim(),
+                "--kube-namespace",
+                name,
+                &self.postgres(),
+                "0",
+            ])
+            .start();
+        let mut tunnel = Tunnel { process };
+        let local = tunnel.ready(1)[0];
+        (tunnel, local)
+    }
+
+    /// The words after `ssh` for a connection to the database, with a certificate, and with nobody believed but who was published.
+    fn ssh(&self) -> Vec<String> {
+        let key = Key::ed25519();
+        let body = json!({"public_key": key.public_line(), "valid_principals": "tunnel"});
+        let signed = self.bao("ssh/sign/forward", &body);
+        let identity = self.scratch.write("id", key.private_pem());
+        self.scratch.write("id.pub", key.public_line());
+        self.scratch.write("id-cert.pub", signed["data"]["signed_key"].as_str().unwrap());
+        let known = self.scratch.write("known_hosts", self.published());
+        let options = [
+            format!("IdentityFile={}", identity.display()),
+            format!("UserKnownHostsFile={}", known.display()),
+            "GlobalKnownHostsFile=none".to_owned(),
+            "StrictHostKeyChecking=yes".to_owned(),
+            "UpdateHostKeys=no".to_owned(),
+            "IdentitiesOnly=yes".to_owned(),
+            "IdentityAgent=none".to_owned(),
+            "BatchMode=yes".to_owned(),
+            "ConnectTimeout=20".to_owned(),
+            "LogLevel=ERROR".to_owned(),
+        ];
+        let mut words = vec!["-F".to_owned(), "none".to_owned()];
+        words.extend(options.into_iter().flat_map(|option| ["-o".to_owned(), option]));
+        let (port, host) = (self.address.port().to_string(), self.address.ip().to_string());
+        words.extend(["-p".to_owned(), port, "-l".to_owned(), "tunnel".to_owned()]);
+        words.extend(["-W".to_owned(), self.postgres(), host]);
+        words
+    }
+
+    /// The bastion's pods, those on their way out too.
+    fn pods(&self) -> Vec<Value> {
+        let list = self.namespace.get(&["pods", "--selector=app.kubernetes.io/component=bastion"]);
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// How many connections a pod forwards.
+    fn forwards(&self, pod: &str) -> u64 {
+        let name = self.namespace.name();
+        let path = format!("/api/v1/namespaces/{name}/pods/{pod}:8080/proxy/metrics");
+        let page = self.namespace.kubectl(&["get", "--raw", &path]);
+        let line = page.lines().find_map(|line| line.strip_prefix("bastion_channels_active "));
+        line.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
+    }
+}
+
+fn name(pod: &Value) -> String {
+    pod["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+/// A local port where each connection is an `ssh` of its own: `ProxyCommand`, for programs that do not know such a thing.
+fn through_ssh(words: Vec<String>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    // It ends with its connection, and that with whoever opened it.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let output = OwnedFd::from(stream.unwrap());
+            let input = output.try_clone().unwrap();
+            let ssh = Command::new(installed("ssh")).args(&words).stdin(input).stdout(output).spawn();
+            std::thread::spawn(move || ssh.unwrap().wait());
+        }
+    });
+    address
+}
+
+/// `psql` at this address, and what it is to do.
+fn psql(address: SocketAddr, words: &[&str]) -> Program {
+    Program::new(installed("psql")).args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1"]).args(words).args(
+        [format!("postgresql://admin:admin@{}:{}/orders?connect_timeout=60", address.ip(), address.port())],
+    )
+}
+
+/// A session with the database in which something is said several times a second.
+struct Talk {
+    process: Process,
+    all: String,
+}
+
+impl Talk {
+    fn start(address: SocketAddr, duration: Duration) -> Self {
+        let (mut script, mut all) = (String::new(), String::new());
+        for turn in 0..duration.as_secs() * 5 {
+            writeln!(script, "select {turn} from pg_sleep(0.2);").unwrap();
+            writeln!(all, "{turn}").unwrap();
+        }
+        let scratch = Scratch::new("talk");
+        let file = scratch.write("talk.sql", script);
+        let mut process = psql(address, &["-f", &file.display().to_string()]).start();
+        process.wait_for("1\n", SOON);
+        Self { process, all }
+    }
+
+    /// Waits for its end, which must be the one that it was meant to have.
+    fn is_finished(&mut self, deadline: Duration) {
+        assert_eq!(self.process.code(deadline), 0);
+        assert_eq!(self.process.stdout(), self.all);
+    }
+}
+
+/// What became of new connections.
+#[derive(Default, Debug)]
+struct Tally {
+    opened: usize,
+    lost: Vec<String>,
+    slowest: Duration,
+}
+
+/// New connections all the time, of one kind.
+struct Load {
+    kind: &'static str,
+    enough: Arc<AtomicBool>,
+    worker: JoinHandle<Tally>,
+}
+
+impl Load {
+    fn start(kind: &'static str, open: impl Fn() -> Result<(), String> + Send + 'static) -> Self {
+        let enough = Arc::new(AtomicBool::new(false));
+        let (told, began) = (Arc::clone(&enough), Instant::now());
+        let worker = std::thread::spawn(move || {
+            let mut tally = Tally::default();
+            while !told.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                match open() {
+                    Ok(()) => tally.opened += 1,
+                    Err(error) => tally.lost.push(format!("after {:?}: {error}", start - began)),
+                }
+                tally.slowest = tally.slowest.max(start.elapsed());
+                std::thread::sleep(EVERY.saturating_sub(start.elapsed()));
+            }
+            tally
+        });
+        Self { kind, enough, worker }
+    }
+
+    /// Two who log in anew each time, and one who opens channels through a tunnel that stands.
+    fn of_all_kinds(place: &Place<'_>, tunnel: SocketAddr) -> Vec<Self> {
+        let words = place.ssh();
+        let ssh = move || {
+            let program = Program::new(installed("ssh")).args(&words).input(HAVE_YOU_TLS);
+            let output = program.output();
+            match output.stdout.as_slice() {
+                b"N" => Ok(()),
+                _ => Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))),
+            }
+        };
+        let channel = move || {
+            let mut stream = TcpStream::connect(tunnel).map_err(|error| error.to_string())?;
+            let mut answer = [0];
+            let asked = stream
+                .set_read_timeout(Some(A_MINUTE))
+                .and_then(|()| stream.write_all(&HAVE_YOU_TLS))
+                .and_then(|()| stream.read_exact(&mut answer));
+            match (asked, &answer) {
+                (Ok(()), b"N") => Ok(()),
+                (asked, _) => Err(format!("{asked:?}, {answer:?}")),
+            }
+        };
+        vec![Self::start("ssh", ssh.clone()), Self::start("ssh", ssh), Self::start("pf-tunnel", channel)]
+    }
+
+    /// Ends it: nothing may have been lost.
+    fn lost_nothing(loads: Vec<Self>) {
+        let tell = |load: &Self| load.enough.store(true, Ordering::Relaxed);
+        loads.iter().for_each(tell);
+        for Self { kind, worker, .. } in loads {
+            let Tally { opened, lost, slowest } = worker.join().unwrap();
+            println!("{kind}: {opened} opened, {} lost, the slowest took {slowest:?}", lost.len());
+            assert!(lost.is_empty(), "{kind}: {lost:#?}");
+            assert!(opened > 20, "{kind}: {opened}");
+        }
+    }
+}
+
+#[test]
+fn pods_are_deleted_and_replaced_and_no_connection_is_refused_or_lost() {
+    let place = Place::install(Cluster::shared(), "rolling");
+    let (_tunnel, tunnel) = place.pf_tunnel();
+    let ssh = through_ssh(place.ssh());
+    for address in [tunnel, ssh] {
+        assert_eq!(psql(address, &["-c", "select 6 * 7"]).succeed().trim(), "42");
+    }
+
+    // A pod goes. Who talks through it may finish, others find the other one.
+    let load = Load::of_all_kinds(&place, tunnel);
+    let mut talks = [ssh, ssh, ssh, tunnel].map(|address| Talk::start(address, DELAY + GRACE / 2));
+    let busy = place.pods().iter().map(name).max_by_key(|pod| place.forwards(pod)).unwrap();
+    place.namespace.kubectl(&["delete", "pod", &busy, "--wait=false"]);
+    for talk in &mut talks {
+        talk.is_finished(A_MINUTE);
+    }
+    place.namespace.wait_for_rollout("deployment/bastion");
+    wait::until_true("the pod is gone", A_MINUTE, || place.pods().iter().all(|pod| name(pod) != busy));
+
+    // All of them go, one by one. Who talks for longer than the grace is cut then, and not before.
+    let old: Vec<_> = place.pods().iter().map(name).collect();
+    let mut talks = [ssh, ssh].map(|address| Talk::start(address, TWO_MINUTES));
+    place.helm("upgrade", &["--set", "config.limits.max_sessions=500"]);
+    let is_leaving =
+        |pod: &Value| old.contains(&name(pod)) && !pod["metadata"]["deletionTimestamp"].is_null();
+    wait::until_true("a pod is told to go", TWO_MINUTES, || place.pods().iter().any(is_leaving));
+    let first = Instant::now();
+    for talk in &mut talks {
+        assert_ne!(talk.process.code(TWO_MINUTES), 0);
+        let served = first.elapsed();
+        println!("served for {served:?} after the first pod was told to go");
+        assert!(served + Duration::from_secs(2) > DELAY + GRACE, "{served:?}");
+    }
+    place.namespace.wait_for_rollout("deployment/bastion");
+    wait::until_true("the old pods are gone", A_MINUTE, || {
+        place.pods().iter().all(|pod| !old.contains(&name(pod)))
+    });
+    assert_eq!(psql(tunnel, &["-c", "select 6 * 7"]).succeed().trim(), "42");
+    Load::lost_nothing(load);
+}
+
+#[test]
+fn nobody_notices_that_the_api_server_is_away() {
+    let cluster = Cluster::for_this_process();
+    let place = Place::install(&cluster, "outage");
+    let (_tunnel, tunnel) = place.pf_tunnel();
+    let ssh = through_ssh(place.ssh());
+    let asked = std::env::var(OUTAGE).ok().map(|seconds| seconds.parse().unwrap());
+    let outage = Duration::from_secs(asked.unwrap_or(20));
+
+    let mut talks = [ssh, tunnel].map(|address| Talk::start(address, outage));
+    let load = Load::of_all_kinds(&place, tunnel);
+    let began = Instant::now();
+    cluster.stop_api_server();
+    for talk in &mut talks {
+        talk.is_finished(outage + SOON);
+    }
+    std::thread::sleep(outage.saturating_sub(began.elapsed()));
+    assert_eq!(psql(ssh, &["-c", "select 6 * 7"]).succeed().trim(), "42");
+    assert_eq!(psql(tunnel, &["-c", "select 6 * 7"]).succeed().trim(), "42");
+    cluster.start_api_server();
+    println!("the API server was away for {:?}", began.elapsed());
+    Load::lost_nothing(load);
+
+    // Pods reach it again when kube-proxy has heard of it again, which waits for longer each time that it does not.
+    let service = cluster.get(&["service", "kubernetes"]);
+    let knock = format!("exec 3<>/dev/tcp/{}/443", service["spec"]["clusterIP"].as_str().unwrap());
+    let back = Instant::now();
+    wait::until_true("pods reach the API server", A_MINUTE, || {
+        cluster.enter(&["timeout", "2", "bash", "-c", &knock]).output().status.success()
+    });
+    println!("pods reach it after {:?}", back.elapsed());
+    // What is said then holds at once: a talk that is no longer permitted ends.
+    let mut talk = Talk::start(ssh, TWO_MINUTES);
+    place.permit("somebody-else");
+    let changed = Instant::now();
+    assert_ne!(talk.process.code(SOON), 0);
+    println!("a policy holds after {:?}", changed.elapsed());
+    assert!(changed.elapsed() < IN_FORCE, "{:?}", changed.elapsed());
+}
