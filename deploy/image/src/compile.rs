@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use jiff::Timestamp;
 use serde_json::Value;
 
 /// A processor, by the name that container images use.
@@ -50,9 +49,9 @@ pub(crate) struct Built {
 }
 
 /// Builds the bastion of the workspace at `source`.
-pub(crate) fn build(source: &Path, arch: Arch, date: Timestamp) -> Result<Built> {
+pub(crate) fn build(source: &Path, arch: Arch) -> Result<Built> {
     let target = source.join("target");
-    let out = cargo(source, date)?
+    let out = cargo(source)?
         .args(["zigbuild", "--package=bastion-server", "--bin=bastion-server", "--release", "--locked"])
         .arg("--target-dir")
         .arg(&target)
@@ -71,7 +70,7 @@ pub(crate) fn build(source: &Path, arch: Arch, date: Timestamp) -> Result<Built>
     let executable = executable.context("cargo named no executable")?;
     let binary = fs::read(&executable).with_context(|| executable.display().to_string())?;
 
-    let out = cargo(source, date)?
+    let out = cargo(source)?
         .args(["metadata", "--format-version=1", "--locked", "--filter-platform", arch.triple()])
         .stderr(Stdio::inherit())
         .output()?;
@@ -95,7 +94,7 @@ fn artifacts(messages: &[Value], folder: &Path) -> (BTreeSet<String>, Option<Pat
 }
 
 /// Cargo, with our compiler and without anything of this machine in what it makes.
-fn cargo(source: &Path, date: Timestamp) -> Result<Command> {
+fn cargo(source: &Path) -> Result<Command> {
     let home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
         None => env::home_dir().context("there is no home folder")?.join(".cargo"),
@@ -114,7 +113,8 @@ fn cargo(source: &Path, date: Timestamp) -> Result<Command> {
     cargo
         .current_dir(source)
         .env("PATH", path)
-        .env("SOURCE_DATE_EPOCH", date.as_second().to_string())
+        // A C library writes down when it was compiled. It may have been for an earlier commit, so that is never.
+        .env("SOURCE_DATE_EPOCH", "0")
         .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\x1f"))
         .env("TARGET_CFLAGS", c.join(" "))
         .env_remove("RUSTFLAGS");

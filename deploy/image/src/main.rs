@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     let source = cli.source.canonicalize().with_context(|| cli.source.display().to_string())?;
     let origin = Origin::new(&source, cli.name, cli.revision, cli.date)?;
     for arch in cli.arch {
-        let built = compile::build(&source, arch, origin.date)?;
+        let built = compile::build(&source, arch)?;
         let sbom = sbom::write(&built, arch, origin.date)?;
         let root = Root::new(&built.binary, &sbom);
         match &cli.root {
