@@ -393,11 +393,11 @@ fn nobody_notices_that_the_api_server_is_away() {
     println!("the API server was away for {:?}", began.elapsed());
     Load::lost_nothing(load);
 
-    // Pods reach it again when kube-proxy has heard of it again, which waits for longer each time that it does not.
+    // Pods reach it again when kube-proxy has heard of it again, which waits for longer each time that it does not: up to a minute.
     let service = cluster.get(&["service", "kubernetes"]);
     let knock = format!("exec 3<>/dev/tcp/{}/443", service["spec"]["clusterIP"].as_str().unwrap());
     let back = Instant::now();
-    wait::until_true("pods reach the API server", A_MINUTE, || {
+    wait::until_true("pods reach the API server", TWO_MINUTES, || {
         cluster.enter(&["timeout", "2", "bash", "-c", &knock]).output().status.success()
     });
     println!("pods reach it after {:?}", back.elapsed());
