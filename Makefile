@@ -33,11 +33,11 @@ test-cluster: peers image ## what only shows in a real Kubernetes; needs root
 
 cluster: image ## a Kubernetes of one node on this machine, with the bastion's image, that stays; needs root
 	tests/cluster/install
-	cargo build -p tests --bin cluster --locked
+	cargo build --workspace --bin cluster --locked
 	$(SUDO) target/debug/cluster up target/image/bastion-server-$(ARCH).oci.tar
 
 cluster-down: ## ends it, and leaves nothing of it
-	cargo build -p tests --bin cluster --locked
+	cargo build --workspace --bin cluster --locked
 	$(SUDO) target/debug/cluster down
 
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
