@@ -105,6 +105,8 @@ fn cargo(source: &Path) -> Result<Command> {
     let places = [(home.as_path(), "/cargo"), (sysroot.as_path(), "/rust"), (source, "/src")];
     let rust = places.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
     let c = places.map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
+    // The allocator would write down when it was compiled.
+    let timeless = r#"-Wno-builtin-macro-redefined -D__DATE__="" -D__TIME__="""#;
     let tools = source.join("target/image/toolchain/bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([tools].into_iter().chain(env::split_paths(&path)))?;
@@ -113,10 +115,8 @@ fn cargo(source: &Path) -> Result<Command> {
     cargo
         .current_dir(source)
         .env("PATH", path)
-        // A C library writes down when it was compiled. It may have been for an earlier commit, so that is never.
-        .env("SOURCE_DATE_EPOCH", "0")
         .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\x1f"))
-        .env("TARGET_CFLAGS", c.join(" "))
+        .env("TARGET_CFLAGS", format!("{} {timeless}", c.join(" ")))
         .env_remove("RUSTFLAGS");
     Ok(cargo)
 }
