@@ -13,25 +13,11 @@ use std::path::Path;
 use serde_json::Value;
 use tests::chart::{self, cases};
 use tests::cluster::control_plane::built;
-use tests::cluster::{Cluster, image};
-use tests::process::{self, Program};
+use tests::process::Program;
 use tests::scratch::Scratch;
 
 const RELEASE: &str = "bastion";
 const NAMESPACE: &str = "bastion";
-
-/// The bastion as it was built for the tests, under a name of its own beside the image that is shipped.
-pub fn bastion_image(cluster: &Cluster) {
-    let scratch = Scratch::new("image");
-    let archive = scratch.join("bastion.tar");
-    image::Image::new("localhost/bastion-server:built")
-        .program(&process::ours("bastion-server"), "/bastion-server")
-        .user("65532:65532")
-        .entrypoint(&["/bastion-server"])
-        .write(&archive);
-    cluster.import_image(&archive);
-}
-
 /// Helm, without a cluster.
 fn helm(home: &Scratch) -> Program {
     Program::new(built("helm")).env("HOME", home.path())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::bastion::Setup;
 use tests::cluster::control_plane::kubectl;
-use tests::cluster::{ApiServer, Cluster, Minor};
+use tests::cluster::{ApiServer, Cluster, Minor, image};
 use tests::key::Key;
 use tests::process::{Program, workspace};
 use tests::scratch::Scratch;
@@ -231,7 +231,7 @@ fn data(kind: &str, name: &str, key: &str, text: &str) -> Value {
 #[test]
 fn what_a_release_may_is_what_it_does() {
     let cluster = Cluster::shared();
-    chart::bastion_image(cluster);
+    cluster.image(image::BASTION);
     let (own, theirs) = (cluster.namespace("rbac"), cluster.namespace("rbac-theirs"));
     let server = Server { kubeconfig: cluster.kubeconfig(), audit: &|| cluster.audit() };
     let (authority, revoked) = (Key::ed25519().public_line(), "# nobody\n");
@@ -242,7 +242,7 @@ fn what_a_release_may_is_what_it_does() {
         data("ConfigMap", "revoked", "list", revoked),
     ]));
     let values = json!({
-        "image": {"registry": "localhost", "tag": "built", "pullPolicy": "Never"},
+        "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
         "service": {"type": "ClusterIP"},
         "replicaCount": 1,
         "minReadySeconds": 0,

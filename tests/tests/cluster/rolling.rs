@@ -12,14 +12,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Namespace};
+use tests::cluster::{Cluster, Namespace, image};
 use tests::key::Key;
 use tests::process::{Process, Program, installed};
 use tests::scratch::Scratch;
 use tests::tunnel::Tunnel;
 use tests::{chart, http, wait};
-
-use super::chart::bastion_image;
 
 const SOON: Duration = Duration::from_secs(30);
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -49,7 +47,7 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn install(cluster: &'a Cluster, name: &str) -> Self {
-        bastion_image(cluster);
+        cluster.image(image::BASTION);
         let namespace = cluster.namespace(name);
         let name = namespace.name().to_owned();
         cluster.kubectl(&["label", "namespace", &name, "pod-security.kubernetes.io/enforce=restricted"]);
@@ -69,7 +67,7 @@ impl<'a> Place<'a> {
         let seconds = |duration: Duration| format!("{}s", duration.as_secs());
         let token = "/var/run/secrets/vault/token";
         let values = json!({
-            "image": {"registry": "localhost", "tag": "built", "pullPolicy": "Never"},
+            "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
             "service": {"type": "NodePort", "nodePort": address.port()},
             "minReadySeconds": 2,
             "config": {

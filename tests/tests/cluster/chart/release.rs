@@ -12,8 +12,6 @@ use tests::process::Program;
 use tests::scratch::Scratch;
 use tests::wait;
 
-use super::bastion_image;
-
 const A_MINUTE: Duration = Duration::from_secs(60);
 const PAGE: &str = "behind the bastion";
 /// A page that only the bastion can reach, behind a Service.
@@ -70,7 +68,7 @@ fn pods(namespace: &Namespace<'_>) -> Vec<String> {
 fn a_release_lives_from_install_to_uninstall() {
     let cluster = Cluster::shared();
     cluster.image(image::BUSYBOX);
-    bastion_image(cluster);
+    cluster.image(image::BASTION);
     let namespace = cluster.namespace("chart");
     let name = namespace.name();
     cluster.kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"]);
@@ -79,7 +77,7 @@ fn a_release_lives_from_install_to_uninstall() {
 
     let address = format!("{}:30322", cluster.node_address());
     let values = json!({
-        "image": {"registry": "localhost", "tag": "built", "pullPolicy": "Never"},
+        "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
         "service": {"type": "NodePort", "nodePort": 30322, "externalTrafficPolicy": "Cluster"},
         "minReadySeconds": 1,
         "config": {"drain": {"readiness_delay": "1s", "timeout": "5s"}},
