@@ -80,6 +80,21 @@ impl OpenBao {
         Program::new(program()).args(words).env("BAO_ADDR", self.url()).env("BAO_TOKEN", &self.token)
     }
 
+    /// `vault-signer` as root, not yet started.
+    #[must_use]
+    pub fn vault_signer(&self, words: &[&str]) -> Program {
+        Program::ours("vault-signer").args(words).env("BAO_ADDR", self.url()).env("BAO_TOKEN", &self.token)
+    }
+
+    /// Has `vault-signer` set it up for bastions of this domain, and returns its report.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn bootstrap(&self, domain: &str, more: &[&str]) -> Value {
+        let words = ["bootstrap", "--json", "--domain", domain];
+        serde_json::from_str(&self.vault_signer(&[&words, more].concat()).succeed()).unwrap()
+    }
+
     /// One request of its API as root.
     ///
     /// # Panics

@@ -8,7 +8,6 @@ use tests::bastion::{self, Bastion, LOGIN};
 use tests::forge::Forge;
 use tests::key::Key;
 use tests::openbao::OpenBao;
-use tests::process::Program;
 use tests::rogue::{Attempt, Client};
 use tests::scratch::Scratch;
 use tests::target::Target;
@@ -83,11 +82,7 @@ fn several_issuers_of_one_mount_are_believed_during_a_rotation() {
         assert!(answer.status < 300, "{answer:?}");
         if answer.body.is_empty() { Value::Null } else { answer.json() }
     };
-    Program::ours("vault-signer")
-        .env("BAO_ADDR", bao.url())
-        .env("BAO_TOKEN", bao.root_token())
-        .args(["bootstrap", "--domain", "127.0.0.1"])
-        .succeed();
+    bao.bootstrap("127.0.0.1", &[]);
     let issuers = || http::get(bao.address(), "/v1/ssh/public_key").unwrap().body;
     let before = issuers();
     // A second authority becomes the default, while the first goes on signing what was asked of it.

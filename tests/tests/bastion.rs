@@ -555,10 +555,7 @@ fn authorities_can_be_replaced_while_it_runs() {
 #[test]
 fn both_ends_can_live_on_what_openbao_signs() {
     let bao = OpenBao::start();
-    let signer =
-        |token: &str| Program::ours("vault-signer").env("BAO_ADDR", bao.url()).env("BAO_TOKEN", token);
-    let report = signer(bao.root_token()).args(["bootstrap", "--json", "--domain", "127.0.0.1"]).succeed();
-    let report: Value = serde_json::from_str(&report).unwrap();
+    let report = bao.bootstrap("127.0.0.1", &[]);
     let target = Target::echo();
     let to = target.address().to_string();
     let vault = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"], "ttl": "10m"});
@@ -571,8 +568,8 @@ fn both_ends_can_live_on_what_openbao_signs() {
         .start();
     let (scratch, key) = (Scratch::new("signed"), Key::ed25519());
     let public = scratch.write("id.pub", key.public_line());
-    let signed =
-        signer(&bao.token(&["tunnel-user"], "5m")).args(["sign", "--public-key"]).arg(public).succeed();
+    let sign = bao.vault_signer(&["sign", "--public-key"]).arg(public);
+    let signed = sign.env("BAO_TOKEN", bao.token(&["tunnel-user"], "5m")).succeed();
     let certificate = ssh_key::Certificate::from_openssh(signed.trim()).unwrap().to_bytes().unwrap();
     let person =
         Person::new(LOGIN, &key, &certificate).believes_line(report["host_authority"].as_str().unwrap());

@@ -110,11 +110,7 @@ fn local(line: &str) -> std::net::SocketAddr {
 #[test]
 fn secrets_of_vault_and_of_a_database_are_nowhere() {
     let (bao, postgres) = (OpenBao::start(), Postgres::start());
-    let bootstrap = Program::ours("vault-signer")
-        .args(["bootstrap", "--json", "--domain", "127.0.0.1"])
-        .env("BAO_ADDR", bao.url())
-        .env("BAO_TOKEN", bao.root_token())
-        .output();
+    let bootstrap = bao.vault_signer(&["bootstrap", "--json", "--domain", "127.0.0.1"]).output();
     let report: Value = serde_json::from_slice(&bootstrap.stdout).unwrap();
     bao.connect_database(&postgres, "1h");
     let (bastions, users) =

@@ -27,12 +27,7 @@ impl Place {
     /// `life`: how long credentials live unless they are renewed.
     fn new(life: &str) -> Self {
         let (bao, postgres) = (OpenBao::start(), Postgres::start());
-        let report = Program::ours("vault-signer")
-            .args(["bootstrap", "--json", "--domain", "127.0.0.1"])
-            .env("BAO_ADDR", bao.url())
-            .env("BAO_TOKEN", bao.root_token())
-            .succeed();
-        let report: Value = serde_json::from_str(&report).unwrap();
+        let report = bao.bootstrap("127.0.0.1", &[]);
         bao.connect_database(&postgres, life);
         let to = postgres.address().to_string();
         let host_key = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"]});

@@ -44,14 +44,9 @@ fn user(principals: &[&str]) -> Request {
     Request::forwarding("forward", principals, Duration::from_secs(600))
 }
 
-fn vault_signer(bao: &OpenBao, words: &[&str]) -> Program {
-    Program::ours("vault-signer").args(words).env("BAO_ADDR", bao.url()).env("BAO_TOKEN", bao.root_token())
-}
-
 fn bootstrap(bao: &OpenBao, more: &[&str]) -> Value {
-    let words =
-        ["bootstrap", "--json", "--domain", "example.com", "--principal", "tunnel", "--principal", "dev"];
-    serde_json::from_str(&vault_signer(bao, &[&words, more].concat()).succeed()).unwrap()
+    let principals = ["--principal", "tunnel", "--principal", "dev"];
+    bao.bootstrap("example.com", &[&principals, more].concat())
 }
 
 fn outcomes(report: &Value) -> Vec<&str> {
@@ -114,7 +109,7 @@ fn bootstrap_mends_what_was_changed_and_says_what() {
     let mut role = bao.api("GET", "ssh/roles/forward", &Value::Null)["data"].clone();
     role["key_id_format"] = json!("custom-{{token_display_name}}");
     bao.api("POST", "ssh/roles/forward", &role);
-    let text = vault_signer(&bao, &["bootstrap", "--domain", "example.com", "--max-ttl", "2h"]).succeed();
+    let text = bao.vault_signer(&["bootstrap", "--domain", "example.com", "--max-ttl", "2h"]).succeed();
     assert!(text.contains("max_ttl: 3600 → 7200"), "{text}");
     let mended = bao.api("GET", "ssh/roles/forward", &Value::Null)["data"].clone();
     assert_eq!(mended["key_id_format"], role["key_id_format"], "a field of somebody else's was reset");
@@ -134,13 +129,13 @@ fn bootstrap_leaves_alone_what_is_not_its_own() {
     assert!(certificate.is_ok(), "an RSA authority signs all the same: {certificate:?}");
 
     let (code, told) =
-        failed(vault_signer(&bao, &["bootstrap", "--domain", "example.com", "--mount", "secret"]));
+        failed(bao.vault_signer(&["bootstrap", "--domain", "example.com", "--mount", "secret"]));
     assert_eq!(code, 4, "{told}");
     assert!(told.contains("not an SSH engine"), "{told}");
 
     let nobody = bao.token(&["default"], "60s");
     let (code, told) =
-        failed(vault_signer(&bao, &["bootstrap", "--domain", "example.com"]).env("BAO_TOKEN", nobody));
+        failed(bao.vault_signer(&["bootstrap", "--domain", "example.com"]).env("BAO_TOKEN", nobody));
     assert_eq!(code, 4, "{told}");
     assert!(told.contains("may administer mounts and policies"), "{told}");
 }
@@ -219,7 +214,7 @@ fn a_principal_can_be_whoever_logged_in() {
     let accessor = bao.api("GET", "sys/auth", &Value::Null)["data"]["userpass/"]["accessor"].clone();
     let template = format!("{{{{identity.entity.aliases.{}.name}}}}", accessor.as_str().unwrap());
     let words = ["bootstrap", "--domain", "example.com", "--principal", &template];
-    vault_signer(&bao, &words).succeed();
+    bao.vault_signer(&words).succeed();
 
     let alice = block(Userpass::new("userpass", "alice", "canary".into()).login(&server(&bao))).unwrap();
     let vault_of_alice = Vault::new(server(&bao), alice, "ssh");
@@ -267,13 +262,13 @@ fn machines_and_people_log_in() {
     let password = scratch.write("password", "canary\n");
     bootstrap(&bao, &[]);
     bao.run(&["write", "auth/people/users/alice", "token_policies=tunnel-user"]);
-    let signed =
-        vault_signer(&bao, &["sign", "--auth", "userpass", "--auth-mount", "people", "--username", "alice"])
-            .arg("--password-file")
-            .arg(password)
-            .arg("--public-key")
-            .arg(public_key(&scratch))
-            .succeed();
+    let signed = bao
+        .vault_signer(&["sign", "--auth", "userpass", "--auth-mount", "people", "--username", "alice"])
+        .arg("--password-file")
+        .arg(password)
+        .arg("--public-key")
+        .arg(public_key(&scratch))
+        .succeed();
     assert!(forge::describe(&scratch.write("cert.pub", signed)).contains("tunnel"));
 }
 
@@ -293,7 +288,7 @@ fn a_token_that_has_ended_is_refused_with_the_remedy() {
 
     let scratch = Scratch::new("expired");
     let sign =
-        vault_signer(&bao, &["sign", "--public-key"]).arg(public_key(&scratch)).env("BAO_TOKEN", &secret);
+        bao.vault_signer(&["sign", "--public-key"]).arg(public_key(&scratch)).env("BAO_TOKEN", &secret);
     let (code, told) = failed(sign);
     assert_eq!(code, 3, "{told}");
     assert!(told.contains("Sign in again") && !told.contains(&secret), "{told}");
@@ -321,7 +316,7 @@ fn a_wrong_role_or_mount_is_named() {
     bootstrap(&bao, &[]);
     let scratch = Scratch::new("wrong");
     let key = public_key(&scratch);
-    let sign = |words: &[&str]| failed(vault_signer(&bao, words).arg("--public-key").arg(&key));
+    let sign = |words: &[&str]| failed(bao.vault_signer(words).arg("--public-key").arg(&key));
     let (code, told) = sign(&["sign", "--role", "other"]);
     assert_eq!(code, 4, "{told}");
     assert!(told.contains("Unknown role: other"), "{told}");
