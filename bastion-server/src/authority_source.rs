@@ -25,6 +25,7 @@ use crate::{
         Cluster,
         entry::{Entry, Look, Missing, Place},
     },
+    means::Means,
     metrics::Metrics,
     notice::{Notices, Reason},
     telemetry::one_line,
@@ -229,21 +230,6 @@ impl Known {
 /// The trusted set as it is now; `None` until every source has answered once.
 pub type Current = watch::Receiver<Option<AuthoritySet>>;
 
-/// What sources are asked with, and who hears how it went.
-#[derive(Clone, Debug, Default)]
-pub struct Means<'a> {
-    /// Where Vault is.
-    pub vault: Option<&'a Server>,
-    /// Where the cluster is.
-    pub cluster: Option<&'a Cluster>,
-    /// Has Vault asked at once.
-    pub reload: Arc<Notify>,
-    /// The counters.
-    pub metrics: Arc<Metrics>,
-    /// Who hears of what goes wrong.
-    pub notices: Notices,
-}
-
 /// Keeps the trusted set up to date for as long as somebody holds what this returns.
 ///
 /// Sources that need no network are read before this returns.
@@ -283,7 +269,7 @@ pub fn follow(sources: &[AuthoritySource], means: Means<'_>) -> Result<Current, 
                 tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
             }
             AuthoritySource::Vault(authority) => {
-                let server = vault.ok_or(Error::NoVault)?.clone();
+                let server = vault.ok_or(Error::NoVault)?.server().clone();
                 tokio::spawn(follow_vault(server, authority.clone(), reload, report));
             }
         }

@@ -22,6 +22,7 @@ use crate::{
     backoff::Backoff,
     config,
     kubernetes::{Cluster, identity},
+    means::Means,
     metrics::Metrics,
     notice::{Notices, Reason},
     telemetry::{moment, one_line},
@@ -156,21 +157,6 @@ pub fn check(config: &config::HostKey) -> Result<(), Error> {
 
 /// The host key as it is now; `None` until Vault has signed its first certificate, or the API server has told the key.
 pub type Current = watch::Receiver<Option<Arc<HostKey>>>;
-
-/// What a host key is asked for with, and who hears how it went.
-#[derive(Clone, Debug, Default)]
-pub struct Means<'a> {
-    /// Where Vault is, and who we are there.
-    pub vault: Option<&'a Vault>,
-    /// Where the cluster is.
-    pub cluster: Option<&'a Cluster>,
-    /// Has Vault asked at once.
-    pub reload: Arc<Notify>,
-    /// The counters.
-    pub metrics: Arc<Metrics>,
-    /// Who hears of what goes wrong.
-    pub notices: Notices,
-}
 
 /// Has a host key for as long as somebody holds what this returns, and renews its certificate in time.
 ///

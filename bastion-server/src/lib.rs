@@ -43,6 +43,7 @@ pub mod host_key;
 pub mod identity;
 pub mod kubernetes;
 pub mod listener;
+pub mod means;
 pub mod metrics;
 pub mod notice;
 pub mod own_addresses;

@@ -15,10 +15,8 @@ use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use crate::{
     config::Revocation,
     identity::revocation::{self, Malformed, RevocationList, Revocations},
-    kubernetes::{
-        Cluster,
-        entry::{Entry, Look, Missing, Place},
-    },
+    kubernetes::entry::{Entry, Look, Missing, Place},
+    means::Means,
     metrics::Metrics,
     notice::{Notices, Reason},
     telemetry::one_line,
@@ -79,12 +77,8 @@ pub type Current = watch::Receiver<Option<RevocationList>>;
 ///
 /// # Errors
 /// The first file that is no good: at the start there is no last good one to keep.
-pub fn follow(
-    config: &Revocation,
-    cluster: Option<&Cluster>,
-    metrics: Arc<Metrics>,
-    notices: Notices,
-) -> Result<Current, Error> {
+pub fn follow(config: &Revocation, means: Means<'_>) -> Result<Current, Error> {
+    let Means { cluster, metrics, notices, .. } = means;
     let mut sources = config.files.iter().map(Source::file).collect::<Result<Vec<_>, _>>()?;
     let secrets = config.secrets.iter().cloned().map(Place::Secret);
     for place in secrets.chain(config.config_maps.iter().cloned().map(Place::ConfigMap)) {
@@ -256,7 +250,7 @@ mod tests {
 
     fn follow_files(files: &[PathBuf], metrics: Arc<Metrics>) -> Result<Current, Error> {
         let config = Revocation { files: files.to_vec(), ..Revocation::default() };
-        follow(&config, None, metrics, Notices::default())
+        follow(&config, Means { metrics, ..Means::default() })
     }
 
     async fn until(what: impl Fn() -> bool) {

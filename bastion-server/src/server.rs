@@ -33,6 +33,7 @@ use crate::{
     identity::{authorities::AuthoritySet, certificate::Requirements, revocation::RevocationList},
     kubernetes::{self, Cluster, offline::Offline},
     listener::{self, Bounds},
+    means::Means,
     metrics::Metrics,
     notice::Notices,
     own_addresses, reload,
@@ -180,15 +181,9 @@ pub async fn explain(
         true => Some(Cluster::find(environment, Arc::clone(&metrics)).await?),
         false => None,
     };
-    let means = authority_source::Means {
-        vault: vault.as_ref().map(Vault::server),
-        cluster: cluster.as_ref(),
-        metrics: Arc::clone(&metrics),
-        ..authority_source::Means::default()
-    };
-    let mut authorities = authority_source::follow(config.authorities.sources(), means)?;
-    let mut revoked =
-        revocation_source::follow(&config.revocation, cluster.as_ref(), metrics, Notices::default())?;
+    let means = Means { vault: vault.as_ref(), cluster: cluster.as_ref(), metrics, ..Means::default() };
+    let mut authorities = authority_source::follow(config.authorities.sources(), means.clone())?;
+    let mut revoked = revocation_source::follow(&config.revocation, means)?;
     let known = async { tokio::join!(known(&mut authorities), known(&mut revoked)) };
     let (set, revoked) = timeout(EXPLAIN_PATIENCE, known).await.map_err(|_| Error::NoAuthorities)?;
     let requirements = requirements(config, set, revoked);
@@ -234,28 +229,15 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
         true => Some(Cluster::find(environment, Arc::clone(&metrics)).await?),
         false => None,
     };
-    let notices = notices(&config, cluster.as_ref());
-    let means = authority_source::Means {
-        vault: vault.as_ref().map(Vault::server),
-        cluster: cluster.as_ref(),
-        reload: Arc::clone(&reload),
-        metrics: Arc::clone(&metrics),
-        notices: notices.clone(),
-    };
-    let authorities = authority_source::follow(config.authorities.sources(), means)?;
-    let revoked = revocation_source::follow(
-        &config.revocation,
-        cluster.as_ref(),
-        Arc::clone(&metrics),
-        notices.clone(),
-    )?;
-    let means = host_key::Means {
+    let means = Means {
         vault: vault.as_ref(),
         cluster: cluster.as_ref(),
         reload: Arc::clone(&reload),
         metrics: Arc::clone(&metrics),
-        notices,
+        notices: notices(&config, cluster.as_ref()),
     };
+    let authorities = authority_source::follow(config.authorities.sources(), means.clone())?;
+    let revoked = revocation_source::follow(&config.revocation, means.clone())?;
     let host_key = host_key::follow(&config.host_key, means)?;
     let dialler = dialler(&config, Arc::default())?;
     let objects = match (&config.kubernetes, cluster) {
