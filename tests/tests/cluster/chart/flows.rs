@@ -47,6 +47,8 @@ const FLOWS: &[(&str, &str, &str, u16, bool)] = &[
     ("files", "bastion", "10.0.0.1", 6443, NO),
     ("objects", "bastion", "172.20.0.1", 6443, YES),
     ("objects", "bastion", "172.20.0.2", 6443, NO),
+    ("objects", "bastion", "dns", 53, NO),
+    ("objects", "bastion", "169.254.20.10", 53, NO),
     // What is listed, and what is left out of it.
     ("networks", "203.0.113.9", "bastion", 2222, YES),
     ("networks", "198.51.100.9", "bastion", 2222, NO),

@@ -45,6 +45,7 @@ const OUT_OF_SHAPE: &[(&str, &str)] = &[
     ("service: {aws: {proxyProtocol: true}}", "proxyProtocol"),
     ("service: {aws: {idleTimeoutSeconds: 30}}", "/service/aws/idleTimeoutSeconds"),
     ("networkPolicy: {egress: {mode: everything}}", "/networkPolicy/egress/mode"),
+    ("networkPolicy: {egress: {dns: {podLabels: {app: coredns}}}}", "podLabels"),
     ("networkPolicy: {egress: {toCIDRs: [10.0.0.0/8]}}", "/networkPolicy/egress/toCIDRs/0"),
     ("networkPolicy: {egress: {toNamespaces: [{name: x}]}}", "/networkPolicy/egress/toNamespaces/0"),
     ("networkPolicy: {ingress: {fromCIDRs: [anywhere]}}", "/networkPolicy/ingress/fromCIDRs/0"),
