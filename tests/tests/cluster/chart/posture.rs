@@ -249,6 +249,9 @@ fn traffic_is_denied_in_both_directions_unless_somebody_turns_that_off() {
                 assert!(!rule["from"].as_array().unwrap().is_empty(), "{case}: {rule}");
             }
         }
+        for policy in kinds(&objects, "CiliumNetworkPolicy") {
+            assert!(policy["spec"]["egress"].as_array().unwrap().contains(&json!({})), "{case}");
+        }
         let policies = kinds(&objects, "NetworkPolicy")
             .into_iter()
             .map(|policy| &policy["spec"]["podSelector"]["matchLabels"]);
