@@ -12,6 +12,7 @@
 mod chart;
 mod connection_info;
 mod crd;
+mod credentials;
 mod image;
 mod node;
 mod objects;

@@ -128,23 +128,29 @@ impl Place {
         serde_json::from_str(&self.kubectl(&[&["get", "--output=json"], words].concat())).unwrap()
     }
 
-    /// A kubeconfig with a token of the bastion's ServiceAccount.
-    fn kubeconfig(&self) -> PathBuf {
-        let token = self.kubectl(&["--namespace", OWN, "create", "token", ACCOUNT, "--duration=1h"]);
+    /// A token of the bastion's ServiceAccount.
+    pub fn token(&self, more: &[&str]) -> String {
+        let words = ["--namespace", OWN, "create", "token", ACCOUNT, "--duration=1h"];
+        self.kubectl(&[&words, more].concat()).trim().to_owned()
+    }
+
+    /// A kubeconfig with these credentials.
+    pub fn kubeconfig(&self, user: &Value) -> PathBuf {
         let words = ["config", "view", "--raw", "--minify", "--flatten", "--output=json"];
         let mut config: Value = serde_json::from_str(&self.kubectl(&words)).unwrap();
-        config["users"][0]["user"] = json!({"token": token.trim()});
+        config["users"][0]["user"] = user.clone();
         self.scratch.write(&format!("{:08x}.kubeconfig", rand::random::<u32>()), config.to_string())
     }
 
     /// A bastion as a pod of that name would be one, that follows its own namespace and another, and the cluster.
     pub fn setup(&self, pod: &str) -> Setup {
+        let kubeconfig = self.kubeconfig(&json!({"token": self.token(&[])}));
         Setup::new()
             .trust(&self.authority)
             .set("/kubernetes/policies", json!({"namespaces": [THEIRS], "cluster": true}))
             .set("/open_networks", json!(["own-addresses", "loopback"]))
             .set("/timeouts", json!({"resolve": "5s", "connect": "2s"}))
-            .env("KUBECONFIG", self.kubeconfig().to_str().unwrap())
+            .env("KUBECONFIG", kubeconfig.to_str().unwrap())
             .env("POD_NAMESPACE", OWN)
             .env("POD_NAME", pod)
     }
