@@ -108,6 +108,8 @@ impl Cluster {
         config.connect_timeout = Some(CONNECT_PATIENCE);
         config.read_timeout = Some(READ_PATIENCE);
         config.reset_reader_on_write = true;
+        // The API server is next door: a proxy, which the environment names for Vault, may know no way back in.
+        config.proxy_url = None;
         let namespace = match variable(POD_NAMESPACE) {
             Some(namespace) => namespace,
             None if variable(KUBECONFIG).is_some() => config.default_namespace.clone(),

@@ -1,4 +1,4 @@
-//! As whom the bastion talks to the API server: a token that is replaced while it runs.
+//! As whom the bastion talks to the API server, and by which way: a token that is replaced while it runs, and no proxy.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use tests::authority::DevAuthority;
 use tests::cluster::Minor;
 use tests::scratch::Scratch;
 use tests::wait;
 
-use super::place::{OWN, Place, THEIRS, echoes, open, policy, ready, service, slice, target, until_open};
+use super::place::{
+    OWN, Place, THEIRS, echoes, open, policy, ready, service, shared, slice, target, until_open,
+};
 
 /// The client reads its token again within a minute, and a watch may then wait a moment.
 const TOKEN_IS_READ: Duration = Duration::from_secs(75);
@@ -86,4 +89,25 @@ fn a_token_that_is_replaced_is_read_again_behind_the_fence() {
     place.apply(&everybody);
     until_open(&mut client, HOST, 5432);
     assert_eq!(place.verdict(&["tunnelpolicy/orders", "--namespace", THEIRS])["status"], "True");
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_for_vault_and_not_for_the_api_server() {
+    let place = shared();
+    // It answers whatever it is asked for, as a proxy would that knows the way; it knows none to an API server.
+    let vault = DevAuthority::start();
+    let bastion = place
+        .setup("proxied")
+        .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
+        .set("/vault", json!({"address": "http://vault.example.invalid:8200"}))
+        .env("HTTP_PROXY", vault.url())
+        .env("HTTPS_PROXY", vault.url())
+        .start();
+    assert!(bastion.page("/metrics").body.contains("bastion_ca_keys 1\n"));
+    place.apply(&policy(
+        OWN,
+        "proxied",
+        json!({"who": {"everybody": true}, "to": [{"host": "a.example", "ports": [1]}]}),
+    ));
+    assert_eq!(place.verdict(&["tunnelpolicy/proxied", "--namespace", OWN])["status"], "True");
 }
