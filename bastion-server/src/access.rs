@@ -8,6 +8,7 @@ pub mod destination;
 pub mod floor;
 pub mod pattern;
 pub mod permit;
+pub mod places;
 pub mod policy;
 pub mod service;
 
@@ -22,6 +23,7 @@ use crate::identity::Identity;
 pub use destination::{BadDestination, Destination, Host};
 pub use floor::{Floor, Forbidden};
 pub use permit::Permit;
+pub use places::{Behind, Place, Places};
 pub use policy::{Condition, Effect, Objects, Policy, Rule, Who};
 pub use service::{Backend, Service, ServiceName, Services};
 
@@ -131,7 +133,7 @@ pub fn authorize(
     let certain = |rule: &&Arc<Rule>| rule.covers(&destination, asked.as_ref()) == Match::Yes;
     let covered = |rule: &Arc<Rule>| rule.covers(&destination, asked.as_ref()) != Match::No;
     let mut permitting: Vec<_> = of(Effect::Permit).filter(covered).collect();
-    // Those about addresses too, whatever their ports: an endpoint may have another one.
+    // Those about addresses too, whatever their ports: an endpoint may have another one, and a denied Service be there.
     let denying: Vec<_> = of(Effect::Deny).collect();
     if let Some(rule) = denying.iter().find(certain) {
         return Err(Denied::ByRule(Arc::clone(rule)));
@@ -200,12 +202,8 @@ impl Prospect {
         let reached = |patterns: &[DestinationPattern]| -> Vec<SocketAddr> {
             addresses.iter().copied().filter(|found| covers_at(patterns, &destination, found.ip())).collect()
         };
-        // An endpoint may listen on another port than the one that was asked for. Both are denied.
-        let denied = |rule: &Arc<Rule>| {
-            let there =
-                |found: &SocketAddr| rule.destinations.iter().any(|pattern| pattern.matches_address(*found));
-            !reached(&rule.destinations).is_empty() || addresses.iter().any(there)
-        };
+        let denied =
+            |rule: &Arc<Rule>| addresses.iter().any(|found| rule.is_about_address(&destination, *found));
         if let Some(rule) = denying.into_iter().find(denied) {
             return Err(Denied::ByRule(rule));
         }
@@ -231,7 +229,7 @@ impl Prospect {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
+    use std::collections::BTreeMap;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
@@ -242,7 +240,14 @@ mod tests {
 
     fn rule(effect: Effect, name: &str, who: Who, destinations: &[&str]) -> Arc<Rule> {
         let destinations = destinations.iter().map(|text| text.parse().unwrap()).collect();
-        Arc::new(Rule { name: name.to_owned(), who, effect, destinations, services: vec![] })
+        Arc::new(Rule {
+            name: name.to_owned(),
+            who,
+            effect,
+            destinations,
+            services: vec![],
+            closed: Places::default(),
+        })
     }
 
     fn with_principal(names: &[&str]) -> Who {
@@ -333,6 +338,7 @@ mod tests {
         assert_eq!(denied(ask(&["dba"], "payroll.db.internal", 5432, &["10.9.0.1"])).unwrap(), "payroll");
         assert_eq!(denied(ask(&["dba"], "10.66.0.1", 80, &["10.66.0.1"])).unwrap(), "payroll");
         assert_eq!(denied(ask(&["dba"], "alias.internal", 80, &["10.66.0.1"])).unwrap(), "payroll");
+        assert_eq!(denied(ask(&["dba"], "alias.internal", 80, &["64:ff9b::a42:1"])).unwrap(), "payroll");
         assert_eq!(
             denied(ask(&["dba"], "alias.internal", 80, &["10.9.0.1", "10.66.0.1"])).unwrap(),
             "payroll"
@@ -384,11 +390,30 @@ mod tests {
 
     /// A cluster with one Service, `orders` in `databases`, and a policy with rules of the file and of objects.
     fn in_cluster(rules: Vec<Arc<Rule>>, objects: Vec<Arc<Rule>>) -> Policy {
-        let name = ServiceName { namespace: "databases".to_owned(), name: "orders".to_owned() };
-        let ports = BTreeMap::from([(5432, "postgres".to_owned())]);
-        let known = HashMap::from([(name, Service { ports, ..Service::default() })]);
-        let objects = Arc::new(Objects { rules: objects, services: Services::new("cluster.local", known) });
-        Policy { rules, objects, floor: Arc::default() }
+        with_services(rules, objects, &[("orders", 5432, "10.96.0.9", "10.244.0.7:5433")])
+    }
+
+    /// The same with these Services: the name, the port, the ClusterIP and the one endpoint.
+    fn with_services(
+        rules: Vec<Arc<Rule>>,
+        objects: Vec<Arc<Rule>>,
+        services: &[(&str, u16, &str, &str)],
+    ) -> Policy {
+        let (mut known, mut behind) = (BTreeMap::new(), Behind::new());
+        for (name, port, address, endpoint) in services {
+            let service = ServiceName { namespace: "databases".to_owned(), name: (*name).to_owned() };
+            let ports = BTreeMap::from([(*port, "postgres".to_owned())]);
+            let addresses = vec![address.parse().unwrap()];
+            known.insert(service.clone(), Service { ports, addresses, ..Service::default() });
+            let endpoint: SocketAddr = endpoint.parse().unwrap();
+            behind.insert(
+                Backend { service, port: "postgres".to_owned() },
+                vec![(endpoint.ip(), Some(endpoint.port()))],
+            );
+        }
+        let objects = objects.iter().map(|rule| Rule::clone(rule)).collect();
+        let services = Services::new("cluster.local", known);
+        Policy { rules, objects: Arc::new(Objects::new(objects, services, || behind)), floor: Arc::default() }
     }
 
     fn about_service(effect: Effect, namespace: &str, name: &str) -> Arc<Rule> {
@@ -398,7 +423,8 @@ mod tests {
             ports: vec![],
         };
         let name = format!("{namespace}/{name}");
-        Arc::new(Rule { name, who: Who::Everybody, effect, destinations: vec![], services: vec![pattern] })
+        let (destinations, closed) = (vec![], Places::default());
+        Arc::new(Rule { name, who: Who::Everybody, effect, destinations, services: vec![pattern], closed })
     }
 
     fn orders(effect: Effect) -> Arc<Rule> {
@@ -466,6 +492,60 @@ mod tests {
         let gone = about_service(Effect::Deny, "databases", "gone");
         let answer = prospect(&in_cluster(vec![everything], vec![gone]), "gone.databases", 80);
         assert_eq!(answer.unwrap_err().rule(), Some("databases/gone"), "whatever else has that name");
+    }
+
+    #[test]
+    fn a_denied_service_is_denied_however_it_is_reached() {
+        let everything = || rule(Effect::Permit, "everything", Who::Everybody, &["*:*"]);
+        let services = [
+            ("orders", 5432, "10.96.0.9", "10.244.0.7:5433"),
+            ("shares-its-pod", 6432, "10.96.0.10", "10.244.0.7:5433"),
+            ("shares-another-port", 80, "10.96.0.11", "10.244.0.7:8080"),
+            ("another", 5432, "10.96.0.12", "10.244.0.8:5433"),
+        ];
+        let permitted = services.map(|(name, ..)| about_service(Effect::Permit, "databases", name));
+        let policy_with = |denials: &[Arc<Rule>]| {
+            with_services(vec![everything()], [&permitted, denials].concat(), &services)
+        };
+        let by_object = with_services(vec![], [&permitted[..], &[orders(Effect::Deny)]].concat(), &services);
+        let closed = policy_with(&[orders(Effect::Deny)]);
+        for (host, port, found, expected) in [
+            ("orders.databases", 5432, "10.96.0.9:5432", false),
+            ("10.96.0.9", 5432, "10.96.0.9:5432", false),
+            ("alias.example", 5432, "10.96.0.9:5432", false),
+            ("10.244.0.7", 5433, "10.244.0.7:5433", false),
+            ("::ffff:10.244.0.7", 5433, "[::ffff:10.244.0.7]:5433", false),
+            ("64:ff9b::af4:7", 5433, "[64:ff9b::af4:7]:5433", false),
+            ("10-244-0-7.databases.pod", 5433, "10.244.0.7:5433", false),
+            ("shares-its-pod.databases", 6432, "10.96.0.10:6432", false),
+            ("10.96.0.10", 6432, "10.96.0.10:6432", false),
+            ("shares-another-port.databases", 80, "10.96.0.11:80", true),
+            ("10.244.0.7", 8080, "10.244.0.7:8080", true),
+            ("10.244.0.7", 5432, "10.244.0.7:5432", true),
+            ("another.databases", 5432, "10.96.0.12:5432", true),
+            ("10.244.0.8", 5433, "10.244.0.8:5433", true),
+        ] {
+            let found = [found.parse().unwrap()];
+            let answer = prospect(&closed, host, port).and_then(|prospect| prospect.permit(&found));
+            let rule = answer.as_ref().map(Permit::rule).map_err(|denied| (denied.code(), denied.rule()));
+            let denied = ("denied_by_rule", Some("databases/orders"));
+            assert_eq!(rule, if expected { Ok("everything") } else { Err(denied) }, "{host}:{port}");
+            let destination = Destination::parse(host, port).unwrap();
+            let deny = closed.rules().last().unwrap();
+            assert_eq!(closed.is_about(deny, &destination, &found), !expected, "explain {host}:{port}");
+        }
+        let shared = prospect(&by_object, "shares-its-pod.databases", 6432).unwrap();
+        assert!(matches!(shared.whereabouts(), Whereabouts::Endpoints(_)));
+        let answer = shared.permit(&at(&["10.244.0.7"], 5433)).unwrap_err();
+        assert_eq!(answer.rule(), Some("databases/orders"), "by another Service's rule");
+
+        let somebody_else =
+            Arc::new(Rule { who: with_principal(&["dba"]), ..Rule::clone(&orders(Effect::Deny)) });
+        let open = policy_with(&[somebody_else]);
+        let permit = prospect(&open, "10.244.0.7", 5433).unwrap().permit(&at(&["10.244.0.7"], 5433)).unwrap();
+        assert_eq!(permit.rule(), "everything", "it is about others");
+        let again = again(&closed, &permit, permit.addresses()[0], UNIX_EPOCH);
+        assert_eq!(again.unwrap_err().rule(), Some("databases/orders"), "what is open is asked about again");
     }
 
     #[test]

@@ -111,9 +111,10 @@ pub async fn explain(
         Err(refused) => refused.into(),
         Ok(identity) => {
             let identity = Arc::new(identity);
-            let answer =
-                decide(policy, &identity, &destination, dialler, now, &mut explanation.addresses).await;
-            explanation.rules = seen(policy, &identity, &destination, &explanation.addresses);
+            let mut found = Vec::new();
+            let answer = decide(policy, &identity, &destination, dialler, now, &mut found).await;
+            explanation.rules = seen(policy, &identity, &destination, &found);
+            explanation.addresses = found.iter().map(SocketAddr::ip).collect();
             answer.map_or_else(Verdict::from, Verdict::from)
         }
     };
@@ -127,15 +128,19 @@ async fn decide(
     destination: &Destination,
     dialler: &Dialler,
     now: SystemTime,
-    found: &mut Vec<IpAddr>,
+    found: &mut Vec<SocketAddr>,
 ) -> Result<Permit, DialError> {
     let prospect = access::authorize(policy, identity, destination.clone(), now)?;
-    let addresses = dialler.find(&prospect).await?;
-    *found = addresses.iter().map(SocketAddr::ip).collect();
-    Ok(prospect.permit(&addresses)?)
+    *found = dialler.find(&prospect).await?;
+    Ok(prospect.permit(found)?)
 }
 
-fn seen(policy: &Policy, identity: &Identity, destination: &Destination, addresses: &[IpAddr]) -> Vec<Seen> {
+fn seen(
+    policy: &Policy,
+    identity: &Identity,
+    destination: &Destination,
+    addresses: &[SocketAddr],
+) -> Vec<Seen> {
     policy
         .rules()
         .map(|rule| Seen {

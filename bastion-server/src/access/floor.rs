@@ -128,6 +128,16 @@ impl Floor {
     }
 }
 
+/// The same address as everything else that may be made of it on its way.
+pub(super) fn spellings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let canonical = address.to_canonical();
+    let inner = match canonical {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => embedded_v4(address),
+    };
+    [Some(canonical), inner.map(IpAddr::V4)].into_iter().flatten()
+}
+
 /// The IPv4 address that a translator or a tunnel would make of an IPv6 one: NAT64 (RFC 6052), its local-use prefix
 /// (RFC 8215), 6to4 (RFC 3056), and the deprecated IPv4-compatible form (RFC 4291 §2.5.5.1).
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use russh::keys::ssh_key::Fingerprint;
 
 use super::destination::Destination;
-use super::floor::Floor;
+use super::floor::{self, Floor};
 use super::pattern::{DestinationPattern, KeyIdPattern, Match};
+use super::places::{Behind, Map, Places};
 use super::service::{Asked, ServicePattern, Services};
 use crate::identity::{Identity, Principal};
 
@@ -45,6 +46,8 @@ pub struct Rule {
     pub destinations: Vec<DestinationPattern>,
     /// And which Services.
     pub services: Vec<ServicePattern>,
+    /// Where the Services that it denies are, beside their names; filled in by [`Objects::new`].
+    pub closed: Places,
 }
 
 /// What a rule says.
@@ -76,6 +79,22 @@ pub enum Condition {
     Authorities(Vec<Fingerprint>),
 }
 
+impl Objects {
+    /// These rules about these Services. `behind` is asked only if a rule denies some.
+    pub fn new(rules: Vec<Rule>, services: Services, behind: impl FnOnce() -> Behind) -> Self {
+        let mut rules = rules;
+        let denying = |rule: &Rule| rule.effect == Effect::Deny && !rule.services.is_empty();
+        if rules.iter().any(denying) {
+            let behind = behind();
+            let map = Map::new(&services, &behind);
+            for rule in rules.iter_mut().filter(|rule| denying(rule)) {
+                rule.closed = map.of(&rule.services);
+            }
+        }
+        Self { rules: rules.into_iter().map(Arc::new).collect(), services }
+    }
+}
+
 impl Policy {
     /// Every rule, in the order in which they decide.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
@@ -83,9 +102,9 @@ impl Policy {
     }
 
     /// Whether one of its rules is about the destination, by name, as a Service, or at one of these addresses.
-    pub fn is_about(&self, rule: &Rule, destination: &Destination, addresses: &[IpAddr]) -> bool {
+    pub fn is_about(&self, rule: &Rule, destination: &Destination, addresses: &[SocketAddr]) -> bool {
         rule.covers(destination, self.objects.services.asked(destination).as_ref()) == Match::Yes
-            || addresses.iter().any(|address| covers_at(&rule.destinations, destination, *address))
+            || addresses.iter().any(|address| rule.is_about_address(destination, *address))
     }
 }
 
@@ -105,6 +124,20 @@ impl Rule {
             Effect::Permit => pattern.opens(asked),
             Effect::Deny => pattern.names(asked),
         })
+    }
+
+    /// Whether it is about the destination at this address. A denial looks at every address that may be made of it on its
+    /// way, and at the port that it has there too, which is another one than was asked for where it is an endpoint.
+    pub(super) fn is_about_address(&self, destination: &Destination, address: SocketAddr) -> bool {
+        match self.effect {
+            Effect::Permit => covers_at(&self.destinations, destination, address.ip()),
+            Effect::Deny => floor::spellings(address.ip()).any(|ip| {
+                let there = SocketAddr::new(ip, address.port());
+                covers_at(&self.destinations, destination, ip)
+                    || self.destinations.iter().any(|pattern| pattern.matches_address(there))
+                    || self.closed.include(there)
+            }),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Services of a cluster as rules speak of them, whatever told us which there are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use super::destination::{Destination, Host};
 
@@ -36,26 +37,31 @@ pub struct Service {
     pub labels: BTreeMap<String, String>,
     /// The names of its TCP ports, by number.
     pub ports: BTreeMap<u16, String>,
+    /// Addresses at which these ports are its own, such as its ClusterIPs.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Every Service that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Services {
     domain: String,
-    known: HashMap<ServiceName, Service>,
+    known: BTreeMap<ServiceName, Service>,
 }
 
-/// A destination whose host is the name of a Service, known or not.
+/// One port of a Service, either of them known or not.
 #[derive(Debug, Clone)]
 pub(super) struct Asked<'a> {
     name: ServiceName,
-    port: u16,
     service: Option<&'a Service>,
+    /// The number that clients use, if that is known.
+    number: Option<u16>,
+    /// The name that the Service gives it, if that is known.
+    port: Option<&'a str>,
 }
 
 impl Services {
     /// These, in a cluster with this DNS domain, such as `cluster.local`.
-    pub fn new(domain: impl Into<String>, known: HashMap<ServiceName, Service>) -> Self {
+    pub fn new(domain: impl Into<String>, known: BTreeMap<ServiceName, Service>) -> Self {
         Self { domain: domain.into(), known }
     }
 
@@ -85,15 +91,85 @@ impl Services {
             Some(_) => return None,
         };
         let name = ServiceName { namespace: namespace.to_owned(), name: name.to_owned() };
+        Some(self.at_number(name, destination.port()))
+    }
+
+    /// The port of a Service that an EndpointSlice is about.
+    pub(super) fn behind<'a>(&'a self, backend: &'a Backend) -> Asked<'a> {
+        let service = self.known.get(&backend.service);
+        let number = service.and_then(|service| service.number(&backend.port));
+        Asked { name: backend.service.clone(), service, number, port: Some(&backend.port) }
+    }
+
+    fn at_number(&self, name: ServiceName, number: u16) -> Asked<'_> {
         let service = self.known.get(&name);
-        Some(Asked { name, port: destination.port(), service })
+        let port = service.and_then(|service| service.ports.get(&number)).map(String::as_str);
+        Asked { name, service, number: Some(number), port }
+    }
+
+    /// Those of one namespace.
+    fn within(&self, namespace: &str) -> impl Iterator<Item = (&ServiceName, &Service)> {
+        let first = ServiceName { namespace: namespace.to_owned(), name: String::new() };
+        self.known.range(first..).take_while(move |(name, _)| name.namespace == namespace)
+    }
+
+    /// Where the ports that a pattern names are reached at addresses of their Services.
+    pub(super) fn fronts(&self, pattern: &ServicePattern) -> impl Iterator<Item = (IpAddr, u16)> {
+        self.within(&pattern.namespace).flat_map(move |(name, service)| {
+            let named = |number: &u16| pattern.names(&self.at_number(name.clone(), *number));
+            service.ports.keys().copied().filter(named).flat_map(|number| service.at(number))
+        })
+    }
+
+    /// Where one port is reached at addresses of its Service.
+    pub(super) fn fronts_of(&self, backend: &Backend) -> impl Iterator<Item = (IpAddr, u16)> {
+        let service = self.known.get(&backend.service);
+        let number = service.and_then(|service| service.number(&backend.port));
+        service.zip(number).into_iter().flat_map(|(service, number)| service.at(number))
+    }
+
+    /// What a pattern names that is not there.
+    pub fn missing(&self, pattern: &ServicePattern) -> Option<Missing> {
+        let meant: Vec<&Service> = match &pattern.which {
+            Which::Named(name) => {
+                let name = ServiceName { namespace: pattern.namespace.clone(), name: name.clone() };
+                self.known.get(&name).into_iter().collect()
+            }
+            Which::Labelled(requirements) => self
+                .within(&pattern.namespace)
+                .filter(|(_, service)| hold(requirements, &service.labels))
+                .map(|(_, service)| service)
+                .collect(),
+        };
+        if meant.is_empty() {
+            return Some(Missing::Service);
+        }
+        let there = |port: &ServicePort| {
+            meant.iter().any(|service| match port {
+                ServicePort::Number(number) => service.ports.contains_key(number),
+                ServicePort::Name(name) => service.number(name).is_some(),
+            })
+        };
+        let missing: Vec<_> = pattern.ports.iter().filter(|port| !there(port)).cloned().collect();
+        (!missing.is_empty()).then_some(Missing::Ports(missing))
+    }
+}
+
+impl Service {
+    /// The number of the port that it calls so.
+    fn number(&self, port: &str) -> Option<u16> {
+        self.ports.iter().find_map(|(number, name)| (name == port).then_some(*number))
+    }
+
+    fn at(&self, number: u16) -> impl Iterator<Item = (IpAddr, u16)> {
+        self.addresses.iter().map(move |address| (*address, number))
     }
 }
 
 impl Asked<'_> {
     /// Where its endpoints are to be looked for, if there is such a Service and it has such a port.
     pub(super) fn backend(&self) -> Option<Backend> {
-        let port = self.service?.ports.get(&self.port)?.clone();
+        let port = self.service.and(self.port)?.to_owned();
         Some(Backend { service: self.name.clone(), port })
     }
 }
@@ -149,6 +225,15 @@ pub enum ServicePort {
     Name(String),
 }
 
+/// What a pattern names that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// The Service, or any with such labels.
+    Service,
+    /// Ports, which none of its Services has.
+    Ports(Vec<ServicePort>),
+}
+
 impl ServicePattern {
     /// Whether these are endpoints that a rule opens: the Service is there, and has the port.
     pub(super) fn opens(&self, asked: &Asked<'_>) -> bool {
@@ -160,19 +245,20 @@ impl ServicePattern {
         let labels = asked.service.map(|service| &service.labels);
         let which = match &self.which {
             Which::Named(name) => *name == asked.name.name,
-            Which::Labelled(requirements) => {
-                labels.is_some_and(|labels| requirements.iter().all(|requirement| requirement.holds(labels)))
-            }
+            Which::Labelled(requirements) => labels.is_some_and(|labels| hold(requirements, labels)),
         };
-        let named = asked.service.and_then(|service| service.ports.get(&asked.port));
         let port = |port: &ServicePort| match port {
-            ServicePort::Number(number) => *number == asked.port,
-            ServicePort::Name(name) => named == Some(name),
+            ServicePort::Number(number) => asked.number == Some(*number),
+            ServicePort::Name(name) => asked.port == Some(name),
         };
         which
             && self.namespace == asked.name.namespace
             && (self.ports.is_empty() || self.ports.iter().any(port))
     }
+}
+
+fn hold(requirements: &[LabelRequirement], labels: &BTreeMap<String, String>) -> bool {
+    requirements.iter().all(|requirement| requirement.holds(labels))
 }
 
 impl LabelRequirement {
@@ -195,9 +281,10 @@ mod tests {
         let service = Service {
             labels: BTreeMap::from([("tier".to_owned(), "db".to_owned())]),
             ports: BTreeMap::from([(5432, "postgres".to_owned()), (9187, "metrics".to_owned())]),
+            addresses: vec![],
         };
         let name = ServiceName { namespace: "databases".to_owned(), name: "orders".to_owned() };
-        Services::new("cluster.local", HashMap::from([(name, service)]))
+        Services::new("cluster.local", BTreeMap::from([(name, service)]))
     }
 
     fn pattern(which: Which, ports: &[ServicePort]) -> ServicePattern {

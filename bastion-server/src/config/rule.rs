@@ -73,6 +73,7 @@ impl TryFrom<WrittenRule> for Rule {
             effect,
             destinations,
             services: Vec::new(),
+            closed: access::Places::default(),
         }))
     }
 }

@@ -159,6 +159,7 @@ pub fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Com
         effect,
         destinations: part.destinations,
         services: part.services,
+        closed: access::Places::default(),
     };
     let mut rules = Vec::new();
     if refused.is_none() && !empty(&to) {

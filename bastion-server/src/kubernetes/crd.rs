@@ -98,7 +98,8 @@ pub struct Spec {
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<Destination>>,
-    /// Where they may not, whatever others say.
+    /// Where they may not, whatever others say. A Service is denied by its names, at its addresses, and at its endpoints, also for other
+    /// Services that lead to them.
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny: Option<Vec<Destination>>,

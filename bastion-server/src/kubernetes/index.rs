@@ -1,14 +1,17 @@
 //! What the API server says of Services and EndpointSlices, reduced to what rules and dialling need. No IO.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Service, ServiceSpec, ServiceStatus},
+    discovery::v1::{EndpointPort, EndpointSlice},
+};
 
 use crate::{
-    access::{self, Backend, ServiceName, Services},
+    access::{self, Backend, Behind, ServiceName, Services},
     endpoints::Endpoints,
 };
 
@@ -32,37 +35,65 @@ pub fn service(object: Service) -> Known {
     if spec.type_.as_deref() == Some("ExternalName") {
         return Known::External;
     }
+    let addresses = addresses(&spec, object.status.unwrap_or_default());
     let ports = spec.ports.into_iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
     let ports = ports.filter_map(|port| Some((number(port.port)?, port.name.unwrap_or_default()))).collect();
-    Known::Service(access::Service { labels: object.metadata.labels.unwrap_or_default(), ports })
+    Known::Service(access::Service { labels: object.metadata.labels.unwrap_or_default(), ports, addresses })
 }
 
-/// What counts of an EndpointSlice: endpoints that take new connections.
+/// What the cluster gave a Service, and nobody else has. Not its external addresses: its author writes into them what he likes.
+fn addresses(spec: &ServiceSpec, status: ServiceStatus) -> Vec<IpAddr> {
+    let balancers = status.load_balancer.and_then(|balancer| balancer.ingress).into_iter().flatten();
+    let texts = spec.cluster_ips.iter().flatten().cloned().chain(balancers.filter_map(|ingress| ingress.ip));
+    // A Service without an address has `None`.
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
+/// What counts of an EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
     service: Option<String>,
-    ports: Vec<(String, u16)>,
-    addresses: Vec<IpAddr>,
+    /// By the name that the Service has for them. One without a number stands for all of them.
+    ports: Vec<(String, Option<u16>)>,
+    endpoints: Vec<Endpoint>,
+}
+
+/// One address of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Endpoint {
+    address: IpAddr,
+    /// Whether it takes new connections.
+    ready: bool,
 }
 
 /// What counts of an EndpointSlice.
 pub fn slice(object: EndpointSlice) -> Slice {
     let labels = object.metadata.labels.unwrap_or_default();
-    let ports = object.ports.into_iter().flatten().filter(|port| is_tcp(port.protocol.as_deref()));
-    let ready = object.endpoints.into_iter().filter(|endpoint| {
+    let mut ports = object.ports.unwrap_or_default();
+    if ports.is_empty() {
+        // Those of a Service that says nothing about ports, which a headless one may.
+        ports.push(EndpointPort::default());
+    }
+    let ports = ports.into_iter().filter(|port| is_tcp(port.protocol.as_deref())).filter_map(|port| {
+        let number = match port.port {
+            Some(written) => Some(number(written)?),
+            None => None,
+        };
+        Some((port.name.unwrap_or_default(), number))
+    });
+    let endpoints = object.endpoints.into_iter().flat_map(|endpoint| {
         // What is not said is yes and no, in this order.
-        endpoint.conditions.as_ref().is_none_or(|conditions| {
+        let ready = endpoint.conditions.is_none_or(|conditions| {
             conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or_default()
-        })
+        });
+        // Names, which a slice may have instead, are no addresses.
+        let addresses = endpoint.addresses.into_iter().filter_map(|text| text.parse().ok());
+        addresses.map(move |address| Endpoint { address, ready })
     });
     Slice {
         service: labels.get(SERVICE_NAME).cloned(),
-        ports: ports.filter_map(|port| Some((port.name.unwrap_or_default(), number(port.port?)?))).collect(),
-        // Names, which a slice may have instead, are no addresses.
-        addresses: ready
-            .flat_map(|endpoint| endpoint.addresses)
-            .filter_map(|text| text.parse().ok())
-            .collect(),
+        ports: ports.collect(),
+        endpoints: endpoints.collect(),
     }
 }
 
@@ -79,7 +110,7 @@ pub fn services<'a>(
     domain: &str,
     known: impl Iterator<Item = (ServiceName, &'a Known)>,
 ) -> (Services, HashSet<ServiceName>) {
-    let (mut services, mut external) = (HashMap::new(), HashSet::new());
+    let (mut services, mut external) = (BTreeMap::new(), HashSet::new());
     for (name, known) in known {
         match known {
             Known::Service(service) => drop(services.insert(name, service.clone())),
@@ -89,17 +120,14 @@ pub fn services<'a>(
     (Services::new(domain, services), external)
 }
 
-/// Every endpoint, by the Service's port that leads there. Slices are given with their namespace.
+/// Every endpoint that takes new connections, by the Service's port that leads there. Slices are given with their namespace.
 pub fn endpoints<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Endpoints {
     let mut found: HashMap<Backend, Vec<SocketAddr>> = HashMap::new();
-    for (namespace, slice) in slices {
-        let Some(name) = &slice.service else { continue };
-        let service = ServiceName { namespace: namespace.to_owned(), name: name.clone() };
-        for (port_name, port) in &slice.ports {
-            let backend = Backend { service: service.clone(), port: port_name.clone() };
-            let addresses = slice.addresses.iter().map(|address| SocketAddr::new(*address, *port));
-            found.entry(backend).or_default().extend(addresses);
-        }
+    for (backend, port, slice) in slices.flat_map(|(namespace, slice)| slice.backends(namespace)) {
+        let Some(port) = port else { continue };
+        let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready);
+        let addresses = ready.map(|endpoint| SocketAddr::new(endpoint.address, port));
+        found.entry(backend).or_default().extend(addresses);
     }
     for addresses in found.values_mut() {
         addresses.sort_unstable();
@@ -109,10 +137,30 @@ pub fn endpoints<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Endp
     Endpoints::new(found)
 }
 
+/// Every endpoint, whether it takes connections or not: it may before anybody here hears of it.
+pub fn behind<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Behind {
+    let mut found = Behind::new();
+    for (backend, port, slice) in slices.flat_map(|(namespace, slice)| slice.backends(namespace)) {
+        let places = slice.endpoints.iter().map(|endpoint| (endpoint.address, port));
+        found.entry(backend).or_default().extend(places);
+    }
+    found
+}
+
+impl Slice {
+    /// The ports of its Service that it is about, and which ports of its endpoints these are.
+    fn backends(&self, namespace: &str) -> impl Iterator<Item = (Backend, Option<u16>, &Self)> {
+        self.service.iter().flat_map(move |name| {
+            let service = ServiceName { namespace: namespace.to_owned(), name: name.clone() };
+            self.ports.iter().map(move |(name, port)| {
+                (Backend { service: service.clone(), port: name.clone() }, *port, self)
+            })
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::{Value, json};
 
     use super::*;
@@ -153,11 +201,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_behind_a_service_need_not_take_connections() {
+        let ports = |ports: Value| {
+            let slice = slice_of(json!({
+                "metadata": {"name": "orders-1", "labels": {SERVICE_NAME: "orders"}},
+                "addressType": "IPv4", "ports": ports,
+                "endpoints": [
+                    {"addresses": ["10.0.0.1"], "conditions": {"ready": false}},
+                    {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "terminating": true}},
+                ],
+            }));
+            assert!(endpoints([("databases", &slice)].into_iter()).is_empty());
+            let behind = behind([("databases", &slice)].into_iter());
+            let printed = behind.into_iter().map(|(backend, places)| {
+                assert_eq!(backend.service, name("orders"));
+                let places = places.into_iter().map(|(address, port)| (address.to_string(), port));
+                (backend.port, places.collect::<Vec<_>>())
+            });
+            printed.collect::<Vec<_>>()
+        };
+        let at = |port: Option<u16>| vec![("10.0.0.1".to_owned(), port), ("10.0.0.2".to_owned(), port)];
+        let named =
+            json!([{"name": "postgres", "port": 5433}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
+        assert_eq!(ports(named), [("postgres".to_owned(), at(Some(5433)))]);
+        assert_eq!(ports(json!([{"name": "any"}])), [("any".to_owned(), at(None))]);
+        assert_eq!(ports(Value::Null), [(String::new(), at(None))], "a headless Service without ports");
+    }
+
+    #[test]
     fn a_service_has_tcp_ports_or_is_another_name() {
         let known = |value: Value| service(serde_json::from_value(value).unwrap());
         let orders = known(json!({
             "metadata": {"name": "orders", "labels": {"tier": "db"}},
-            "spec": {"ports": [{"name": "postgres", "port": 5432}, {"name": "dns", "port": 53, "protocol": "UDP"}]},
+            "spec": {"clusterIPs": ["10.96.0.9"], "externalIPs": ["10.0.0.1"],
+                "ports": [{"name": "postgres", "port": 5432}, {"name": "dns", "port": 53, "protocol": "UDP"}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}, {"hostname": "lb.example.com"}]}},
         }));
         let wiki = known(json!({
             "metadata": {"name": "wiki"}, "spec": {"type": "ExternalName", "externalName": "wiki.example.com"},
@@ -168,6 +246,7 @@ mod tests {
         let expected = access::Service {
             labels: BTreeMap::from([("tier".to_owned(), "db".to_owned())]),
             ports: BTreeMap::from([(5432, "postgres".to_owned())]),
+            addresses: vec!["10.96.0.9".parse().unwrap(), "192.0.2.7".parse().unwrap()],
         };
         assert_eq!(services.get(&name("orders")), Some(&expected));
         assert_eq!((services.len(), external), (1, HashSet::from([name("wiki")])));

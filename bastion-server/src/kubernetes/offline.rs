@@ -90,11 +90,12 @@ pub fn read(files: &[PathBuf], own: &str, config: &config::Kubernetes) -> Result
             .iter()
             .map(|(name, _)| format!("{name}: this bastion does not follow it (kubernetes.policies)")),
     );
-    let (objects, reports) =
-        outlook.compile(policies, services.iter().map(|(name, known)| (name.clone(), known)));
+    let known = services.iter().map(|(name, known)| (name.clone(), known));
+    let slices = || slices.iter().map(|(namespace, slice)| (namespace.as_str(), slice));
+    let (objects, reports) = outlook.compile(policies, known, || index::behind(slices()));
     let refused = reports.iter().filter_map(|report| Some((&report.name, report.verdict.as_ref().err()?)));
     passed_over.extend(refused.map(|(name, refused)| format!("{name}: {}: {refused}", refused.reason())));
-    let endpoints = index::endpoints(slices.iter().map(|(namespace, slice)| (namespace.as_str(), slice)));
+    let endpoints = index::endpoints(slices());
     Ok(Offline { objects, endpoints, passed_over })
 }
 

@@ -19,7 +19,7 @@ use super::{
     watch::{Current as Watched, Key, Wanted, follow},
 };
 use crate::{
-    access::{Objects, ServiceName},
+    access::{Behind, Objects, ServiceName},
     config,
     endpoints::Endpoints,
     telemetry::one_line,
@@ -161,11 +161,12 @@ impl Outlook {
     }
 
     /// What objects come to together, and what became of each. Those that may name any destination come first, so that
-    /// nobody's Service answers for a name that they speak of.
+    /// nobody's Service answers for a name that they speak of. `behind` is asked only if Services are denied.
     pub(super) fn compile<'a>(
         &self,
         mut policies: Vec<(PolicyName, Arc<Seen>)>,
         services: impl Iterator<Item = (ServiceName, &'a Known)>,
+        behind: impl FnOnce() -> Behind,
     ) -> (Objects, Vec<Report>) {
         let (services, external) = index::services(&self.domain, services);
         let rank = |namespace: Option<&str>| match namespace {
@@ -184,10 +185,10 @@ impl Outlook {
                     verdict: Err(Refused::Malformed(problem.escape_debug().to_string())),
                 },
             };
-            rules.extend(compiled.rules.into_iter().map(Arc::new));
+            rules.extend(compiled.rules);
             reports.push(Report { name, seen, verdict: compiled.verdict });
         }
-        (Objects { rules, services }, reports)
+        (Objects::new(rules, services, behind), reports)
     }
 }
 
@@ -232,7 +233,10 @@ impl Following {
             let services = services.map(|((namespace, name), known)| {
                 (ServiceName { namespace: namespace.clone(), name: name.clone() }, known)
             });
-            self.outlook.compile(self.all(), services)
+            let behind = || {
+                with_all(&self.slices, |all| index::behind(all.map(|(key, slice)| (key.0.as_str(), slice))))
+            };
+            self.outlook.compile(self.all(), services, behind)
         });
         let refused = reports.iter().filter(|report| report.verdict.is_err()).count();
         self.metrics.policies(reports.len() - refused, refused);

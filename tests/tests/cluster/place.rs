@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::bastion::{LOGIN, Setup};
 use tests::cluster::{ApiServer, Minor};
-use tests::forge::Forge;
+use tests::forge::{Forge, line};
 use tests::key::Key;
 use tests::process::{Program, workspace};
 use tests::rogue::{Channel, Client};
@@ -159,6 +159,31 @@ impl Place {
     pub fn login(&self, bastion: &tests::bastion::Bastion, principal: &str) -> Client {
         let certificate = Forge::user(&self.key, LOGIN).with(|forge| forge.principals.push(principal.into()));
         Client::login(bastion.address(), LOGIN, &self.key, certificate.sign(&self.authority))
+    }
+
+    /// What `explain` says of somebody with the principal, given these objects: its exit code and its answer.
+    pub fn explain(
+        &self,
+        bastion: &tests::bastion::Bastion,
+        principal: &str,
+        to: &str,
+        objects: &str,
+    ) -> (i32, Value) {
+        let scratch = Scratch::new("explain");
+        let certificate = Forge::user(&self.key, LOGIN).with(|forge| forge.principals.push(principal.into()));
+        let certificate = scratch.write("id-cert.pub", line(&certificate.sign(&self.authority)));
+        let objects = scratch.write("objects.yaml", objects);
+        let output = Program::ours("bastion-server")
+            .arg("explain")
+            .arg(bastion.config())
+            .args(["--json", "--to", to, "--login", LOGIN, "--namespace", OWN, "--cert"])
+            .arg(&certificate)
+            .arg("--objects")
+            .arg(&objects)
+            .output();
+        let answer = serde_json::from_slice(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap(), answer.unwrap_or_else(|_| panic!("no answer: {said}")))
     }
 
     /// Waits until the bastion has said what became of the present state of a policy, and returns that condition.

@@ -216,13 +216,87 @@ fn the_own_namespace_and_the_cluster_name_any_destination() {
     place.apply(&policy(THEIRS, "closed", deny));
     assert_eq!(place.verdict(&["tunnelpolicy/closed", "--namespace", THEIRS])["status"], "True");
     for client in [&mut own, &mut cluster] {
-        assert!(open(client, "shared.databases", 5432).unwrap_err().contains("databases/closed"));
-        assert!(open(client, "target.example", target.port()).is_ok());
+        for (host, port) in
+            [("target.example", target.port()), (here.as_str(), target.port()), ("shared.databases", 5432)]
+        {
+            assert!(open(client, host, port).unwrap_err().contains("databases/closed"), "{host}");
+        }
     }
     for (name, namespace) in [("any", OWN), ("closed", THEIRS)] {
         place.kubectl(&["delete", &format!("tunnelpolicy/{name}"), "--namespace", namespace]);
     }
     place.kubectl(&["delete", "clustertunnelpolicy/any"]);
+}
+
+#[test]
+fn a_denied_service_is_closed_however_it_is_reached() {
+    let place = shared();
+    let (target, another, here) = (target(), target(), here().to_string());
+    let addresses = ["payroll", "beside"].map(|name| {
+        let mut with_address = service(THEIRS, name, json!([{"name": "postgres", "port": 5432}]));
+        with_address["spec"].as_object_mut().unwrap().remove("clusterIP");
+        place.apply(&with_address);
+        place.apply(&leading_to(THEIRS, name, &target, ready()));
+        let made = place.get(&["service", name, "--namespace", THEIRS]);
+        made["spec"]["clusterIP"].as_str().unwrap().to_owned()
+    });
+    let to = json!([
+        {"network": "0.0.0.0/0", "ports": ["*"]}, {"host": "*.example", "ports": ["*"]},
+        {"service": {"name": "beside", "namespace": THEIRS}},
+    ]);
+    place.apply(&policy(OWN, "wide", who("payroll", to)));
+    let bastion = place.setup("closed").set("/hosts", json!({"alias.example": [here]})).start();
+    let mut client = place.login(&bastion, "payroll");
+    let there =
+        [(here.as_str(), target.port()), ("alias.example", target.port()), ("beside.databases", 5432)];
+    for (host, port) in there {
+        let _ = until_open(&mut client, host, port);
+    }
+
+    let deny = json!({"who": {"everybody": true}, "deny": [{"service": {"name": "payroll"}}]});
+    place.apply(&policy(THEIRS, "payroll", deny));
+    tests::wait::until_true("the end of what is open", IN_FORCE, || {
+        let ended =
+            |record: &&Value| record["event"] == "forward_closed" && record["reason"] == "denied_by_rule";
+        bastion.audit().iter().filter(ended).count() == there.len()
+    });
+    let [own, beside] = addresses.each_ref().map(|address| (address.as_str(), 5432));
+    for (host, port) in there.into_iter().chain([own, beside, ("payroll.databases.svc", 5432)]) {
+        let refused = open(&mut client, host, port).unwrap_err();
+        assert!(refused.starts_with("denied_by_rule: "), "{host}:{port}: {refused}");
+        assert!(refused.contains("databases/payroll"), "{host}:{port}: {refused}");
+    }
+    let record = bastion.audited("a refusal", |record| record["event"] == "forward_refused");
+    assert_eq!((&record["reason"], &record["rule"]), (&json!("denied_by_rule"), &json!("databases/payroll")));
+    let channel = open(&mut client, &here, another.port()).unwrap();
+    assert!(echoes(&mut client, channel), "another port of that address is nobody's");
+
+    // Whoever asks beforehand is told the same.
+    let objects = ["tunnelpolicies/wide", "tunnelpolicies/payroll"].iter().zip([OWN, THEIRS]);
+    let objects = objects.map(|(object, namespace)| place.get(&[object, "--namespace", namespace]));
+    let all = place.get(&["services,endpointslices", "--namespace", THEIRS]);
+    let objects: Vec<_> = objects.chain([all]).map(|object| object.to_string()).collect();
+    for (host, port) in there.into_iter().chain([own, beside]) {
+        let (code, answer) =
+            place.explain(&bastion, "payroll", &format!("{host}:{port}"), &objects.join("\n---\n"));
+        assert_eq!((code, &answer["verdict"]["reason"]), (8, &json!("denied_by_rule")), "{answer}");
+        let rules = answer["rules"].as_array().unwrap().iter();
+        let denying: Vec<_> = rules.filter(|rule| rule["effect"] == "deny").collect();
+        let [rule] = denying[..] else { panic!("{answer}") };
+        assert_eq!((&rule["name"], &rule["destination"]), (&json!("databases/payroll"), &json!(true)));
+    }
+
+    // A pod that is not behind the Service is open, until it is, whether it takes connections or not.
+    place.kubectl(&["delete", "endpointslice/payroll-1", "--namespace", THEIRS]);
+    let channel = until_open(&mut client, &here, target.port());
+    assert!(echoes(&mut client, channel));
+    let endpoints = json!([{"addresses": [here], "conditions": {"ready": false}}]);
+    place.apply(&leading_to(THEIRS, "payroll", &target, endpoints));
+    tests::wait::until_true("the end of it", IN_FORCE, || !echoes(&mut client, channel));
+    until_refused(&mut client, &here, target.port(), "denied_by_rule");
+    for (name, namespace) in [("wide", OWN), ("payroll", THEIRS)] {
+        place.kubectl(&["delete", &format!("tunnelpolicy/{name}"), "--namespace", namespace]);
+    }
 }
 
 #[test]

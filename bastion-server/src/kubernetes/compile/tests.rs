@@ -37,6 +37,7 @@ fn a_sentence_becomes_a_rule_that_is_called_after_it() {
         effect: Effect::Permit,
         destinations: vec![],
         services: vec![pattern],
+        closed: access::Places::default(),
     };
     assert_eq!(rules, [expected]);
 
