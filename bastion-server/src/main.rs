@@ -115,6 +115,9 @@ fn explain(asked: &Explain) -> ExitCode {
     for line in &offline.passed_over {
         let _ = writeln!(std::io::stderr(), "passed over: {line}");
     }
+    for line in &offline.unresolved {
+        let _ = writeln!(std::io::stderr(), "note: {line}");
+    }
     if config.kubernetes.is_some() && asked.objects.is_empty() {
         let _ = writeln!(
             std::io::stderr(),

@@ -234,6 +234,15 @@ pub enum Missing {
     Ports(Vec<ServicePort>),
 }
 
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => write!(f, "{}", name.escape_debug()),
+        }
+    }
+}
+
 impl ServicePattern {
     /// Whether these are endpoints that a rule opens: the Service is there, and has the port.
     pub(super) fn opens(&self, asked: &Asked<'_>) -> bool {

@@ -13,9 +13,9 @@ use ssh_key::Fingerprint;
 use super::crd;
 use crate::{
     access::{
-        self, Condition, Effect, ServiceName,
+        self, Condition, Effect, ServiceName, Services,
         pattern::{DestinationPattern, HostPattern, KeyIdPattern, PatternError, PortRange},
-        service::{LabelRequirement, LabelWanted, ServicePattern, ServicePort, Which},
+        service::{LabelRequirement, LabelWanted, Missing, ServicePattern, ServicePort, Which},
     },
     identity::Principal,
 };
@@ -62,6 +62,8 @@ pub struct Context<'a> {
     pub own: &'a str,
     /// Where Services are looked at.
     pub scope: &'a Scope,
+    /// Which there are.
+    pub services: &'a Services,
     /// Services that are another name for a host, and lead nowhere that could be checked.
     pub external: &'a HashSet<ServiceName>,
 }
@@ -132,6 +134,45 @@ impl Refused {
     }
 }
 
+/// Something that an object names and that is not there. What it says about it holds as soon as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// The field.
+    pub place: String,
+    /// What is written there.
+    pub pattern: ServicePattern,
+    /// What of it is missing.
+    pub missing: Missing,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, pattern, missing } = self;
+        let namespace = pattern.namespace.escape_debug();
+        write!(f, "{place}: ")?;
+        match (&pattern.which, missing) {
+            (Which::Named(name), Missing::Service) => {
+                write!(f, "there is no Service {namespace}/{}", name.escape_debug())
+            }
+            (Which::Labelled(_), Missing::Service) => {
+                write!(f, "no Service of the namespace {namespace} has these labels")
+            }
+            (Which::Named(name), Missing::Ports(ports)) => {
+                write!(f, "Service {namespace}/{} has no TCP port {}", name.escape_debug(), listed(ports))
+            }
+            (Which::Labelled(_), Missing::Ports(ports)) => write!(
+                f,
+                "no Service of the namespace {namespace} with these labels has the TCP port {}",
+                listed(ports)
+            ),
+        }
+    }
+}
+
+fn listed(ports: &[ServicePort]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// What became of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {
@@ -139,16 +180,19 @@ pub struct Compiled {
     pub rules: Vec<access::Rule>,
     /// What its author is told.
     pub verdict: Result<(), Refused>,
+    /// What it names that is not there.
+    pub unresolved: Vec<Unresolved>,
 }
 
 /// Says what an object means. One that is refused opens nothing; what it denies, and may deny, holds all the same.
 pub fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Compiled {
     let who = match who(&spec.who) {
         Ok(who) => who,
-        Err(refused) => return Compiled { rules: Vec::new(), verdict: Err(refused) },
+        Err(refused) => return Compiled::nothing(refused),
     };
     let author = Author { name, context };
-    let (to, deny) = (author.all("to", spec.to.as_deref()), author.all("deny", spec.deny.as_deref()));
+    let (mut to, mut deny) = (author.all("to", spec.to.as_deref()), author.all("deny", spec.deny.as_deref()));
+    let unresolved = to.unresolved.drain(..).chain(deny.unresolved.drain(..)).collect();
     let empty = |part: &Part| part.destinations.is_empty() && part.services.is_empty();
     let nothing = (spec.to.is_none() && spec.deny.is_none())
         .then(|| Refused::Shape { place: "spec".to_owned(), wanted: "`to` or `deny`" });
@@ -168,7 +212,14 @@ pub fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Com
     if !empty(&deny) {
         rules.push(rule(Effect::Deny, deny));
     }
-    Compiled { rules, verdict: refused.map_or(Ok(()), Err) }
+    Compiled { rules, verdict: refused.map_or(Ok(()), Err), unresolved }
+}
+
+impl Compiled {
+    /// What comes of an object that says nothing.
+    pub fn nothing(refused: Refused) -> Self {
+        Self { rules: Vec::new(), verdict: Err(refused), unresolved: Vec::new() }
+    }
 }
 
 fn who(who: &crd::Who) -> Result<access::Who, Refused> {
@@ -220,6 +271,7 @@ fn each<T, U, E: ToString>(
 struct Part {
     destinations: Vec<DestinationPattern>,
     services: Vec<ServicePattern>,
+    unresolved: Vec<Unresolved>,
     refused: Option<Refused>,
 }
 
@@ -238,9 +290,16 @@ impl Author<'_> {
     fn all(&self, field: &str, written: Option<&[crd::Destination]>) -> Part {
         let mut part = Part::default();
         for (index, destination) in written.unwrap_or_default().iter().enumerate() {
-            match self.one(&format!("{field}[{index}]"), destination) {
+            let place = format!("{field}[{index}]");
+            match self.one(&place, destination) {
                 Ok(Destinations::Hosts(patterns)) => part.destinations.extend(patterns),
-                Ok(Destinations::Service(pattern)) => part.services.push(pattern),
+                Ok(Destinations::Service(pattern)) => {
+                    if let Some(missing) = self.context.services.missing(&pattern) {
+                        let place = format!("{place}.service");
+                        part.unresolved.push(Unresolved { place, pattern: pattern.clone(), missing });
+                    }
+                    part.services.push(pattern);
+                }
                 Err(refused) => part.refused = part.refused.or(Some(refused)),
             }
         }

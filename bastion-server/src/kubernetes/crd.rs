@@ -43,6 +43,11 @@ pub const GROUP: &str = "tunnel-suite.invalid";
         json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"
     ),
     printcolumn(
+        name = "Resolved",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status"
+    ),
+    printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Accepted\")].message",
@@ -73,6 +78,11 @@ pub struct TunnelPolicySpec(pub Spec);
         name = "Reason",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"
+    ),
+    printcolumn(
+        name = "Resolved",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status"
     ),
     printcolumn(
         name = "Message",
@@ -293,7 +303,8 @@ fn number_or(longest: u32, pattern: &str) -> Schema {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// `Accepted` says whether the bastion follows it, and why not.
+    /// `Accepted` says whether the bastion follows it, and why not. `ResolvedRefs` says whether the Services and ports that it names are
+    /// there, and which are not; what it says of those holds as soon as they are.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(length(max = 16))]
     #[serde(default)]

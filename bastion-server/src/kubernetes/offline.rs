@@ -15,6 +15,7 @@ use super::{
     compile::PolicyName,
     index::{self, Known, Slice},
     policies::{self, Outlook, Seen},
+    status::Aspect,
 };
 use crate::{
     access::{Objects, ServiceName},
@@ -32,6 +33,8 @@ pub struct Offline {
     pub endpoints: Endpoints,
     /// One line about each object that does not count.
     pub passed_over: Vec<String>,
+    /// One line about each object that names what is not there.
+    pub unresolved: Vec<String>,
 }
 
 /// Why there is nothing to be said.
@@ -93,10 +96,18 @@ pub fn read(files: &[PathBuf], own: &str, config: &config::Kubernetes) -> Result
     let known = services.iter().map(|(name, known)| (name.clone(), known));
     let slices = || slices.iter().map(|(namespace, slice)| (namespace.as_str(), slice));
     let (objects, reports) = outlook.compile(policies, known, || index::behind(slices()));
-    let refused = reports.iter().filter_map(|report| Some((&report.name, report.verdict.as_ref().err()?)));
-    passed_over.extend(refused.map(|(name, refused)| format!("{name}: {}: {refused}", refused.reason())));
+    let mut unresolved = Vec::new();
+    for report in &reports {
+        for finding in report.complaints() {
+            let line = format!("{}: {}: {}", report.name, finding.reason, finding.message);
+            match finding.about {
+                Aspect::Accepted => passed_over.push(line),
+                Aspect::ResolvedRefs => unresolved.push(line),
+            }
+        }
+    }
     let endpoints = index::endpoints(slices());
-    Ok(Offline { objects, endpoints, passed_over })
+    Ok(Offline { objects, endpoints, passed_over, unresolved })
 }
 
 #[derive(Default)]
@@ -165,13 +176,13 @@ items:
 ---
 kind: TunnelPolicy
 metadata: {name: orders, namespace: databases}
-spec: {who: {principals: [dev]}, to: [{service: {name: orders}}]}
+spec: {who: {principals: [dev]}, to: [{service: {name: orders}}, {service: {name: users}}]}
 ---
 {kind: TunnelPolicy, metadata: {name: bad, namespace: databases}, spec: {who: {everybody: true}, to: [{host: a, ports: [1]}]}}
 ").unwrap();
         let config: config::Kubernetes =
             config_file::parse("b.yaml".as_ref(), "policies: {namespaces: [databases]}").unwrap();
-        let Offline { objects, endpoints, passed_over } =
+        let Offline { objects, endpoints, passed_over, unresolved } =
             read(std::slice::from_ref(&path), "bastion", &config).unwrap();
         let names: Vec<_> = objects.rules.iter().map(|rule| rule.name.as_str()).collect();
         assert_eq!((names, objects.services.len()), (vec!["databases/orders"], 1));
@@ -180,6 +191,8 @@ spec: {who: {principals: [dev]}, to: [{service: {name: orders}}]}
         assert_eq!(endpoints.of(&backend), ["10.244.0.7:5433".parse().unwrap()]);
         assert!(passed_over[0].starts_with("unseen/x: this bastion does not follow it"), "{passed_over:?}");
         assert!(passed_over[1].starts_with("databases/bad: NotAllowedHere: to[0].host: "), "{passed_over:?}");
+        let missing = "databases/orders: BackendNotFound: to[1].service: there is no Service databases/users";
+        assert_eq!(unresolved, [missing]);
 
         std::fs::write(&path, "kind: TunnelPolicy\nspec: {whom: {}}\n").unwrap();
         let error = read(std::slice::from_ref(&path), "bastion", &config).unwrap_err().to_string();

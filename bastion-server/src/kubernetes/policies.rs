@@ -1,6 +1,6 @@
 //! From the objects of the cluster to the policy in force, whenever one of them changes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     Cluster,
-    compile::{self, Context, PolicyName, Refused, Scope},
+    compile::{self, Compiled, Context, PolicyName, Refused, Scope},
     crd::{ClusterTunnelPolicy, Spec, Status, TunnelPolicy},
     index::{self, Known, Slice},
     status::{self, Report},
@@ -175,18 +175,16 @@ impl Outlook {
             Some(_) => 2,
         };
         policies.sort_by_cached_key(|(name, _)| (rank(name.namespace.as_deref()), name.clone()));
-        let context = Context { own: &self.own, scope: &self.scope, external: &external };
+        let context =
+            Context { own: &self.own, scope: &self.scope, services: &services, external: &external };
         let (mut rules, mut reports) = (Vec::new(), Vec::new());
         for (name, seen) in policies {
             let compiled = match &seen.spec {
                 Ok(spec) => compile::compile(&name, spec, context),
-                Err(problem) => compile::Compiled {
-                    rules: Vec::new(),
-                    verdict: Err(Refused::Malformed(problem.escape_debug().to_string())),
-                },
+                Err(problem) => Compiled::nothing(Refused::Malformed(problem.escape_debug().to_string())),
             };
             rules.extend(compiled.rules);
-            reports.push(Report { name, seen, verdict: compiled.verdict });
+            reports.push(Report::new(name, seen, compiled.verdict, &compiled.unresolved));
         }
         (Objects::new(rules, services, behind), reports)
     }
@@ -238,7 +236,7 @@ impl Following {
             };
             self.outlook.compile(self.all(), services, behind)
         });
-        let refused = reports.iter().filter(|report| report.verdict.is_err()).count();
+        let refused = reports.iter().filter(|report| !report.is_accepted()).count();
         self.metrics.policies(reports.len() - refused, refused);
         self.tell(&reports);
         self.publish.send_if_modified(|published| {
@@ -265,22 +263,20 @@ impl Following {
         all
     }
 
-    /// Logs every verdict that is news.
+    /// Logs everything that is wrong, and news.
     fn tell(&self, reports: &[Report]) {
         let before = self.reports.borrow();
-        let known: BTreeSet<_> = before
-            .iter()
-            .filter_map(|report| Some((&report.name, report.verdict.as_ref().err()?.to_string())))
-            .collect();
+        let before: BTreeMap<_, _> = before.iter().map(|report| (&report.name, report)).collect();
         for report in reports {
-            if let Err(refused) = &report.verdict
-                && !known.contains(&(&report.name, refused.to_string()))
-            {
+            let told: Vec<_> =
+                before.get(&report.name).into_iter().flat_map(|before| before.complaints()).collect();
+            for finding in report.complaints().filter(|finding| !told.contains(finding)) {
                 tracing::warn!(
                     policy = %report.name,
-                    reason = refused.reason(),
-                    error = one_line(refused),
-                    "this policy is not accepted, and opens nothing"
+                    reason = finding.reason,
+                    error = one_line(&finding.message),
+                    "{}",
+                    finding.about.complaint()
                 );
             }
         }

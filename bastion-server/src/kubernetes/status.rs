@@ -1,6 +1,6 @@
-//! Tells the author of a policy what became of it: a condition in its status, and an Event when it is not accepted.
+//! Tells the author of a policy what became of it: conditions in its status, and an Event when one of them is false.
 //!
-//! Any number of bastions write the same condition without talking to each other: each writes only what differs from what is
+//! Any number of bastions write the same conditions without talking to each other: each writes only what differs from what is
 //! there, and less and less often where another goes on contradicting it.
 
 use std::{
@@ -27,14 +27,12 @@ use tokio::{
 
 use super::{
     Cluster, MANAGER,
-    compile::{PolicyName, Refused},
+    compile::{PolicyName, Refused, Unresolved},
     crd::{ClusterTunnelPolicy, TunnelPolicy},
     policies::Seen,
 };
 use crate::{backoff::Backoff, notice::Notice, telemetry::one_line};
 
-/// The one condition that is ours.
-const ACCEPTED: &str = "Accepted";
 /// The waits between two writes of the same object's status.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
 /// How often what could not be written at once is looked at again.
@@ -44,6 +42,64 @@ const BETWEEN_EVENTS: Duration = Duration::from_secs(1);
 /// The longest message, in bytes; Kubernetes takes 32768 in a condition, and 1024 in an Event.
 const LONGEST_MESSAGE: usize = 1000;
 
+/// The states of a condition.
+const TRUE: &str = "True";
+const FALSE: &str = "False";
+const UNKNOWN: &str = "Unknown";
+
+/// What a condition is about. Both are called as in the Gateway API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aspect {
+    /// Whether the object is followed.
+    Accepted,
+    /// Whether what it names is there.
+    ResolvedRefs,
+}
+
+impl Aspect {
+    /// The condition's type.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+        }
+    }
+
+    /// What was done when it was found, as an Event says it.
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Accepted => "Compile",
+            Self::ResolvedRefs => "Resolve",
+        }
+    }
+
+    /// What the log says where it is not so.
+    pub const fn complaint(self) -> &'static str {
+        match self {
+            Self::Accepted => "this policy is not accepted, and opens nothing",
+            Self::ResolvedRefs => "this policy names what is not there, and holds for it as soon as it is",
+        }
+    }
+}
+
+/// What one condition is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub about: Aspect,
+    status: &'static str,
+    /// In one word.
+    pub reason: &'static str,
+    /// In more words, of a bounded length.
+    pub message: String,
+}
+
+impl Finding {
+    fn new(about: Aspect, status: &'static str, reason: &'static str, message: &str) -> Self {
+        Self { about, status, reason, message: short(message) }
+    }
+}
+
 /// A policy object, and what became of it.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -51,44 +107,82 @@ pub struct Report {
     pub name: PolicyName,
     /// As it was looked at.
     pub seen: Arc<Seen>,
-    /// Whether it is followed.
-    pub verdict: Result<(), Refused>,
+    findings: [Finding; 2],
 }
 
 impl Report {
-    /// The condition that is to be there, since `now` unless it was there before; none if that is so already.
-    fn news(&self, now: Timestamp) -> Option<Condition> {
-        let there = self.seen.status.conditions.iter().find(|condition| condition.type_ == ACCEPTED);
-        let (status, reason, message) = match &self.verdict {
-            Ok(()) => ("True", "Accepted", "the bastion follows it".to_owned()),
-            Err(refused) => ("False", refused.reason(), short(&refused.to_string())),
+    /// Says what became of an object, and what it names that is not there.
+    pub fn new(
+        name: PolicyName,
+        seen: Arc<Seen>,
+        verdict: Result<(), Refused>,
+        unresolved: &[Unresolved],
+    ) -> Self {
+        let missing = unresolved.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let accepted = match &verdict {
+            Ok(()) => Finding::new(Aspect::Accepted, TRUE, "Accepted", "the bastion follows it"),
+            Err(refused) => Finding::new(Aspect::Accepted, FALSE, refused.reason(), &refused.to_string()),
         };
-        let generation = Some(self.seen.generation);
-        let same = |there: &&Condition| {
-            there.status == status
-                && there.reason == reason
-                && there.message == message
-                && there.observed_generation == generation
+        let (status, reason, message) = match (&verdict, unresolved) {
+            (Ok(()), []) => (TRUE, "ResolvedRefs", "no Service that it names is missing"),
+            (Ok(()), [..]) => (FALSE, "BackendNotFound", missing.as_str()),
+            (Err(_), _) => (UNKNOWN, "NotAccepted", "nothing is looked for until it is accepted"),
         };
-        if there.as_ref().is_some_and(same) {
-            return None;
-        }
-        let since =
-            there.filter(|there| there.status == status).map(|there| there.last_transition_time.clone());
-        Some(Condition {
-            type_: ACCEPTED.to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
-            message,
-            observed_generation: generation,
-            last_transition_time: since.unwrap_or(Time(now)),
+        let resolved = Finding::new(Aspect::ResolvedRefs, status, reason, message);
+        Self { name, seen, findings: [accepted, resolved] }
+    }
+
+    /// Whether the object is followed.
+    pub fn is_accepted(&self) -> bool {
+        self.complaints().all(|finding| finding.about != Aspect::Accepted)
+    }
+
+    /// What is wrong with it.
+    pub fn complaints(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.status == FALSE)
+    }
+
+    /// What its status does not say yet.
+    fn news(&self) -> Vec<&Finding> {
+        let said = |finding: &Finding| {
+            self.condition(finding.about).is_some_and(|there| {
+                there.status == finding.status
+                    && there.reason == finding.reason
+                    && there.message == finding.message
+                    && there.observed_generation == Some(self.seen.generation)
+            })
+        };
+        self.findings.iter().filter(|finding| !said(finding)).collect()
+    }
+
+    /// The conditions that are to be there, since `now` unless they were there before.
+    fn conditions(&self, now: Timestamp) -> [Condition; 2] {
+        self.findings.each_ref().map(|finding| {
+            let before = self.condition(finding.about).filter(|there| there.status == finding.status);
+            Condition {
+                type_: finding.about.name().to_owned(),
+                status: finding.status.to_owned(),
+                reason: finding.reason.to_owned(),
+                message: finding.message.clone(),
+                observed_generation: Some(self.seen.generation),
+                last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
+            }
         })
+    }
+
+    fn condition(&self, about: Aspect) -> Option<&Condition> {
+        self.seen.status.conditions.iter().find(|condition| condition.type_ == about.name())
     }
 }
 
+/// The beginning of a text that is too long.
 fn short(text: &str) -> String {
-    let end = (0..=text.len().min(LONGEST_MESSAGE)).rev().find(|end| text.is_char_boundary(*end));
-    text.get(..end.unwrap_or_default()).unwrap_or_default().to_owned()
+    const MORE: &str = "…";
+    if text.len() <= LONGEST_MESSAGE {
+        return text.to_owned();
+    }
+    let end = (0..=LONGEST_MESSAGE - MORE.len()).rev().find(|end| text.is_char_boundary(*end));
+    format!("{}{MORE}", text.get(..end.unwrap_or_default()).unwrap_or_default())
 }
 
 /// Writes what is news, for as long as there is somebody to tell it.
@@ -100,16 +194,20 @@ pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Re
         written.retain(|uid, _| current.iter().any(|report| report.seen.uid == *uid));
         let mut later = false;
         for report in current {
-            let Some(condition) = report.news(Timestamp::now()) else { continue };
-            let written = written.entry(report.seen.uid.clone()).or_insert_with(Written::never);
-            if !written.may_write(report.seen.generation, Instant::now()) {
+            let news = report.news();
+            if news.is_empty() {
+                continue;
+            }
+            let written = written.entry(report.seen.uid.clone()).or_insert_with(|| Written::never(&report));
+            if !written.may_write(&report, Instant::now()) {
                 later = true;
                 continue;
             }
-            match patch(&cluster, &report.name, &condition).await {
+            match patch(&cluster, &report.name, &report.conditions(Timestamp::now())).await {
                 Ok(()) => {
-                    if let (Some(recorder), Err(refused)) = (&recorder, &report.verdict) {
-                        tell(recorder, &report, refused).await;
+                    let Some(recorder) = &recorder else { continue };
+                    for finding in news.into_iter().filter(|finding| finding.status == FALSE) {
+                        tell(recorder, &report, finding).await;
                     }
                 }
                 Err(error) => {
@@ -130,22 +228,31 @@ pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Re
     }
 }
 
-/// When the status of an object was written, and when it may be again.
+/// What was last written into the status of an object, and when something may be again.
 struct Written {
     generation: i64,
+    findings: [Finding; 2],
     backoff: Backoff,
     next: Option<Instant>,
 }
 
 impl Written {
-    fn never() -> Self {
-        Self { generation: 0, backoff: AGAIN, next: None }
+    fn never(report: &Report) -> Self {
+        let (generation, findings) = (report.seen.generation, report.findings.clone());
+        Self { generation, findings, backoff: AGAIN, next: None }
     }
 
-    /// A change by the author is answered at once, everything else after a wait.
-    fn may_write(&mut self, generation: i64, now: Instant) -> bool {
-        if self.generation != generation {
-            *self = Self { generation, ..Self::never() };
+    /// A change of the object is answered at once, and a change of what it names after the shortest wait. Whoever writes the
+    /// same again is being contradicted, and waits longer each time.
+    fn may_write(&mut self, report: &Report, now: Instant) -> bool {
+        if self.generation != report.seen.generation {
+            *self = Self::never(report);
+        }
+        if self.findings != report.findings {
+            self.findings = report.findings.clone();
+            self.backoff.worked();
+            let shortest = now + self.backoff.first();
+            self.next = self.next.map(|next| next.min(shortest));
         }
         if self.next.is_some_and(|next| now < next) {
             return false;
@@ -155,14 +262,14 @@ impl Written {
     }
 }
 
-async fn patch(cluster: &Cluster, name: &PolicyName, condition: &Condition) -> Result<(), kube::Error> {
+async fn patch(cluster: &Cluster, name: &PolicyName, conditions: &[Condition; 2]) -> Result<(), kube::Error> {
     let params = PatchParams::apply(MANAGER).force();
     let body = |kind: &str| {
         json!({
             "apiVersion": TunnelPolicy::api_version(&()),
             "kind": kind,
             "metadata": {"name": name.name},
-            "status": {"conditions": [condition]},
+            "status": {"conditions": conditions},
         })
     };
     match &name.namespace {
@@ -215,7 +322,7 @@ pub async fn tell_of_pod(cluster: Cluster, mut notices: mpsc::Receiver<Notice>) 
     }
 }
 
-async fn tell(recorder: &Recorder, report: &Report, refused: &Refused) {
+async fn tell(recorder: &Recorder, report: &Report, finding: &Finding) {
     let kind = match report.name.namespace {
         Some(_) => TunnelPolicy::kind(&()),
         None => ClusterTunnelPolicy::kind(&()),
@@ -230,12 +337,113 @@ async fn tell(recorder: &Recorder, report: &Report, refused: &Refused) {
     };
     let event = Event {
         type_: EventType::Warning,
-        reason: refused.reason().to_owned(),
-        note: Some(short(&refused.to_string())),
-        action: "Compile".to_owned(),
+        reason: finding.reason.to_owned(),
+        note: Some(finding.message.clone()),
+        action: finding.about.action().to_owned(),
         secondary: None,
     };
     if let Err(error) = recorder.publish(&event, &about).await {
         tracing::debug!(policy = %report.name, error = one_line(&error), "the event is not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        access::service::{Missing, ServicePattern, Which},
+        kubernetes::crd::Status,
+    };
+
+    fn seen(generation: i64, conditions: Vec<Condition>) -> Arc<Seen> {
+        let (uid, status) = ("uid".to_owned(), Status { conditions });
+        Arc::new(Seen { uid, generation, spec: Err(String::new()), status })
+    }
+
+    fn report(seen: Arc<Seen>, verdict: Result<(), Refused>, missing: &[&str]) -> Report {
+        let unresolved: Vec<_> = missing
+            .iter()
+            .map(|name| {
+                let which = Which::Named((*name).to_owned());
+                let pattern = ServicePattern { namespace: "databases".to_owned(), which, ports: vec![] };
+                Unresolved { place: "to[0].service".to_owned(), pattern, missing: Missing::Service }
+            })
+            .collect();
+        let name = PolicyName { namespace: Some("databases".to_owned()), name: "orders".to_owned() };
+        Report::new(name, seen, verdict, &unresolved)
+    }
+
+    fn malformed() -> Result<(), Refused> {
+        Err(Refused::Malformed("?".to_owned()))
+    }
+
+    #[test]
+    fn two_conditions_say_what_became_of_an_object() {
+        for (verdict, missing, expected, complaints) in [
+            (Ok(()), &[][..], [("True", "Accepted"), ("True", "ResolvedRefs")], 0),
+            (Ok(()), &["a", "b"], [("True", "Accepted"), ("False", "BackendNotFound")], 1),
+            (malformed(), &["a"], [("False", "Invalid"), ("Unknown", "NotAccepted")], 1),
+        ] {
+            let report = report(seen(1, vec![]), verdict, missing);
+            let conditions = report.conditions(Timestamp::UNIX_EPOCH);
+            let said =
+                conditions.each_ref().map(|condition| (condition.status.as_str(), condition.reason.as_str()));
+            assert_eq!((said, report.complaints().count()), (expected, complaints));
+            assert_eq!(report.is_accepted(), expected[0].0 == "True");
+        }
+        let two = report(seen(1, vec![]), Ok(()), &["a", "b"]);
+        let [_, resolved] = &two.findings;
+        let expected =
+            "to[0].service: there is no Service databases/a; to[0].service: there is no Service databases/b";
+        assert_eq!(resolved.message, expected);
+        let many = report(seen(1, vec![]), Ok(()), &["ä-rather-long-name"; 64]);
+        let [_, resolved] = &many.findings;
+        assert!((LONGEST_MESSAGE - 4..=LONGEST_MESSAGE).contains(&resolved.message.len()));
+        assert!(resolved.message.ends_with('…'));
+    }
+
+    #[test]
+    fn what_is_said_already_is_not_said_again_and_stays_since_when() {
+        let (then, now) = (Timestamp::UNIX_EPOCH, Timestamp::now());
+        let first = report(seen(1, vec![]), Ok(()), &["a"]);
+        assert_eq!(first.news().len(), 2);
+        let there = first.conditions(then).to_vec();
+        assert!(report(seen(1, there.clone()), Ok(()), &["a"]).news().is_empty());
+        assert_eq!(report(seen(2, there.clone()), Ok(()), &["a"]).news().len(), 2, "another generation");
+        let without = report(seen(1, there[..1].to_vec()), Ok(()), &["a"]);
+        assert_eq!(without.news().len(), 1, "an older bastion wrote one");
+
+        let found = report(seen(1, there.clone()), Ok(()), &[]);
+        let [news] = found.news()[..] else { panic!("{found:?}") };
+        assert_eq!(news.about, Aspect::ResolvedRefs);
+        assert_eq!(found.conditions(now).map(|condition| condition.last_transition_time.0), [then, now]);
+        let another = report(seen(1, there), Ok(()), &["b"]);
+        assert_eq!(another.conditions(now).map(|condition| condition.last_transition_time.0), [then, then]);
+    }
+
+    #[test]
+    fn who_is_contradicted_waits_and_who_has_news_does_not() {
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let missing = report(seen(1, vec![]), Ok(()), &["a"]);
+        let found = report(seen(1, vec![]), Ok(()), &[]);
+        let changed = report(seen(2, vec![]), Ok(()), &[]);
+        let mut written = Written::never(&missing);
+        for (report, seconds, expected) in [
+            (&missing, 0.0, true),
+            (&missing, 0.9, false),
+            (&missing, 1.0, true),
+            (&missing, 3.0, true),
+            (&missing, 6.9, false),
+            (&missing, 7.0, true),
+            (&found, 7.5, false),
+            (&found, 8.5, true),
+            (&missing, 8.6, false),
+            (&missing, 9.6, true),
+            (&changed, 9.7, true),
+            (&changed, 9.8, false),
+        ] {
+            assert_eq!(written.may_write(report, at(seconds)), expected, "{seconds}");
+        }
     }
 }

@@ -140,7 +140,7 @@ fn is_judged_as_the_table_says(minor: Minor) {
         text.split(' ').map(str::to_owned).collect::<Vec<_>>()
     };
     for resource in ["tunnelpolicies", "clustertunnelpolicies"] {
-        assert_eq!(columns(resource), ["Accepted", "Reason", "Message", "Age"]);
+        assert_eq!(columns(resource), ["Accepted", "Reason", "Resolved", "Message", "Age"]);
     }
     place.apply(&policy(
         OWN,

@@ -188,11 +188,23 @@ impl Place {
 
     /// Waits until the bastion has said what became of the present state of a policy, and returns that condition.
     pub fn verdict(&self, words: &[&str]) -> Value {
-        wait::until(&format!("a verdict about {words:?}"), IN_FORCE, || {
+        self.condition(words, "Accepted", |_| true)
+    }
+
+    /// Waits until it has said this of what the policy names.
+    pub fn resolved(&self, words: &[&str], status: &str, message: &str) -> Value {
+        self.condition(words, "ResolvedRefs", |condition| {
+            condition["status"] == status && condition["message"] == message
+        })
+    }
+
+    fn condition(&self, words: &[&str], type_: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        wait::until(&format!("{type_} in the status of {words:?}"), IN_FORCE, || {
             let object = self.get(words);
             let conditions = object["status"]["conditions"].as_array()?;
-            let condition = conditions.iter().find(|condition| condition["type"] == "Accepted")?;
-            (condition["observedGeneration"] == object["metadata"]["generation"]).then(|| condition.clone())
+            let condition = conditions.iter().find(|condition| condition["type"] == type_)?;
+            let present = condition["observedGeneration"] == object["metadata"]["generation"];
+            (present && fits(condition)).then(|| condition.clone())
         })
     }
 

@@ -300,6 +300,53 @@ fn a_denied_service_is_closed_however_it_is_reached() {
 }
 
 #[test]
+fn what_a_policy_names_and_is_not_there_is_said_and_waited_for() {
+    let place = shared();
+    let target = target();
+    let bastion = place.setup("missing").start();
+    let mut client = place.login(&bastion, "missing");
+    let to = json!([
+        {"service": {"name": "late", "ports": ["postgres"]}},
+        {"service": {"selector": {"matchLabels": {"app": "later"}}}},
+    ]);
+    place.apply(&policy(THEIRS, "missing", who("missing", to)));
+    let words = ["tunnelpolicy/missing", "--namespace", THEIRS];
+    let labels = "to[1].service: no Service of the namespace databases has these labels";
+    let service_missing = format!("to[0].service: there is no Service databases/late; {labels}");
+    let condition = place.resolved(&words, "False", &service_missing);
+    assert_eq!(condition["reason"], "BackendNotFound");
+    assert_eq!(place.verdict(&words)["status"], "True", "it is accepted all the same");
+    let event =
+        tests::wait::until("an Event", IN_FORCE, || place.events(THEIRS, "missing").into_iter().next());
+    assert_eq!((&event["reason"], &event["type"]), (&json!("BackendNotFound"), &json!("Warning")), "{event}");
+    assert_eq!((&event["note"], &event["action"]), (&json!(service_missing), &json!("Resolve")), "{event}");
+    let printed = place.kubectl(&[&["get"], &words[..]].concat());
+    let columns: Vec<Vec<_>> = printed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(columns[0], ["NAME", "ACCEPTED", "REASON", "RESOLVED", "AGE"]);
+    assert_eq!(columns[1][..4], ["missing", "True", "Accepted", "False"]);
+
+    place.apply(&service(THEIRS, "late", json!([{"name": "metrics", "port": 5432}])));
+    let port_missing = format!("to[0].service: Service databases/late has no TCP port postgres; {labels}");
+    place.resolved(&words, "False", &port_missing);
+    assert!(open(&mut client, &host("late"), 5432).unwrap_err().starts_with("no_rule: "));
+    database(place, THEIRS, "late", &target);
+    place.resolved(&words, "False", labels);
+    let channel = until_open(&mut client, &host("late"), 5432);
+    assert!(echoes(&mut client, channel));
+    database(place, THEIRS, "later", &target);
+    let found = place.resolved(&words, "True", "no Service that it names is missing");
+    assert_eq!(found["reason"], "ResolvedRefs");
+    let _ = until_open(&mut client, &host("later"), 5432);
+
+    place.kubectl(&["delete", "service/late", "--namespace", THEIRS]);
+    place.resolved(&words, "False", "to[0].service: there is no Service databases/late");
+    let external = json!([{"host": "*", "ports": ["*"]}]);
+    place.apply(&policy(THEIRS, "missing", who("missing", external)));
+    place.resolved(&words, "Unknown", "nothing is looked for until it is accepted");
+    place.kubectl(&["delete", "tunnelpolicy/missing", "--namespace", THEIRS]);
+}
+
+#[test]
 fn what_nobody_looks_at_is_said_or_left_alone() {
     let place = shared();
     place.apply(&policy(ELSEWHERE, "unseen", who("unseen", json!([{"service": {"name": "x"}}]))));

@@ -116,6 +116,9 @@ fn two_bastions_write_one_status_once() {
     place.apply(&everybody("orders"));
     let words = ["tunnelpolicy/orders", "--namespace", THEIRS];
     assert_eq!(place.verdict(&words)["status"], "True");
+    place.resolved(&words, "False", "to[0].service: there is no Service databases/orders");
+    place.apply(&service(THEIRS, "orders", json!([{"port": 5432}])));
+    place.resolved(&words, "True", "no Service that it names is missing");
     let bad = json!({"who": {"everybody": true}, "to": [{"host": "*", "ports": ["*"]}]});
     place.apply(&policy(THEIRS, "orders", bad));
     assert_eq!(place.verdict(&words)["reason"], "NotAllowedHere");
@@ -145,5 +148,5 @@ fn two_bastions_write_one_status_once() {
             && record["objectRef"]["subresource"] == "status"
     });
     let patches = patches.count();
-    assert!((2..=4).contains(&patches), "two states, two bastions: {patches} writes");
+    assert!((3..=6).contains(&patches), "three states, two bastions: {patches} writes");
 }

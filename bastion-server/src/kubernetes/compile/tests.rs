@@ -11,8 +11,15 @@ fn compiled(namespace: Option<&str>, spec: Value) -> Compiled {
     let scope = Scope::Namespaces(BTreeSet::from([OWN.to_owned(), "databases".to_owned()]));
     let external =
         HashSet::from([ServiceName { namespace: "databases".to_owned(), name: "elsewhere".to_owned() }]);
+    let orders = access::Service {
+        labels: [("tier".to_owned(), "db".to_owned())].into(),
+        ports: [(5432, "postgres".to_owned())].into(),
+        addresses: vec![],
+    };
+    let known = ServiceName { namespace: "databases".to_owned(), name: "orders".to_owned() };
+    let services = Services::new("cluster.local", [(known, orders)].into());
     let spec = serde_json::from_value(spec).unwrap();
-    compile(&name, &spec, Context { own: OWN, scope: &scope, external: &external })
+    compile(&name, &spec, Context { own: OWN, scope: &scope, services: &services, external: &external })
 }
 
 fn dev() -> Value {
@@ -124,6 +131,36 @@ fn what_is_refused_opens_nothing_and_denies_what_it_may() {
     assert_eq!(compiled.rules[0].effect, Effect::Deny);
     assert!(compiled.rules[0].destinations.is_empty());
     assert_eq!(compiled.rules[0].services[0].which, Which::Named("payroll".to_owned()));
+}
+
+#[test]
+fn what_is_not_there_is_named_and_waited_for() {
+    let tier = |value: &str| json!({"matchLabels": {"tier": value}});
+    for (service, expected) in [
+        (json!({"name": "orders"}), None),
+        (json!({"name": "orders", "ports": [5432, "postgres"]}), None),
+        (json!({"name": "users", "ports": [1]}), Some("there is no Service databases/users")),
+        (
+            json!({"name": "orders", "ports": [5433, 5432, "metrics"]}),
+            Some("Service databases/orders has no TCP port 5433, metrics"),
+        ),
+        (json!({"selector": tier("db"), "ports": ["postgres"]}), None),
+        (json!({"selector": tier("web")}), Some("no Service of the namespace databases has these labels")),
+        (
+            json!({"selector": tier("db"), "ports": [80]}),
+            Some("no Service of the namespace databases with these labels has the TCP port 80"),
+        ),
+    ] {
+        for field in ["to", "deny"] {
+            let compiled =
+                compiled(Some("databases"), json!({"who": dev(), field: [{"service": service.clone()}]}));
+            assert_eq!((compiled.verdict, compiled.rules.len()), (Ok(()), 1), "{field} {service}");
+            let said: Vec<_> = compiled.unresolved.iter().map(ToString::to_string).collect();
+            let expected: Vec<_> =
+                expected.map(|expected| format!("{field}[0].service: {expected}")).into_iter().collect();
+            assert_eq!(said, expected, "{field} {service}");
+        }
+    }
 }
 
 /// The API server refuses most of these before they are written. An object may be older than its definition.
