@@ -4,7 +4,6 @@
 //! [`compile`](super::compile) to say.
 
 #![expect(unreachable_pub, reason = "the derive makes a copy of each type inside a function")]
-#![expect(clippy::duplicated_attributes, reason = "several columns of a table have the same type")]
 
 use std::collections::BTreeMap;
 
@@ -20,80 +19,63 @@ use serde_json::Value;
 /// The API group of everything that is ours in a cluster, also in labels and annotations.
 pub const GROUP: &str = "tunnel-suite.invalid";
 
-/// Lets identities reach destinations, or keeps them from it.
-#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[kube(
-    group = "tunnel-suite.invalid",
-    version = "v1alpha1",
+/// A kind of object that holds a [`Spec`]: what is said of one kind, and around it what is the same for both.
+macro_rules! policy {
+    ($(#[$doc:meta])* $spec:ident, $($of_this_kind:tt)*) => {
+        $(#[$doc])*
+        #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+        #[kube(
+            group = "tunnel-suite.invalid",
+            version = "v1alpha1",
+            $($of_this_kind)*
+            status = "Status",
+            derive = "PartialEq",
+            printcolumn(
+                name = "Accepted",
+                type_ = "string",
+                json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+            ),
+            printcolumn(
+                name = "Reason",
+                type_ = "string",
+                json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"
+            ),
+            printcolumn(
+                name = "Resolved",
+                type_ = "string",
+                json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status"
+            ),
+            printcolumn(
+                name = "Message",
+                type_ = "string",
+                json_path = ".status.conditions[?(@.type==\"Accepted\")].message",
+                priority = 1
+            ),
+            printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+        )]
+        #[serde(transparent)]
+        pub struct $spec(pub Spec);
+    };
+}
+
+policy! {
+    /// Lets identities reach destinations, or keeps them from it.
+    TunnelPolicySpec,
     kind = "TunnelPolicy",
     plural = "tunnelpolicies",
     shortname = "tp",
     namespaced,
-    status = "Status",
-    derive = "PartialEq",
     doc = "Says who may reach what through the bastion. In the bastion's own namespace it may name any destination, elsewhere only Services of its own namespace.",
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"
-    ),
-    printcolumn(
-        name = "Resolved",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status"
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].message",
-        priority = 1
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
-)]
-#[serde(transparent)]
-pub struct TunnelPolicySpec(pub Spec);
+}
 
-/// The same for a whole cluster.
-#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[kube(
-    group = "tunnel-suite.invalid",
-    version = "v1alpha1",
+policy! {
+    /// The same for a whole cluster.
+    ClusterTunnelPolicySpec,
     kind = "ClusterTunnelPolicy",
     plural = "clustertunnelpolicies",
     shortname = "ctp",
-    status = "Status",
-    derive = "PartialEq",
     doc = "Says who may reach what through the bastion, for every namespace. It may name any destination; a Service by its namespace.",
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason"
-    ),
-    printcolumn(
-        name = "Resolved",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"ResolvedRefs\")].status"
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].message",
-        priority = 1
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
-)]
-#[serde(transparent)]
-pub struct ClusterTunnelPolicySpec(pub Spec);
+}
 
 /// One sentence of the policy.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
