@@ -19,20 +19,24 @@ test: peers check ## everything, against the real peers
 check: ## format, lints and documentation, without running anything
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --workspace --test cluster --locked -- -D warnings
+	cargo clippy --workspace --test cluster --test cilium --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 # Root, for namespaces, cgroups and containers: anybody else is asked by sudo.
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=RUST_TEST_THREADS,CLUSTER_KUBECONFIG,CLUSTER_LOAD)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=RUST_TEST_THREADS,CLUSTER_CNI,CLUSTER_KUBECONFIG,CLUSTER_LOAD)
 
-test-cluster: peers image ## what only shows in a real Kubernetes; needs root
-	tests/cluster/install
+# Who connects pods: ptp, or cilium, which obeys network policies.
+CNI ?= ptp
+export CLUSTER_CNI := $(CNI)
+
+test-cluster: peers image ## what only shows in a real Kubernetes; with CNI=cilium under policies that are obeyed; needs root
+	CNI=$(CNI) tests/cluster/install
 	cargo build --workspace --bins --locked
-	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --test cluster --locked \
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --test cluster $(if $(filter cilium,$(CNI)),--test cilium) --locked \
 		$(if $(SUDO),--config "target.'cfg(unix)'.runner = '$(SUDO)'")
 
 cluster: image ## a Kubernetes of one node on this machine, with the bastion's image, that stays; needs root
-	tests/cluster/install
+	CNI=$(CNI) tests/cluster/install
 	cargo build --workspace --bin cluster --locked
 	$(SUDO) target/debug/cluster up target/image/bastion-server-$(ARCH).oci.tar
 

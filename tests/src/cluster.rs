@@ -5,6 +5,7 @@
 //! of the distribution and the programs that tests/cluster/install built run, and nothing of it outlives it.
 
 pub mod cgroup;
+pub mod cni;
 pub mod control_plane;
 pub mod image;
 mod namespace;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
+pub use self::cni::Cni;
 pub use self::control_plane::{ApiServer, Minor};
 use self::image::Image;
 pub use self::namespace::Namespace;
@@ -141,7 +143,10 @@ impl Cluster {
         cluster.image(image::COREDNS);
         report("controllers, scheduler, containerd and its first images");
         workers::start(cluster.our_node(), &pki);
-        cluster.apply(include_str!("cluster/dns.yaml"));
+        Cni::asked().start(&cluster, &pki);
+        let [first, second] = cluster.our_node().addresses().outside().map(|address| address.to_string());
+        let dns = include_str!("cluster/dns.yaml").replace("FIRST", &first).replace("SECOND", &second);
+        cluster.apply(&dns);
         cluster.wait_for("the node is ready", READY, || {
             let words = ["wait", "--for=condition=Ready", "node", node::NAME, "--timeout=5s"];
             cluster.kubectl_program(&words).output().status.success()
@@ -178,6 +183,22 @@ impl Cluster {
     #[must_use]
     pub fn host_address(&self) -> IpAddr {
         self.our_node().host().into()
+    }
+
+    /// Two addresses of this machine that pods reach: the first one as `first.outside.test`, the second one as anything else in `outside.test`.
+    ///
+    /// # Panics
+    /// When it is not a cluster of ours.
+    #[must_use]
+    pub fn outside(&self) -> [IpAddr; 2] {
+        self.our_node().addresses().outside().map(IpAddr::from)
+    }
+
+    /// Whether policies for traffic are obeyed, for it has Cilium.
+    #[must_use]
+    pub fn has_cilium(&self) -> bool {
+        let words = ["get", "crd", "ciliumnetworkpolicies.cilium.io", "--ignore-not-found", "--output=name"];
+        !self.kubectl(&words).is_empty()
     }
 
     /// The node, of a cluster of ours.

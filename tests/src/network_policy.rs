@@ -120,22 +120,37 @@ impl Pod {
     pub fn of(workload: &Value, namespace: &str, ip: &str) -> Self {
         let name = text(workload, "/metadata/name");
         let template = workload.pointer("/spec/template").unwrap_or_else(|| panic!("{name} makes no pods"));
-        let mut pod = Self::new(namespace, &name, &[], ip);
-        if let Some(labels) = template.pointer("/metadata/labels") {
-            pod.labels = read(labels);
+        Self::new(namespace, &name, &[], ip).with(template)
+    }
+
+    /// A pod that a cluster has, whose object this is.
+    ///
+    /// # Panics
+    /// When it has no address yet.
+    #[must_use]
+    pub fn alive(object: &Value) -> Self {
+        let field = |path| text(object, path);
+        Self::new(&field("/metadata/namespace"), &field("/metadata/name"), &[], &field("/status/podIP"))
+            .with(object)
+    }
+
+    /// With the labels and named ports of a pod or the template of one.
+    fn with(mut self, object: &Value) -> Self {
+        if let Some(labels) = object.pointer("/metadata/labels") {
+            self.labels = read(labels);
         }
         let containers = ["initContainers", "containers"]
             .iter()
-            .filter_map(|kind| template.pointer(&format!("/spec/{kind}"))?.as_array())
+            .filter_map(|kind| object.pointer(&format!("/spec/{kind}"))?.as_array())
             .flatten();
         for port in containers.filter_map(|container| container["ports"].as_array()).flatten() {
             if let Some(name) = port["name"].as_str() {
                 let number = port["containerPort"].as_u64().and_then(|number| number.try_into().ok());
                 let number = number.unwrap_or_else(|| panic!("{port} has no number"));
-                pod = pod.port(name, number, Protocol::read(port["protocol"].as_str()));
+                self = self.port(name, number, Protocol::read(port["protocol"].as_str()));
             }
         }
-        pod
+        self
     }
 }
 

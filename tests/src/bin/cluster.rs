@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use tests::cluster::{Cluster, Life, standing_folder, supervisor, take_down};
+use tests::cluster::{Cluster, Cni, Life, standing_folder, supervisor, take_down};
 
 const USAGE: &str = "usage: cluster up [ARCHIVE...] | down | status | import ARCHIVE...
   up      starts a cluster, brings archives of images into it, and prints its kubeconfig
@@ -70,6 +70,9 @@ fn run(words: &[&str]) -> Result<ExitCode> {
 
 fn up(archives: &[&str]) -> Result<()> {
     if let Some(cluster) = Cluster::standing() {
+        if cluster.has_cilium() != (Cni::asked() == Cni::Cilium) {
+            bail!("a cluster with another CNI is up: `make cluster-down` first");
+        }
         println!("the cluster is up already");
         import(&cluster, archives);
         show(&cluster);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::network::{API_SERVICE, SERVICES};
+use super::network::{API_SERVICE, PODS, SERVICES};
 use super::node::Node;
 use super::pki::Pki;
 use crate::ports;
@@ -145,6 +145,9 @@ pub(super) fn start_controllers(node: &Node, pki: &Pki) {
             format!("--cluster-signing-cert-file={}", pki.path("ca.crt")),
             format!("--cluster-signing-key-file={}", pki.path("ca.key")),
             "--use-service-account-credentials".to_owned(),
+            // Each node's pods have a range of their own, for whoever gives out addresses by it.
+            "--allocate-node-cidrs".to_owned(),
+            format!("--cluster-cidr={PODS}"),
             "--leader-elect=false".to_owned(),
             "--bind-address=127.0.0.1".to_owned(),
         ],

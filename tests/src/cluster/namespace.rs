@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::{Cluster, READY, image};
-use crate::ports;
 use crate::process::Program;
+use crate::scratch::Scratch;
+use crate::{chart, ports};
 
 /// A namespace of one test.
 #[derive(Debug)]
@@ -98,6 +99,26 @@ impl<'a> Namespace<'a> {
             .and_then(|port| port["nodePort"].as_u64())
             .unwrap_or_else(|| panic!("{object} has no such port"));
         (self.cluster.node_address(), number.try_into().unwrap()).into()
+    }
+
+    /// Installs or upgrades the bastion's chart here as the release `bastion`, with the image that was made and, where somebody obeys them,
+    /// policies in their words; what `values` says goes before that. Returns what Helm printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn release(&self, verb: &str, values: &Value, more: &[&str]) -> String {
+        self.cluster.image(image::BASTION);
+        let flavour = if self.cluster.has_cilium() { "cilium" } else { "kubernetes" };
+        let common = json!({
+            "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
+            "networkPolicy": {"flavour": flavour},
+        });
+        let scratch = Scratch::new("release");
+        let mut helm = self.cluster.helm_program(&[verb, "bastion", "--namespace", &self.name]).args(more);
+        for (name, values) in [("common.yaml", &common), ("values.yaml", values)] {
+            helm = helm.arg("--values").arg(scratch.write(name, values.to_string()));
+        }
+        helm.arg(chart::folder()).succeed()
     }
 
     /// Starts a PostgreSQL behind the Service `postgres`, port 5432: database `orders`, superuser and password `admin`.

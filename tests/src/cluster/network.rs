@@ -45,6 +45,7 @@ impl Addresses {
         let Self { host, node } = addresses;
         ip(format!("link add {device} type veth peer name uplink netns {process}"));
         ip(format!("address add {host}/30 dev {device}"));
+        ip(format!("address add {}/32 dev {device}", addresses.second()));
         ip(format!("link set {device} up"));
         inside("ip link set lo up");
         inside(&format!("ip address add {node}/30 dev uplink"));
@@ -71,6 +72,18 @@ impl Addresses {
                 return Self { host, node };
             }
         }
+    }
+
+    /// What is outside of the cluster, as pods reach it: two addresses of the machine.
+    #[must_use]
+    pub fn outside(&self) -> [Ipv4Addr; 2] {
+        [self.host, self.second()]
+    }
+
+    /// The machine's other address, which is its end's too.
+    fn second(&self) -> Ipv4Addr {
+        let [_, _, third, fourth] = self.host.octets();
+        Ipv4Addr::new(198, 19, third, fourth)
     }
 
     /// The name of the machine's end.

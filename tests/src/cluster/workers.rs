@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::cgroup::Cgroup;
+use super::cni;
 use super::control_plane::{built, built_word, url};
 use super::image;
 use super::network::{DNS_SERVICE, PODS};
@@ -29,18 +30,6 @@ fn write(node: &Node, name: &str, content: &str) -> PathBuf {
 
 /// Starts containerd, and waits until it answers.
 pub(super) fn start_containerd(node: &Node) {
-    let plugins = node.folder().join("conf/cni");
-    fs::create_dir_all(&plugins).unwrap();
-    // Each pod at the end of its own pair of devices, so that all its traffic is routed, and passes the rules of Services.
-    let network = json!({
-        "cniVersion": "1.0.0",
-        "name": "pods",
-        "plugins": [{
-            "type": "ptp",
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]},
-        }],
-    });
-    fs::write(plugins.join("pods.conflist"), network.to_string()).unwrap();
     let config = format!(
         r#"version = 2
 disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
@@ -57,7 +46,7 @@ runtime_type = "io.containerd.runc.v2"
 "#,
         pause = image::BUSYBOX,
         bin = built("cni/ptp").parent().unwrap().display(),
-        plugins = plugins.display(),
+        plugins = cni::folder(node).display(),
     );
     let config = write(node, "containerd.toml", &config);
     let program = installed("containerd").to_str().unwrap().to_owned();

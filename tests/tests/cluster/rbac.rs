@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::bastion::Setup;
 use tests::cluster::control_plane::kubectl;
-use tests::cluster::{ApiServer, Cluster, Minor, image};
+use tests::cluster::{ApiServer, Cluster, Minor};
 use tests::key::Key;
 use tests::process::{Program, workspace};
-use tests::scratch::Scratch;
 use tests::{chart as source, http, wait};
 
 use super::chart;
@@ -231,7 +230,6 @@ fn data(kind: &str, name: &str, key: &str, text: &str) -> Value {
 #[test]
 fn what_a_release_may_is_what_it_does() {
     let cluster = Cluster::shared();
-    cluster.image(image::BASTION);
     let (own, theirs) = (cluster.namespace("rbac"), cluster.namespace("rbac-theirs"));
     let server = Server { kubeconfig: cluster.kubeconfig(), audit: &|| cluster.audit() };
     let (authority, revoked) = (Key::ed25519().public_line(), "# nobody\n");
@@ -242,7 +240,6 @@ fn what_a_release_may_is_what_it_does() {
         data("ConfigMap", "revoked", "list", revoked),
     ]));
     let values = json!({
-        "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
         "service": {"type": "ClusterIP"},
         "replicaCount": 1,
         "minReadySeconds": 0,
@@ -259,10 +256,7 @@ fn what_a_release_may_is_what_it_does() {
             "drain": {"readiness_delay": "1s", "timeout": "1s"},
         },
     });
-    let scratch = Scratch::new("rbac");
-    let (folder, values) = (source::folder(), scratch.write("values.yaml", values.to_string()));
-    let words = ["install", NAME, folder.to_str().unwrap(), "--values", values.to_str().unwrap()];
-    cluster.helm(&[&words[..], &["--namespace", own.name()]].concat());
+    own.release("install", &values, &[]);
     own.wait_for_rollout("deployment/bastion");
 
     server.apply_policies(&[Some(own.name()), Some(theirs.name())]);

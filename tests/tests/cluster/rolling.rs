@@ -12,12 +12,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Namespace, image};
+use tests::cluster::{Cluster, Namespace};
 use tests::key::Key;
 use tests::process::{Process, Program, installed};
 use tests::scratch::Scratch;
 use tests::tunnel::Tunnel;
-use tests::{chart, http, wait};
+use tests::{http, wait};
 
 const SOON: Duration = Duration::from_secs(30);
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -47,7 +47,6 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn install(cluster: &'a Cluster, name: &str) -> Self {
-        cluster.image(image::BASTION);
         let namespace = cluster.namespace(name);
         let name = namespace.name().to_owned();
         cluster.kubectl(&["label", "namespace", &name, "pod-security.kubernetes.io/enforce=restricted"]);
@@ -67,7 +66,6 @@ impl<'a> Place<'a> {
         let seconds = |duration: Duration| format!("{}s", duration.as_secs());
         let token = "/var/run/secrets/vault/token";
         let values = json!({
-            "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
             "service": {"type": "NodePort", "nodePort": address.port()},
             "minReadySeconds": 2,
             "config": {
@@ -86,20 +84,13 @@ impl<'a> Place<'a> {
             },
         });
         let place = Self { cluster, namespace, address, values, scratch: Scratch::new("rolling") };
-        place.helm("install", &[]);
+        place.namespace.release("install", &place.values, &[]);
         place.permit("tunnel");
         place.namespace.wait_for_rollout("deployment/bastion");
         wait::until_true("the bastion says who it is", A_MINUTE, || {
             place.published().contains("@cert-authority")
         });
         place
-    }
-
-    fn helm(&self, verb: &str, more: &[&str]) {
-        let values = self.scratch.write("values.yaml", self.values.to_string());
-        let (chart, values) = (chart::folder().display().to_string(), values.display().to_string());
-        let words = [verb, "bastion", &chart, "--values", &values, "--namespace", self.namespace.name()];
-        self.cluster.helm(&[&words, more].concat());
     }
 
     /// Lets whoever has this principal reach the database, and nobody else.
@@ -349,7 +340,7 @@ fn pods_are_deleted_and_replaced_and_no_connection_is_refused_or_lost() {
     // All of them go, one by one. Who talks for longer than the grace is cut then, and not before.
     let old: Vec<_> = place.pods().iter().map(name).collect();
     let mut talks = [ssh, ssh].map(|address| Talk::start(address, TWO_MINUTES));
-    place.helm("upgrade", &["--set", "config.limits.max_sessions=500"]);
+    place.namespace.release("upgrade", &place.values, &["--set", "config.limits.max_sessions=500"]);
     let is_leaving =
         |pod: &Value| old.contains(&name(pod)) && !pod["metadata"]["deletionTimestamp"].is_null();
     wait::until_true("a pod is told to go", TWO_MINUTES, || place.pods().iter().any(is_leaving));

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::authority::DevAuthority;
-use tests::chart;
 use tests::cluster::{Cluster, Namespace, image};
 use tests::http;
 use tests::process::Program;
-use tests::scratch::Scratch;
 use tests::wait;
 
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -68,28 +66,23 @@ fn pods(namespace: &Namespace<'_>) -> Vec<String> {
 fn a_release_lives_from_install_to_uninstall() {
     let cluster = Cluster::shared();
     cluster.image(image::BUSYBOX);
-    cluster.image(image::BASTION);
     let namespace = cluster.namespace("chart");
     let name = namespace.name();
     cluster.kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"]);
     let authority = DevAuthority::start();
-    let scratch = Scratch::new("release");
 
     let address = format!("{}:30322", cluster.node_address());
     let values = json!({
-        "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
         "service": {"type": "NodePort", "nodePort": 30322, "externalTrafficPolicy": "Cluster"},
         "minReadySeconds": 1,
         "config": {"drain": {"readiness_delay": "1s", "timeout": "5s"}},
         "connectionInfo": {"file": {"bastion": {"address": address}, "vault": {"address": authority.url(), "mount": "ssh", "role": "forward"}}},
     });
-    let values = scratch.write("values.yaml", values.to_string());
-    let (chart, values) = (chart::folder().display().to_string(), values.display().to_string());
     let helm = |verb: &str, more: &[&str]| {
         let words = [&[verb, "bastion"], more, &["--namespace", name]].concat();
         cluster.helm(&words)
     };
-    let said = helm("install", &[&chart, "--values", &values]);
+    let said = namespace.release("install", &values, &[]);
     assert!(said.contains("create configmap bastion-user-ca"), "{said}");
 
     // Two pods run, and are not ready: nobody has said whom to believe.
@@ -141,15 +134,13 @@ fn a_release_lives_from_install_to_uninstall() {
     // A rule in the file holds at once; no pod is replaced for it.
     let before = pods(&namespace);
     let rule = r#"config.rules=[{"name":"x","who":{"everybody":true},"deny":["x.example.com:1"]}]"#;
-    helm("upgrade", &[&chart, "--values", &values, "--set-json", rule]);
+    namespace.release("upgrade", &values, &["--set-json", rule]);
     namespace.wait_for_rollout("deployment/bastion");
     assert_eq!(pods(&namespace), before);
 
     // What is read at the start replaces them, and the bastion stays who it is.
-    helm(
-        "upgrade",
-        &[&chart, "--values", &values, "--set", "config.limits.max_sessions=500", "--set", "replicaCount=3"],
-    );
+    let more = ["--set", "config.limits.max_sessions=500", "--set", "replicaCount=3"];
+    namespace.release("upgrade", &values, &more);
     namespace.wait_for_rollout("deployment/bastion");
     assert_eq!(pods(&namespace).len(), 3);
     assert!(pods(&namespace).iter().all(|pod| !before.contains(pod)));

@@ -1,0 +1,13 @@
+//! Who may talk to the bastion and to whom it may, tried between real pods with Cilium in between; see `tests/src/cluster/cni.rs`. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a test may assume: a panic is a failed test, and says why"
+)]
+
+mod flows;
+mod world;
