@@ -188,25 +188,28 @@ impl Prospect {
     }
 
     /// Decides about all the addresses that the destination has. One forbidden address among them spoils all: whoever
-    /// mixes them is trying something.
+    /// mixes them is trying something. Endpoints are mixed by nobody; those that are denied are left out.
     ///
     /// # Errors
     /// When an address is on the floor or is denied, or no rule permits any of them.
     pub fn permit(self, addresses: &[SocketAddr]) -> Result<Permit, Denied> {
         let Self { identity, destination, backend, permitting, denying, floor } = self;
         let canonical = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let addresses: Vec<SocketAddr> = addresses.iter().map(canonical).collect();
+        let mut addresses: Vec<SocketAddr> = addresses.iter().map(canonical).collect();
         if let Some(forbidden) = addresses.iter().find_map(|address| floor.forbids(address.ip())) {
             return Err(Denied::ForbiddenAddress(forbidden));
+        }
+        let denial =
+            |found: &SocketAddr| denying.iter().find(|rule| rule.is_about_address(&destination, *found));
+        if let Some(rule) = addresses.iter().find_map(denial) {
+            addresses.retain(|found| backend.is_some() && denial(found).is_none());
+            if addresses.is_empty() {
+                return Err(Denied::ByRule(Arc::clone(rule)));
+            }
         }
         let reached = |patterns: &[DestinationPattern]| -> Vec<SocketAddr> {
             addresses.iter().copied().filter(|found| covers_at(patterns, &destination, found.ip())).collect()
         };
-        let denied =
-            |rule: &Arc<Rule>| addresses.iter().any(|found| rule.is_about_address(&destination, *found));
-        if let Some(rule) = denying.into_iter().find(denied) {
-            return Err(Denied::ByRule(rule));
-        }
         let confined = identity.confined_to().map(reached);
         if confined.as_ref().is_some_and(Vec::is_empty) {
             return Err(Denied::Confined);
@@ -538,6 +541,12 @@ mod tests {
         assert!(matches!(shared.whereabouts(), Whereabouts::Endpoints(_)));
         let answer = shared.permit(&at(&["10.244.0.7"], 5433)).unwrap_err();
         assert_eq!(answer.rule(), Some("databases/orders"), "by another Service's rule");
+        let shared = prospect(&by_object, "shares-its-pod.databases", 6432).unwrap();
+        let others = shared.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433)).unwrap();
+        assert_eq!(others.addresses(), at(&["10.244.0.9"], 5433), "its other endpoints are open");
+        let named = prospect(&closed, "several.example", 5433).unwrap();
+        let answer = named.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433)).unwrap_err();
+        assert_eq!(answer.rule(), Some("databases/orders"), "a name that leads there among others is not");
 
         let somebody_else =
             Arc::new(Rule { who: with_principal(&["dba"]), ..Rule::clone(&orders(Effect::Deny)) });

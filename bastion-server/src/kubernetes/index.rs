@@ -41,7 +41,8 @@ pub fn service(object: Service) -> Known {
     Known::Service(access::Service { labels: object.metadata.labels.unwrap_or_default(), ports, addresses })
 }
 
-/// What the cluster gave a Service, and nobody else has. Not its external addresses: its author writes into them what he likes.
+/// What the cluster gave a Service. Not its external addresses: its author writes into them what he likes, and could close with them
+/// what is not his.
 fn addresses(spec: &ServiceSpec, status: ServiceStatus) -> Vec<IpAddr> {
     let balancers = status.load_balancer.and_then(|balancer| balancer.ingress).into_iter().flatten();
     let texts = spec.cluster_ips.iter().flatten().cloned().chain(balancers.filter_map(|ingress| ingress.ip));
