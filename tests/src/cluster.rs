@@ -236,8 +236,7 @@ impl Cluster {
     /// When it is not there.
     #[must_use]
     pub fn get(&self, words: &[&str]) -> Value {
-        let text = self.kubectl_program(&["get", "--output=json"]).args(words).succeed();
-        serde_json::from_str(&text).unwrap()
+        control_plane::get(control_plane::kubectl(&self.kubeconfig), words)
     }
 
     /// Applies objects, as YAML or JSON.
@@ -245,7 +244,7 @@ impl Cluster {
     /// # Panics
     /// When the API server refuses.
     pub fn apply(&self, objects: &str) {
-        self.kubectl_program(&["apply", "--filename=-"]).input(objects).succeed();
+        control_plane::apply(control_plane::kubectl(&self.kubeconfig), objects);
     }
 
     /// Helm as an administrator, not yet started. What it keeps on disk goes away with the cluster's handle.

@@ -180,6 +180,23 @@ pub fn kubectl(kubeconfig: &Path) -> Program {
     Program::new(built("kubectl")).env("KUBECONFIG", kubeconfig)
 }
 
+/// What this kubectl finds: an object, or a list of them.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn get(kubectl: Program, words: &[&str]) -> Value {
+    serde_json::from_str(&kubectl.args(["get", "--output=json"]).args(words).succeed()).unwrap()
+}
+
+/// Has this kubectl apply objects, as YAML or JSON.
+///
+/// # Panics
+/// When the API server refuses.
+pub fn apply(kubectl: Program, objects: &str) {
+    kubectl.args(["apply", "--filename=-"]).input(objects).succeed();
+}
+
 /// An API server without a node, on this machine's loopback interface, for what needs no pod. Needs no root.
 #[derive(Debug)]
 pub struct ApiServer {

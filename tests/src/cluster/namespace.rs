@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, READY, image};
+use super::{Cluster, READY, control_plane, image};
 use crate::process::Program;
 use crate::scratch::Scratch;
 use crate::{chart, ports};
@@ -49,8 +49,7 @@ impl<'a> Namespace<'a> {
     /// When it is not there.
     #[must_use]
     pub fn get(&self, words: &[&str]) -> Value {
-        let text = self.kubectl_program(&["get", "--output=json"]).args(words).succeed();
-        serde_json::from_str(&text).unwrap()
+        control_plane::get(self.kubectl_program(&[]), words)
     }
 
     /// Applies objects to it, as YAML or JSON.
@@ -58,7 +57,7 @@ impl<'a> Namespace<'a> {
     /// # Panics
     /// When the API server refuses.
     pub fn apply(&self, objects: &str) {
-        self.kubectl_program(&["apply", "--filename=-"]).input(objects).succeed();
+        control_plane::apply(self.kubectl_program(&[]), objects);
     }
 
     /// Runs a command in a pod of it, and returns what that printed.

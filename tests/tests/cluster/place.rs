@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::bastion::{LOGIN, Setup};
-use tests::cluster::{ApiServer, Minor};
+use tests::cluster::{ApiServer, Minor, control_plane};
 use tests::forge::{Forge, line};
 use tests::key::Key;
 use tests::process::{Program, workspace};
@@ -110,7 +110,7 @@ impl Place {
     }
 
     pub fn apply(&self, object: &Value) {
-        self.server.kubectl().args(["apply", "--filename=-"]).input(object.to_string()).succeed();
+        control_plane::apply(self.server.kubectl(), &object.to_string());
     }
 
     /// Tries to apply an object without keeping it: what the API server says to it.
@@ -125,7 +125,7 @@ impl Place {
     }
 
     pub fn get(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.kubectl(&[&["get", "--output=json"], words].concat())).unwrap()
+        control_plane::get(self.server.kubectl(), words)
     }
 
     /// A token of the bastion's ServiceAccount.
