@@ -77,7 +77,7 @@ impl<'a> Place<'a> {
                 },
                 "drain": {"readiness_delay": seconds(DELAY), "timeout": seconds(GRACE)},
             },
-            "networkPolicy": {"egress": {"vault": {"namespace": name}}},
+            "networkPolicy": {"egress": {"vault": {"namespace": name}, "toNamespaces": [{"namespace": name}]}},
             "connectionInfo": {
                 "readers": [{"kind": "ServiceAccount", "name": "reader", "namespace": name}],
                 "file": {"bastion": {"address": address.to_string()}, "vault": {"address": vault, "role": "forward"}},

@@ -76,6 +76,7 @@ fn a_release_lives_from_install_to_uninstall() {
         "service": {"type": "NodePort", "nodePort": 30322, "externalTrafficPolicy": "Cluster"},
         "minReadySeconds": 1,
         "config": {"drain": {"readiness_delay": "1s", "timeout": "5s"}},
+        "networkPolicy": {"egress": {"toNamespaces": [{"namespace": name}]}},
         "connectionInfo": {"file": {"bastion": {"address": address}, "vault": {"address": authority.url(), "mount": "ssh", "role": "forward"}}},
     });
     let helm = |verb: &str, more: &[&str]| {
