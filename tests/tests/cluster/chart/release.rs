@@ -75,6 +75,8 @@ fn a_release_lives_from_install_to_uninstall() {
     let values = json!({
         "service": {"type": "NodePort", "nodePort": 30322, "externalTrafficPolicy": "Cluster"},
         "minReadySeconds": 1,
+        // Nobody is there, and nobody needs to be: Vault alone is asked through a proxy.
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://192.0.2.1:3128"}],
         "config": {"drain": {"readiness_delay": "1s", "timeout": "5s"}},
         "networkPolicy": {"egress": {"toNamespaces": [{"namespace": name}]}},
         "connectionInfo": {"file": {"bastion": {"address": address}, "vault": {"address": authority.url(), "mount": "ssh", "role": "forward"}}},
