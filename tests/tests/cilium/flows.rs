@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::cluster::Cluster;
 use tests::network_policy::{self, Blocks, Flow, Protocol};
 use tests::wait;
 
@@ -77,7 +76,7 @@ const NAMES: &[(Row, bool)] = &[
     ((BASTION, FIRST, Outside(1)), NO),
 ];
 
-fn listed(world: &World<'_>, flavour: &str) -> Value {
+fn listed(world: &World, flavour: &str) -> Value {
     let network = format!("{}/32", world.address(FIRST));
     json!({
         "enabled": true,
@@ -98,7 +97,7 @@ fn listed(world: &World<'_>, flavour: &str) -> Value {
     })
 }
 
-fn port(world: &World<'_>, (_, to, port): Row) -> u16 {
+fn port(world: &World, (_, to, port): Row) -> u16 {
     match (port, to) {
         (Is(number), _) => number,
         (Outside(number), FIRST | End::Name(0)) => world.port(0, number),
@@ -106,12 +105,12 @@ fn port(world: &World<'_>, (_, to, port): Row) -> u16 {
     }
 }
 
-fn passes(world: &World<'_>, row: Row) -> bool {
+fn passes(world: &World, row: Row) -> bool {
     world.passes(row.0, row.1, port(world, row))
 }
 
 /// Tries all rows at once, and shows all that are wrong.
-fn check(world: &World<'_>, what: &str, rows: &[(Row, bool)]) {
+fn check(world: &World, what: &str, rows: &[(Row, bool)]) {
     let wrong: Vec<_> = std::thread::scope(|scope| {
         let tried: Vec<_> =
             rows.iter().map(|(row, expected)| (row, expected, scope.spawn(|| passes(world, *row)))).collect();
@@ -126,7 +125,7 @@ fn check(world: &World<'_>, what: &str, rows: &[(Row, bool)]) {
 }
 
 /// Changes the policy, and waits until it is obeyed: until this row is as it should be.
-fn change(world: &World<'_>, what: &str, policy: &Value, (row, expected): (Row, bool)) {
+fn change(world: &World, what: &str, policy: &Value, (row, expected): (Row, bool)) {
     world.set_policy(policy);
     let start = Instant::now();
     wait::until_true("the policy is obeyed", IN_FORCE, || passes(world, row) == expected);
@@ -134,7 +133,7 @@ fn change(world: &World<'_>, what: &str, policy: &Value, (row, expected): (Row, 
 }
 
 /// What our evaluator says to a row, where a network goes by identities.
-fn decide(world: &World<'_>, row: Row) -> bool {
+fn decide(world: &World, row: Row) -> bool {
     let policies = world.policies();
     let mut cluster = network_policy::Cluster::new();
     for name in world.namespaces() {
@@ -152,8 +151,7 @@ fn decide(world: &World<'_>, row: Row) -> bool {
 
 #[test]
 fn each_flow_passes_or_does_not_as_the_policy_says() {
-    let cluster = Cluster::shared();
-    let world = World::start(cluster);
+    let world = World::start();
     let rows = [LISTED, OPEN, NAMES].concat();
     let control: Vec<_> = rows.iter().map(|(row, _)| (*row, YES)).collect();
     check(&world, "no policy", &control);

@@ -10,4 +10,5 @@
 )]
 
 mod flows;
+mod objects;
 mod world;

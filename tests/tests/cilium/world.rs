@@ -50,9 +50,9 @@ pub enum End {
     InZone,
 }
 
-pub struct World<'a> {
-    pub cluster: &'a Cluster,
-    namespaces: BTreeMap<&'static str, Namespace<'a>>,
+pub struct World {
+    pub cluster: &'static Cluster,
+    namespaces: BTreeMap<&'static str, Namespace<'static>>,
     addresses: BTreeMap<&'static str, IpAddr>,
     /// The bastion's only pod.
     bastion: String,
@@ -61,13 +61,20 @@ pub struct World<'a> {
     key: Key,
 }
 
-impl<'a> World<'a> {
+/// The cluster of this run, which must have Cilium.
+pub fn cluster() -> &'static Cluster {
+    let cluster = Cluster::shared();
+    assert!(
+        cluster.has_cilium(),
+        "this cluster has no Cilium: `make test-cluster CNI=cilium`, or `make cluster CNI=cilium` first"
+    );
+    cluster
+}
+
+impl World {
     /// All of it, and a bastion whose chart makes no policy.
-    pub fn start(cluster: &'a Cluster) -> Self {
-        assert!(
-            cluster.has_cilium(),
-            "this cluster has no Cilium: `make test-cluster CNI=cilium`, or `make cluster CNI=cilium` first"
-        );
+    pub fn start() -> Self {
+        let cluster = cluster();
         cluster.image(image::BUSYBOX);
         let names: Vec<_> = PODS.iter().map(|pod| pod.0).chain([RELEASE]).collect();
         let mut world = Self {
@@ -102,7 +109,7 @@ impl<'a> World<'a> {
     }
 
     /// The bastion's own namespace.
-    fn own(&self) -> &Namespace<'a> {
+    fn own(&self) -> &Namespace<'static> {
         &self.namespaces[RELEASE]
     }
 
