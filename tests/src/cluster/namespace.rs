@@ -100,21 +100,16 @@ impl<'a> Namespace<'a> {
         (self.cluster.node_address(), number.try_into().unwrap()).into()
     }
 
-    /// Installs or upgrades the bastion's chart here as the release `bastion`, with the image that was made and, where somebody obeys them,
-    /// policies in their words; what `values` says goes before that. Returns what Helm printed.
+    /// Installs or upgrades the bastion's chart here as the release `bastion`, with the image that was made: what Helm printed.
     ///
     /// # Panics
     /// When it fails.
     pub fn release(&self, verb: &str, values: &Value, more: &[&str]) -> String {
         self.cluster.image(image::BASTION);
-        let flavour = if self.cluster.has_cilium() { "cilium" } else { "kubernetes" };
-        let common = json!({
-            "image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"},
-            "networkPolicy": {"flavour": flavour},
-        });
+        let image = json!({"image": {"registry": "localhost", "tag": "test", "pullPolicy": "Never"}});
         let scratch = Scratch::new("release");
         let mut helm = self.cluster.helm_program(&[verb, "bastion", "--namespace", &self.name]).args(more);
-        for (name, values) in [("common.yaml", &common), ("values.yaml", values)] {
+        for (name, values) in [("image.yaml", &image), ("values.yaml", values)] {
             helm = helm.arg("--values").arg(scratch.write(name, values.to_string()));
         }
         helm.arg(chart::folder()).succeed()

@@ -1,5 +1,11 @@
 {{/* Peers and ports of the two flavours of network policy. */}}
 
+{{/* Which of them: the one that is said, or with `auto` the one that the cluster has. */}}
+{{- define "bastion.policyFlavour" -}}
+{{- $there := ternary "cilium" "kubernetes" (.Capabilities.APIVersions.Has "cilium.io/v2/CiliumNetworkPolicy") -}}
+{{- ternary $there .Values.networkPolicy.flavour (eq .Values.networkPolicy.flavour "auto") -}}
+{{- end -}}
+
 {{/* `ports:` of a NetworkPolicy's rule, from a list of numbers. Without it all are open. */}}
 {{- define "bastion.ports" -}}
 ports:

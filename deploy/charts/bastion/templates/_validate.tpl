@@ -51,10 +51,8 @@
 {{- end -}}
 {{- end -}}
 
-{{- with .Values.networkPolicy -}}
-{{- if and .egress.toFQDNs (ne .flavour "cilium") -}}
+{{- if and .Values.networkPolicy.egress.toFQDNs (ne (include "bastion.policyFlavour" .) "cilium") -}}
 {{- fail "networkPolicy.egress.toFQDNs: a NetworkPolicy of Kubernetes knows no names. Set networkPolicy.flavour to cilium, or name networks under toCIDRs." -}}
-{{- end -}}
 {{- end -}}
 
 {{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) -}}

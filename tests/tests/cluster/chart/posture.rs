@@ -7,7 +7,7 @@ use bastion_server::metrics::Metrics;
 use serde_json::{Value, json};
 use tests::chart::{self, cases};
 
-use super::{NAMESPACE, found, kinds, one, rendered};
+use super::{NAMESPACE, found, kinds, objects, one, rendered, template};
 
 /// The specs of all pods in a case.
 fn pods(objects: &[Value]) -> Vec<&Value> {
@@ -226,6 +226,22 @@ fn a_cluster_role_is_there_only_where_the_whole_cluster_is_asked_for() {
                 assert!(!of_secrets || rule["resourceNames"].is_array(), "{case}: {rule}");
             }
         }
+    }
+}
+
+#[test]
+fn a_policy_is_in_the_words_of_the_cluster_unless_somebody_chooses() {
+    let cilium = ["--api-versions", "cilium.io/v2/CiliumNetworkPolicy"];
+    let chosen = ["--set", "networkPolicy.flavour=kubernetes"];
+    for (more, kind) in [
+        (&[][..], "NetworkPolicy"),
+        (&cilium, "CiliumNetworkPolicy"),
+        (&[cilium, chosen].concat(), "NetworkPolicy"),
+    ] {
+        let objects = objects(&template(&chart::folder(), &[], more).unwrap());
+        let made: Vec<_> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
+        let made: Vec<_> = made.into_iter().filter(|kind| kind.ends_with("NetworkPolicy")).collect();
+        assert_eq!(made, [kind], "{more:?}");
     }
 }
 
