@@ -12,7 +12,7 @@ use tests::scratch::Scratch;
 use tests::wait;
 
 use super::place::{
-    OWN, Place, THEIRS, echoes, open, policy, ready, service, shared, slice, target, until_open,
+    OWN, Place, THEIRS, echoes, everybody, open, policy, ready, service, shared, slice, target, until_open,
 };
 
 /// The client reads its token again within a minute, and a watch may then wait a moment.
@@ -48,12 +48,7 @@ fn a_token_that_is_replaced_is_read_again_behind_the_fence() {
     let target = target();
     place.apply(&service(THEIRS, "orders", json!([{"port": 5432}])));
     place.apply(&slice(THEIRS, "orders", json!([{"port": target.port()}]), ready()));
-    let everybody = policy(
-        THEIRS,
-        "orders",
-        json!({"who": {"everybody": true}, "to": [{"service": {"name": "orders"}}]}),
-    );
-    place.apply(&everybody);
+    place.apply(&everybody("orders"));
     // Each token is good for as long as a Secret is there.
     let token = |secret: &str| {
         place.kubectl(&["--namespace", OWN, "create", "secret", "generic", secret]);
@@ -86,7 +81,7 @@ fn a_token_that_is_replaced_is_read_again_behind_the_fence() {
         open(&mut client, HOST, 5432).is_err_and(|text| text.starts_with("no_rule: "))
     });
     assert!(!echoes(&mut client, channel));
-    place.apply(&everybody);
+    place.apply(&everybody("orders"));
     until_open(&mut client, HOST, 5432);
     assert_eq!(place.verdict(&["tunnelpolicy/orders", "--namespace", THEIRS])["status"], "True");
 }

@@ -223,6 +223,11 @@ pub fn policy(namespace: &str, name: &str, spec: Value) -> Value {
     })
 }
 
+/// A policy for everybody about a Service of the same name.
+pub fn everybody(name: &str) -> Value {
+    policy(THEIRS, name, json!({"who": {"everybody": true}, "to": [{"service": {"name": name}}]}))
+}
+
 pub fn cluster_policy(name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "ClusterTunnelPolicy",

@@ -7,18 +7,13 @@ use tests::cluster::Minor;
 use tests::{http, ports, wait};
 
 use super::place::{
-    IN_FORCE, OWN, Place, THEIRS, echoes, open, policy, ready, service, slice, target, until_open,
+    IN_FORCE, OWN, Place, THEIRS, echoes, everybody, open, policy, ready, service, slice, target, until_open,
     until_refused,
 };
 
 /// After an outage a watch may wait this long before it asks again, and a restarted API server has more to do at first.
 const BACK: Duration = Duration::from_secs(30);
 const HOST: &str = "orders.databases.svc";
-
-/// A policy for everybody about a Service of the same name.
-fn everybody(name: &str) -> serde_json::Value {
-    policy(THEIRS, name, json!({"who": {"everybody": true}, "to": [{"service": {"name": name}}]}))
-}
 
 #[test]
 fn a_lost_api_server_changes_nothing_for_anybody() {
