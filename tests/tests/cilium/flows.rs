@@ -91,17 +91,16 @@ fn listed(world: &World, flavour: &str) -> Value {
                 {"namespace": world.namespace("databases"), "podLabels": {"app": "postgres"}, "ports": [5432]},
                 {"namespace": world.namespace("queues")},
             ],
-            "toCIDRs": [{"cidr": network, "ports": [world.port(0, 0)]}],
+            "toCIDRs": [{"cidr": network, "ports": [world.port(FIRST, 0)]}],
             "kubernetesApi": {"cidrs": [format!("{}/32", world.cluster.node_address())]},
         },
     })
 }
 
 fn port(world: &World, (_, to, port): Row) -> u16 {
-    match (port, to) {
-        (Is(number), _) => number,
-        (Outside(number), FIRST | End::Name(0)) => world.port(0, number),
-        (Outside(number), _) => world.port(1, number),
+    match port {
+        Is(number) => number,
+        Outside(number) => world.port(to, number),
     }
 }
 
@@ -132,14 +131,17 @@ fn change(world: &World, what: &str, policy: &Value, (row, expected): (Row, bool
     println!("{what}: obeyed after {:?}", start.elapsed());
 }
 
-/// What our evaluator says to a row, where a network goes by identities.
-fn decide(world: &World, row: Row) -> bool {
-    let policies = world.policies();
-    let mut cluster = network_policy::Cluster::new();
-    for name in world.namespaces() {
-        cluster = cluster.namespace(name, &[]);
+/// Our evaluator says the same to each row, where a network goes by identities.
+fn evaluate(world: &World, rows: &[(Row, bool)]) {
+    let spaces = world.namespaces();
+    let cluster = spaces.fold(network_policy::Cluster::new(), |cluster, name| cluster.namespace(name, &[]));
+    let cluster = cluster.apply(&world.policies(), world.namespace("bastion"));
+    for (row, expected) in rows {
+        assert_eq!(decide(world, &cluster, *row), *expected, "the evaluator: {row:?}");
     }
-    let cluster = cluster.apply(&policies, world.namespace("bastion"));
+}
+
+fn decide(world: &World, cluster: &network_policy::Cluster, row: Row) -> bool {
     let pods = [row.0, row.1].map(|end| world.pod(end).ok_or(end));
     let [from, to] = pods.each_ref().map(|pod| match pod {
         Ok(pod) => network_policy::End::Pod(pod),
@@ -166,9 +168,7 @@ fn each_flow_passes_or_does_not_as_the_policy_says() {
         let (reaches, patience) = if flavour == "cilium" { (YES, A_MINUTE) } else { (NO, IN_FORCE / 5) };
         assert_eq!(world.follows_policies(patience), reaches, "{flavour}: the API server");
         if flavour == "kubernetes" {
-            for (row, expected) in LISTED {
-                assert_eq!(decide(&world, *row), *expected, "the evaluator: {row:?}");
-            }
+            evaluate(&world, LISTED);
         }
         let open = json!({"enabled": true, "flavour": flavour, "egress": {"mode": "open"}});
         change(&world, "open", &open, (last.0, YES));
@@ -178,7 +178,7 @@ fn each_flow_passes_or_does_not_as_the_policy_says() {
     // Where nobody says whose policy it is to be, the chart sees whose is obeyed.
     let mut policy = listed(&world, "auto");
     policy["egress"]["toFQDNs"] =
-        json!([{"pattern": format!("*.{}", world.zone()), "ports": [world.port(1, 0)]}]);
+        json!([{"pattern": format!("*.{}", world.zone()), "ports": [world.port(SECOND, 0)]}]);
     change(&world, "names", &policy, NAMES[0]);
     for row in NAMES {
         check(&world, "names", &[*row]);

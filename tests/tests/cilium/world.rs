@@ -123,9 +123,10 @@ impl World {
         format!("{}.outside.test", self.own().name())
     }
 
-    /// A port outside where somebody listens: the first or the second one of that address.
-    pub fn port(&self, address: usize, number: usize) -> u16 {
-        self.outside[address][number].address().port()
+    /// A port where somebody listens outside: the first or the second one of this end's address.
+    pub fn port(&self, end: End, number: usize) -> u16 {
+        let which = self.cluster.outside().iter().position(|address| *address == self.address(end));
+        self.outside[which.unwrap()][number].port()
     }
 
     /// Has the bastion's pod be subject to another policy. The pod stays the same.
