@@ -81,8 +81,7 @@ pub enum Condition {
 
 impl Objects {
     /// These rules about these Services. `behind` is asked only if a rule denies some.
-    pub fn new(rules: Vec<Rule>, services: Services, behind: impl FnOnce() -> Behind) -> Self {
-        let mut rules = rules;
+    pub fn new(mut rules: Vec<Rule>, services: Services, behind: impl FnOnce() -> Behind) -> Self {
         let denying = |rule: &Rule| rule.effect == Effect::Deny && !rule.services.is_empty();
         if rules.iter().any(denying) {
             let behind = behind();

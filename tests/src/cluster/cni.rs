@@ -129,16 +129,12 @@ fn start_agent(cluster: &Cluster, pki: &Pki) {
     node.run("cilium-agent", words);
     wait::until_true("Cilium is ready", READY, || {
         assert!(node.ended("cilium-agent").is_none(), "cilium-agent ended:\n{}", complaints(node));
-        cilium(node, &["status", "--brief"]).output().status.success()
+        let ask = node.enter(&[&built_word("cilium/cilium-dbg"), "status", "--brief"]);
+        ask.output().status.success()
     });
 }
 
-/// `cilium-dbg`, which asks the agent.
-fn cilium(node: &Node, words: &[&str]) -> Program {
-    node.enter(&[&built_word("cilium/cilium-dbg")]).args(words)
-}
-
-/// What it wrote that is not information.
+/// What the agent wrote that is not information.
 fn complaints(node: &Node) -> String {
     let log = node.log("cilium-agent");
     let lines = log.lines().filter(|line| !line.contains("level=info")).map(|line| format!("{line}\n"));
