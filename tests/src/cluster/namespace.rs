@@ -9,6 +9,9 @@ use crate::process::Program;
 use crate::scratch::Scratch;
 use crate::{chart, ports};
 
+/// What bastions logged, without their audit records.
+const LOGS: &str = r#""$1" --namespace "$2" logs --selector=app.kubernetes.io/component=bastion --prefix --tail=-1 | grep '"level":'"#;
+
 /// A namespace of one test.
 #[derive(Debug)]
 pub struct Namespace<'a> {
@@ -161,6 +164,10 @@ impl Drop for Namespace<'_> {
             for words in [&["get", "all,events", "--output=wide"][..], &["describe", "pods"]] {
                 let _ = self.kubectl_program(words).output();
             }
+            let kubectl = control_plane::built("kubectl");
+            let logs =
+                Program::new("sh").env("KUBECONFIG", self.cluster.kubeconfig()).args(["-c", LOGS, "logs"]);
+            let _ = logs.arg(kubectl).arg(&self.name).output();
         }
         let _ = self.cluster.kubectl_program(&["delete", "namespace", &self.name, "--wait=false"]).output();
     }
