@@ -95,6 +95,7 @@ pub struct Prospect {
     permitting: Vec<Arc<Rule>>,
     denying: Vec<Arc<Rule>>,
     floor: Arc<Floor>,
+    objects: Arc<Objects>,
 }
 
 /// Where the addresses of a destination are to be found.
@@ -151,8 +152,8 @@ pub fn authorize(
     if backend.is_some() {
         permitting.retain(by_service);
     }
-    let floor = Arc::clone(&policy.floor);
-    Ok(Prospect { identity: Arc::clone(identity), destination, backend, permitting, denying, floor })
+    let (floor, objects) = (Arc::clone(&policy.floor), Arc::clone(&policy.objects));
+    Ok(Prospect { identity: Arc::clone(identity), destination, backend, permitting, denying, floor, objects })
 }
 
 /// Asks the policy of this moment for what an earlier one permitted, at the address that was connected to.
@@ -193,10 +194,14 @@ impl Prospect {
     /// # Errors
     /// When an address is on the floor or is denied, or no rule permits any of them.
     pub fn permit(self, addresses: &[SocketAddr]) -> Result<Permit, Denied> {
-        let Self { identity, destination, backend, permitting, denying, floor } = self;
+        let Self { identity, destination, backend, permitting, denying, floor, objects } = self;
         let canonical = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let mut addresses: Vec<SocketAddr> = addresses.iter().map(canonical).collect();
-        if let Some(forbidden) = addresses.iter().find_map(|address| floor.forbids(address.ip())) {
+        let forbids = |address: &SocketAddr| {
+            let api = || floor.forbids_api().filter(|_| objects.is_api(*address));
+            floor.forbids(address.ip()).or_else(api)
+        };
+        if let Some(forbidden) = addresses.iter().find_map(forbids) {
             return Err(Denied::ForbiddenAddress(forbidden));
         }
         let denial =
@@ -207,17 +212,19 @@ impl Prospect {
                 return Err(Denied::ByRule(Arc::clone(rule)));
             }
         }
-        let reached = |patterns: &[DestinationPattern]| -> Vec<SocketAddr> {
-            addresses.iter().copied().filter(|found| covers_at(patterns, &destination, found.ip())).collect()
+        let reached = |patterns: &[DestinationPattern], port: Option<u16>| -> Vec<SocketAddr> {
+            let at = |found: &SocketAddr| SocketAddr::new(found.ip(), port.unwrap_or(found.port()));
+            addresses.iter().copied().filter(|found| covers_at(patterns, &destination, at(found))).collect()
         };
-        let confined = identity.confined_to().map(reached);
+        // A certificate speaks of the port that is asked for (permit-open), a rule about a network of the one that is reached.
+        let confined = identity.confined_to().map(|patterns| reached(patterns, Some(destination.port())));
         if confined.as_ref().is_some_and(Vec::is_empty) {
             return Err(Denied::Confined);
         }
         for rule in permitting {
             let mut addresses = match backend {
                 Some(_) => addresses.clone(),
-                None => reached(&rule.destinations),
+                None => reached(&rule.destinations, None),
             };
             if let Some(confined) = &confined {
                 addresses.retain(|address| confined.contains(address));
@@ -585,11 +592,53 @@ mod tests {
         assert_eq!(rule_of(&by_service, &permit), Ok("databases/orders".to_owned()));
         assert_eq!(rule_of(&by_name, &permit), Ok("operator".to_owned()));
         assert_eq!(rule_of(&Policy::default(), &permit), Err(Denied::NoRule));
+        let network = || rule(Effect::Permit, "network", Who::Everybody, &["10.244.0.0/16:5432"]);
+        let by_network = in_cluster(vec![network()], vec![]);
+        assert_eq!(rule_of(&by_network, &permit), Err(Denied::NoRule), "the endpoint has another port");
         let denied = in_cluster(vec![], vec![orders(Effect::Permit), orders(Effect::Deny)]);
         assert!(matches!(rule_of(&denied, &permit), Err(Denied::ByRule(_))));
 
         let elsewhere = prospect(&by_name, SERVICE, 5432).unwrap().permit(&at(&["192.0.2.1"], 5432)).unwrap();
         assert_eq!(rule_of(&by_service, &elsewhere), Err(Denied::NoRule), "that was no endpoint");
+    }
+
+    #[test]
+    fn the_api_of_the_cluster_is_on_the_floor_where_its_service_leads() {
+        let name = |name: &str| ServiceName { namespace: "default".to_owned(), name: name.to_owned() };
+        let service = |address: &str, port| Service {
+            ports: BTreeMap::from([(port, "https".to_owned())]),
+            addresses: vec![address.parse().unwrap()],
+            ..Service::default()
+        };
+        let known = BTreeMap::from([
+            (name("kubernetes"), service("10.96.0.1", 443)),
+            (name("mirror"), service("10.96.0.2", 1)),
+        ]);
+        let node = vec![("192.0.2.7".parse().unwrap(), Some(6443))];
+        let behind: Behind = ["kubernetes", "mirror"]
+            .map(|service| (Backend { service: name(service), port: "https".to_owned() }, node.clone()))
+            .into();
+        let rules =
+            ["kubernetes", "mirror"].map(|name| Rule::clone(&about_service(Effect::Permit, "default", name)));
+        let objects = Objects::new(rules.into(), Services::new("cluster.local", known), || behind);
+        let anywhere = rule(Effect::Permit, "everything", Who::Everybody, &["*:*"]);
+        let mut policy = Policy { rules: vec![anywhere], objects: Arc::new(objects), floor: Arc::default() };
+        for (host, port, found) in [
+            ("kubernetes.default.svc", 443, "192.0.2.7:6443"),
+            ("mirror.default.svc", 1, "192.0.2.7:6443"),
+            ("192.0.2.7", 6443, "192.0.2.7:6443"),
+            ("some.name", 6443, "[64:ff9b::c000:207]:6443"),
+            ("10.96.0.2", 1, "10.96.0.2:1"),
+        ] {
+            let ask =
+                |policy: &Policy| prospect(policy, host, port).unwrap().permit(&[found.parse().unwrap()]);
+            let forbidden = Denied::ForbiddenAddress(Forbidden::KubernetesApi);
+            assert_eq!(ask(&policy).unwrap_err(), forbidden, "{host}:{port}");
+            policy.floor = Arc::new(Floor::new(vec![Forbidden::KubernetesApi], vec![], vec![]));
+            assert!(ask(&policy).is_ok(), "{host}:{port}");
+            policy.floor = Arc::default();
+        }
+        assert!(prospect(&policy, "192.0.2.7", 22).unwrap().permit(&at(&["192.0.2.7"], 22)).is_ok());
     }
 
     #[test]

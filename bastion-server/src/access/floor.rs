@@ -82,6 +82,11 @@ impl Floor {
         forbidden.filter(|reason| !self.open.contains(reason))
     }
 
+    /// Why the cluster's API is forbidden at whatever address it is, if it is.
+    pub(super) fn forbids_api(&self) -> Option<Forbidden> {
+        (!self.open.contains(&Forbidden::KubernetesApi)).then_some(Forbidden::KubernetesApi)
+    }
+
     fn forbids_v4(&self, address: Ipv4Addr) -> Option<Forbidden> {
         let first = address.octets()[0];
         if METADATA_V4.contains(&address) {

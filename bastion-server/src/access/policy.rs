@@ -1,6 +1,6 @@
 //! Which identities reach which destinations, as we mean it, free of where it was written down.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use russh::keys::ssh_key::Fingerprint;
@@ -31,6 +31,8 @@ pub struct Objects {
     pub rules: Vec<Arc<Rule>>,
     /// The Services.
     pub services: Services,
+    /// Where the cluster's API is behind its Service, as far as that is known: on the floor, as the Service's own address is.
+    pub api: Places,
 }
 
 /// One sentence of a policy: these may, or may not, reach those.
@@ -80,17 +82,26 @@ pub enum Condition {
 }
 
 impl Objects {
-    /// These rules about these Services. `behind` is asked only if a rule denies some.
+    /// These rules about these Services. `behind` is asked only if a rule denies some, or the cluster's API is among them.
     pub fn new(mut rules: Vec<Rule>, services: Services, behind: impl FnOnce() -> Behind) -> Self {
         let denying = |rule: &Rule| rule.effect == Effect::Deny && !rule.services.is_empty();
-        if rules.iter().any(denying) {
+        let api = ServicePattern::kubernetes_api();
+        let api_is_known = services.missing(&api).is_none();
+        let mut api_places = Places::default();
+        if api_is_known || rules.iter().any(denying) {
             let behind = behind();
             let map = Map::new(&services, &behind);
             for rule in rules.iter_mut().filter(|rule| denying(rule)) {
                 rule.closed = map.of(&rule.services);
             }
+            api_places = map.of(&[api]);
         }
-        Self { rules: rules.into_iter().map(Arc::new).collect(), services }
+        Self { rules: rules.into_iter().map(Arc::new).collect(), services, api: api_places }
+    }
+
+    /// Whether the cluster's API is at this address, or at what may be made of it on its way.
+    pub(super) fn is_api(&self, address: SocketAddr) -> bool {
+        floor::spellings(address.ip()).any(|ip| self.api.include(SocketAddr::new(ip, address.port())))
     }
 }
 
@@ -129,11 +140,12 @@ impl Rule {
     /// way, and at the port that it has there too, which is another one than was asked for where it is an endpoint.
     pub(super) fn is_about_address(&self, destination: &Destination, address: SocketAddr) -> bool {
         match self.effect {
-            Effect::Permit => covers_at(&self.destinations, destination, address.ip()),
+            Effect::Permit => covers_at(&self.destinations, destination, address),
             Effect::Deny => floor::spellings(address.ip()).any(|ip| {
-                let there = SocketAddr::new(ip, address.port());
-                covers_at(&self.destinations, destination, ip)
-                    || self.destinations.iter().any(|pattern| pattern.matches_address(there))
+                let [asked, there] =
+                    [destination.port(), address.port()].map(|port| SocketAddr::new(ip, port));
+                covers_at(&self.destinations, destination, asked)
+                    || covers_at(&self.destinations, destination, there)
                     || self.closed.include(there)
             }),
         }
@@ -168,10 +180,12 @@ pub(super) fn covers(patterns: &[DestinationPattern], destination: &Destination)
     answers.max().unwrap_or(Match::No)
 }
 
-/// Whether one of `patterns` is about the destination at this address.
-pub(super) fn covers_at(patterns: &[DestinationPattern], destination: &Destination, address: IpAddr) -> bool {
+/// Whether one of `patterns` is about the destination at this address, whose port is another one than was asked for where it is an endpoint.
+pub(super) fn covers_at(
+    patterns: &[DestinationPattern],
+    destination: &Destination,
+    address: SocketAddr,
+) -> bool {
     covers(patterns, destination) == Match::Yes
-        || patterns
-            .iter()
-            .any(|pattern| pattern.matches_address(SocketAddr::new(address, destination.port())))
+        || patterns.iter().any(|pattern| pattern.matches_address(address))
 }

@@ -244,6 +244,15 @@ impl fmt::Display for ServicePort {
 }
 
 impl ServicePattern {
+    /// The API of the cluster, under the name that every cluster has it.
+    pub(super) fn kubernetes_api() -> Self {
+        Self {
+            namespace: "default".to_owned(),
+            which: Which::Named("kubernetes".to_owned()),
+            ports: Vec::new(),
+        }
+    }
+
     /// Whether these are endpoints that a rule opens: the Service is there, and has the port.
     pub(super) fn opens(&self, asked: &Asked<'_>) -> bool {
         asked.backend().is_some() && self.names(asked)
