@@ -294,7 +294,10 @@ impl Author<'_> {
             match self.one(&place, destination) {
                 Ok(Destinations::Hosts(patterns)) => part.destinations.extend(patterns),
                 Ok(Destinations::Service(pattern)) => {
-                    if let Some(missing) = self.context.services.missing(&pattern) {
+                    // It opens nothing, but where it is denied its names stay closed.
+                    if let Some(refused) = self.external(&place, &pattern) {
+                        part.refused = part.refused.or(Some(refused));
+                    } else if let Some(missing) = self.context.services.missing(&pattern) {
                         let place = format!("{place}.service");
                         part.unresolved.push(Unresolved { place, pattern: pattern.clone(), missing });
                     }
@@ -338,6 +341,14 @@ impl Author<'_> {
         }
     }
 
+    /// Why a Service cannot be followed that is only another name for something.
+    fn external(&self, place: &str, pattern: &ServicePattern) -> Option<Refused> {
+        let Which::Named(name) = &pattern.which else { return None };
+        let service = ServiceName { namespace: pattern.namespace.clone(), name: name.clone() };
+        let place = format!("{place}.service.name");
+        self.context.external.contains(&service).then_some(Refused::ExternalName { place, service })
+    }
+
     fn service(&self, place: &str, written: &crd::Service) -> Result<ServicePattern, Refused> {
         let within = |field: &str| format!("{place}.{field}");
         let namespace = match (&written.namespace, &self.name.namespace) {
@@ -358,13 +369,7 @@ impl Author<'_> {
             return Err(Refused::NotWatched { place: within("namespace"), namespace: namespace.clone() });
         }
         let which = match (&written.name, &written.selector) {
-            (Some(name), None) => {
-                let service = ServiceName { namespace: namespace.clone(), name: name.clone() };
-                if self.context.external.contains(&service) {
-                    return Err(Refused::ExternalName { place: within("name"), service });
-                }
-                Which::Named(name.clone())
-            }
+            (Some(name), None) => Which::Named(name.clone()),
             (None, Some(selector)) => Which::Labelled(labels(&within("selector"), selector)?),
             (Some(_), Some(_)) | (None, None) => {
                 return Err(Refused::Shape { place: place.to_owned(), wanted: "either name or selector" });
