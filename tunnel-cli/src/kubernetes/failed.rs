@@ -95,8 +95,13 @@ impl Failed {
             }
             Self::Refused { code, message, reason } => {
                 let words = if message.is_empty() { reason } else { message };
-                failed(format!("the API server of context {context} answered {code}: {}", clean(&words, LONGEST_WORDS)))
-                    .advise("Try again in a moment.")
+                let what =
+                    format!("the API server of context {context} answered {code}: {}", clean(&words, LONGEST_WORDS));
+                let failed = match code {
+                    429 | 500.. => Failure::passing(Stage::Configuration, what),
+                    _ => failed(what),
+                };
+                failed.advise("Try again in a moment.")
             }
         }
     }
@@ -113,4 +118,21 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
 
 fn words(error: &(dyn Error + 'static)) -> String {
     clean(&error.to_string(), LONGEST_WORDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_cannot_do_now_may_pass() {
+        let name = |name: &str| name.to_owned().try_into().unwrap();
+        let place = Place { context: None, namespace: name("bastion"), config_map: name("info") };
+        for (code, passes) in
+            [(400, false), (401, false), (403, false), (404, false), (429, true), (500, true), (503, true)]
+        {
+            let refused = Failed::Refused { code, message: "no".to_owned(), reason: String::new() };
+            assert_eq!(refused.explain(&place, "prod").may_pass(), passes, "{code}");
+        }
+    }
 }

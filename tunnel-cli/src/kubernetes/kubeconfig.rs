@@ -31,6 +31,8 @@ pub(super) async fn load(
     })?;
     safe(&config, &context)?;
     config.connect_timeout = Some(CONNECT);
+    // A server that has too much to do is told of at once, and what it said last is used.
+    config.default_retry = false;
     // kube asks whether the proxy itself is exempt. What matters is whether the API server is.
     if !own_proxy && Matcher::from_env().intercept(&config.cluster_url).is_none() {
         config.proxy_url = None;
