@@ -3,6 +3,7 @@
 //! The one door to the Kubernetes client. Everything that is watched keeps its last good state: a lost API server changes
 //! nothing for anybody. What objects mean is decided in [`compile`] and [`index`], which ask nobody.
 
+mod client;
 pub mod compile;
 pub mod crd;
 pub mod entry;
@@ -17,21 +18,14 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
-use axum::http::Response;
 use kube::{
     Client, Config,
-    client::ClientBuilder,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
-use tower::util::MapResponseLayer;
 
-use crate::{
-    metrics::{Metrics, Moment},
-    watched_file,
-};
+use crate::{metrics::Metrics, watched_file};
 
 /// As whom the bastion writes, beside the kubelet and people.
 pub const MANAGER: &str = "bastion-server";
@@ -43,10 +37,6 @@ const KUBECONFIG: &str = "KUBECONFIG";
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
 const POD_NAME: &str = "POD_NAME";
 const POD_UID: &str = "POD_UID";
-/// How long a connection to the API server may take.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// How long an answer may be silent. Longer than a watch lives.
-const READ_PATIENCE: Duration = Duration::from_secs(75);
 
 /// Why nothing can be asked of the cluster.
 #[derive(Debug, thiserror::Error)]
@@ -101,15 +91,10 @@ impl Cluster {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
-        let mut config = match variable(KUBECONFIG) {
+        let config = match variable(KUBECONFIG) {
             Some(_) => kubeconfig().await.map_err(Error::Kubeconfig)?,
             None => Config::incluster().map_err(Error::NoCluster)?,
         };
-        config.connect_timeout = Some(CONNECT_PATIENCE);
-        config.read_timeout = Some(READ_PATIENCE);
-        config.reset_reader_on_write = true;
-        // The API server is next door: a proxy, which the environment names for Vault, may know no way back in.
-        config.proxy_url = None;
         let namespace = match variable(POD_NAMESPACE) {
             Some(namespace) => namespace,
             None if variable(KUBECONFIG).is_some() => config.default_namespace.clone(),
@@ -117,7 +102,7 @@ impl Cluster {
                 .map(|text| text.trim().to_owned())
                 .map_err(Error::Namespace)?,
         };
-        let client = Client::try_from(config.clone()).map_err(Error::Client)?;
+        let client = client::plain(&config).map_err(Error::Client)?;
         let pod = variable(POD_NAME).map(|name| Pod { name, uid: variable(POD_UID) });
         Ok(Self { config, client, namespace, pod, metrics })
     }
@@ -144,24 +129,10 @@ impl Cluster {
         files
     }
 
-    /// A client of its own for a watch, which notes when the API server was last heard of.
-    fn client_for_watch(&self, contact: Moment) -> Client {
-        let heard = MapResponseLayer::new(heard(contact));
-        match ClientBuilder::try_from(self.config.clone()) {
-            Ok(builder) => builder.with_layer(&heard).build(),
-            // The same configuration made the other client.
-            Err(_) => self.client.clone(),
-        }
-    }
-}
-
-/// Passes answers on, and notes when a good one came.
-fn heard<B>(contact: Moment) -> impl Fn(Response<B>) -> Response<B> + Clone {
-    move |response| {
-        if response.status().is_success() {
-            contact.set(SystemTime::now());
-        }
-        response
+    /// A client of its own for a watch; `heard` is called for each good answer of the API server.
+    fn client_for_watch(&self, heard: impl Fn() + Clone + Send + 'static) -> Client {
+        // The same configuration made the other client.
+        client::for_watch(&self.config, heard).unwrap_or_else(|_| self.client.clone())
     }
 }
 

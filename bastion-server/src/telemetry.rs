@@ -87,14 +87,25 @@ pub fn one_line(error: &impl std::fmt::Display) -> String {
     error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" | ")
 }
 
+/// [`one_line`], and what is behind it all, where the error does not say that itself: that something failed is not yet why.
+pub fn with_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let (line, mut last) = (one_line(&error), error);
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    let cause = one_line(&last);
+    if line.contains(&cause) { line } else { format!("{line}: {cause}") }
+}
+
 /// A moment as logs and audit records write it; one that is too far away to be written stands at the year 2106.
 pub fn moment(time: SystemTime) -> String {
     let latest = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX));
     humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, latest)).to_string()
 }
 
-/// Our own crates at `level`; the libraries only when they warn, whatever the level; and the SSH library never, since
-/// what it says repeats what peers sent, and any of them can make it say so. What becomes of a peer is ours to say.
+/// Our own crates at `level`; the libraries only when they warn, whatever the level. The SSH library never, since what it says repeats what
+/// peers sent, and any of them can make it say so: what becomes of a peer is ours to say. The Kubernetes client never, since it writes down
+/// answers that it does not understand, Secrets among them, and each request that fails: what becomes of a watch is ours to say too.
 fn filter(level: Level) -> String {
     let (libraries, ours) = match level {
         Level::Error => ("error", "error"),
@@ -103,7 +114,9 @@ fn filter(level: Level) -> String {
         Level::Debug => ("warn", "debug"),
         Level::Trace => ("warn", "trace"),
     };
-    format!("{libraries},russh=off,bastion_server={ours},ssh_transport={ours},vault_signer={ours}")
+    format!(
+        "{libraries},russh=off,kube_client=off,kube_runtime=off,bastion_server={ours},ssh_transport={ours},vault_signer={ours}"
+    )
 }
 
 #[cfg(test)]
@@ -129,10 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn no_level_lets_the_ssh_library_talk() {
+    fn no_level_lets_libraries_repeat_what_others_sent() {
         for level in [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace] {
             let filter = filter(level);
-            assert!(filter.contains("russh=off"), "{filter}");
+            for library in ["russh=off", "kube_client=off", "kube_runtime=off"] {
+                assert!(filter.contains(library), "{filter}");
+            }
             assert!(filter.parse::<EnvFilter>().is_ok(), "{filter}");
         }
     }

@@ -2,35 +2,43 @@
 //!
 //! Whatever happens to the API server, what was last known stays.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::StreamExt;
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::Status,
-    runtime::{
-        WatchStreamExt,
-        utils::Backoff,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Notify, watch},
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::Cluster;
-use crate::{backoff, metrics::WatchLabels, telemetry::one_line};
+use crate::{
+    backoff::Backoff,
+    metrics::{Metrics, WatchLabels},
+    telemetry::with_cause,
+};
 
 /// How long one request to watch lives, in seconds. The next one shows that the API server is still there.
 const WATCH_SECONDS: u32 = 60;
-/// Objects a page.
-const PAGE: u32 = 500;
-/// The most objects of one watch; what is beyond is not looked at, and said so.
-const MOST_OBJECTS: usize = 20_000;
+/// Objects a page. One may have a mebibyte of annotations, and a page is in memory more than once while it is read.
+const PAGE: u32 = 25;
+/// The most objects of one namespace; what is beyond is not looked at, and said so. Nobody takes the place of another namespace's objects.
+const MOST_OBJECTS: usize = 10_000;
 /// The waits before the API server is asked again after it failed. A change must be in force five seconds after it is back.
-const RETRY: backoff::Backoff = backoff::Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
+const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(1));
+/// A watch that was answered, and has not failed for so long, works, though it has nothing to tell.
+const SETTLED: Duration = Duration::from_secs(1);
 /// HTTP's 410: the server has forgotten the version that the watch began with.
 const GONE: u16 = 410;
 
@@ -75,13 +83,19 @@ where
     V: Send + Sync + 'static,
 {
     let labels = wanted.labels();
-    let api = api(cluster.client_for_watch(cluster.metrics.watch_contact(&labels)));
+    let answered = Arc::new(Notify::new());
+    let (contact, heard) = (cluster.metrics.watch_contact(&labels), Arc::clone(&answered));
+    let api = api(cluster.client_for_watch(move || {
+        contact.set(SystemTime::now());
+        heard.notify_one();
+    }));
     let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
     if let Some(name) = &wanted.name {
         config = config.fields(&format!("metadata.name={name}"));
     }
     let (publish, current) = watch::channel(None);
-    let watching = Watching { wanted, publish, changed, labels, metrics: Arc::clone(&cluster.metrics) };
+    let watching =
+        Watching { wanted, publish, changed, answered, labels, metrics: Arc::clone(&cluster.metrics) };
     tokio::spawn(watching.run(api, config, extract));
     current
 }
@@ -90,8 +104,10 @@ struct Watching<V> {
     wanted: Wanted,
     publish: watch::Sender<Option<BTreeMap<Key, V>>>,
     changed: Arc<Notify>,
+    /// The API server answered, though perhaps with nothing to learn from.
+    answered: Arc<Notify>,
     labels: WatchLabels,
-    metrics: Arc<crate::metrics::Metrics>,
+    metrics: Arc<Metrics>,
 }
 
 impl<V> Watching<V> {
@@ -103,8 +119,9 @@ impl<V> Watching<V> {
         tokio::select! {
             () = ended.closed() => {}
             () = async {
+                let mut health = Health::new();
                 loop {
-                    self.until_gone(&api, &config, &extract).await;
+                    self.until_gone(&api, &config, &extract, &mut health).await;
                     sleep(RETRY.first()).await;
                 }
             } => {}
@@ -112,48 +129,65 @@ impl<V> Watching<V> {
     }
 
     /// Follows until the API server wants us to begin anew.
-    async fn until_gone<K>(&self, api: &Api<K>, config: &watcher::Config, extract: &impl Fn(K) -> V)
-    where
+    async fn until_gone<K>(
+        &self,
+        api: &Api<K>,
+        config: &watcher::Config,
+        extract: &impl Fn(K) -> V,
+        health: &mut Health,
+    ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let mut events = Box::pin(watcher(api.clone(), config.clone()).backoff(Retry(RETRY)));
+        let mut events = pin!(watcher(api.clone(), config.clone()));
         let mut listed = BTreeMap::new();
-        let mut failing = false;
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    if failing {
-                        tracing::info!(
-                            resource = self.wanted.resource,
-                            namespace = self.wanted.namespace,
-                            "the API server answers again"
-                        );
+        loop {
+            tokio::select! {
+                biased;
+                () = self.answered.notified() => health.answered(),
+                () = health.settled() => self.works(health),
+                event = events.next() => match event {
+                    // It is about to ask.
+                    Some(Ok(Event::Init)) => listed.clear(),
+                    Some(Ok(event)) => {
+                        self.works(health);
+                        self.learn(event, &mut listed, extract);
                     }
-                    failing = false;
-                    self.learn(event, &mut listed, extract);
-                }
-                Err(error) => {
-                    self.metrics.watch_failed(&self.labels);
-                    if !failing {
-                        tracing::warn!(
-                            resource = self.wanted.resource,
-                            namespace = self.wanted.namespace,
-                            error = one_line(&error),
-                            "the API server does not answer; keeping what is known, and asking again"
-                        );
-                    }
-                    failing = true;
-                    if is_gone(&error) {
-                        return;
-                    }
-                }
+                    Some(Err(error)) if is_gone(&error) => return,
+                    Some(Err(error)) => sleep(self.failed(health, &error)).await,
+                    None => return,
+                },
             }
         }
     }
 
+    fn works(&self, health: &mut Health) {
+        if health.works() {
+            tracing::info!(
+                resource = self.wanted.resource,
+                namespace = self.wanted.namespace,
+                "the API server answers again"
+            );
+        }
+    }
+
+    /// How long to wait.
+    fn failed(&self, health: &mut Health, error: &watcher::Error) -> Duration {
+        self.metrics.watch_failed(&self.labels);
+        let (news, wait) = health.failed();
+        if news {
+            tracing::warn!(
+                resource = self.wanted.resource,
+                namespace = self.wanted.namespace,
+                error = with_cause(error),
+                "the API server does not answer; keeping what is known, and asking again"
+            );
+        }
+        wait
+    }
+
     fn learn<K: Resource>(&self, event: Event<K>, listed: &mut BTreeMap<Key, V>, extract: &impl Fn(K) -> V) {
         match event {
-            Event::Init => listed.clear(),
+            Event::Init => {}
             Event::InitApply(object) => self.keep(listed, object, extract),
             Event::InitDone => {
                 let listed = std::mem::take(listed);
@@ -172,13 +206,13 @@ impl<V> Watching<V> {
 
     fn keep<K: Resource>(&self, known: &mut BTreeMap<Key, V>, object: K, extract: &impl Fn(K) -> V) {
         let key = key(&object);
-        if known.len() >= MOST_OBJECTS && !known.contains_key(&key) {
+        if is_full(known, &key.0, MOST_OBJECTS) && !known.contains_key(&key) {
             self.metrics.watch_failed(&self.labels);
             tracing::error!(
                 resource = self.wanted.resource,
                 namespace = key.0,
                 name = key.1,
-                "there are more than {MOST_OBJECTS} objects; this one is not looked at"
+                "there are more than {MOST_OBJECTS} objects in its namespace; this one is not looked at"
             );
             return;
         }
@@ -186,37 +220,119 @@ impl<V> Watching<V> {
     }
 }
 
+/// Whether there are `most` objects of this namespace.
+fn is_full<V>(known: &BTreeMap<Key, V>, namespace: &str, most: usize) -> bool {
+    // Counted only where there may be so many.
+    known.len() >= most
+        && known
+            .range((namespace.to_owned(), String::new())..)
+            .take_while(|((other, _), _)| other == namespace)
+            .nth(most - 1)
+            .is_some()
+}
+
 fn key(object: &impl Resource) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// Where the watcher would ask again and again for what there is no more: told in the answer itself rather than in the stream.
+/// Whether the API server has forgotten what the watch goes on from, as it has of all of them when it was restarted. It says so in its answer,
+/// where the watcher would ask again and again, or in the stream.
 fn is_gone(error: &watcher::Error) -> bool {
     let gone = |status: &Status| status.code == GONE;
     match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => gone(status),
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => gone(status),
         watcher::Error::InitialListFailed(_)
         | watcher::Error::WatchStartFailed(_)
-        | watcher::Error::WatchError(_)
         | watcher::Error::WatchFailed(_)
         | watcher::Error::NoResourceVersion => false,
     }
 }
 
-/// Our waits, as the watcher wants them.
-struct Retry(backoff::Backoff);
+/// How a watch fares.
+struct Health {
+    failing: bool,
+    backoff: Backoff,
+    /// When an answer, of which nothing was heard since, will have been a good one.
+    settles: Option<Instant>,
+}
 
-impl Iterator for Retry {
-    type Item = Duration;
+impl Health {
+    const fn new() -> Self {
+        Self { failing: false, backoff: RETRY, settles: None }
+    }
 
-    fn next(&mut self) -> Option<Duration> {
-        Some(self.0.failed())
+    fn answered(&mut self) {
+        self.settles = Some(Instant::now() + SETTLED);
+    }
+
+    /// Waits until the last answer has settled; for ever, if there is none to wait for.
+    async fn settled(&self) {
+        match self.settles {
+            Some(settles) => sleep_until(settles).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether that is news.
+    fn works(&mut self) -> bool {
+        self.settles = None;
+        self.backoff.worked();
+        std::mem::take(&mut self.failing)
+    }
+
+    /// Whether that is news, and how long to wait.
+    fn failed(&mut self) -> (bool, Duration) {
+        self.settles = None;
+        (!std::mem::replace(&mut self.failing, true), self.backoff.failed())
     }
 }
 
-impl Backoff for Retry {
-    fn reset(&mut self) {
-        self.0.worked();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_fails_says_so_once_and_waits_longer_until_it_works() {
+        let mut health = Health::new();
+        assert!(!health.works(), "it never failed");
+        let said: Vec<_> = (0..4).map(|_| health.failed()).collect();
+        let millis = said.iter().map(|(news, wait)| (*news, wait.as_millis())).collect::<Vec<_>>();
+        assert_eq!(millis, [(true, 250), (false, 500), (false, 1000), (false, 1000)]);
+        assert!(health.works());
+        assert!(!health.works());
+        assert_eq!(health.failed(), (true, RETRY.first()));
+    }
+
+    #[test]
+    fn a_namespace_is_full_of_its_own_objects_only() {
+        let key = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+        let known = BTreeMap::from([
+            (key("a", "1"), ()),
+            (key("b", "1"), ()),
+            (key("b", "2"), ()),
+            (key("ba", "1"), ()),
+        ]);
+        for (namespace, most, expected) in [
+            ("a", 1, true),
+            ("a", 2, false),
+            ("b", 2, true),
+            ("b", 3, false),
+            ("c", 1, false),
+            ("", 1, false),
+        ] {
+            assert_eq!(is_full(&known, namespace, most), expected, "{namespace} {most}");
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_when_no_failure_follows_it() {
+        let mut health = Health::new();
+        health.failed();
+        health.answered();
+        assert!(health.settles.is_some());
+        health.failed();
+        assert!(health.settles.is_none());
     }
 }

@@ -11,8 +11,8 @@ use super::place::{
     until_refused,
 };
 
-/// After an outage a watch may wait this long before it asks again, and a restarted API server has more to do at first.
-const BACK: Duration = Duration::from_secs(30);
+/// How long every watch may take to notice that the API server is lost.
+const NOTICED: Duration = Duration::from_secs(30);
 const HOST: &str = "orders.databases.svc";
 
 #[test]
@@ -31,22 +31,29 @@ fn a_lost_api_server_changes_nothing_for_anybody() {
     };
     assert_eq!(failures(), 0);
 
+    let said = |what: &str| bastion.log().lines().filter(|line| line.contains(what)).count();
     place.server.stop();
-    wait::until_true("every watch has failed", BACK, || failures() == 7);
+    wait::until_true("every watch has failed", NOTICED, || failures() == 7);
     assert!(echoes(&mut client, channel), "what is open stays open");
     assert!(open(&mut client, HOST, 5432).is_ok(), "and what was permitted is");
     let mut another = place.login(&bastion, "anybody");
     assert!(open(&mut another, HOST, 5432).is_ok(), "for whoever comes now too");
     assert_eq!(bastion.page("/readyz").status, 200);
+    let why = "the API server does not answer; keeping what is known, and asking again";
+    assert_eq!((said(why), said("Connection refused")), (7, 7), "once each, and why\n{}", bastion.log());
 
     place.server.start();
     place.kubectl(&["delete", "tunnelpolicy/orders", "--namespace", THEIRS]);
-    wait::until_true("the new state", BACK, || {
+    wait::until_true("the new state", IN_FORCE, || {
         open(&mut client, HOST, 5432).is_err_and(|text| text.starts_with("no_rule: "))
     });
     assert!(!echoes(&mut client, channel));
     place.apply(&everybody("orders"));
-    wait::until_true("the next one", BACK, || open(&mut another, HOST, 5432).is_ok());
+    wait::until_true("the next one", IN_FORCE, || open(&mut another, HOST, 5432).is_ok());
+    wait::until_true("every watch says that it works", IN_FORCE, || {
+        said("the API server answers again") == 7
+    });
+    assert_eq!(said(why), 7, "{}", bastion.log());
 }
 
 #[test]
@@ -73,7 +80,7 @@ fn what_was_forgotten_while_nobody_listened_is_listed_again() {
     place.server.etcdctl().args(["compact", &revision, "--physical"]).succeed();
     place.server.start();
 
-    wait::until_true("a list without that policy", BACK, || {
+    wait::until_true("a list without that policy", IN_FORCE, || {
         open(&mut client, HOST, 5432).is_err_and(|text| text.starts_with("no_rule: "))
     });
     assert!(!echoes(&mut client, orders));
