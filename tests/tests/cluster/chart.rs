@@ -1,6 +1,7 @@
 //! The chart: what it renders and what it refuses, that nothing in it is dead, and that an API server takes all of it.
 
 mod admission;
+mod alerts;
 mod configuration;
 mod coverage;
 mod flows;

@@ -61,12 +61,12 @@
 {{- regexFind "[0-9]+$" . -}}
 {{- end -}}
 
-{{/* Seconds of a duration such as 15s, 10m or 1h 30m, rounded up. */}}
+{{/* Seconds of a duration such as 15s, 10m or 1h 30m, rounded up, from a list: the setting, its text. */}}
 {{- define "bastion.seconds" -}}
-{{- $text := . | replace " " "" -}}
+{{- $text := index . 1 | replace " " "" -}}
 {{- $units := dict "ms" 1 "s" 1000 "sec" 1000 "m" 60000 "min" 60000 "h" 3600000 "hr" 3600000 "d" 86400000 -}}
 {{- if not (regexMatch "^([0-9]+(ms|s|sec|m|min|h|hr|d))+$" $text) -}}
-{{- fail (printf "config.drain: %q is no duration that the chart can add up; write it with ms, s, m, h or d, such as 10m or 1h 30m." .) -}}
+{{- fail (printf "%s: %q is no duration that the chart can add up; write it with ms, s, m, h or d, such as 10m or 1h 30m." (index . 0) (index . 1)) -}}
 {{- end -}}
 {{- $total := 0 -}}
 {{- range regexFindAll "[0-9]+[a-z]+" $text -1 -}}
@@ -78,8 +78,8 @@
 {{/* How long a pod may need from SIGTERM to its last connection. */}}
 {{- define "bastion.drainSeconds" -}}
 {{- $drain := default (dict) .Values.config.drain -}}
-{{- $delay := include "bastion.seconds" (default "0s" $drain.readiness_delay) | int64 -}}
-{{- $timeout := include "bastion.seconds" (default "5s" $drain.timeout) | int64 -}}
+{{- $delay := include "bastion.seconds" (list "config.drain" (default "0s" $drain.readiness_delay)) | int64 -}}
+{{- $timeout := include "bastion.seconds" (list "config.drain" (default "5s" $drain.timeout)) | int64 -}}
 {{- add $delay $timeout -}}
 {{- end -}}
 

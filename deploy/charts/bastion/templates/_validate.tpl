@@ -59,6 +59,18 @@
 {{- fail "gateway.enabled: name the Gateway under gateway.parentRefs." -}}
 {{- end -}}
 
+{{- if .Values.prometheusRule.enabled -}}
+{{- with .Values.prometheusRule.thresholds.staleSeconds -}}
+{{- $stale := int64 . -}}
+{{- range $config.authorities -}}
+{{- $refresh := include "bastion.seconds" (list "config.authorities: vault.refresh" (dig "vault" "refresh" "5m" .)) | int64 -}}
+{{- if and .vault (ge $refresh $stale) -}}
+{{- fail (printf "prometheusRule.thresholds.staleSeconds is %d, but config.authorities asks Vault every %d s: the alert would fire between two good answers. Write more than %d, or a shorter refresh." $stale $refresh $refresh) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- if and $needs.vaultToken (not (dig "vault" "address" "" $config)) -}}
 {{- fail "config.vault.auth: say where Vault is, under config.vault.address." -}}
 {{- end -}}

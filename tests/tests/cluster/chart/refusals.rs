@@ -16,6 +16,10 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("terminationGracePeriodSeconds: 629", "terminationGracePeriodSeconds is 629"),
     ("config: {drain: {timeout: 1h 30m}}\nterminationGracePeriodSeconds: 660", "takes up to 5415 s"),
     ("config: {drain: {timeout: 1fortnight}}", "is no duration that the chart can add up"),
+    (
+        "config: {authorities: [{file: /a}, {vault: {mount: ssh, refresh: 1h}}]}\nprometheusRule: {enabled: true}",
+        "asks Vault every 3600 s",
+    ),
     ("config: {host_key: {generate: true}}", "another key in each pod"),
     ("autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}", "knows nothing to go by"),
     ("autoscaling: {enabled: true, minReplicas: 7}", "minReplicas is more than"),

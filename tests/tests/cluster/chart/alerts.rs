@@ -1,0 +1,26 @@
+//! Alerts fire for what they say, and for nothing else, as far as their expressions show it.
+
+use tests::chart;
+
+use super::{one, rendered};
+
+/// The expression of an alert in one of the files in `ci/`, if it has that alert.
+fn expression(case: &str, alert: &str) -> Option<String> {
+    let objects = rendered(&chart::folder().join(format!("ci/{case}-values.yaml")));
+    let rules = &one(&objects, "PrometheusRule", "bastion")["spec"]["groups"][0]["rules"];
+    let rule = rules.as_array().unwrap().iter().find(|rule| rule["alert"] == alert)?;
+    Some(rule["expr"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn what_is_stale_is_told_by_its_age_alone() {
+    // A source that stays broken is counted as a failure once, and so is no failure after a quarter of an hour.
+    for (alert, metric) in [
+        ("BastionAuthoritiesStale", "bastion_ca_refresh_timestamp_seconds"),
+        ("BastionRevocationStale", "bastion_revocation_refresh_timestamp_seconds"),
+    ] {
+        let expression = expression("monitoring", alert).unwrap();
+        assert!(expression.starts_with(&format!("time() - {metric}{{")), "{expression}");
+        assert!(expression.ends_with(" > 1800") && !expression.contains("failures"), "{expression}");
+    }
+}
