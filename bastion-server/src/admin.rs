@@ -53,6 +53,12 @@ pub struct Admin {
     pub drain: Drain,
 }
 
+impl Admin {
+    fn report(&self) -> Report {
+        self.readiness.report(self.audit.ready(), self.drain.is_announced())
+    }
+}
+
 /// The conditions of serving that come true once and stay so.
 #[derive(Debug, Default)]
 pub struct Readiness {
@@ -150,12 +156,13 @@ fn routes(admin: Admin) -> Router {
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let report = admin.readiness.report(admin.audit.ready(), admin.drain.is_announced());
+    let report = admin.report();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
 }
 
 async fn render(State(admin): State<Admin>) -> Response {
+    admin.metrics.ready(admin.report().ready);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], admin.metrics.render()).into_response()
 }
 
@@ -197,6 +204,9 @@ mod tests {
             "{answer}"
         );
 
+        let ready = async || get(address, "/metrics").await.contains("bastion_ready 1\n");
+        assert!(!ready().await);
+
         admin.readiness.authorities_known();
         admin.readiness.revocations_known();
         admin.readiness.policies_known();
@@ -205,6 +215,7 @@ mod tests {
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains(r#""listening":"127.0.0.1:2222""#), "{answer}");
+        assert!(ready().await);
 
         admin.drain.announce();
         let answer = get(address, "/readyz").await;
@@ -213,5 +224,6 @@ mod tests {
         let answer = get(address, "/metrics").await;
         assert!(answer.contains("application/openmetrics-text"), "{answer}");
         assert!(answer.ends_with("# EOF\n"), "{answer}");
+        assert!(!ready().await);
     }
 }

@@ -117,6 +117,7 @@ pub struct Metrics {
     host_cert_expiry_timestamp: Moment,
     host_cert_renewal_failures: Counter,
     config_reloads: Family<Outcome, Counter>,
+    ready: Gauge,
     draining: Gauge,
     connections_refused: Family<Reason, Counter>,
     accept_errors: Counter,
@@ -179,6 +180,7 @@ impl Metrics {
                 "Failed renewals of the host certificate"
             ),
             config_reloads: metric!("config_reloads", "Changes of the configuration file by result"),
+            ready: metric!("ready", "1 while /readyz says 200: clients are served"),
             draining: metric!("draining", "1 while shutting down"),
             connections_refused: metric!("connections_refused", "Connections closed before SSH, by reason"),
             accept_errors: metric!("accept_errors", "Errors of accept(2), such as too many open files"),
@@ -296,6 +298,11 @@ impl Metrics {
         self.config_reloads.get_or_create(&Outcome { result: "refused", reason: "broken" }).inc();
     }
 
+    /// Whether clients are served.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
     /// Shutting down has begun.
     pub fn draining(&self) {
         self.draining.set(1);
@@ -381,6 +388,7 @@ mod tests {
         metrics.revocations_read(3, UNIX_EPOCH + Duration::from_secs(150));
         metrics.revocations_failed();
         metrics.host_certificate(UNIX_EPOCH + Duration::from_secs(200));
+        metrics.ready(true);
         metrics.draining();
         metrics.connection_refused("startups_total");
         let session = metrics.session();
@@ -397,6 +405,7 @@ mod tests {
             "bastion_revocation_refresh_timestamp_seconds 150",
             "bastion_revocation_refresh_failures_total 1",
             "bastion_host_cert_expiry_timestamp_seconds 200",
+            "bastion_ready 1",
             "bastion_draining 1",
             "bastion_connections_refused_total{reason=\"startups_total\"} 1",
             "bastion_accept_errors_total 0",

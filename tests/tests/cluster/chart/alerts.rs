@@ -13,6 +13,20 @@ fn expression(case: &str, alert: &str) -> Option<String> {
 }
 
 #[test]
+fn a_bastion_that_is_not_ready_counts_for_nothing() {
+    // Pods that wait for authorities, or go, tell their metrics too.
+    for (alert, expected) in
+        [("BastionDown", ("absent(", " == 1)")), ("BastionSingleReplica", ("sum(", ") == 1"))]
+    {
+        let expression = expression("monitoring", alert).unwrap();
+        let (start, end) = expected;
+        assert!(expression.starts_with(&format!("{start}bastion_ready{{")), "{expression}");
+        assert!(expression.ends_with(end), "{expression}");
+    }
+    assert_eq!(expression("files", "BastionSingleReplica"), None);
+}
+
+#[test]
 fn what_is_stale_is_told_by_its_age_alone() {
     // A source that stays broken is counted as a failure once, and so is no failure after a quarter of an hour.
     for (alert, metric) in [
