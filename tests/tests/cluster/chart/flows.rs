@@ -9,7 +9,9 @@ const YES: bool = true;
 const NO: bool = false;
 
 /// Case, who, whom, port, whether it passes. An end is `bastion`, the name of another pod, or an address.
-const FLOWS: &[(&str, &str, &str, u16, bool)] = &[
+type Row = (&'static str, &'static str, &'static str, u16, bool);
+
+const CONNECTIONS: &[Row] = &[
     // In: SSH from anywhere outside; metrics for monitoring; `helm test` both; and nobody anything else.
     ("default", "203.0.113.9", "bastion", 2222, YES),
     ("default", "2001:db8::9", "bastion", 2222, YES),
@@ -75,6 +77,18 @@ const FLOWS: &[(&str, &str, &str, u16, bool)] = &[
     ("given-account", "orders", "bastion", 8080, YES),
 ];
 
+/// Questions to DNS, and no other.
+const DATAGRAMS: &[Row] = &[
+    ("default", "bastion", "dns", 53, YES),
+    ("default", "bastion", "169.254.20.10", 53, YES),
+    ("default", "bastion", "dns", 8080, NO),
+    ("default", "bastion", "10.0.0.1", 6443, NO),
+    ("default", "203.0.113.9", "bastion", 2222, NO),
+    ("networks", "bastion", "name-server", 53, YES),
+    ("networks", "bastion", "dns", 53, NO),
+    ("objects", "bastion", "dns", 53, NO),
+];
+
 #[test]
 fn each_flow_passes_or_does_not() {
     let pod = |namespace: &str, name: &str, labels: &[(&str, &str)], last: u8| {
@@ -97,7 +111,9 @@ fn each_flow_passes_or_does_not() {
         pod("ci", "runner", &[], 8),
         pod("dns", "name-server", &[("app", "coredns")], 9),
     ];
-    for (case, from, to, port, expected) in FLOWS {
+    let connections = CONNECTIONS.iter().map(|row| (Protocol::Tcp, row));
+    let datagrams = DATAGRAMS.iter().map(|row| (Protocol::Udp, row));
+    for (protocol, (case, from, to, port, expected)) in connections.chain(datagrams) {
         let objects = rendered(&chart::folder().join(format!("ci/{case}-values.yaml")));
         let bastion = Pod::of(kinds(&objects, "Deployment")[0], NAMESPACE, "10.244.0.1");
         let spaces = [NAMESPACE, "monitoring", "databases", "queues", "vault", "kube-system", "ci", "dns"];
@@ -111,16 +127,16 @@ fn each_flow_passes_or_does_not() {
             None => End::address(name),
         };
         for blocks in Blocks::ALL {
-            let flow = Flow { from: end(from), to: end(to), port: *port, protocol: Protocol::Tcp };
+            let flow = Flow { from: end(from), to: end(to), port: *port, protocol };
             let verdict = cluster.decide(&flow, blocks);
             assert_eq!(
                 verdict.passes(),
                 *expected,
-                "{case}: {from} to {to}:{port}: {verdict:?} ({blocks:?})"
+                "{case}: {from} to {to}:{port} {protocol:?}: {verdict:?} ({blocks:?})"
             );
         }
     }
-    println!("{} flows", FLOWS.len());
+    println!("{} flows", CONNECTIONS.len() + DATAGRAMS.len());
 }
 
 #[test]
