@@ -1,4 +1,17 @@
-{{/* Annotations of the pod template for Linkerd. */}}
+{{/* Annotations of the pod template for Linkerd, and ports for the network policy. */}}
+
+{{/* Ports of the control plane: identity, destination and policy. */}}
+{{- define "bastion.meshControl" -}}
+[8080, 8086, 8090]
+{{- end -}}
+
+{{/* Where proxies of Linkerd meet for what is opaque, instead of at the port of the server: to others, and to the bastion. */}}
+{{- define "bastion.meshOut" -}}
+{{- if and .Values.mesh.enabled (eq .Values.mesh.outbound "mesh") }}[4143]{{ else }}[]{{ end -}}
+{{- end -}}
+{{- define "bastion.meshIn" -}}
+{{- if and .Values.mesh.enabled (eq .Values.mesh.sshPort "opaque") }}[4143]{{ else }}[]{{ end -}}
+{{- end -}}
 
 {{- define "bastion.meshAnnotations" -}}
 {{- with .Values.mesh -}}

@@ -73,6 +73,21 @@ const CONNECTIONS: &[Row] = &[
     ("open-egress", "bastion", "orders", 1, YES),
     ("open-egress", "bastion", "169.254.169.254", 80, NO),
     ("open-egress", "203.0.113.9", "bastion", 2222, NO),
+    // Beside Linkerd: its control plane, and where its proxies meet, in either direction only if they do.
+    ("mesh-plain", "bastion", "destination", 8080, YES),
+    ("mesh-plain", "bastion", "destination", 8086, YES),
+    ("mesh-plain", "bastion", "destination", 8090, YES),
+    ("mesh-plain", "bastion", "destination", 22, NO),
+    ("mesh-plain", "203.0.113.9", "bastion", 4143, NO),
+    ("mesh", "bastion", "orders", 5432, YES),
+    ("mesh", "bastion", "orders", 4143, YES),
+    ("mesh", "bastion", "nats", 4143, NO),
+    ("mesh-opaque", "runner", "bastion", 2222, YES),
+    ("mesh-opaque", "runner", "bastion", 4143, YES),
+    ("mesh-opaque", "orders", "bastion", 4143, NO),
+    ("mesh-opaque", "bastion", "orders", 4143, NO),
+    ("default", "bastion", "destination", 8086, NO),
+    ("networks", "bastion", "orders", 4143, NO),
     // Where somebody turned it off.
     ("given-account", "orders", "bastion", 8080, YES),
 ];
@@ -110,13 +125,15 @@ fn each_flow_passes_or_does_not() {
         pod("kube-system", "dns", &[("k8s-app", "kube-dns")], 7),
         pod("ci", "runner", &[], 8),
         pod("dns", "name-server", &[("app", "coredns")], 9),
+        pod("linkerd", "destination", &[], 10),
     ];
     let connections = CONNECTIONS.iter().map(|row| (Protocol::Tcp, row));
     let datagrams = DATAGRAMS.iter().map(|row| (Protocol::Udp, row));
     for (protocol, (case, from, to, port, expected)) in connections.chain(datagrams) {
         let objects = rendered(&chart::folder().join(format!("ci/{case}-values.yaml")));
         let bastion = Pod::of(kinds(&objects, "Deployment")[0], NAMESPACE, "10.244.0.1");
-        let spaces = [NAMESPACE, "monitoring", "databases", "queues", "vault", "kube-system", "ci", "dns"];
+        let spaces =
+            [NAMESPACE, "monitoring", "databases", "queues", "vault", "kube-system", "ci", "dns", "linkerd"];
         let cluster = spaces
             .iter()
             .fold(Cluster::new(), |cluster, name| cluster.namespace(name, &[]))
