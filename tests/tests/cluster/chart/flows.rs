@@ -3,7 +3,7 @@
 use tests::chart;
 use tests::network_policy::{Blocks, Cluster, End, Flow, Pod, Protocol};
 
-use super::{NAMESPACE, kinds, rendered};
+use super::{NAMESPACE, kinds, objects, rendered, template};
 
 const YES: bool = true;
 const NO: bool = false;
@@ -154,6 +154,27 @@ fn each_flow_passes_or_does_not() {
         }
     }
     println!("{} flows", CONNECTIONS.len() + DATAGRAMS.len());
+}
+
+#[test]
+fn what_another_node_passes_on_is_let_in_where_everybody_is() {
+    let passed_on = |more: &[&str]| {
+        let flavour =
+            ["--set", "networkPolicy.flavour=cilium", "--set", "service.externalTrafficPolicy=Cluster"];
+        let objects = objects(&template(&chart::folder(), &[], &[&flavour, more].concat()).unwrap());
+        kinds(&objects, "CiliumNetworkPolicy")[0]["spec"]["ingress"].to_string().contains("remote-node")
+    };
+    assert!(passed_on(&[]));
+    assert!(passed_on(&["--set-json", r#"networkPolicy.ingress.fromCIDRs=["10.0.0.0/8","::/0"]"#]));
+    for fewer in [
+        ["--set-json", r#"networkPolicy.ingress.fromCIDRs=["203.0.113.0/24"]"#],
+        ["--set-json", "networkPolicy.ingress.fromCIDRs=[]"],
+        ["--set", "service.aws.enabled=true"],
+        ["--set", "service.externalTrafficPolicy=Local"],
+        ["--set", "service.type=ClusterIP"],
+    ] {
+        assert!(!passed_on(&fewer), "{fewer:?}");
+    }
 }
 
 #[test]
