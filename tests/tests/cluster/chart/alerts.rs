@@ -1,15 +1,19 @@
 //! Alerts fire for what they say, and for nothing else, as far as their expressions show it.
 
+use serde_json::Value;
 use tests::chart;
 
 use super::{one, rendered};
 
-/// The expression of an alert in one of the files in `ci/`, if it has that alert.
-fn expression(case: &str, alert: &str) -> Option<String> {
+/// An alert of one of the files in `ci/`, if it is there.
+fn rule(case: &str, alert: &str) -> Option<Value> {
     let objects = rendered(&chart::folder().join(format!("ci/{case}-values.yaml")));
     let rules = &one(&objects, "PrometheusRule", "bastion")["spec"]["groups"][0]["rules"];
-    let rule = rules.as_array().unwrap().iter().find(|rule| rule["alert"] == alert)?;
-    Some(rule["expr"].as_str().unwrap().to_owned())
+    rules.as_array().unwrap().iter().find(|rule| rule["alert"] == alert).cloned()
+}
+
+fn expression(case: &str, alert: &str) -> Option<String> {
+    rule(case, alert).map(|rule| rule["expr"].as_str().unwrap().to_owned())
 }
 
 #[test]
@@ -37,4 +41,15 @@ fn what_is_stale_is_told_by_its_age_alone() {
         assert!(expression.starts_with(&format!("time() - {metric}{{")), "{expression}");
         assert!(expression.ends_with(" > 1800") && !expression.contains("failures"), "{expression}");
     }
+}
+
+#[test]
+fn a_host_certificate_is_told_of_after_its_renewal_was_due() {
+    // Renewal is due when a third of it is left: eight hours of a day, twenty minutes of an hour.
+    for (case, left, wait) in [("vault", 21600, "900s"), ("short-certificate", 900, "225s")] {
+        let rule = rule(case, "BastionHostCertificateExpiring").unwrap();
+        assert!(rule["expr"].as_str().unwrap().ends_with(&format!(" < {left}")), "{case}: {rule}");
+        assert_eq!(rule["for"], wait, "{case}");
+    }
+    assert_eq!(rule("vault-approle", "BastionHostCertificateExpiring"), None);
 }
