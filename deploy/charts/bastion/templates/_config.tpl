@@ -86,7 +86,7 @@
 
 {{- define "bastion.graceSeconds" -}}
 {{- $needed := add (include "bastion.drainSeconds" . | int64) 15 -}}
-{{- .Values.terminationGracePeriodSeconds | default $needed | int64 -}}
+{{- ternary $needed .Values.terminationGracePeriodSeconds (kindIs "invalid" .Values.terminationGracePeriodSeconds) | int64 -}}
 {{- end -}}
 
 {{/* Whether there is ever more than one pod. */}}

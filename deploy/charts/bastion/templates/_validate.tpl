@@ -23,6 +23,21 @@
 {{- fail (printf "terminationGracePeriodSeconds is %d, but config.drain (readiness_delay + timeout) takes up to %d s and cutting what is left up to 15 s: the kubelet would kill the bastion before. Write %d or more, or leave it out." $grace $drain (add $drain 15)) -}}
 {{- end -}}
 
+{{- with .Values.mesh -}}
+{{- if and .enabled .proxy.shutdownGracePeriod -}}
+{{- $proxy := include "bastion.seconds" (list "mesh.proxy.shutdownGracePeriod" .proxy.shutdownGracePeriod) | int64 -}}
+{{- if lt $proxy $drain -}}
+{{- fail (printf "mesh.proxy.shutdownGracePeriod is %d s, but config.drain takes up to %d s: the proxy would end before the tunnels through it. Write %ds or more, or leave it out." $proxy $drain $drain) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- range .Values.extraEnv -}}
+{{- if regexMatch "^BASTION_(LISTEN|ADMIN_LISTEN|DRAIN_.+)$" .name -}}
+{{- fail (printf "extraEnv: %s would override what ports, probes and the grace period are made of. Say it under config: listen, admin.listen or drain." .name) -}}
+{{- end -}}
+{{- end -}}
+
 {{- if and (dig "host_key" "generate" false $config) (include "bastion.several" .) -}}
 {{- fail "config.host_key.generate makes another key in each pod, and clients would take the second for an impostor. Write {secret: {name: …, generate: true}}, or leave host_key out." -}}
 {{- end -}}

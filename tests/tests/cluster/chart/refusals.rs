@@ -14,6 +14,10 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("config: {admin: {listen: '127.0.0.1:8080'}}", "probes do not reach a loopback address"),
     ("config: {admin: {listen: '[::1]:8080'}}", "probes do not reach a loopback address"),
     ("terminationGracePeriodSeconds: 629", "terminationGracePeriodSeconds is 629"),
+    ("terminationGracePeriodSeconds: 0", "terminationGracePeriodSeconds is 0"),
+    ("mesh: {enabled: true, proxy: {shutdownGracePeriod: 10m}}", "shutdownGracePeriod is 600 s"),
+    ("extraEnv: [{name: BASTION_DRAIN_TIMEOUT, value: 1h}]", "BASTION_DRAIN_TIMEOUT would override"),
+    ("extraEnv: [{name: BASTION_LISTEN, value: '0.0.0.0:2200'}]", "Say it under config"),
     ("config: {drain: {timeout: 1h 30m}}\nterminationGracePeriodSeconds: 660", "takes up to 5415 s"),
     ("config: {drain: {timeout: 1fortnight}}", "is no duration that the chart can add up"),
     (
