@@ -295,6 +295,7 @@ fn nobody_who_drains_is_killed_or_alone() {
     for constraint in spec["template"]["spec"]["topologySpreadConstraints"].as_array().unwrap() {
         assert_eq!(constraint["labelSelector"]["matchLabels"], spec["selector"]["matchLabels"]);
     }
+    assert_eq!(deployment(&case("files"))["spec"]["strategy"], json!({"type": "Recreate"}));
     assert!(found(&case("clusterip"), "PodDisruptionBudget", "bastion").is_none());
     assert!(deployment(&case("autoscaling"))["spec"]["replicas"].is_null());
     assert!(found(&case("autoscaling"), "PodDisruptionBudget", "bastion").is_some());
