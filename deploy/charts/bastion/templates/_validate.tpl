@@ -61,6 +61,9 @@
 {{- if and .loadBalancerSourceRanges (ne .type "LoadBalancer") -}}
 {{- fail "service.loadBalancerSourceRanges is for a load balancer; otherwise networkPolicy.ingress.fromCIDRs says who may connect." -}}
 {{- end -}}
+{{- if and .loadBalancerClass (ne .type "LoadBalancer") -}}
+{{- fail (printf "service.loadBalancerClass is for a load balancer, and service.type is %s." .type) -}}
+{{- end -}}
 {{- if and .nodePort (eq .type "ClusterIP") -}}
 {{- fail "service.nodePort is set, and service.type is ClusterIP." -}}
 {{- end -}}
