@@ -34,7 +34,8 @@ fn every_pod_is_nobody_and_holds_nothing() {
     for (case, values) in cases() {
         let objects = rendered(&values);
         let pods = pods(&objects);
-        assert_eq!(pods.len(), 2, "{case}: the bastion and the test");
+        let expected = if case == "behind-a-balancer" { 1 } else { 2 };
+        assert_eq!(pods.len(), expected, "{case}: the bastion, and the test where it has anything to ask");
         for pod in pods {
             assert_eq!(pod["automountServiceAccountToken"], false, "{case}");
             assert_eq!(pod["enableServiceLinks"], false, "{case}");
@@ -62,6 +63,21 @@ fn every_pod_is_nobody_and_holds_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn the_test_asks_what_it_may() {
+    let asked = |name: &str| {
+        let objects = case(name);
+        one(&objects, "Pod", "bastion-test")["spec"]["containers"][0]["args"].clone()
+    };
+    let (ssh, ready) = ("--ssh=bastion:22", "--ready=bastion-admin:8080");
+    assert_eq!(asked("default"), json!(["probe", ssh, ready]));
+    assert_eq!(asked("clusterip"), json!(["probe", ssh]));
+    // Only the balancer may connect.
+    assert_eq!(asked("aws"), json!(["probe", ready]));
+    // Only Prometheus may ask.
+    assert_eq!(asked("mesh"), json!(["probe", ssh]));
 }
 
 #[test]
