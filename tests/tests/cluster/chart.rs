@@ -5,6 +5,7 @@ mod alerts;
 mod configuration;
 mod coverage;
 mod flows;
+mod notes;
 mod posture;
 mod refusals;
 mod release;
