@@ -61,6 +61,9 @@
 {{- if and .loadBalancerSourceRanges (ne .type "LoadBalancer") -}}
 {{- fail "service.loadBalancerSourceRanges is for a load balancer; otherwise networkPolicy.ingress.fromCIDRs says who may connect." -}}
 {{- end -}}
+{{- if and .loadBalancerSourceRanges .aws.enabled .aws.securityGroups -}}
+{{- fail "service.loadBalancerSourceRanges is not looked at where service.aws.securityGroups are yours: anybody whom these let in would reach the bastion. Say it in the security groups, and leave the ranges out." -}}
+{{- end -}}
 {{- if and .loadBalancerClass (ne .type "LoadBalancer") -}}
 {{- fail (printf "service.loadBalancerClass is for a load balancer, and service.type is %s." .type) -}}
 {{- end -}}

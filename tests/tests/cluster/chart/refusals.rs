@@ -30,6 +30,10 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("service: {type: NodePort, aws: {enabled: true}}", "service.aws is for a load balancer"),
     ("service: {aws: {enabled: true, deregistrationDelaySeconds: 60}}", "would cut tunnels"),
     (
+        "service: {loadBalancerSourceRanges: [10.0.0.0/8], aws: {enabled: true, securityGroups: [sg-0123]}}",
+        "Say it in the security groups",
+    ),
+    (
         "service: {type: NodePort, loadBalancerSourceRanges: [10.0.0.0/8]}",
         "loadBalancerSourceRanges is for a load balancer",
     ),
