@@ -72,6 +72,7 @@ const CONNECTIONS: &[Row] = &[
     ("open-egress", "bastion", "203.0.113.9", 5432, YES),
     ("open-egress", "bastion", "orders", 1, YES),
     ("open-egress", "bastion", "169.254.169.254", 80, NO),
+    ("open-egress", "bastion", "100.100.100.200", 80, NO),
     ("open-egress", "203.0.113.9", "bastion", 2222, NO),
     // Beside Linkerd: its control plane, and where its proxies meet, in either direction only if they do.
     ("mesh-plain", "bastion", "destination", 8080, YES),

@@ -274,7 +274,11 @@ fn traffic_is_denied_in_both_directions_unless_somebody_turns_that_off() {
                 assert!(!peers.is_empty(), "{case}: {rule}");
                 let metadata = peers.iter().filter(|peer| peer["ipBlock"]["cidr"] == "0.0.0.0/0");
                 for peer in metadata {
-                    assert_eq!(peer["ipBlock"]["except"], json!(["169.254.0.0/16"]), "{case}");
+                    assert_eq!(
+                        peer["ipBlock"]["except"],
+                        json!(["169.254.0.0/16", "100.100.100.200/32"]),
+                        "{case}"
+                    );
                 }
             }
             for rule in policy["spec"]["ingress"].as_array().unwrap() {
