@@ -67,6 +67,9 @@
 {{- if and .loadBalancerClass (ne .type "LoadBalancer") -}}
 {{- fail (printf "service.loadBalancerClass is for a load balancer, and service.type is %s." .type) -}}
 {{- end -}}
+{{- if and (kindIs "bool" .allocateLoadBalancerNodePorts) (ne .type "LoadBalancer") -}}
+{{- fail (printf "service.allocateLoadBalancerNodePorts is for a load balancer, and service.type is %s." .type) -}}
+{{- end -}}
 {{- if and .nodePort (eq .type "ClusterIP") -}}
 {{- fail "service.nodePort is set, and service.type is ClusterIP." -}}
 {{- end -}}

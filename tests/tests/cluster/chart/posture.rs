@@ -361,6 +361,13 @@ fn the_load_balancer_of_aws_gets_its_annotations() {
             .ends_with(",preserve_client_ip.enabled=true")
     );
     assert_eq!(without[format!("{prefix}-scheme")], "internet-facing");
+    // Pods are its targets, so nodes need no ports; other balancers may need them.
+    let ports =
+        |name: &str| one(&case(name), "Service", "bastion")["spec"]["allocateLoadBalancerNodePorts"].clone();
+    assert_eq!(
+        [ports("aws"), ports("default"), ports("monitoring")],
+        [json!(false), Value::Null, json!(false)]
+    );
 }
 
 #[test]

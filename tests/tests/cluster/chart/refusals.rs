@@ -41,6 +41,10 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
         "service: {type: ClusterIP, loadBalancerClass: x.example.com/y}",
         "loadBalancerClass is for a load balancer",
     ),
+    (
+        "service: {type: NodePort, allocateLoadBalancerNodePorts: true}",
+        "allocateLoadBalancerNodePorts is for a load balancer",
+    ),
     ("service: {type: ClusterIP, nodePort: 30022}", "service.nodePort is set"),
     ("networkPolicy: {egress: {toFQDNs: [{name: db.example.com}]}}", "knows no names"),
     ("gateway: {enabled: true}", "name the Gateway"),
