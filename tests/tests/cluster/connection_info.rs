@@ -390,10 +390,11 @@ fn what_was_read_is_remembered_while_nobody_answers() {
     drop(way);
     let output = run();
     let (out, told) = (text(output.stdout), text(output.stderr));
-    assert!(
-        out.contains("ConfigMap memory/bastion-connection-info of context prod, as it was 0 s ago"),
-        "{out}"
-    );
+    // As long ago as two programs take to start.
+    let said = "ConfigMap memory/bastion-connection-info of context prod, as it was ";
+    let (_, ago) = out.split_once(said).unwrap_or_else(|| panic!("{out}"));
+    let (seconds, _) = ago.split_once(" s ago").unwrap_or_else(|| panic!("{out}"));
+    assert!(seconds.parse::<u64>().unwrap() < 60, "{out}");
     assert!(told.contains("warning: the API server of context prod is not reached: "), "{told}");
 
     kubectl(&["delete", "rolebinding", "bastion-connection-info", "--namespace", "memory"]);
