@@ -386,7 +386,7 @@ impl Cluster {
     /// When it is not a cluster of ours.
     #[must_use]
     pub fn audit(&self) -> String {
-        std::fs::read_to_string(self.our_node().folder().join("log/audit.log")).unwrap_or_default()
+        control_plane::whole_lines(&self.our_node().folder().join("log/audit.log"))
     }
 
     /// etcdctl, for what is behind the API server.

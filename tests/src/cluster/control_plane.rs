@@ -281,7 +281,7 @@ impl ApiServer {
     /// Who asked for what until now: one JSON object a line.
     #[must_use]
     pub fn audit(&self) -> String {
-        std::fs::read_to_string(self.scratch.join("audit.log")).unwrap_or_default()
+        whole_lines(&self.scratch.join("audit.log"))
     }
 
     /// Stops it; what it knows stays in etcd.
@@ -299,6 +299,14 @@ impl ApiServer {
         });
         self.server = Some(process);
     }
+}
+
+/// What a log says until now, without a line that is half written.
+pub(super) fn whole_lines(log: &Path) -> String {
+    let mut bytes = std::fs::read(log).unwrap_or_default();
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    bytes.truncate(end);
+    String::from_utf8(bytes).unwrap()
 }
 
 /// The administrator's kubeconfig with a token of a service account instead, good for an hour.
