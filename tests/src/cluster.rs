@@ -78,7 +78,10 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn for_this_process() -> Self {
-        supervisor::sweep().unwrap();
+        // What somebody else's node left is no reason to have none.
+        if let Err(error) = supervisor::sweep() {
+            eprintln!("{error:#}");
+        }
         let folder = tempfile::Builder::new().prefix(supervisor::PREFIX).tempdir().unwrap().keep();
         Self::start(&folder, Life::OfThisProcess, &mut |_| {})
     }

@@ -42,8 +42,21 @@ pub fn alive(folder: &Path) -> Option<u32> {
 
 /// Takes a folder's lock, which its supervisor holds for as long as it lives.
 fn lock(folder: &Path) -> Option<Flock<File>> {
-    let file = File::options().create(true).truncate(false).write(true).open(folder.join("lock")).ok()?;
+    lock_file(folder.join("lock"), true)
+}
+
+fn lock_file(path: PathBuf, create: bool) -> Option<Flock<File>> {
+    let file = File::options().create(create).truncate(false).write(true).open(path).ok()?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
+}
+
+/// The lock of a new folder, which is locked as soon as it has its name: a [`sweep`] takes one that is not for that of a dead node.
+fn first_lock(folder: &Path) -> Option<Flock<File>> {
+    let unnamed = folder.join(format!("lock.{}", std::process::id()));
+    let lock = lock_file(unnamed.clone(), true)?;
+    let named = fs::hard_link(&unnamed, folder.join("lock"));
+    fs::remove_file(unnamed).ok()?;
+    named.is_ok().then_some(lock)
 }
 
 /// Has the supervisor of this folder take its node down, if there is one.
@@ -70,7 +83,9 @@ pub fn terminate(folder: &Path) -> Result<()> {
 /// # Errors
 /// When the node could not be made, or not be removed.
 pub async fn supervise(folder: &Path) -> Result<()> {
-    let mut lock = lock(folder).with_context(|| format!("another supervisor has {}", folder.display()))?;
+    let there = folder.join("lock").exists();
+    let lock = if there { lock(folder) } else { first_lock(folder) };
+    let mut lock = lock.with_context(|| format!("another supervisor has {}", folder.display()))?;
     lock.set_len(0)?;
     write!(lock, "{}", std::process::id())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -143,16 +158,23 @@ pub fn clean(folder: &Path) -> Result<()> {
 /// [`clean`], for all temporary folders of nodes whose supervisor was killed.
 ///
 /// # Errors
-/// When something cannot be removed.
+/// When something cannot be removed; whatever else can be is removed all the same.
 pub fn sweep() -> Result<()> {
+    let mut result = Ok(());
     for entry in fs::read_dir(std::env::temp_dir())? {
-        let entry = entry?;
-        // One without a lock is being made.
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.path().join("lock").exists() {
-            clean(&entry.path())?;
+        let folder = entry?.path();
+        if !folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) {
+            continue;
+        }
+        // One without a lock is being made, or removed by its supervisor.
+        if let Some(_lock) = lock_file(folder.join("lock"), false)
+            && let Err(error) = remove(&folder, &Cgroup::of(&folder))
+            && folder.exists()
+        {
+            result = Err(error);
         }
     }
-    Ok(())
+    result
 }
 
 /// The first process of a node: gives it folders of its own, starts its runner, and buries whom nobody else does until the runner ends.

@@ -373,7 +373,7 @@ fn a_cluster_leaves_nothing_behind_not_even_after_a_crash() {
             drop(cluster);
             // The kernel has ended all processes by then, and what stays is removed when the next cluster starts.
             wait::until_true("the rest can be removed", SECONDS_30, || {
-                sweep().unwrap();
+                let _ = sweep();
                 !Path::new(&traces.folder).exists()
             });
         } else {
