@@ -19,7 +19,7 @@ mod workers;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -56,6 +56,30 @@ pub struct Cluster {
 /// Where `make cluster` keeps its node.
 #[must_use]
 pub fn standing_folder() -> PathBuf {
+    /// Of a cluster of one test alone. The last field: it ends when the node has ended.
+    _turn: Option<Turn>,
+}
+
+/// The one cluster of one test alone that this process may have at a time.
+#[derive(Debug)]
+struct Turn;
+
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+impl Turn {
+    /// Waits until nobody else has it.
+    fn wait() -> Self {
+        *GIVEN_BACK.wait_while(TAKEN.lock().unwrap(), |taken| *taken).unwrap() = true;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap() = false;
+        GIVEN_BACK.notify_one();
+    }
     workspace().join(".cluster/up")
 }
 
@@ -67,12 +91,13 @@ impl Cluster {
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Cluster> = LazyLock::new(|| match std::env::var_os(KUBECONFIG) {
             Some(kubeconfig) => Cluster::somebodys(Path::new(&kubeconfig)),
-            None => Cluster::standing().unwrap_or_else(Cluster::for_this_process),
+            None => Cluster::standing().unwrap_or_else(Cluster::new),
         });
         &SHARED
     }
 
-    /// A new cluster that ends with this process, or when it is dropped.
+    /// A new cluster that ends with this process, or when it is dropped. Beside the shared one there is one at a time, for the sake of memory
+    /// and processors: whoever has one waits for ever for a second one.
     ///
     /// # Panics
     /// When it does not come up.
@@ -83,6 +108,11 @@ impl Cluster {
             eprintln!("{error:#}");
         }
         let folder = tempfile::Builder::new().prefix(supervisor::PREFIX).tempdir().unwrap().keep();
+        let turn = Turn::wait();
+        Self { _turn: Some(turn), ..Self::new() }
+    }
+
+    fn new() -> Self {
         Self::start(&folder, Life::OfThisProcess, &mut |_| {})
     }
 
@@ -114,6 +144,7 @@ impl Cluster {
 
     fn of(node: Node, kubeconfig: PathBuf) -> Self {
         let address = node.address().into();
+            _turn: None,
         Self {
             kubeconfig,
             node: Some(node),
@@ -125,6 +156,7 @@ impl Cluster {
 
     /// Starts a new cluster whose files are in `folder`, and tells `report` of each step.
     ///
+            _turn: None,
     /// # Panics
     /// When it does not come up; what ran of it has ended then.
     #[must_use]
