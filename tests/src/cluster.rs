@@ -275,6 +275,21 @@ impl Cluster {
     }
 
     /// Applies objects, as YAML or JSON.
+    /// The process of a pod's first container, as the node knows it: it, and what is in its namespaces, is reached by [`Cluster::enter`].
+    ///
+    /// # Panics
+    /// When it does not run, or it is not a cluster of ours.
+    #[must_use]
+    pub fn process_of(&self, pod: &Value) -> String {
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
+        let id = id.strip_prefix("containerd://").unwrap();
+        // TASK, PID and STATUS.
+        let tasks = workers::ctr(self.our_node()).args(["tasks", "list"]).succeed();
+        let task = tasks.lines().find_map(|line| line.strip_prefix(id));
+        let words = task.unwrap_or_else(|| panic!("{id} does not run: {tasks}"));
+        words.split_whitespace().next().unwrap().to_owned()
+    }
+
     ///
     /// # Panics
     /// When the API server refuses.

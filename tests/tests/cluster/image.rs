@@ -197,13 +197,10 @@ fn it_serves_as_nobody_with_nothing() {
     });
 
     // What the kernel says about the process.
-    let processes =
-        cluster.enter(&["grep", "--files-with-matches", "--no-messages", "--recursive", "--include=cmdline"]);
-    let found = processes.args(["^/bastion-server", "/proc"]).output();
-    let found = String::from_utf8(found.stdout).unwrap();
-    let folder =
-        Path::new(found.lines().next().expect("the bastion is a process of the node")).parent().unwrap();
-    let status = cluster.enter(&["cat", &format!("{}/status", folder.display())]).succeed();
+    let folder = format!("/proc/{}", cluster.process_of(&namespace.get(&["pod", "bastion"])));
+    let started = cluster.enter(&["cat", &format!("{folder}/cmdline")]).succeed();
+    assert!(started.starts_with("/bastion-server\0"), "{started}");
+    let status = cluster.enter(&["cat", &format!("{folder}/status")]).succeed();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
         line.unwrap_or_else(|| panic!("{name} is not in {status}"))
@@ -220,7 +217,7 @@ fn it_serves_as_nobody_with_nothing() {
     assert_eq!(field("Seccomp"), "2");
     // Its own fence, on top of what the container runtime put up.
     assert_eq!(field("Seccomp_filters"), "2");
-    let mounts = cluster.enter(&["cat", &format!("{}/mounts", folder.display())]).succeed();
+    let mounts = cluster.enter(&["cat", &format!("{folder}/mounts")]).succeed();
     let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).unwrap();
     assert!(root.split(' ').nth(3).unwrap().split(',').any(|option| option == "ro"), "{root}");
 }
