@@ -16,13 +16,16 @@ pub mod runner;
 pub mod supervisor;
 mod workers;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use rand::seq::IteratorRandom;
 use serde_json::Value;
 
 pub use self::cni::Cni;
@@ -39,6 +42,8 @@ use crate::scratch::Scratch;
 const KUBECONFIG: &str = "CLUSTER_KUBECONFIG";
 /// The command that brings an archive into that cluster; its path is added.
 const LOAD: &str = "CLUSTER_LOAD";
+/// The ports of a node that a Service only gets when it asks for them by number.
+const STATIC_NODE_PORTS: RangeInclusive<u16> = 30_000..=30_085;
 /// How long pods of the cluster itself may take to be ready.
 const READY: Duration = Duration::from_secs(120);
 
@@ -51,11 +56,6 @@ pub struct Cluster {
     address: IpAddr,
     imported: Mutex<Vec<String>>,
     scratch: Scratch,
-}
-
-/// Where `make cluster` keeps its node.
-#[must_use]
-pub fn standing_folder() -> PathBuf {
     /// Of a cluster of one test alone. The last field: it ends when the node has ended.
     _turn: Option<Turn>,
 }
@@ -80,6 +80,11 @@ impl Drop for Turn {
         *TAKEN.lock().unwrap() = false;
         GIVEN_BACK.notify_one();
     }
+}
+
+/// Where `make cluster` keeps its node.
+#[must_use]
+pub fn standing_folder() -> PathBuf {
     workspace().join(".cluster/up")
 }
 
@@ -103,16 +108,16 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn for_this_process() -> Self {
-        // What somebody else's node left is no reason to have none.
-        if let Err(error) = supervisor::sweep() {
-            eprintln!("{error:#}");
-        }
-        let folder = tempfile::Builder::new().prefix(supervisor::PREFIX).tempdir().unwrap().keep();
         let turn = Turn::wait();
         Self { _turn: Some(turn), ..Self::new() }
     }
 
     fn new() -> Self {
+        // What somebody else's node left is no reason to have none.
+        if let Err(error) = supervisor::sweep() {
+            eprintln!("{error:#}");
+        }
+        let folder = tempfile::Builder::new().prefix(supervisor::PREFIX).tempdir().unwrap().keep();
         Self::start(&folder, Life::OfThisProcess, &mut |_| {})
     }
 
@@ -139,24 +144,24 @@ impl Cluster {
             address,
             imported: Mutex::default(),
             scratch: Scratch::new("administrator"),
+            _turn: None,
         }
     }
 
     fn of(node: Node, kubeconfig: PathBuf) -> Self {
         let address = node.address().into();
-            _turn: None,
         Self {
             kubeconfig,
             node: Some(node),
             address,
             imported: Mutex::default(),
             scratch: Scratch::new("administrator"),
+            _turn: None,
         }
     }
 
     /// Starts a new cluster whose files are in `folder`, and tells `report` of each step.
     ///
-            _turn: None,
     /// # Panics
     /// When it does not come up; what ran of it has ended then.
     #[must_use]
@@ -211,6 +216,25 @@ impl Cluster {
         self.address
     }
 
+    /// A port of the node that no Service has, and that this process never gives out twice: of those that Kubernetes gives nobody by itself.
+    ///
+    /// # Panics
+    /// When there is none left.
+    #[must_use]
+    pub fn free_node_port(&self) -> u16 {
+        static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+        let services = self.get(&["services", "--all-namespaces"]);
+        let services = services["items"].as_array().unwrap().iter();
+        let ports = services.flat_map(|service| service["spec"]["ports"].as_array().into_iter().flatten());
+        let taken: BTreeSet<u64> = ports.filter_map(|port| port["nodePort"].as_u64()).collect();
+        let mut given = GIVEN.lock().unwrap();
+        let free = STATIC_NODE_PORTS.filter(|port| !given.contains(port) && !taken.contains(&(*port).into()));
+        // Any of them: another process may look at the same moment.
+        let port = free.choose(&mut rand::rng()).expect("a port that nobody has");
+        given.insert(port);
+        port
+    }
+
     /// This machine's address, as pods reach it.
     ///
     /// # Panics
@@ -251,6 +275,21 @@ impl Cluster {
         self.our_node().enter(words)
     }
 
+    /// The process of a pod's first container, as the node knows it: it, and what is in its namespaces, is reached by [`Cluster::enter`].
+    ///
+    /// # Panics
+    /// When it does not run, or it is not a cluster of ours.
+    #[must_use]
+    pub fn process_of(&self, pod: &Value) -> String {
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
+        let id = id.strip_prefix("containerd://").unwrap();
+        // TASK, PID and STATUS.
+        let tasks = workers::ctr(self.our_node()).args(["tasks", "list"]).succeed();
+        let task = tasks.lines().find_map(|line| line.strip_prefix(id));
+        let words = task.unwrap_or_else(|| panic!("{id} does not run: {tasks}"));
+        words.split_whitespace().next().unwrap().to_owned()
+    }
+
     /// kubectl as an administrator, not yet started.
     #[must_use]
     pub fn kubectl_program(&self, words: &[&str]) -> Program {
@@ -275,21 +314,6 @@ impl Cluster {
     }
 
     /// Applies objects, as YAML or JSON.
-    /// The process of a pod's first container, as the node knows it: it, and what is in its namespaces, is reached by [`Cluster::enter`].
-    ///
-    /// # Panics
-    /// When it does not run, or it is not a cluster of ours.
-    #[must_use]
-    pub fn process_of(&self, pod: &Value) -> String {
-        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
-        let id = id.strip_prefix("containerd://").unwrap();
-        // TASK, PID and STATUS.
-        let tasks = workers::ctr(self.our_node()).args(["tasks", "list"]).succeed();
-        let task = tasks.lines().find_map(|line| line.strip_prefix(id));
-        let words = task.unwrap_or_else(|| panic!("{id} does not run: {tasks}"));
-        words.split_whitespace().next().unwrap().to_owned()
-    }
-
     ///
     /// # Panics
     /// When the API server refuses.

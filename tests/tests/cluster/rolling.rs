@@ -61,8 +61,7 @@ impl<'a> Place<'a> {
             .env("VAULT_TOKEN", "root")
             .succeed();
 
-        // Of the ports that Kubernetes gives nobody by itself.
-        let address = SocketAddr::new(cluster.node_address(), rand::random_range(30_000..30_086));
+        let address = SocketAddr::new(cluster.node_address(), cluster.free_node_port());
         let seconds = |duration: Duration| format!("{}s", duration.as_secs());
         let token = "/var/run/secrets/vault/token";
         let values = json!({

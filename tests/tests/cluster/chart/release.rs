@@ -71,9 +71,10 @@ fn a_release_lives_from_install_to_uninstall() {
     cluster.kubectl(&["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"]);
     let authority = DevAuthority::start();
 
-    let address = format!("{}:30322", cluster.node_address());
+    let port = cluster.free_node_port();
+    let address = format!("{}:{port}", cluster.node_address());
     let values = json!({
-        "service": {"type": "NodePort", "nodePort": 30322, "externalTrafficPolicy": "Cluster"},
+        "service": {"type": "NodePort", "nodePort": port, "externalTrafficPolicy": "Cluster"},
         "minReadySeconds": 1,
         // Nobody is there, and nobody needs to be: Vault alone is asked through a proxy.
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://192.0.2.1:3128"}],
