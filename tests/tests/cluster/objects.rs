@@ -10,7 +10,7 @@ use tests::key::Key;
 use tests::rogue::{Attempt, Client};
 use tests::wait;
 
-use super::place::{IN_FORCE, OWN, Place};
+use super::place::{IN_FORCE, OWN, Place, SOON};
 
 fn object(kind: &str, name: &str, data: Value) -> Value {
     let field = if kind == "Secret" { "stringData" } else { "data" };
@@ -51,8 +51,7 @@ fn authorities_and_revocations_are_followed() {
         println!("{kind}: an authority {:?} after kubectl apply began", applied.elapsed());
 
         ca("what is this?");
-        let event =
-            wait::until("an Event on the pod", IN_FORCE, || place.events(OWN, &pod).into_iter().next());
+        let event = wait::until("an Event on the pod", SOON, || place.events(OWN, &pod).into_iter().next());
         assert_eq!(
             (&event["reason"], &event["regarding"]["kind"]),
             (&json!("AuthorityUnreadable"), &json!("Pod"))
@@ -98,7 +97,7 @@ fn one_host_key_is_made_and_published() {
     assert_eq!(made, 1, "by whoever came first");
     let secret = place.get(&["secret/bastion-host-key", "--namespace", OWN]);
     assert_eq!(secret["immutable"], true);
-    let published = wait::until("the published identity", IN_FORCE, || {
+    let published = wait::until("the published identity", SOON, || {
         let map = place.get(&["configmap/bastion-connection-info", "--namespace", OWN]);
         assert_eq!(map["data"]["pf-tunnel.yaml"], "bastion: {}", "what others wrote stays");
         map["data"]["known_hosts"].as_str().map(str::to_owned)
@@ -119,7 +118,7 @@ fn one_host_key_is_made_and_published() {
         let third = setup("three");
         let third = scope.spawn(|| third.start());
         let event =
-            wait::until("an Event on the pod", IN_FORCE, || place.events(OWN, "three").into_iter().next());
+            wait::until("an Event on the pod", SOON, || place.events(OWN, "three").into_iter().next());
         assert_eq!(event["reason"], "HostKeyUnavailable");
         place.kubectl(&["--namespace", OWN, "delete", "secret/bastion-host-key"]);
         let third = third.join().unwrap();

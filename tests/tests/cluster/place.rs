@@ -18,6 +18,8 @@ use tests::wait;
 
 /// How long a change may take to be in force, and to be felt by whoever is connected.
 pub const IN_FORCE: Duration = Duration::from_secs(5);
+/// How long a test waits for what is no such promise: a status, an Event, a program's start.
+pub const SOON: Duration = Duration::from_secs(30);
 /// The bastion's own namespace.
 pub const OWN: &str = "bastion";
 /// A namespace of somebody else, whose policies are followed.
@@ -199,7 +201,7 @@ impl Place {
     }
 
     fn condition(&self, words: &[&str], type_: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        wait::until(&format!("{type_} in the status of {words:?}"), IN_FORCE, || {
+        wait::until(&format!("{type_} in the status of {words:?}"), SOON, || {
             let object = self.get(words);
             let conditions = object["status"]["conditions"].as_array()?;
             let condition = conditions.iter().find(|condition| condition["type"] == type_)?;
