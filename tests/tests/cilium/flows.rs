@@ -1,5 +1,6 @@
 //! A table of flows, each tried with no policy, when all of them must pass, and then with the policies that the chart makes.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,7 +11,9 @@ use super::world::{ADMIN, End, SSH, World};
 
 /// How long a policy may take to be obeyed: Cilium compiles for the first one that looks at DNS.
 const IN_FORCE: Duration = Duration::from_secs(30);
-const A_MINUTE: Duration = Duration::from_secs(60);
+const TWO_MINUTES: Duration = Duration::from_secs(120);
+/// How many flows are tried at the same time.
+const AT_ONCE: usize = 4;
 
 const YES: bool = true;
 const NO: bool = false;
@@ -108,19 +111,36 @@ fn passes(world: &World, row: Row) -> bool {
     world.passes(row.0, row.1, port(world, row))
 }
 
-/// Tries all rows at once, and shows all that are wrong.
+/// Tries all rows, and shows all that are wrong. What must pass may need more than one try on a busy machine; what must not has one, once all
+/// of the others have shown that the network works.
 fn check(world: &World, what: &str, rows: &[(Row, bool)]) {
-    let wrong: Vec<_> = std::thread::scope(|scope| {
-        let tried: Vec<_> =
-            rows.iter().map(|(row, expected)| (row, expected, scope.spawn(|| passes(world, *row)))).collect();
-        let wrong = tried.into_iter().filter_map(|(row, expected, passed)| {
-            (passed.join().unwrap() != *expected).then(|| format!("{row:?}, not {expected}"))
-        });
-        wrong.collect()
-    });
-    assert!(wrong.is_empty(), "{what}: {wrong:#?}");
-    let passing = rows.iter().filter(|(_, passes)| *passes).count();
-    println!("{what}: {passing} flows pass, {} do not", rows.len() - passing);
+    let (yes, no): (Vec<_>, Vec<_>) = rows.iter().partition(|(_, expected)| *expected);
+    let end = Instant::now() + TWO_MINUTES;
+    let retried = |row| loop {
+        match passes(world, row) {
+            false if Instant::now() < end => {}
+            passed => break passed,
+        }
+    };
+    let stopped = wrong(&yes, &retried);
+    assert!(stopped.is_empty(), "{what}: {stopped:#?} do not pass");
+    let passing = wrong(&no, &|row| passes(world, row));
+    assert!(passing.is_empty(), "{what}: {passing:#?} pass");
+    println!("{what}: {} flows pass, {} do not", yes.len(), no.len());
+}
+
+/// The rows that are not as they should be. Some are tried at the same time, for each may take as long as its patience.
+fn wrong(rows: &[(Row, bool)], try_: &(impl Fn(Row) -> bool + Sync)) -> Vec<Row> {
+    let next = Mutex::new(rows.iter());
+    let take = || next.lock().unwrap().next();
+    let work = || {
+        let tried = std::iter::from_fn(take).filter(|(row, expected)| try_(*row) != *expected);
+        tried.map(|(row, _)| *row).collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
 }
 
 /// Changes the policy, and waits until it is obeyed: until this row is as it should be.
@@ -158,6 +178,7 @@ fn each_flow_passes_or_does_not_as_the_policy_says() {
     let control: Vec<_> = rows.iter().map(|(row, _)| (*row, YES)).collect();
     check(&world, "no policy", &control);
 
+    let unhealthy = world.unhealthy();
     let last = LISTED[LISTED.len() - 1];
     for flavour in ["kubernetes", "cilium"] {
         let policy = listed(&world, flavour);
@@ -165,7 +186,7 @@ fn each_flow_passes_or_does_not_as_the_policy_says() {
         check(&world, flavour, LISTED);
         // To Cilium, the address of a node is no network: its API server has to be named as such. Who was cut off takes a moment to notice that
         // there is a way again.
-        let (reaches, patience) = if flavour == "cilium" { (YES, A_MINUTE) } else { (NO, IN_FORCE / 5) };
+        let (reaches, patience) = if flavour == "cilium" { (YES, TWO_MINUTES) } else { (NO, IN_FORCE / 5) };
         assert_eq!(world.follows_policies(patience), reaches, "{flavour}: the API server");
         if flavour == "kubernetes" {
             evaluate(&world, LISTED);
@@ -183,5 +204,5 @@ fn each_flow_passes_or_does_not_as_the_policy_says() {
     for row in NAMES {
         check(&world, "names", &[*row]);
     }
-    world.is_well();
+    world.is_well(unhealthy);
 }
