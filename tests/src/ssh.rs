@@ -89,3 +89,13 @@ impl Person {
             .arg(server.ip().to_string())
     }
 }
+
+/// Whether `ssh`, which wrote this to its standard error, gave up by itself while keys were exchanged: poll announced bytes, read found none,
+/// and OpenSSH takes that for an error, as happens on a busy machine. Nobody refused it, and nothing was sent through it: it may be tried again.
+#[must_use]
+pub fn gave_up(said: &str) -> bool {
+    said.lines().any(|line| {
+        line.starts_with("ssh_dispatch_run_fatal: Connection to ")
+            && line.ends_with(": Resource temporarily unavailable")
+    })
+}
