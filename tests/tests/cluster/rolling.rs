@@ -170,7 +170,8 @@ impl<'a> Place<'a> {
             "IdentityAgent=none".to_owned(),
             "BatchMode=yes".to_owned(),
             "ConnectTimeout=20".to_owned(),
-            "LogLevel=ERROR".to_owned(),
+            // Where it gives up by itself, it says so at this level.
+            "LogLevel=INFO".to_owned(),
         ];
         let mut words = vec!["-F".to_owned(), "none".to_owned()];
         words.extend(options.into_iter().flat_map(|option| ["-o".to_owned(), option]));
