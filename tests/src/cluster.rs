@@ -344,7 +344,16 @@ impl Cluster {
     /// When it cannot be made.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Namespace<'_> {
-        Namespace::new(self, name)
+        Namespace::new(self, format!("{name}-{:06x}", rand::random::<u32>() >> 8))
+    }
+
+    /// [`Cluster::namespace`] of this very name: for a cluster of one test alone.
+    ///
+    /// # Panics
+    /// When it is there.
+    #[must_use]
+    pub fn namespace_called(&self, name: &str) -> Namespace<'_> {
+        Namespace::new(self, name.to_owned())
     }
 
     /// Waits until a Deployment or the like, such as `deployment/orders`, is rolled out.

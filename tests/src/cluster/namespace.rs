@@ -20,8 +20,7 @@ pub struct Namespace<'a> {
 }
 
 impl<'a> Namespace<'a> {
-    pub(super) fn new(cluster: &'a Cluster, name: &str) -> Self {
-        let name = format!("{name}-{:06x}", rand::random::<u32>() >> 8);
+    pub(super) fn new(cluster: &'a Cluster, name: String) -> Self {
         cluster.kubectl(&["create", "namespace", &name]);
         Self { cluster, name }
     }

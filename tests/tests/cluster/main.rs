@@ -21,4 +21,5 @@ mod policy;
 mod rbac;
 mod rolling;
 mod vault;
+mod walkthrough;
 mod watches;

@@ -1,0 +1,70 @@
+//! The README's way to a bastion in Kubernetes, walked in a new cluster as it is written there, command by command.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tests::authority::DevAuthority;
+use tests::cluster::control_plane::built;
+use tests::cluster::{Cluster, image};
+use tests::ports;
+use tests::process::{Program, installed, ours, workspace};
+use tests::scratch::Scratch;
+
+const A_MINUTE: Duration = Duration::from_secs(60);
+const SECTION: &str = "## In Kubernetes, in five minutes";
+
+/// The blocks of commands of a section of the README, in order.
+fn commands(section: &str) -> Vec<String> {
+    let readme = std::fs::read_to_string(workspace().join("README.md")).unwrap();
+    let lines = readme.lines().skip_while(|line| *line != section).skip(1);
+    let lines: Vec<_> = lines.take_while(|line| !line.starts_with("## ")).collect();
+    let blocks = lines.split(|line| !line.starts_with("    ")).filter(|block| !block.is_empty());
+    blocks.map(|block| block.iter().map(|line| format!("{}\n", &line[4..])).collect()).collect()
+}
+
+#[test]
+fn the_readme_leads_to_a_database() {
+    // What the README says is there: a cluster with the image, and a Service `orders` in the namespace `databases`.
+    let cluster = Cluster::for_this_process();
+    cluster.image(image::BASTION);
+    let databases = cluster.namespace_called("databases");
+    databases.run_postgres();
+    let orders = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "orders"},
+        "spec": {"selector": databases.get(&["service", "postgres"])["spec"]["selector"], "ports": [{"port": 5432}]},
+    });
+    databases.apply(&orders.to_string());
+    let authority = DevAuthority::start();
+    let home = Scratch::new("home");
+
+    let folder = |program: &Path| program.parent().unwrap().display().to_string();
+    let path = [folder(&built("helm")), folder(&ours("pf-tunnel")), std::env::var("PATH").unwrap()].join(":");
+    let shell = |commands: &str| {
+        Program::new(installed("bash"))
+            .args(["-euo", "pipefail", "-c", commands])
+            .folder(workspace())
+            .env("PATH", &path)
+            .env("HOME", home.path())
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("NODE", cluster.node_address().to_string())
+            .env("VAULT_ADDR", authority.url())
+            .env("VAULT_TOKEN", authority.token())
+    };
+    let mut commands = commands(SECTION);
+    let tunnel = commands.pop().expect("a command that opens a tunnel");
+    let start = Instant::now();
+    for block in &commands {
+        println!("{block}{}", shell(block).succeed());
+    }
+    // Another local port: this machine may have a PostgreSQL of its own.
+    let words = tunnel.trim_end().strip_suffix(" 5432").expect("a tunnel to port 5432 of this machine");
+    let local = ports::free().to_string();
+    let mut tunnel = shell(&format!("exec {words} {local}")).start();
+    tunnel.wait_for("ready", A_MINUTE);
+    let address = format!("postgresql://admin:admin@127.0.0.1:{local}/orders");
+    let answer = Program::new(installed("psql")).args(["-XAtqc", "select version()", &address]).succeed();
+    assert!(answer.starts_with("PostgreSQL "), "{answer}");
+    println!("from nothing to an answer of the database: {:?}", start.elapsed());
+    print!("{}", cluster.kubectl(&["get", "all,tunnelpolicy", "--all-namespaces"]));
+}
