@@ -29,7 +29,7 @@ impl Person {
     /// Knows a server by its key.
     #[must_use]
     pub fn knows(self, server: SocketAddr, key: &Key) -> Self {
-        self.known_host(&format!("[{}]:{} {}", server.ip(), server.port(), key.public_line()))
+        self.knows_line(&format!("[{}]:{} {}", server.ip(), server.port(), key.public_line()))
     }
 
     /// Believes an authority about every host.
@@ -41,10 +41,12 @@ impl Person {
     /// [`Person::believes`], by the authority's public key as one line.
     #[must_use]
     pub fn believes_line(self, line: &str) -> Self {
-        self.known_host(&format!("@cert-authority * {line}"))
+        self.knows_line(&format!("@cert-authority * {line}"))
     }
 
-    fn known_host(mut self, line: &str) -> Self {
+    /// Knows what a line of a `known_hosts` file says.
+    #[must_use]
+    pub fn knows_line(mut self, line: &str) -> Self {
         self.known_hosts.push_str(line.trim());
         self.known_hosts.push('\n');
         self

@@ -1,16 +1,23 @@
 //! The life of a release in a real cluster, as the chart's README walks it: install, test, use, upgrade, roll back, uninstall.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::process::Output;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::authority::DevAuthority;
+use tests::bastion::LOGIN;
 use tests::cluster::{Cluster, Namespace, image};
+use tests::forge::Forge;
 use tests::http;
+use tests::key::Key;
 use tests::process::Program;
+use tests::ssh::Person;
 use tests::wait;
 
 const A_MINUTE: Duration = Duration::from_secs(60);
+/// How long a change may take to be in force.
+const IN_FORCE: Duration = Duration::from_secs(5);
 const PAGE: &str = "behind the bastion";
 /// A page that only the bastion can reach, behind a Service.
 const WEB: &str =
@@ -133,6 +140,34 @@ fn a_release_lives_from_install_to_uninstall() {
         .start();
     tunnel.wait_for("ready", A_MINUTE);
     let served = || http::get(local, "/").is_ok_and(|page| page.body.contains(PAGE));
+    assert!(served());
+
+    // Whom to believe is changed by `kubectl apply` too.
+    let (another, key) = (Key::ed25519(), Key::ed25519());
+    let person = Person::new(LOGIN, &key, &Forge::user(&key, LOGIN).sign(&another)).knows_line(&who);
+    let web = format!("web.{name}.svc:80");
+    let ssh = || {
+        let server = (cluster.node_address(), port).into();
+        person.ssh(server, &["-W", &web]).input("GET / HTTP/1.0\r\n\r\n").output()
+    };
+    // Of both bastions, or nearly for certain: a new connection goes to any of them.
+    let each = |says: &dyn Fn(Output) -> bool| (0..4).all(|_| says(ssh()));
+    let denied = || each(&|output| String::from_utf8_lossy(&output.stderr).contains("Permission denied"));
+    let reads = || each(&|output| String::from_utf8_lossy(&output.stdout).contains(PAGE));
+    let believe = |keys: &[&str]| {
+        let data = json!({"ca.pub": keys.join("\n")});
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bastion-user-ca"}, "data": data});
+        namespace.apply(&map.to_string());
+        Instant::now()
+    };
+    assert!(denied());
+    let (ours, theirs) = (authority.users().trim(), another.public_line());
+    let changed = believe(&[ours, theirs.trim()]);
+    wait::until_true("another authority is believed", IN_FORCE, reads);
+    let believed = changed.elapsed();
+    let changed = believe(&[ours]);
+    wait::until_true("it is believed no more", IN_FORCE, denied);
+    println!("another authority: believed after {believed:?}, and no more after {:?}", changed.elapsed());
     assert!(served());
 
     // A rule in the file holds at once; no pod is replaced for it.
