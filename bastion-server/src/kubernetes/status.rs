@@ -194,6 +194,10 @@ pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Re
         written.retain(|uid, _| current.iter().any(|report| report.seen.uid == *uid));
         let mut later = false;
         for report in current {
+            // A slow API server is told what holds now, and not what held when it was asked first.
+            if reports.has_changed().unwrap_or(true) {
+                break;
+            }
             let news = report.news();
             if news.is_empty() {
                 continue;
