@@ -72,10 +72,12 @@ pub fn schema(mut config: Value) -> String {
     let config = config.as_object_mut().expect("a schema that is an object");
     config.retain(|key, _| key != "$schema" && key != "title");
     // The chart adds it where it is not said.
-    if let Some(Value::Array(required)) = config.get_mut("required") {
-        required.retain(|key| key != "host_key");
-    }
+    let required = config["required"].as_array_mut().expect("what the bastion requires");
+    required.retain(|key| key != "host_key");
+    // Probes ask it, and the bastion alone could do without.
+    required.push(json!("admin"));
     schema["properties"]["config"] = Value::Object(config.clone());
+    require(&mut schema, &yaml(&file("values.yaml")));
     schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
     schema["title"] = json!("Values of the chart bastion");
     serde_json::to_string(&schema).unwrap() + "\n"
@@ -152,6 +154,31 @@ fn tidy(schema: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(tidy),
         _ => {}
     }
+}
+
+/// Has each value be there that has a default and is not said to be null: Helm takes away what somebody sets to null.
+fn require(schema: &mut Value, defaults: &Value) {
+    let Some(defaults) = defaults.as_object() else { return };
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let mut required = Vec::new();
+    for (name, default) in defaults {
+        let property = properties.get_mut(name).unwrap_or_else(|| panic!("the schema does not know {name}"));
+        if !may_be_null(property) {
+            required.push(json!(name));
+        }
+        // The bastion's own says it by itself.
+        if name != "config" {
+            require(property, default);
+        }
+    }
+    schema["required"] = Value::Array(required);
+}
+
+fn may_be_null(schema: &Value) -> bool {
+    let is_null = |kind: &Value| kind == "null";
+    let kinds = schema["type"].as_array().into_iter().flatten();
+    let others = schema["anyOf"].as_array().into_iter().flatten().map(|other| &other["type"]);
+    kinds.chain(others).any(is_null)
 }
 
 /// A value that is explained in `values.yaml`.

@@ -25,15 +25,15 @@
 
 {{/* What the Deployment, the Service and the policies select the bastion's pods by. Never changes in the life of a release. */}}
 {{- define "bastion.selector" -}}
-app.kubernetes.io/name: {{ include "bastion.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "bastion.name" . | quote }}
+app.kubernetes.io/instance: {{ quote .Release.Name }}
 app.kubernetes.io/component: bastion
 {{- end -}}
 
 {{/* The pod of `helm test`, which the policies let in. */}}
 {{- define "bastion.testSelector" -}}
-app.kubernetes.io/name: {{ include "bastion.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "bastion.name" . | quote }}
+app.kubernetes.io/instance: {{ quote .Release.Name }}
 app.kubernetes.io/component: test
 {{- end -}}
 
@@ -70,7 +70,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $labels := index . 2 -}}
 {{- $annotations := merge (dict) (index . 3) $root.Values.commonAnnotations -}}
 name: {{ include "bastion.fullname" $root }}{{ index . 1 }}
-namespace: {{ $root.Release.Namespace }}
+namespace: {{ quote $root.Release.Namespace }}
 labels:
   {{- merge (dict) $labels (include "bastion.labels" $root | fromYaml) | toYaml | nindent 2 }}
 {{- with $annotations }}

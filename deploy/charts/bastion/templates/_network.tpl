@@ -19,7 +19,7 @@ ports:
 {{- if eq .namespace "*" -}}
 namespaceSelector: {}
 {{- else -}}
-namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .namespace }}}}
+namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ quote .namespace }}}}
 {{- end }}
 {{- with .podLabels }}
 podSelector: {matchLabels: {{ toJson . }}}

@@ -29,7 +29,7 @@
 # Read once, at the start.
 - apiGroups: [""]
   resources: [secrets]
-  resourceNames: [{{ . }}]
+  resourceNames: [{{ quote . }}]
   verbs: [get]
 {{- end }}
 {{- if $needs.generate }}
@@ -53,7 +53,7 @@
 {{- with $needs.publish }}
 - apiGroups: [""]
   resources: [configmaps]
-  resourceNames: [{{ . }}]
+  resourceNames: [{{ quote . }}]
   verbs: [patch]
 {{- end }}
 {{- if and $needs.policies (not $needs.allNamespaces) }}
@@ -69,5 +69,5 @@
 {{- $root := index . 0 -}}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ index . 1 }}, name: {{ index . 2 }}}
 subjects:
-  - {kind: ServiceAccount, name: {{ include "bastion.serviceAccountName" $root }}, namespace: {{ $root.Release.Namespace }}}
+  - {kind: ServiceAccount, name: {{ include "bastion.serviceAccountName" $root | quote }}, namespace: {{ quote $root.Release.Namespace }}}
 {{- end -}}

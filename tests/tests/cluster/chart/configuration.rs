@@ -46,6 +46,29 @@ fn numbers_and_words_arrive_as_they_were_written() {
 }
 
 #[test]
+fn a_name_that_looks_like_a_number_is_a_name() {
+    fn look(place: &str, value: &Value) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(name, value)| look(name, value)),
+            Value::Array(list) => list.iter().for_each(|value| look(place, value)),
+            _ if place.to_lowercase().ends_with("name") || place.ends_with("amespace") => {
+                assert!(value.is_string(), "{place}: {value}");
+            }
+            _ => {}
+        }
+    }
+    let scratch = Scratch::new("names");
+    let values = "{files: {a: {secret: '007'}, b: {configMap: '1e3'}}, serviceAccount: {name: '12'}, priorityClassName: '1', \
+        networkPolicy: {ingress: {fromNamespaces: [{namespace: '2'}]}}, metrics: {podMonitor: {enabled: true}}, \
+        config: {kubernetes: {policies: {namespaces: ['3']}}}}";
+    let file = scratch.write("values.yaml", values);
+    for object in objects(&template(&chart::folder(), &[&file], &["--namespace", "1e3"]).unwrap()) {
+        look("", &object);
+        assert!(["1e3", "3"].contains(&object["metadata"]["namespace"].as_str().unwrap()), "{object}");
+    }
+}
+
+#[test]
 fn clients_are_told_what_the_chart_knows() {
     let told = |case: &str| {
         let objects = rendered(&chart::folder().join(format!("ci/{case}-values.yaml")));

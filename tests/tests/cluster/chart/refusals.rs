@@ -1,9 +1,11 @@
 //! Values that make no sense are refused with a sentence, before anything is installed.
 
+use serde_json::Value;
 use tests::chart;
 use tests::scratch::Scratch;
+use tests::settings;
 
-use super::template;
+use super::{objects, template};
 
 /// Values, and words of the answer: first what templates refuse, then what the schema does.
 pub(super) const REFUSED: &[(&str, &str)] = &[
@@ -113,4 +115,69 @@ fn what_makes_no_sense_is_refused_with_a_sentence() {
         let error = template(&chart::folder(), &[&file], &["--skip-schema-validation"]).expect_err(values);
         assert!(error.contains(words), "{values}\n{error}");
     }
+}
+
+/// Everything that has values of its own is on.
+const MUCH: &str = "
+autoscaling: {enabled: true}
+config: {vault: {address: 'https://vault.example.com', auth: {method: kubernetes, role: bastion, token_file: /var/run/secrets/vault/token}}}
+gateway: {enabled: true, parentRefs: [{name: public}]}
+grafanaDashboard: {enabled: true}
+mesh: {enabled: true, policy: {enabled: true}}
+metrics: {podMonitor: {enabled: true}}
+networkPolicy: {flavour: cilium}
+prometheusRule: {enabled: true}
+rbac: {aggregate: true}
+service: {aws: {enabled: true}, hostnames: [bastion.example.com], externalDns: {targets: [192.0.2.1]}}
+";
+
+/// The paths of all values, those that hold others too, as JSON pointers.
+fn pointers(values: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, value) in values.as_object().into_iter().flatten() {
+        found.push(format!("/{name}"));
+        found.extend(pointers(value).into_iter().map(|rest| format!("/{name}{rest}")));
+    }
+    found
+}
+
+/// Where an object has null, or a text that a template made of it.
+fn holes(object: &Value) -> Vec<&Value> {
+    match object {
+        Value::Null => vec![object],
+        Value::String(text) if text == "null" || text.contains("<nil>") || text.contains("%!") => {
+            vec![object]
+        }
+        Value::Array(list) => list.iter().flat_map(holes).collect(),
+        Value::Object(map) => map.values().flat_map(holes).collect(),
+        _ => vec![],
+    }
+}
+
+#[test]
+fn a_value_that_is_null_is_missed_by_name_or_by_nobody() {
+    let scratch = Scratch::new("null");
+    let (mut missed, mut fine) = (0, 0);
+    for pointer in pointers(&chart::yaml(&chart::file("values.yaml"))) {
+        let mut values = chart::yaml(MUCH);
+        settings::set(&mut values, &pointer, Value::Null);
+        let file = scratch.write("values.yaml", values.to_string());
+        match template(&chart::folder(), &[&file], &[]) {
+            Ok(text) => {
+                for object in objects(&text) {
+                    assert_eq!(holes(&object), Vec::<&Value>::new(), "{pointer}\n{object}");
+                }
+                fine += 1;
+            }
+            Err(error) => {
+                let name = pointer.rsplit('/').next().unwrap();
+                let by_name = error.contains(&format!("missing property '{name}'"));
+                // A sentence of a template.
+                assert!(by_name || error.contains("Error: execution error at"), "{pointer}\n{error}");
+                missed += 1;
+            }
+        }
+    }
+    println!("{missed} are missed, {fine} may be null");
+    assert!(missed > 0 && fine > 0);
 }
