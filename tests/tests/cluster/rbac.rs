@@ -275,6 +275,40 @@ fn what_a_release_may_is_what_it_does() {
 }
 
 #[test]
+fn who_edits_a_namespace_writes_policies_there_and_who_views_it_reads_them() {
+    let cluster = Cluster::shared();
+    let (own, theirs) = (cluster.namespace("aggregate"), cluster.namespace("aggregate-theirs"));
+    own.release("install", &json!({"rbac": {"aggregate": true}, "replicaCount": 0}), &[]);
+    for role in ["edit", "view"] {
+        theirs.kubectl(&["create", "serviceaccount", role]);
+        let (role_ref, subject) =
+            (format!("--clusterrole={role}"), format!("--serviceaccount={}:{role}", theirs.name()));
+        theirs.kubectl(&["create", "rolebinding", role, &role_ref, &subject]);
+    }
+    let policy = json!({
+        "apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "TunnelPolicy", "metadata": {"name": "theirs"},
+        "spec": {"who": {"principals": ["x"]}, "to": [{"service": {"name": "x"}}]},
+    });
+    let done = |account: &str, namespace: &str, words: &[&str]| {
+        let kubectl = kubectl(&cluster.kubeconfig_of(theirs.name(), account));
+        let output = kubectl.args(["--namespace", namespace]).args(words).input(policy.to_string()).output();
+        let refused = String::from_utf8_lossy(&output.stderr).contains("(Forbidden)");
+        assert_ne!(output.status.success(), refused, "{output:?}");
+        !refused
+    };
+    let (here, there) = (theirs.name(), own.name());
+    let (create, read) = (["create", "--filename=-"], ["get", "tunnelpolicies"]);
+    // Kubernetes adds it to its own roles a moment later.
+    wait::until_true("the editor writes one", SOON, || done("edit", here, &create));
+    wait::until_true("the viewer reads it", SOON, || done("view", here, &read));
+    assert!(!done("view", here, &["delete", "tunnelpolicy/theirs"]));
+    assert!(!done("edit", there, &create));
+    assert!(!done("view", there, &read));
+    assert!(done("edit", here, &["delete", "tunnelpolicy/theirs"]));
+    cluster.helm(&["uninstall", NAME, "--namespace", there, "--wait"]);
+}
+
+#[test]
 fn what_is_asked_of_a_whole_cluster_is_used() {
     let alone = ApiServer::alone(Minor::Newest);
     let server = Server { kubeconfig: alone.kubeconfig(), audit: &|| alone.audit() };
