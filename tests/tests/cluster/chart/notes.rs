@@ -34,3 +34,17 @@ fn a_tunnel_is_promised_where_there_is_one() {
     assert!(!notes("files").contains("host_authority"));
     assert!(!notes("behind-a-balancer").contains("helm test"));
 }
+
+#[test]
+fn what_is_open_for_want_of_knowledge_is_told() {
+    let open = |case: &str| notes(case).contains("to ports 443, 6443 of all private networks");
+    for (case, expected) in [
+        ("default", true),
+        ("objects", false),
+        ("open-egress", false),
+        ("cilium", false),
+        ("networks", false),
+    ] {
+        assert_eq!(open(case), expected, "{case}");
+    }
+}
