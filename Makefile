@@ -1,4 +1,4 @@
-# One profile for everything but the image, so that nothing is built twice.
+# One profile for everything but the image, and all targets at once, so that nothing is built twice: alone, programs have fewer features.
 .DEFAULT_GOAL := help
 .PHONY: help test test-cluster check demo peers fuzz crds image image-reproducible cluster cluster-down
 
@@ -31,7 +31,7 @@ export CLUSTER_CNI := $(CNI)
 
 test-cluster: peers image ## what only shows in a real Kubernetes; with CNI=cilium under policies that are obeyed; needs root
 	CNI=$(CNI) tests/cluster/install
-	cargo build --workspace --bins --locked
+	cargo build --workspace --all-targets --locked
 	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --test cluster $(if $(filter cilium,$(CNI)),--test cilium) --locked \
 		$(if $(SUDO),--config "target.'cfg(unix)'.runner = '$(SUDO)'")
 
