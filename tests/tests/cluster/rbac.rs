@@ -279,19 +279,20 @@ fn who_edits_a_namespace_writes_policies_there_and_who_views_it_reads_them() {
     let cluster = Cluster::shared();
     let (own, theirs) = (cluster.namespace("aggregate"), cluster.namespace("aggregate-theirs"));
     own.release("install", &json!({"rbac": {"aggregate": true}, "replicaCount": 0}), &[]);
-    for role in ["edit", "view"] {
+    let [editor, viewer] = ["edit", "view"].map(|role| {
         theirs.kubectl(&["create", "serviceaccount", role]);
         let (role_ref, subject) =
             (format!("--clusterrole={role}"), format!("--serviceaccount={}:{role}", theirs.name()));
         theirs.kubectl(&["create", "rolebinding", role, &role_ref, &subject]);
-    }
+        cluster.kubeconfig_of(theirs.name(), role)
+    });
     let policy = json!({
         "apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "TunnelPolicy", "metadata": {"name": "theirs"},
         "spec": {"who": {"principals": ["x"]}, "to": [{"service": {"name": "x"}}]},
     });
-    let done = |account: &str, namespace: &str, words: &[&str]| {
-        let kubectl = kubectl(&cluster.kubeconfig_of(theirs.name(), account));
-        let output = kubectl.args(["--namespace", namespace]).args(words).input(policy.to_string()).output();
+    let done = |person: &Path, namespace: &str, words: &[&str]| {
+        let kubectl = kubectl(person).args(["--namespace", namespace]).args(words);
+        let output = kubectl.input(policy.to_string()).output();
         let refused = String::from_utf8_lossy(&output.stderr).contains("(Forbidden)");
         assert_ne!(output.status.success(), refused, "{output:?}");
         !refused
@@ -299,12 +300,12 @@ fn who_edits_a_namespace_writes_policies_there_and_who_views_it_reads_them() {
     let (here, there) = (theirs.name(), own.name());
     let (create, read) = (["create", "--filename=-"], ["get", "tunnelpolicies"]);
     // Kubernetes adds it to its own roles a moment later.
-    wait::until_true("the editor writes one", SOON, || done("edit", here, &create));
-    wait::until_true("the viewer reads it", SOON, || done("view", here, &read));
-    assert!(!done("view", here, &["delete", "tunnelpolicy/theirs"]));
-    assert!(!done("edit", there, &create));
-    assert!(!done("view", there, &read));
-    assert!(done("edit", here, &["delete", "tunnelpolicy/theirs"]));
+    wait::until_true("the editor writes one", SOON, || done(&editor, here, &create));
+    wait::until_true("the viewer reads it", SOON, || done(&viewer, here, &read));
+    assert!(!done(&viewer, here, &["delete", "tunnelpolicy/theirs"]));
+    assert!(!done(&editor, there, &create));
+    assert!(!done(&viewer, there, &read));
+    assert!(done(&editor, here, &["delete", "tunnelpolicy/theirs"]));
     cluster.helm(&["uninstall", NAME, "--namespace", there, "--wait"]);
 }
 

@@ -20,11 +20,11 @@ use tests::scratch::Scratch;
 use tests::tunnel::Tunnel;
 use tests::{http, ssh, wait};
 
+use super::place::IN_FORCE;
+
 const SOON: Duration = Duration::from_secs(30);
 const A_MINUTE: Duration = Duration::from_secs(60);
 const TWO_MINUTES: Duration = Duration::from_secs(120);
-/// How long a change may take to be in force.
-const IN_FORCE: Duration = Duration::from_secs(5);
 /// How long a bastion may take to hear from the API server again once it can.
 const WATCHED_AGAIN: Duration = Duration::from_secs(10);
 /// How long somebody talks who is to be cut.

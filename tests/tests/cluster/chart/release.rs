@@ -15,9 +15,9 @@ use tests::process::Program;
 use tests::ssh::Person;
 use tests::wait;
 
+use crate::place::IN_FORCE;
+
 const A_MINUTE: Duration = Duration::from_secs(60);
-/// How long a change may take to be in force.
-const IN_FORCE: Duration = Duration::from_secs(5);
 const PAGE: &str = "behind the bastion";
 /// A page that only the bastion can reach, behind a Service.
 const WEB: &str =
@@ -130,13 +130,14 @@ fn a_release_lives_from_install_to_uninstall() {
     };
     wait::until_true("the bastion says who it is", A_MINUTE, || known().contains("ssh-ed25519 "));
     let who = known();
-    let local = SocketAddr::from(([127, 0, 0, 1], tests::ports::free()));
+    let (local, page) =
+        (SocketAddr::from(([127, 0, 0, 1], tests::ports::free())), format!("web.{name}.svc:80"));
     let mut tunnel = Program::ours("pf-tunnel")
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("VAULT_TOKEN", authority.token())
         .args(["--kube-namespace", name, "--kube-context"])
         .arg(cluster.kubectl(&["config", "current-context"]).trim())
-        .args([format!("web.{name}.svc:80"), local.port().to_string()])
+        .args([&page, &local.port().to_string()])
         .start();
     tunnel.wait_for("ready", A_MINUTE);
     let served = || http::get(local, "/").is_ok_and(|page| page.body.contains(PAGE));
@@ -145,10 +146,9 @@ fn a_release_lives_from_install_to_uninstall() {
     // Whom to believe is changed by `kubectl apply` too.
     let (another, key) = (Key::ed25519(), Key::ed25519());
     let person = Person::new(LOGIN, &key, &Forge::user(&key, LOGIN).sign(&another)).knows_line(&who);
-    let web = format!("web.{name}.svc:80");
     let ssh = || {
         let server = (cluster.node_address(), port).into();
-        person.ssh(server, &["-W", &web]).input("GET / HTTP/1.0\r\n\r\n").output()
+        person.ssh(server, &["-W", &page]).input("GET / HTTP/1.0\r\n\r\n").output()
     };
     // Of both bastions, or nearly for certain: a new connection goes to any of them.
     let each = |says: &dyn Fn(Output) -> bool| (0..4).all(|_| says(ssh()));
