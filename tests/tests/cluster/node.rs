@@ -90,6 +90,18 @@ fn the_node_is_ready_and_says_what_was_installed() {
 }
 
 #[test]
+fn a_cluster_that_somebody_has_is_one_to_test_in() {
+    let ours = Cluster::shared();
+    let theirs = Cluster::somebodys(ours.kubeconfig());
+    assert_eq!(theirs.node_address(), ours.node_address());
+    assert!(theirs.node().is_none(), "nobody looks behind its API");
+    let namespace = theirs.namespace("somebodys");
+    let (kubeconfig, asked) = (theirs.kubeconfig_of(namespace.name(), "default"), ["auth", "whoami"]);
+    let said = control_plane::kubectl(&kubeconfig).args(asked).succeed();
+    assert!(said.contains(&format!("system:serviceaccount:{}:default", namespace.name())), "{said}");
+}
+
+#[test]
 fn a_pod_runs_is_entered_and_logs() {
     let cluster = Cluster::shared();
     cluster.image(image::TOOLS);
