@@ -1,7 +1,7 @@
 //! The cluster that the other tests stand on is a real one, and goes without a trace.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -318,42 +318,31 @@ fn written() -> Vec<(bool, BTreeSet<String>)> {
     USUAL.map(|folder| (Path::new(folder).exists(), names(folder))).to_vec()
 }
 
-/// The namespaces of this kind that any process is in.
-fn namespaces(kind: &str) -> BTreeSet<u64> {
-    let processes = names("/proc").into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-    let files = processes.map(|process| format!("/proc/{process}/ns/{kind}"));
-    files.filter_map(|file| fs::metadata(file).ok().map(|file| file.ino())).collect()
-}
-
 /// What a node has of the machine; one hundred and more processes and mounts are in its namespaces.
 #[derive(Debug)]
 struct Traces {
-    first_process: String,
     folder: String,
     device: String,
     cgroup: String,
-    process_namespace: u64,
-    network_namespace: u64,
+    /// Open, because the kernel gives the number of a namespace that is gone to the next one, which may be another
+    /// cluster's pod's. The network cannot be held like that: it would stay, with its device.
+    process_namespace: File,
 }
 
 impl Traces {
     fn of(node: &Node) -> Self {
-        let first_process = format!("/proc/{}", node.first_process());
-        let inode = |kind| fs::metadata(format!("{first_process}/ns/{kind}")).unwrap().ino();
         Self {
             folder: node.folder().to_str().unwrap().to_owned(),
             device: format!("/sys/class/net/{}", node.addresses().device()),
             cgroup: Cgroup::of(node.folder()).path(),
-            process_namespace: inode("pid"),
-            network_namespace: inode("net"),
-            first_process,
+            process_namespace: File::open(format!("/proc/{}/ns/pid", node.first_process())).unwrap(),
         }
     }
 
     /// Those that are there now.
     fn left(&self) -> Vec<String> {
-        let mut paths = vec![self.first_process.clone(), self.folder.clone(), self.device.clone()];
-        paths.push(format!("/sys/fs/cgroup{}", self.cgroup));
+        let mut paths =
+            vec![self.folder.clone(), self.device.clone(), format!("/sys/fs/cgroup{}", self.cgroup)];
         paths.extend(
             names("/sys/fs/cgroup")
                 .into_iter()
@@ -362,12 +351,24 @@ impl Traces {
         paths.retain(|path| Path::new(path).exists());
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         paths.extend(mounts.lines().filter(|line| line.contains(&self.folder)).map(ToOwned::to_owned));
-        for (kind, inode) in [("pid", self.process_namespace), ("net", self.network_namespace)] {
-            if namespaces(kind).contains(&inode) {
-                paths.push(format!("a process in the {kind} namespace {inode}"));
-            }
-        }
+        let processes =
+            names("/proc").into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+        paths.extend(processes.filter_map(|process| self.has(&process)));
         paths
+    }
+
+    /// What this process is, if it is the node's: one of its own namespace, or in its cgroup, as a pod's are.
+    fn has(&self, process: &str) -> Option<String> {
+        let process = format!("/proc/{process}");
+        let number = self.process_namespace.metadata().unwrap().ino();
+        let in_namespace = fs::metadata(format!("{process}/ns/pid")).is_ok_and(|file| file.ino() == number);
+        let cgroups = fs::read_to_string(format!("{process}/cgroup")).unwrap_or_default();
+        (in_namespace || cgroups.contains(&self.cgroup)).then(|| {
+            format!(
+                "{process} {:?}",
+                fs::read_to_string(format!("{process}/comm")).unwrap_or_default().trim()
+            )
+        })
     }
 }
 
@@ -378,7 +379,9 @@ fn a_cluster_leaves_nothing_behind_not_even_after_a_crash() {
         let cluster = Cluster::for_this_process();
         let node = cluster.node().unwrap();
         let traces = Traces::of(node);
-        assert!(traces.left().len() > 5, "{:?}", traces.left());
+        let there = traces.left();
+        assert!(there.iter().filter(|trace| trace.starts_with("/proc/")).count() > 10, "{there:?}");
+        assert!(there.iter().filter(|trace| trace.starts_with("/sys/")).count() >= 2, "{there:?}");
         if crash {
             let supervisor = Pid::from_raw(node.supervisor().unwrap().cast_signed());
             kill(supervisor, Signal::SIGKILL).unwrap();
