@@ -53,6 +53,8 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     /// Of a cluster of ours.
     node: Option<Node>,
+    /// The command that brings an archive into somebody's.
+    load: Option<String>,
     address: IpAddr,
     imported: Mutex<Vec<String>>,
     scratch: Scratch,
@@ -95,7 +97,7 @@ impl Cluster {
     /// When there is none and none can be started; then for every test, at once.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Cluster> = LazyLock::new(|| match std::env::var_os(KUBECONFIG) {
-            Some(kubeconfig) => Cluster::somebodys(Path::new(&kubeconfig)),
+            Some(kubeconfig) => Cluster::somebodys(Path::new(&kubeconfig), std::env::var(LOAD).ok()),
             None => Cluster::standing().unwrap_or_else(Cluster::new),
         });
         &SHARED
@@ -112,6 +114,17 @@ impl Cluster {
         Self { _turn: Some(turn), ..Self::new() }
     }
 
+    /// The like of `make cluster`: it outlives this process, unless somebody has [`take_down`] end it. It has the turn of
+    /// [`Cluster::for_this_process`].
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn that_stays(folder: &Path) -> Self {
+        let turn = Turn::wait();
+        Self { _turn: Some(turn), ..Self::start(folder, Life::UntilTakenDown, &mut |_| {}) }
+    }
+
     fn new() -> Self {
         // What somebody else's node left is no reason to have none.
         if let Err(error) = supervisor::sweep() {
@@ -124,16 +137,21 @@ impl Cluster {
     /// The cluster of `make cluster`, if it is up.
     #[must_use]
     pub fn standing() -> Option<Self> {
-        Node::find(&standing_folder())
-            .map(|node| Self::of(node, standing_folder().join("pki/admin.kubeconfig")))
+        Self::find(&standing_folder())
     }
 
-    /// A cluster that somebody has.
+    /// The cluster that lives in this folder, if one does.
+    #[must_use]
+    pub fn find(folder: &Path) -> Option<Self> {
+        Node::find(folder).map(|node| Self::of(node, folder.join("pki/admin.kubeconfig")))
+    }
+
+    /// A cluster that somebody has, and the command that brings an archive into it, which is given the archive's path as its last word.
     ///
     /// # Panics
     /// When it does not answer.
     #[must_use]
-    pub fn somebodys(kubeconfig: &Path) -> Self {
+    pub fn somebodys(kubeconfig: &Path, load: Option<String>) -> Self {
         let internal = "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
         let words = ["get", "nodes", "--output", internal];
         let addresses = control_plane::kubectl(kubeconfig).args(words).succeed();
@@ -141,6 +159,7 @@ impl Cluster {
         Self {
             kubeconfig: kubeconfig.to_owned(),
             node: None,
+            load,
             address,
             imported: Mutex::default(),
             scratch: Scratch::new("administrator"),
@@ -153,6 +172,7 @@ impl Cluster {
         Self {
             kubeconfig,
             node: Some(node),
+            load: None,
             address,
             imported: Mutex::default(),
             scratch: Scratch::new("administrator"),
@@ -406,7 +426,7 @@ impl Cluster {
                 workers::ctr(node).args(["images", "import", "--all-platforms"]).arg(archive).succeed();
             }
             None => {
-                let load = std::env::var(LOAD).unwrap_or_else(|_| {
+                let load = self.load.as_ref().unwrap_or_else(|| {
                     panic!("{LOAD} does not say how {} comes into the cluster", archive.display())
                 });
                 // The developer's own command, in the developer's own environment.

@@ -176,7 +176,12 @@ impl Image {
         self
     }
 
-    fn busybox(self) -> Self {
+    /// The shell, and all that goes by a name of busybox's.
+    ///
+    /// # Panics
+    /// When busybox is not here.
+    #[must_use]
+    pub fn busybox(self) -> Self {
         let busybox = installed("busybox");
         let applets = Program::new(&busybox).arg("--list").succeed();
         let image = self.file(&busybox, "/bin/busybox").open_folder("/tmp");

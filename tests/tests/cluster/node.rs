@@ -11,11 +11,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tests::cluster::cgroup::Cgroup;
+use tests::cluster::image::{self, Image};
 use tests::cluster::node::Node;
 use tests::cluster::supervisor::sweep;
-use tests::cluster::{ApiServer, Cluster, Minor, Namespace, control_plane, image};
+use tests::cluster::{ApiServer, Cluster, Minor, Namespace, control_plane, take_down};
 use tests::http;
 use tests::process::Program;
+use tests::scratch::Scratch;
 use tests::wait;
 
 const SECONDS_30: Duration = Duration::from_secs(30);
@@ -92,13 +94,27 @@ fn the_node_is_ready_and_says_what_was_installed() {
 #[test]
 fn a_cluster_that_somebody_has_is_one_to_test_in() {
     let ours = Cluster::shared();
-    let theirs = Cluster::somebodys(ours.kubeconfig());
+    let theirs = ours.node().map(|node| {
+        let containerd = node.path("/run/containerd/containerd.sock");
+        let load = format!("ctr --address {} --namespace k8s.io images import", containerd.display());
+        Cluster::somebodys(ours.kubeconfig(), Some(load))
+    });
+    let theirs = theirs.as_ref().unwrap_or(ours);
     assert_eq!(theirs.node_address(), ours.node_address());
     assert!(theirs.node().is_none(), "nobody looks behind its API");
     let namespace = theirs.namespace("somebodys");
     let (kubeconfig, asked) = (theirs.kubeconfig_of(namespace.name(), "default"), ["auth", "whoami"]);
     let said = control_plane::kubectl(&kubeconfig).args(asked).succeed();
     assert!(said.contains(&format!("system:serviceaccount:{}:default", namespace.name())), "{said}");
+    // An image that nobody else brings.
+    let scratch = Scratch::new("loaded");
+    let (name, archive) = ("localhost/loaded:test", scratch.join("loaded.tar"));
+    Image::new(name).busybox().entrypoint(&["/bin/sleep", "3600"]).write(&archive);
+    theirs.import_image(&archive);
+    let mut pod = tools("loaded");
+    pod["spec"]["containers"][0]["image"] = name.into();
+    namespace.apply(&pod.to_string());
+    namespace.wait_for_pod("loaded");
 }
 
 #[test]
@@ -372,34 +388,58 @@ impl Traces {
     }
 }
 
+/// How a cluster comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With who started it.
+    Dropped,
+    /// Its supervisor is killed, and what that leaves is removed when the next cluster starts.
+    Crashed,
+    /// It stays, as `make cluster` has it, until `make cluster-down`.
+    TakenDown,
+}
+
 #[test]
 fn a_cluster_leaves_nothing_behind_not_even_after_a_crash() {
     let before = written();
-    for crash in [false, true] {
-        let cluster = Cluster::for_this_process();
+    let scratch = Scratch::new("stays");
+    for end in [End::Dropped, End::Crashed, End::TakenDown] {
+        let folder = scratch.join("up");
+        let cluster = match end {
+            End::Dropped | End::Crashed => Cluster::for_this_process(),
+            End::TakenDown => Cluster::that_stays(&folder),
+        };
         let node = cluster.node().unwrap();
         let traces = Traces::of(node);
         let there = traces.left();
         assert!(there.iter().filter(|trace| trace.starts_with("/proc/")).count() > 10, "{there:?}");
         assert!(there.iter().filter(|trace| trace.starts_with("/sys/")).count() >= 2, "{there:?}");
-        if crash {
-            let supervisor = Pid::from_raw(node.supervisor().unwrap().cast_signed());
-            kill(supervisor, Signal::SIGKILL).unwrap();
-            drop(cluster);
-            // The kernel has ended all processes by then, and what stays is removed when the next cluster starts.
-            wait::until_true("the rest can be removed", SECONDS_30, || {
-                let _ = sweep();
-                !Path::new(&traces.folder).exists()
-            });
-        } else {
-            drop(cluster);
+        match end {
+            End::Dropped => drop(cluster),
+            End::Crashed => {
+                let supervisor = Pid::from_raw(node.supervisor().unwrap().cast_signed());
+                kill(supervisor, Signal::SIGKILL).unwrap();
+                drop(cluster);
+                // The kernel has ended all processes by then.
+                wait::until_true("the rest can be removed", SECONDS_30, || {
+                    let _ = sweep();
+                    !Path::new(&traces.folder).exists()
+                });
+            }
+            End::TakenDown => {
+                drop(cluster);
+                let found = Cluster::find(&folder).expect("it stays");
+                assert!(found.kubectl(&["get", "nodes"]).contains("Ready"));
+                assert!(take_down(&folder).unwrap(), "there was one");
+                assert!(!take_down(&folder).unwrap(), "and is none any more");
+            }
         }
         // The kernel takes the network down a moment after the last process in it.
-        let end = Instant::now() + SECONDS_60;
+        let latest = Instant::now() + SECONDS_60;
         while !traces.left().is_empty() {
-            assert!(Instant::now() < end, "left: {:?}", traces.left());
+            assert!(Instant::now() < latest, "{end:?}, and left: {:?}", traces.left());
             std::thread::sleep(Duration::from_millis(10));
         }
-        assert_eq!(written(), before);
+        assert_eq!(written(), before, "{end:?}");
     }
 }
