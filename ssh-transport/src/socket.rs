@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(socket.write_all(&[0; 64]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn patience_starts_anew_with_each_wait() {
         let (ours, mut theirs) = tokio::io::duplex(16);
         let (mut socket, _) = CarrierSocket::new(ours);

@@ -66,7 +66,7 @@ pub fn user() -> String {
 }
 
 /// A program, its arguments, and a clean environment: nothing of the developer's own (agents, tokens, addresses) leaks in.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Program {
     name: String,
     words: Vec<OsString>,
@@ -74,7 +74,11 @@ pub struct Program {
     folder: Option<PathBuf>,
     as_user: Option<String>,
     input: Vec<u8>,
+    again: fn(&str) -> bool,
 }
+
+/// How often a program is started that says each time that it may be started again.
+const ATTEMPTS: usize = 5;
 
 impl Program {
     /// A program by its path.
@@ -86,7 +90,15 @@ impl Program {
             ("LC_ALL".into(), "C.UTF-8".into()),
             ("HOME".into(), "/nonexistent".into()),
         ];
-        Self { name, words: vec![path.into()], environment, folder: None, as_user: None, input: Vec::new() }
+        Self {
+            name,
+            words: vec![path.into()],
+            environment,
+            folder: None,
+            as_user: None,
+            input: Vec::new(),
+            again: |_| false,
+        }
     }
 
     /// A program of this workspace.
@@ -138,12 +150,29 @@ impl Program {
         self
     }
 
+    /// [`Program::output`] starts it again, some times, if it says something of this kind to its standard error.
+    #[must_use]
+    pub fn again_if(mut self, says: fn(&str) -> bool) -> Self {
+        self.again = says;
+        self
+    }
+
     /// Runs it to its end, and returns what it wrote.
     ///
     /// # Panics
     /// When it takes longer than two minutes.
     #[must_use]
     pub fn output(self) -> Output {
+        for _ in 1..ATTEMPTS {
+            let output = self.clone().output_of_one();
+            if !(self.again)(&String::from_utf8_lossy(&output.stderr)) {
+                return output;
+            }
+        }
+        self.output_of_one()
+    }
+
+    fn output_of_one(self) -> Output {
         let mut process = self.start();
         let status = process.wait(Duration::from_secs(120));
         Output { status, stdout: process.stdout().into_bytes(), stderr: process.stderr().into_bytes() }

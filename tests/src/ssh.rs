@@ -85,6 +85,7 @@ impl Person {
     #[must_use]
     pub fn ssh(&self, server: SocketAddr, words: &[&str]) -> Program {
         Program::new(installed("ssh"))
+            .again_if(gave_up)
             .args(self.options())
             .args(["-p", &server.port().to_string()])
             .args(words)

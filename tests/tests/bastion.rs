@@ -288,14 +288,14 @@ fn whoever_does_not_log_in_is_cut_at_the_deadline() {
 fn a_session_ends_with_its_certificate() {
     let target = Target::echo();
     let place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
-    let mut client = place.login_with(|forge| forge.valid_before = tests::forge::now() + 3);
+    let mut client = place.login_with(|forge| forge.valid_before = tests::forge::now() + 8);
     let channel = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
     client.write(channel, b"x").unwrap();
     assert_eq!(client.read(channel, 1).unwrap(), b"x");
     let start = Instant::now();
     let end = client.wait_for(|_| false).unwrap_err();
     assert!(matches!(&end, Gone::Disconnected { text, .. } if text.contains("expired")), "{end:?}");
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8 + 5), "{:?}", start.elapsed());
     let closed = place.bastion.audited("the end on record", |record| record["event"] == "session_closed");
     assert_eq!(closed["reason"], "expired");
 }
@@ -447,7 +447,7 @@ fn opens_towards_a_black_hole_time_out_and_hold_up_nobody() {
     let place = Place::new(|setup| {
         setup
             .rule(LOGIN, &[&hole.address().to_string(), &echo.address().to_string()])
-            .set("/timeouts/connect", json!("3s"))
+            .set("/timeouts/connect", json!("8s"))
     });
     let mut client = place.login();
     let to_the_hole =
@@ -459,14 +459,14 @@ fn opens_towards_a_black_hole_time_out_and_hold_up_nobody() {
     client.write(channel, b"still here").unwrap();
     assert_eq!(client.read(channel, 10).unwrap(), b"still here");
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(2), "{OPENS} opens to nowhere held up one to somewhere for {took:?}");
+    assert!(took < Duration::from_secs(6), "{OPENS} opens to nowhere held up one to somewhere for {took:?}");
     for asked in asked {
         let failure = client.opened(asked).unwrap().unwrap_err();
         assert!(failure.reason == 2 && failure.text.starts_with("connect_timeout: "), "{failure:?}");
     }
     let took = began.elapsed();
     assert!(
-        (3.0..6.0).contains(&took.as_secs_f64()),
+        (8.0..16.0).contains(&took.as_secs_f64()),
         "all of them at once, not one after the other: {took:?}"
     );
 }
@@ -577,14 +577,14 @@ fn both_ends_can_live_on_what_openbao_signs() {
     assert_eq!(ssh.succeed(), "signed by OpenBao");
 }
 
-/// A host certificate of eight seconds, over sixteen: whoever connects finds one that is valid.
+/// A host certificate of fifteen seconds, over thirty: whoever connects finds one that is valid.
 #[test]
 fn the_host_certificate_is_renewed_before_it_expires() {
     let vault = DevAuthority::start();
     let (authority, key) = (Key::ed25519(), Key::ed25519());
     let target = Target::echo();
     let to = target.address().to_string();
-    let host = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"], "ttl": "8s"});
+    let host = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"], "ttl": "15s"});
     let bastion = bastion::Setup::new()
         .trust(&authority)
         .set("/host_key", json!({"vault": host}))
@@ -595,7 +595,7 @@ fn the_host_certificate_is_renewed_before_it_expires() {
     let person =
         Person::new(LOGIN, &key, &Forge::user(&key, LOGIN).sign(&authority)).believes_line(vault.hosts());
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(16) {
+    while start.elapsed() < Duration::from_secs(30) {
         let ssh = person.ssh(bastion.address(), &["-W", &to]).input("x");
         assert_eq!(ssh.succeed(), "x", "after {:?}", start.elapsed());
         std::thread::sleep(Duration::from_secs(1));

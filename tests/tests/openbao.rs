@@ -276,7 +276,7 @@ fn machines_and_people_log_in() {
 fn a_token_that_has_ended_is_refused_with_the_remedy() {
     let bao = OpenBao::start();
     bootstrap(&bao, &[]);
-    let secret = bao.token(&["tunnel-user"], "2s");
+    let secret = bao.token(&["tunnel-user"], "8s");
     let vault = vault(&bao, &secret, "ssh");
     wait::until_true("the token's end", END, || {
         bao.request(&secret, "GET", "auth/token/lookup-self", &Value::Null).status == 403

@@ -232,11 +232,16 @@ impl Row {
     }
 }
 
-fn present(server: SocketAddr, attempt: &Attempt) -> Verdict {
+/// Says why it refuses, after it has refused.
+const SAYS_WHY: Duration = Duration::from_secs(10);
+/// Says no more than that: this is how long an sshd is listened to all the same.
+const SAYS_NOTHING: Duration = Duration::from_millis(200);
+
+fn present(server: SocketAddr, attempt: &Attempt, patience: Duration) -> Verdict {
     let mut client = Client::connect(server).expect("a key exchange");
     let mut verdict = client.attempt(attempt);
     if !verdict.accepted && verdict.gone.is_none() {
-        verdict.gone = client.farewell(Duration::from_millis(200));
+        verdict.gone = client.farewell(patience);
     }
     verdict
 }
@@ -251,8 +256,8 @@ fn compare(list: &Path, authorities: &[&Key], rows: &[Row]) {
     let mut wrong = Vec::new();
     for row in rows {
         let attempt = row.attempt();
-        let ours = present(bastion.address(), &attempt);
-        let theirs = present(sshd.address(), &attempt);
+        let ours = present(bastion.address(), &attempt, SAYS_WHY);
+        let theirs = present(sshd.address(), &attempt, SAYS_NOTHING);
         let word = |verdict: &Verdict| if verdict.accepted { "admits" } else { "refuses" };
         let reason = ours.reason();
         println!(
@@ -360,8 +365,10 @@ fn a_changed_list_holds_within_seconds_and_a_bad_one_changes_nothing() {
         .start();
     let blob =
         |key: &Key, serial| Forge::user(key, LOGIN).with(|forge| forge.serial = serial).sign(&authority);
-    let attempt =
-        |key: &Key, serial| present(bastion.address(), &Attempt::certificate(LOGIN, key, blob(key, serial)));
+    let attempt = |key: &Key, serial| {
+        let attempt = Attempt::certificate(LOGIN, key, blob(key, serial));
+        present(bastion.address(), &attempt, SAYS_WHY)
+    };
     let mut leaving = Client::login(bastion.address(), LOGIN, &leaver, blob(&leaver, 7));
     let mut staying = Client::login(bastion.address(), LOGIN, &stayer, blob(&stayer, 8));
     let channel = staying.forward("127.0.0.1", target.port().into()).unwrap().unwrap();

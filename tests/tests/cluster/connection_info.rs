@@ -13,7 +13,7 @@ use tests::openbao::OpenBao;
 use tests::process::Program;
 use tests::scratch::Scratch;
 use tests::target::{Target, exchange};
-use tests::{bastion, ports, tunnel};
+use tests::{bastion, ports, tunnel, wait};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -399,8 +399,11 @@ fn what_was_read_is_remembered_while_nobody_answers() {
 
     kubectl(&["delete", "rolebinding", "bastion-connection-info", "--namespace", "memory"]);
     let _way = relay(place, server);
-    let output = run();
-    assert_eq!(output.status.code(), Some(2), "a no is believed");
+    // The API server itself hears of it a moment later.
+    let output = wait::until("a no, which is believed", SOON, || {
+        let output = run();
+        (output.status.code() == Some(2)).then_some(output)
+    });
     assert!(text(output.stderr).contains("you may not read"));
 }
 

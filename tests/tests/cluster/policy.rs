@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tests::target::Target;
+use tests::wait;
 
 use super::place::{
     ELSEWHERE, IN_FORCE, OWN, Place, SOON, THEIRS, cluster_policy, echoes, here, open, policy, ready,
@@ -96,6 +97,9 @@ fn a_service_is_named_in_every_way_that_there_is() {
         place.apply(&policy(THEIRS, "forms", who("forms", json!([{"service": written}]))));
         let verdict = place.verdict(&["tunnelpolicy/forms", "--namespace", THEIRS]);
         assert_eq!(verdict["status"], "True", "{written}: {verdict}");
+        wait::until_true("our bastion has heard it too", IN_FORCE, || {
+            open(&mut client, "forms.databases", 5432).is_ok() == expected
+        });
         for name in ["forms.databases", "forms.databases.svc", "FORMS.databases.svc.cluster.local."] {
             let answer = open(&mut client, name, 5432);
             assert_eq!(answer.is_ok(), expected, "{written} {name}: {answer:?}");
@@ -118,7 +122,7 @@ fn endpoints_are_followed_and_who_is_connected_stays() {
     assert_eq!((first.accepted(), second.accepted()), (1, 0));
 
     place.apply(&leading_to(THEIRS, "moving", &second, ready()));
-    tests::wait::until_true("a forward to the second", IN_FORCE, || {
+    wait::until_true("a forward to the second", IN_FORCE, || {
         let _ = open(&mut client, &host("moving"), 5432).unwrap();
         second.accepted() > 0
     });
@@ -168,7 +172,7 @@ fn a_namespace_opens_what_is_its_own_and_is_told_so() {
         let verdict = place.verdict(&[&format!("tunnelpolicy/{name}"), "--namespace", THEIRS]);
         assert_eq!((&verdict["status"], &verdict["reason"]), (&json!("False"), &json!(reason)), "{verdict}");
         assert!(verdict["message"].as_str().unwrap().starts_with("to[0]."), "{verdict}");
-        let event = tests::wait::until("an Event", SOON, || place.events(THEIRS, name).into_iter().next());
+        let event = wait::until("an Event", SOON, || place.events(THEIRS, name).into_iter().next());
         assert_eq!((&event["reason"], &event["type"]), (&json!(reason), &json!("Warning")), "{event}");
         assert_eq!(event["reportingController"], "tunnel-suite.invalid/bastion-server");
     }
@@ -202,7 +206,7 @@ fn the_own_namespace_and_the_cluster_name_any_destination() {
         for (host, port) in
             [("target.example", target.port()), (here.as_str(), target.port()), ("shared.databases", 5432)]
         {
-            let channel = open(client, host, port).unwrap();
+            let channel = until_open(client, host, port);
             assert!(echoes(client, channel), "{rule} {host}");
             let told = bastion.audited("the rule", |record| {
                 record["event"] == "forward_opened"
@@ -220,7 +224,9 @@ fn the_own_namespace_and_the_cluster_name_any_destination() {
         for (host, port) in
             [("target.example", target.port()), (here.as_str(), target.port()), ("shared.databases", 5432)]
         {
-            assert!(open(client, host, port).unwrap_err().contains("databases/closed"), "{host}");
+            wait::until_true(&format!("a denial of {host}"), IN_FORCE, || {
+                open(client, host, port).is_err_and(|text| text.contains("databases/closed"))
+            });
         }
     }
     for (name, namespace) in [("any", OWN), ("closed", THEIRS)] {
@@ -256,7 +262,7 @@ fn a_denied_service_is_closed_however_it_is_reached() {
 
     let deny = json!({"who": {"everybody": true}, "deny": [{"service": {"name": "payroll"}}]});
     place.apply(&policy(THEIRS, "payroll", deny));
-    tests::wait::until_true("the end of what is open", IN_FORCE, || {
+    wait::until_true("the end of what is open", IN_FORCE, || {
         let ended =
             |record: &&Value| record["event"] == "forward_closed" && record["reason"] == "denied_by_rule";
         bastion.audit().iter().filter(ended).count() == there.len()
@@ -293,7 +299,7 @@ fn a_denied_service_is_closed_however_it_is_reached() {
     assert!(echoes(&mut client, channel));
     let endpoints = json!([{"addresses": [here], "conditions": {"ready": false}}]);
     place.apply(&leading_to(THEIRS, "payroll", &target, endpoints));
-    tests::wait::until_true("the end of it", IN_FORCE, || !echoes(&mut client, channel));
+    wait::until_true("the end of it", IN_FORCE, || !echoes(&mut client, channel));
     until_refused(&mut client, &here, target.port(), "denied_by_rule");
     for (name, namespace) in [("wide", OWN), ("payroll", THEIRS)] {
         place.kubectl(&["delete", &format!("tunnelpolicy/{name}"), "--namespace", namespace]);
@@ -317,7 +323,7 @@ fn what_a_policy_names_and_is_not_there_is_said_and_waited_for() {
     let condition = place.resolved(&words, "False", &service_missing);
     assert_eq!(condition["reason"], "BackendNotFound");
     assert_eq!(place.verdict(&words)["status"], "True", "it is accepted all the same");
-    let event = tests::wait::until("an Event", SOON, || place.events(THEIRS, "missing").into_iter().next());
+    let event = wait::until("an Event", SOON, || place.events(THEIRS, "missing").into_iter().next());
     assert_eq!((&event["reason"], &event["type"]), (&json!("BackendNotFound"), &json!("Warning")), "{event}");
     assert_eq!((&event["note"], &event["action"]), (&json!(service_missing), &json!("Resolve")), "{event}");
     let printed = place.kubectl(&[&["get"], &words[..]].concat());
@@ -362,7 +368,7 @@ fn what_nobody_looks_at_is_said_or_left_alone() {
     let verdict = place.verdict(&["clustertunnelpolicy/unseen"]);
     assert_eq!((&verdict["status"], &verdict["reason"]), (&json!("False"), &json!("Invalid")));
     assert!(verdict["message"].as_str().unwrap().contains("this object has none"), "{verdict}");
-    let event = tests::wait::until("an Event", SOON, || place.events("default", "unseen").into_iter().next());
+    let event = wait::until("an Event", SOON, || place.events("default", "unseen").into_iter().next());
     assert_eq!(event["regarding"]["kind"], "ClusterTunnelPolicy");
     assert!(place.get(&["tunnelpolicy/unseen", "--namespace", ELSEWHERE])["status"].is_null());
     place.kubectl(&["delete", "tunnelpolicy/unseen", "--namespace", OWN]);

@@ -32,8 +32,8 @@ const ENDLESS: Duration = Duration::from_secs(1800);
 /// How long the API server is away.
 const OUTAGE: Duration = Duration::from_secs(60);
 
-/// `config.drain`, shorter than the chart's.
-const DELAY: Duration = Duration::from_secs(3);
+/// `config.drain`, shorter than the chart's. Within the delay, the cluster leads nobody to the pod any more.
+const DELAY: Duration = Duration::from_secs(8);
 const GRACE: Duration = Duration::from_secs(24);
 
 /// How often a client that gives up a key exchange by itself is started for one connection.
@@ -283,7 +283,7 @@ fn psql(address: SocketAddr, words: &[&str]) -> Program {
     )
 }
 
-/// A session with the database in which something is said several times a second.
+/// A session with the database in which something is said twice a second.
 struct Talk {
     process: Process,
     all: String,
@@ -292,8 +292,8 @@ struct Talk {
 impl Talk {
     fn start(address: SocketAddr, duration: Duration) -> Self {
         let (mut script, mut all) = (String::new(), String::new());
-        for turn in 0..duration.as_secs() * 5 {
-            writeln!(script, "select {turn} from pg_sleep(0.2);").unwrap();
+        for turn in 0..duration.as_secs() * 2 {
+            writeln!(script, "select {turn} from pg_sleep(0.5);").unwrap();
             writeln!(all, "{turn}").unwrap();
         }
         let scratch = Scratch::new("talk");

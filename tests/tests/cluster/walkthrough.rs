@@ -10,8 +10,11 @@ use tests::cluster::{Cluster, image};
 use tests::ports;
 use tests::process::{Program, installed, ours, workspace};
 use tests::scratch::Scratch;
+use tests::wait;
 
 const A_MINUTE: Duration = Duration::from_secs(60);
+/// What pf-tunnel ends with when the bastion permits no such destination.
+const NOT_PERMITTED: i32 = 8;
 const SECTION: &str = "## In Kubernetes, in five minutes";
 
 /// The blocks of commands of a section of the README, in order.
@@ -60,8 +63,20 @@ fn the_readme_leads_to_a_database() {
     // Another local port: this machine may have a PostgreSQL of its own.
     let words = tunnel.trim_end().strip_suffix(" 5432").expect("a tunnel to port 5432 of this machine");
     let local = ports::free().to_string();
-    let mut tunnel = shell(&format!("exec {words} {local}")).start();
-    tunnel.wait_for("ready", A_MINUTE);
+    // The other bastion may hear of the policy a moment later than the one that says so.
+    let _tunnel = wait::until("a tunnel", A_MINUTE, || {
+        let mut tunnel = shell(&format!("exec {words} {local}")).start();
+        loop {
+            if tunnel.stdout().contains("ready") {
+                return Some(tunnel);
+            }
+            if let Some(status) = tunnel.ended() {
+                assert_eq!(status.code(), Some(NOT_PERMITTED), "{}", tunnel.stderr());
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
     let address = format!("postgresql://admin:admin@127.0.0.1:{local}/orders");
     let answer = Program::new(installed("psql")).args(["-XAtqc", "select version()", &address]).succeed();
     assert!(answer.starts_with("PostgreSQL "), "{answer}");

@@ -7,8 +7,8 @@ use tests::cluster::Minor;
 use tests::{http, ports, wait};
 
 use super::place::{
-    IN_FORCE, OWN, Place, THEIRS, echoes, everybody, open, policy, ready, service, slice, target, until_open,
-    until_refused,
+    IN_FORCE, OWN, Place, SOON, THEIRS, echoes, everybody, open, policy, ready, service, slice, target,
+    until_open, until_refused,
 };
 
 /// How long every watch may take to notice that the API server is lost.
@@ -106,7 +106,7 @@ fn a_bastion_that_has_seen_nothing_yet_is_not_ready() {
     place.server.stop();
     std::thread::scope(|scope| {
         let bastion = scope.spawn(|| setup.start());
-        let waiting = wait::until("its word", IN_FORCE, || http::get(admin, "/readyz").ok()).json();
+        let waiting = wait::until("its word", SOON, || http::get(admin, "/readyz").ok()).json();
         assert_eq!(waiting["ready"], false);
         assert!(waiting["waiting_for"].as_array().unwrap().contains(&json!("policies")), "{waiting}");
         place.server.start();
