@@ -43,8 +43,3 @@ pub fn is_listening(address: SocketAddr) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     table.contains(&format!(":{:04X} 00000000:0000 0A", address.port()))
 }
-
-/// Waits until something listens there.
-pub fn wait_until_listening(address: SocketAddr, deadline: Duration) {
-    wait::until_true(&format!("a listener on {address}"), deadline, || is_listening(address));
-}

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use crate::forge::write_identity;
 use crate::key::Key;
-use crate::process::{Program, installed};
+use crate::process::{Process, Program, installed};
 use crate::scratch::Scratch;
+use crate::{ports, wait};
 
 /// One person with a key, a certificate, and a list of known hosts.
 #[derive(Debug)]
@@ -90,6 +91,24 @@ impl Person {
             .args(["-p", &server.port().to_string()])
             .args(words)
             .arg(server.ip().to_string())
+    }
+
+    /// `ssh -N WORDS SERVER`, once it listens on these ports. Where it [`gave_up`], it is started again.
+    ///
+    /// # Panics
+    /// When it ends by anything else, or does not listen within [`wait::START`].
+    #[must_use]
+    pub fn forward(&self, server: SocketAddr, words: &[&str], local: &[SocketAddr]) -> Process {
+        let start = || self.ssh(server, &[&["-N"], words].concat()).start();
+        let mut ssh = start();
+        wait::until_true("ssh listens", wait::START, || {
+            if ssh.ended().is_some() {
+                assert!(gave_up(&ssh.stderr()), "{}", ssh.stderr());
+                ssh = start();
+            }
+            local.iter().all(|address| ports::is_listening(*address))
+        });
+        ssh
     }
 }
 

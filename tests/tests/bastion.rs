@@ -694,8 +694,7 @@ fn a_half_closed_stream_still_carries_ten_megabytes() {
     let person = Person::new(LOGIN, &place.key, &certificate)
         .knows(place.bastion.address(), &place.bastion.host_key());
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
-    let _ssh = person.ssh(place.bastion.address(), &["-N", "-L", &format!("{local}:{to}")]).start();
-    ports::wait_until_listening(local, wait::START);
+    let _ssh = person.forward(place.bastion.address(), &["-L", &format!("{local}:{to}")], &[local]);
     let stream = TcpStream::connect(local).unwrap();
     tests::target::send(&stream, 4, LENGTH).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();

@@ -12,7 +12,7 @@ use tests::forge::Forge;
 use tests::key::Key;
 use tests::ssh::Person;
 use tests::target::{Pattern, Target, Transfer, drain, send};
-use tests::{ports, tunnel, wait};
+use tests::{ports, tunnel};
 
 const LENGTH: u64 = 2 << 30;
 const UP: u64 = 11;
@@ -99,15 +99,12 @@ fn gigabytes_arrive_through_ssh() {
     let certificate = Forge::user(&key, LOGIN).sign(&authority);
     let person = Person::new(LOGIN, &key, &certificate).knows(bastion.address(), &bastion.host_key());
     let local = [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], ports::free())));
-    let mut words = vec!["-N".to_owned(), "-o".to_owned(), "RekeyLimit=16M".to_owned()];
+    let mut words = vec!["-o".to_owned(), "RekeyLimit=16M".to_owned()];
     for (local, to) in local.iter().zip(targets.addresses()) {
         words.extend(["-L".to_owned(), format!("{local}:{to}")]);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let _ssh = person.ssh(bastion.address(), &words).start();
-    for address in local {
-        ports::wait_until_listening(address, wait::START);
-    }
+    let _ssh = person.forward(bastion.address(), &words, &local);
     targets.carry("ssh", local);
 }
 

@@ -143,8 +143,11 @@ fn a_service_answers_from_pod_and_node_by_address_and_by_name() {
     namespace.wait_for_pod("client");
     let address = namespace.kubectl(&["get", "service", "web", "--output=jsonpath={.spec.clusterIP}"]);
     let url = format!("http://{address}/");
-    let from_node = cluster.enter(&["busybox", "wget", "-q", "-O", "-", &url]).succeed();
-    assert_eq!(from_node.trim(), "it works");
+    // kube-proxy hears of the pods a moment later than the API server.
+    wait::until_true("an answer to the node", SECONDS_30, || {
+        let from_node = cluster.enter(&["busybox", "wget", "-q", "-O", "-", &url]).output();
+        from_node.stdout.trim_ascii() == b"it works"
+    });
     assert_eq!(namespace.exec("client", &["wget", "-q", "-O", "-", &url]).trim(), "it works");
     let name = format!("web.{}.svc.cluster.local", namespace.name());
     assert!(namespace.exec("client", &["getent", "ahostsv4", &name]).starts_with(&address));
@@ -429,7 +432,7 @@ fn a_cluster_leaves_nothing_behind_not_even_after_a_crash() {
             End::TakenDown => {
                 drop(cluster);
                 let found = Cluster::find(&folder).expect("it stays");
-                assert!(found.kubectl(&["get", "nodes"]).contains("Ready"));
+                assert!(found.kubectl(&["get", "nodes"]).contains(" Ready "));
                 assert!(take_down(&folder).unwrap(), "there was one");
                 assert!(!take_down(&folder).unwrap(), "and is none any more");
             }
