@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, SysconfVar, sysconf};
@@ -78,7 +78,7 @@ pub struct Program {
 }
 
 /// How often a program is started that says each time that it may be started again.
-const ATTEMPTS: usize = 5;
+pub const ATTEMPTS: usize = 5;
 
 impl Program {
     /// A program by its path.
@@ -336,21 +336,22 @@ impl Process {
     /// # Panics
     /// When it ends or the deadline passes first.
     pub fn wait_for(&mut self, text: &str, deadline: Duration) {
-        let end = Instant::now() + deadline;
-        while !(self.stdout().contains(text) || self.stderr().contains(text)) {
-            // Read once more after its end: its last words count.
-            let ended = self.ended();
-            if let Some(status) = ended {
-                assert!(
-                    self.stdout().contains(text) || self.stderr().contains(text),
-                    "{} ended ({status}) and never said {text:?}",
-                    self.name
-                );
-                return;
-            }
-            assert!(Instant::now() < end, "{} did not say {text:?} within {deadline:?}", self.name);
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let said = self.says(text, deadline);
+        assert!(said, "{} ended ({:?}) and never said {text:?}", self.name, self.status);
+    }
+
+    /// Waits until it wrote `text`, to either output, or ended without that.
+    ///
+    /// # Panics
+    /// When the deadline passes first.
+    #[must_use]
+    pub fn says(&mut self, text: &str, deadline: Duration) -> bool {
+        wait::until(&format!("{} says {text:?}", self.name), deadline, || {
+            // Asked before: its last words count.
+            let ended = self.ended().is_some();
+            let said = self.stdout().contains(text) || self.stderr().contains(text);
+            (said || ended).then_some(said)
+        })
     }
 
     /// Waits until it serves.

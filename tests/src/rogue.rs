@@ -17,6 +17,11 @@ pub use packets::{Algorithms, Packets};
 use crate::key::Key;
 use crate::wire::{Reader, Writer};
 
+/// How long to listen to a server that refuses and then says why.
+pub const SAYS_WHY: Duration = Duration::from_secs(10);
+/// How long to listen to one that is not expected to say more than no.
+pub const SAYS_NOTHING: Duration = Duration::from_millis(200);
+
 /// Message numbers of RFC 4250 §4.1.2.
 pub mod number {
     #![allow(missing_docs, reason = "the names are those of the RFC")]
@@ -254,6 +259,16 @@ impl Client {
             });
         }
         verdict.gone = answer.err();
+        verdict
+    }
+
+    /// [`Client::attempt`], and after a refusal also what the server says before it hangs up, if it does within `patience`.
+    #[must_use]
+    pub fn attempt_to_the_end(&mut self, attempt: &Attempt, patience: Duration) -> Verdict {
+        let mut verdict = self.attempt(attempt);
+        if !verdict.accepted && verdict.gone.is_none() {
+            verdict.gone = self.farewell(patience);
+        }
         verdict
     }
 

@@ -13,7 +13,7 @@ use tests::bastion::{self, LOGIN};
 use tests::forge::{Forge, HOST, now};
 use tests::key::{Key, Kind};
 use tests::process::user;
-use tests::rogue::{Attempt, Client, Verdict};
+use tests::rogue::{Attempt, Client, SAYS_NOTHING, SAYS_WHY, Verdict};
 use tests::sshd;
 use tests::target::Target;
 use tests::wire::Writer;
@@ -555,16 +555,11 @@ fn may_be_untold(row: &Row, reason: &str) -> bool {
 
 /// Presents it to our bastion, and waits for the reason of a refusal, which comes last.
 fn present_to_ours(server: SocketAddr, row: &Row) -> Verdict {
-    let mut client = Client::connect(server).expect("a key exchange");
-    let mut verdict = client.attempt(&row.attempt);
-    if !verdict.accepted && verdict.gone.is_none() {
-        let patience = match row.answer {
-            Refused(reason) if !may_be_untold(row, reason) => Duration::from_secs(10),
-            _ => Duration::from_millis(200),
-        };
-        verdict.gone = client.farewell(patience);
-    }
-    verdict
+    let patience = match row.answer {
+        Refused(reason) if !may_be_untold(row, reason) => SAYS_WHY,
+        _ => SAYS_NOTHING,
+    };
+    Client::connect(server).expect("a key exchange").attempt_to_the_end(&row.attempt, patience)
 }
 
 /// Whether this answer of our bastion is the one of the row.

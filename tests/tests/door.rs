@@ -203,8 +203,7 @@ fn two_that_hold_all_places_make_room_for_a_third() {
         took[took.len() - 1],
         place.counted("displaced")
     );
-    // Of a hundred one may be late, of fifty too.
-    assert!(took[took.len() - 2] < Duration::from_millis(1500), "{took:?}");
+    assert!(took[took.len() - 1] < Duration::from_millis(1500), "{took:?}");
     // A place that was given up stays free for the next, if that does not come before it is.
     assert!((1..5).contains(&place.counted("displaced")), "{}", place.counted("displaced"));
     assert_ne!(held.remove(0).receive_to_end().1, Gone::Silent, "the oldest of one of them");
@@ -277,7 +276,7 @@ fn idle_wave(wave: usize, place: &mut Place, count: usize, files: usize) -> Wave
         assert_ne!(link.receive_to_end().1, Gone::Silent);
     }
     let gone = began.elapsed().saturating_sub(connected + LOGIN_DEADLINE);
-    wait::until_true("their files to be closed", SOON, || open_files(process) <= files + 2);
+    wait::until_true("their files to be closed", Duration::from_secs(2), || open_files(process) <= files + 2);
     println!(
         "wave {wave}: {count} idle sockets: connected in {connected:.1?}, gone {gone:.2?} after the last one's deadline; \
          files {files} -> {}",
@@ -310,8 +309,7 @@ fn it_survives_having_no_more_files() {
         _ => None,
     });
     println!("out of files: back {took:.0?} after some were closed");
-    // A second, and as much again for the login on a machine with other things to do.
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(place.counted("open_files") > 0);
 }
 

@@ -15,7 +15,7 @@ use tests::bastion::{self, Bastion, LOGIN};
 use tests::forge::{Forge, line};
 use tests::key::{Key, Kind};
 use tests::process::{Program, installed, user};
-use tests::rogue::{Attempt, Client, Gone, Verdict};
+use tests::rogue::{Attempt, Client, Gone, SAYS_NOTHING, SAYS_WHY, Verdict};
 use tests::scratch::Scratch;
 use tests::target::Target;
 use tests::{sshd, wait};
@@ -232,18 +232,8 @@ impl Row {
     }
 }
 
-/// Says why it refuses, after it has refused.
-const SAYS_WHY: Duration = Duration::from_secs(10);
-/// Says no more than that: this is how long an sshd is listened to all the same.
-const SAYS_NOTHING: Duration = Duration::from_millis(200);
-
 fn present(server: SocketAddr, attempt: &Attempt, patience: Duration) -> Verdict {
-    let mut client = Client::connect(server).expect("a key exchange");
-    let mut verdict = client.attempt(attempt);
-    if !verdict.accepted && verdict.gone.is_none() {
-        verdict.gone = client.farewell(patience);
-    }
-    verdict
+    Client::connect(server).expect("a key exchange").attempt_to_the_end(attempt, patience)
 }
 
 /// Each of these rows asks a bastion and a stock sshd that have the same list.

@@ -52,11 +52,12 @@ impl Place {
     /// Why a login is refused, if it is.
     fn refused(&self) -> Option<String> {
         let mut client = Client::connect(self.bastion.address()).unwrap();
-        let verdict = client.attempt(&Attempt::certificate(LOGIN, &self.key, self.certificate()));
+        let attempt = Attempt::certificate(LOGIN, &self.key, self.certificate());
+        let verdict = client.attempt_to_the_end(&attempt, SOON);
         if verdict.accepted {
             return None;
         }
-        match verdict.gone.or_else(|| client.farewell(SOON)) {
+        match verdict.gone {
             Some(Gone::Disconnected { text, .. }) => Some(text),
             gone => panic!("refused without a word: {gone:?}"),
         }

@@ -160,8 +160,7 @@ fn the_port_survives_the_bastions_death() {
     place.bastion.kill();
     let killed = Instant::now();
     assert_eq!(end_of(stream), Err(ErrorKind::ConnectionReset), "a clean end would truncate a dump");
-    // By the end that the kernel tells of. Silence would have to last for longer.
-    assert!(killed.elapsed() < Duration::from_secs(5), "the reset took {:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(1), "the reset took {:?}", killed.elapsed());
     tunnel.event("lost", SOON);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| http::get(local[1], "/").unwrap().body);
@@ -190,8 +189,7 @@ fn a_dead_bastion_is_known_within_fifteen_seconds() {
     assert_eq!(end_of(stream), Err(ErrorKind::ConnectionReset));
     let known = stopped.elapsed();
     println!("known after {known:?}");
-    // Three more for a busy machine.
-    assert!(known < Duration::from_secs(15 + 3), "{known:?}");
+    assert!(known < Duration::from_secs(16), "{known:?}");
     tunnel.event("lost", SOON);
     place.bastion.process().signal(Signal::SIGCONT);
     tunnel.event("back", SOON);

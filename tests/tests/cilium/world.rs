@@ -247,17 +247,15 @@ impl World {
             End::InZone => format!("a.{}", self.zone()),
             other => self.address(other).to_string(),
         };
-        match self.login().forward(&host, port.into()).unwrap() {
-            Ok(_) => true,
-            Err(failure)
-                if ["connect_timeout: ", "resolve_timeout: "]
-                    .iter()
-                    .any(|code| failure.text.starts_with(code)) =>
-            {
-                false
+        wait::until("a word on where the bastion connects to", A_MINUTE, || {
+            match self.login().forward(&host, port.into()).unwrap() {
+                Ok(_) => Some(true),
+                Err(failure) if failure.text.starts_with("connect_timeout: ") => Some(false),
+                // It has not come to that yet: Cilium, through which names are asked for, is at something else.
+                Err(failure) if failure.text.starts_with("resolve_timeout: ") => None,
+                Err(failure) => panic!("the bastion to {host}:{port}: {}", failure.text),
             }
-            Err(failure) => panic!("the bastion to {host}:{port}: {}", failure.text),
-        }
+        })
     }
 
     fn pod_reaches(&self, name: &str, to: End, port: u16) -> bool {

@@ -191,7 +191,7 @@ fn it_serves_as_nobody_with_nothing() {
     let address = namespace.node_port("bastion", None);
     let person = Person::new(LOGIN, &key, &Forge::user(&key, LOGIN).sign(&users)).knows(address, &host_key);
     let to = target.address().to_string();
-    // Again when it fails: OpenSSH gives up where poll announced bytes and read finds none, as happens here on a busy machine.
+    // kube-proxy hears of the pod a moment later than the API server.
     cluster.wait_for("a login that reaches the target", Duration::from_secs(30), || {
         person.ssh(address, &["-W", &to]).output().stdout == b"through the bastion"
     });

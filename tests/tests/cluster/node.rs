@@ -372,15 +372,16 @@ impl Traces {
         paths.extend(mounts.lines().filter(|line| line.contains(&self.folder)).map(ToOwned::to_owned));
         let processes =
             names("/proc").into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-        paths.extend(processes.filter_map(|process| self.has(&process)));
+        let number = self.process_namespace.metadata().unwrap().ino();
+        paths.extend(processes.filter_map(|process| self.has(&process, number)));
         paths
     }
 
     /// What this process is, if it is the node's: one of its own namespace, or in its cgroup, as a pod's are.
-    fn has(&self, process: &str) -> Option<String> {
+    fn has(&self, process: &str, namespace: u64) -> Option<String> {
         let process = format!("/proc/{process}");
-        let number = self.process_namespace.metadata().unwrap().ino();
-        let in_namespace = fs::metadata(format!("{process}/ns/pid")).is_ok_and(|file| file.ino() == number);
+        let in_namespace =
+            fs::metadata(format!("{process}/ns/pid")).is_ok_and(|file| file.ino() == namespace);
         let cgroups = fs::read_to_string(format!("{process}/cgroup")).unwrap_or_default();
         (in_namespace || cgroups.contains(&self.cgroup)).then(|| {
             format!(
@@ -407,13 +408,13 @@ fn a_cluster_leaves_nothing_behind_not_even_after_a_crash() {
     let before = written();
     let scratch = Scratch::new("stays");
     for end in [End::Dropped, End::Crashed, End::TakenDown] {
-        let folder = scratch.join("up");
         let cluster = match end {
             End::Dropped | End::Crashed => Cluster::for_this_process(),
-            End::TakenDown => Cluster::that_stays(&folder),
+            End::TakenDown => Cluster::that_stays(&scratch.join("up")),
         };
         let node = cluster.node().unwrap();
         let traces = Traces::of(node);
+        let folder = Path::new(&traces.folder);
         let there = traces.left();
         assert!(there.iter().filter(|trace| trace.starts_with("/proc/")).count() > 10, "{there:?}");
         assert!(there.iter().filter(|trace| trace.starts_with("/sys/")).count() >= 2, "{there:?}");
@@ -426,15 +427,15 @@ fn a_cluster_leaves_nothing_behind_not_even_after_a_crash() {
                 // The kernel has ended all processes by then.
                 wait::until_true("the rest can be removed", SECONDS_30, || {
                     let _ = sweep();
-                    !Path::new(&traces.folder).exists()
+                    !folder.exists()
                 });
             }
             End::TakenDown => {
                 drop(cluster);
-                let found = Cluster::find(&folder).expect("it stays");
+                let found = Cluster::find(folder).expect("it stays");
                 assert!(found.kubectl(&["get", "nodes"]).contains(" Ready "));
-                assert!(take_down(&folder).unwrap(), "there was one");
-                assert!(!take_down(&folder).unwrap(), "and is none any more");
+                assert!(take_down(folder).unwrap(), "there was one");
+                assert!(!take_down(folder).unwrap(), "and is none any more");
             }
         }
         // The kernel takes the network down a moment after the last process in it.

@@ -224,9 +224,8 @@ fn the_own_namespace_and_the_cluster_name_any_destination() {
         for (host, port) in
             [("target.example", target.port()), (here.as_str(), target.port()), ("shared.databases", 5432)]
         {
-            wait::until_true(&format!("a denial of {host}"), IN_FORCE, || {
-                open(client, host, port).is_err_and(|text| text.contains("databases/closed"))
-            });
+            until_refused(client, host, port, "denied_by_rule");
+            assert!(open(client, host, port).unwrap_err().contains("databases/closed"), "{host}");
         }
     }
     for (name, namespace) in [("any", OWN), ("closed", THEIRS)] {

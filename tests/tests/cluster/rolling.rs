@@ -15,7 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Namespace};
 use tests::key::Key;
-use tests::process::{Process, Program, installed};
+use tests::process::{ATTEMPTS, Process, Program, installed};
 use tests::scratch::Scratch;
 use tests::tunnel::Tunnel;
 use tests::{http, ssh, wait};
@@ -35,9 +35,6 @@ const OUTAGE: Duration = Duration::from_secs(60);
 /// `config.drain`, shorter than the chart's. Within the delay, the cluster leads nobody to the pod any more.
 const DELAY: Duration = Duration::from_secs(8);
 const GRACE: Duration = Duration::from_secs(24);
-
-/// How often a client that gives up a key exchange by itself is started for one connection.
-const ATTEMPTS: usize = 5;
 
 /// A client of PostgreSQL asks whether the server has TLS, and is told by one letter: the shortest conversation there is.
 const HAVE_YOU_TLS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];

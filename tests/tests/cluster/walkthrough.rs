@@ -66,16 +66,11 @@ fn the_readme_leads_to_a_database() {
     // The other bastion may hear of the policy a moment later than the one that says so.
     let _tunnel = wait::until("a tunnel", A_MINUTE, || {
         let mut tunnel = shell(&format!("exec {words} {local}")).start();
-        loop {
-            if tunnel.stdout().contains("ready") {
-                return Some(tunnel);
-            }
-            if let Some(status) = tunnel.ended() {
-                assert_eq!(status.code(), Some(NOT_PERMITTED), "{}", tunnel.stderr());
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        if tunnel.says("ready", A_MINUTE) {
+            return Some(tunnel);
         }
+        assert_eq!(tunnel.code(A_MINUTE), NOT_PERMITTED, "{}", tunnel.stderr());
+        None
     });
     let address = format!("postgresql://admin:admin@127.0.0.1:{local}/orders");
     let answer = Program::new(installed("psql")).args(["-XAtqc", "select version()", &address]).succeed();

@@ -203,9 +203,11 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = taken.local_addr().unwrap();
         let forward = Forward { listen, destination: "demo.internal:80".parse().unwrap() };
+        let start = std::time::Instant::now();
         let Err(failure) = Listener::bind(&forward, |port| format!("x {port}")) else {
             panic!("bound twice")
         };
+        assert!(start.elapsed() < Duration::from_millis(200));
         assert_eq!(failure.stage(), Stage::LocalPort);
         let text = failure.to_string();
         #[cfg(target_os = "linux")]
