@@ -35,7 +35,7 @@ pub use self::namespace::Namespace;
 pub use self::node::Life;
 use self::node::Node;
 use self::pki::Pki;
-use crate::process::{Program, is_root, workspace};
+use crate::process::{Program, installed, is_root, ours, workspace};
 use crate::scratch::Scratch;
 
 /// Names the kubeconfig of a cluster that somebody has. Tests make and remove namespaces of their own in it.
@@ -356,6 +356,21 @@ impl Cluster {
     /// When it fails.
     pub fn helm(&self, words: &[&str]) -> String {
         self.helm_program(words).succeed()
+    }
+
+    /// Commands as a person types them who has Helm, our programs and an administrator's kubeconfig, in the top folder of the workspace; not
+    /// yet started.
+    #[must_use]
+    pub fn shell(&self, commands: &str) -> Program {
+        let folder = |program: &Path| program.parent().unwrap().display().to_string();
+        let ours = [folder(&control_plane::built("helm")), folder(&ours("pf-tunnel"))];
+        let path = [&ours[..], &[std::env::var("PATH").unwrap_or_default()]].concat().join(":");
+        Program::new(installed("bash"))
+            .args(["-euo", "pipefail", "-c", commands])
+            .folder(workspace())
+            .env("PATH", path)
+            .env("HOME", self.scratch.path())
+            .env("KUBECONFIG", &self.kubeconfig)
     }
 
     /// A new namespace, which is removed when the value is dropped. Its name starts with `name`.

@@ -1,15 +1,12 @@
 //! The README's way to a bastion in Kubernetes, walked in a new cluster as it is written there, command by command.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::authority::DevAuthority;
-use tests::cluster::control_plane::built;
 use tests::cluster::{Cluster, image};
 use tests::ports;
-use tests::process::{Program, installed, ours, workspace};
-use tests::scratch::Scratch;
+use tests::process::{Program, installed, workspace};
 use tests::wait;
 
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -39,17 +36,9 @@ fn the_readme_leads_to_a_database() {
     });
     databases.apply(&orders.to_string());
     let authority = DevAuthority::start();
-    let home = Scratch::new("home");
-
-    let folder = |program: &Path| program.parent().unwrap().display().to_string();
-    let path = [folder(&built("helm")), folder(&ours("pf-tunnel")), std::env::var("PATH").unwrap()].join(":");
     let shell = |commands: &str| {
-        Program::new(installed("bash"))
-            .args(["-euo", "pipefail", "-c", commands])
-            .folder(workspace())
-            .env("PATH", &path)
-            .env("HOME", home.path())
-            .env("KUBECONFIG", cluster.kubeconfig())
+        cluster
+            .shell(commands)
             .env("NODE", cluster.node_address().to_string())
             .env("VAULT_ADDR", authority.url())
             .env("VAULT_TOKEN", authority.token())

@@ -11,7 +11,6 @@ use tests::cluster::{Cluster, Namespace, image};
 use tests::forge::Forge;
 use tests::http;
 use tests::key::Key;
-use tests::process::Program;
 use tests::ssh::Person;
 use tests::wait;
 
@@ -93,8 +92,8 @@ fn a_release_lives_from_install_to_uninstall() {
         let words = [&[verb, "bastion"], more, &["--namespace", name]].concat();
         cluster.helm(&words)
     };
-    let said = namespace.release("install", &values, &[]);
-    assert!(said.contains("create configmap bastion-user-ca"), "{said}");
+    let notes = namespace.release("install", &values, &[]);
+    assert!(notes.contains("create configmap bastion-user-ca"), "{notes}");
 
     // Two pods run, and are not ready: nobody has said whom to believe.
     cluster.wait_for("two pods run", A_MINUTE, || {
@@ -111,7 +110,13 @@ fn a_release_lives_from_install_to_uninstall() {
         &format!("--from-literal=ca.pub={}", authority.users().trim()),
     ]);
     namespace.wait_for_rollout("deployment/bastion");
-    let said = helm("test", &["--logs"]);
+    // What the notes end with works as it stands there.
+    let command = |start: &str| {
+        let line = notes.lines().map(str::trim_start).rfind(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("no {start}: {notes}"))
+    };
+    assert!(notes.trim_end().ends_with(command("helm test ")), "{notes}");
+    let said = cluster.shell(command("helm test ")).succeed();
     assert!(said.contains("SSH-2.0-bastion_") && said.contains("HTTP/1.1 200"), "{said}");
 
     // Who may reach what is said by an object beside the Service, and a laptop needs nothing but a kubeconfig.
@@ -132,13 +137,9 @@ fn a_release_lives_from_install_to_uninstall() {
     let who = known();
     let (local, page) =
         (SocketAddr::from(([127, 0, 0, 1], tests::ports::free())), format!("web.{name}.svc:80"));
-    let mut tunnel = Program::ours("pf-tunnel")
-        .env("KUBECONFIG", cluster.kubeconfig())
-        .env("VAULT_TOKEN", authority.token())
-        .args(["--kube-namespace", name, "--kube-context"])
-        .arg(cluster.kubectl(&["config", "current-context"]).trim())
-        .args([&page, &local.port().to_string()])
-        .start();
+    let pf_tunnel = command("pf-tunnel ").strip_suffix("orders.databases.svc:5432 5432").expect("an example");
+    let pf_tunnel = format!("exec {pf_tunnel} {page} {}", local.port());
+    let mut tunnel = cluster.shell(&pf_tunnel).env("VAULT_TOKEN", authority.token()).start();
     tunnel.wait_for("ready", A_MINUTE);
     let served = || http::get(local, "/").is_ok_and(|page| page.body.contains(PAGE));
     assert!(served());
