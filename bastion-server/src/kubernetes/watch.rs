@@ -165,7 +165,7 @@ impl<V> Watching<V> {
             tracing::info!(
                 resource = self.wanted.resource,
                 namespace = self.wanted.namespace,
-                "the API server answers again"
+                "the watch works again"
             );
         }
     }
@@ -179,7 +179,7 @@ impl<V> Watching<V> {
                 resource = self.wanted.resource,
                 namespace = self.wanted.namespace,
                 error = with_cause(error),
-                "the API server does not answer; keeping what is known, and asking again"
+                "a watch failed; keeping what is known, and asking again"
             );
         }
         wait
