@@ -288,9 +288,14 @@ struct Talk {
 
 impl Talk {
     fn start(address: SocketAddr, duration: Duration) -> Self {
-        let (mut script, mut all) = (String::new(), String::new());
+        // By the clock, so that a slow machine does not make it longer.
+        let (mut script, mut all) = ("select now() as start \\gset\n".to_owned(), String::new());
         for turn in 0..duration.as_secs() * 2 {
-            writeln!(script, "select {turn} from pg_sleep(0.5);").unwrap();
+            writeln!(
+                script,
+                "select {turn} from pg_sleep_until(:'start'::timestamptz + {turn} * interval '0.5 s');"
+            )
+            .unwrap();
             writeln!(all, "{turn}").unwrap();
         }
         let scratch = Scratch::new("talk");
@@ -409,7 +414,7 @@ fn pods_are_deleted_and_replaced_and_no_connection_is_refused_or_lost() {
         assert_eq!(psql(address, &["-c", "select 6 * 7"]).succeed().trim(), "42");
     }
 
-    // A pod goes. Who talks through it may finish, others find the other one. The half of the grace that is left is for a slow machine.
+    // A pod goes. Who talks through it may finish, others find the other one. Half of the grace is left for a slow machine.
     let load = Load::of_all_kinds(&place, tunnel);
     let mut talks = [ssh, ssh, ssh, tunnel].map(|address| Talk::start(address, DELAY + GRACE / 2));
     let busy = place.pods().iter().map(name).max_by_key(|pod| place.forwards(pod)).unwrap();
