@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::network::{API_SERVICE, PODS, SERVICES};
 use super::node::Node;
 use super::pki::Pki;
+use crate::chart;
 use crate::ports;
 use crate::process::{Process, Program, workspace};
 use crate::scratch::Scratch;
@@ -248,6 +249,22 @@ impl ApiServer {
             scratch,
         };
         server.start();
+        server
+    }
+
+    /// One that has the chart's definitions too. They are established then, which is a moment before they are served: a first watch may be
+    /// refused ("storage is (re)initializing").
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn with_policies(minor: Minor) -> Self {
+        let server = Self::alone(minor);
+        let definitions = chart::folder().join("crds");
+        server.kubectl().args(["apply", "--server-side", "--filename"]).arg(definitions).succeed();
+        let named = ["tunnelpolicies", "clustertunnelpolicies"]
+            .map(|plural| format!("crd/{plural}.tunnel-suite.invalid"));
+        server.kubectl().args(["wait", "--for=condition=Established", "--timeout=30s"]).args(named).succeed();
         server
     }
 

@@ -10,7 +10,7 @@ use tests::bastion::{LOGIN, Setup};
 use tests::cluster::{ApiServer, Minor, control_plane};
 use tests::forge::{Forge, line};
 use tests::key::Key;
-use tests::process::{Program, workspace};
+use tests::process::Program;
 use tests::rogue::{Channel, Client};
 use tests::scratch::Scratch;
 use tests::target::Target;
@@ -45,15 +45,9 @@ pub fn shared() -> &'static Place {
 
 impl Place {
     pub fn new(minor: Minor) -> Self {
-        let server = ApiServer::alone(minor);
+        let server = ApiServer::with_policies(minor);
         let place =
             Self { server, authority: Key::ed25519(), key: Key::ed25519(), scratch: Scratch::new("place") };
-        let definitions = workspace().join("deploy/charts/bastion/crds");
-        place.server.kubectl().args(["apply", "--server-side", "--filename"]).arg(definitions).succeed();
-        for plural in ["tunnelpolicies", "clustertunnelpolicies"] {
-            let definition = format!("crd/{plural}.tunnel-suite.invalid");
-            place.kubectl(&["wait", "--for=condition=Established", &definition, "--timeout=30s"]);
-        }
         for namespace in [OWN, THEIRS, ELSEWHERE] {
             place.kubectl(&["create", "namespace", namespace]);
         }

@@ -11,7 +11,7 @@ use tests::bastion::Setup;
 use tests::cluster::control_plane::kubectl;
 use tests::cluster::{ApiServer, Cluster, Minor};
 use tests::key::Key;
-use tests::process::{Program, workspace};
+use tests::process::Program;
 use tests::{chart as source, http, wait};
 
 use super::chart;
@@ -311,12 +311,8 @@ fn who_edits_a_namespace_writes_policies_there_and_who_views_it_reads_them() {
 
 #[test]
 fn what_is_asked_of_a_whole_cluster_is_used() {
-    let alone = ApiServer::alone(Minor::Newest);
+    let alone = ApiServer::with_policies(Minor::Newest);
     let server = Server { kubeconfig: alone.kubeconfig(), audit: &|| alone.audit() };
-    let definitions = workspace().join("deploy/charts/bastion/crds");
-    server.kubectl(&["apply", "--server-side", "--filename"]).arg(definitions).succeed();
-    let named = ["crd/tunnelpolicies.tunnel-suite.invalid", "crd/clustertunnelpolicies.tunnel-suite.invalid"];
-    server.kubectl(&["wait", "--for=condition=Established", "--timeout=30s"]).args(named).succeed();
     let theirs = "databases";
     server.kubectl(&["create", "namespace", theirs]).succeed();
     // One after the other: what one has written, the other would not write again.

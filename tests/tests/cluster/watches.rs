@@ -31,7 +31,7 @@ fn a_lost_api_server_changes_nothing_for_anybody() {
     };
     let (fails, works) = ("a watch failed; keeping what is known, and asking again", "the watch works again");
     let said = |what: &str| bastion.log().lines().filter(|line| line.contains(what)).count();
-    // A definition is established before it is served: its first watch may be refused ("storage is (re)initializing").
+    // A first watch may have been refused.
     wait::until_true("every watch works", SOON, || said(works) == said(fails));
     assert!(failures() <= said(fails), "what is counted is told");
     let before = said(fails);
