@@ -1,6 +1,6 @@
 # One profile for everything but the image, and all targets at once, so that nothing is built twice: alone, programs have fewer features.
 .DEFAULT_GOAL := help
-.PHONY: help test test-cluster check demo peers fuzz crds image image-reproducible cluster cluster-down
+.PHONY: help test test-cluster check demo peers soak-rekey fuzz crds image image-reproducible cluster cluster-down
 
 # Most tests wait for other processes, some of them for minutes: more at once than there are cores.
 TEST_THREADS ?= 6
@@ -43,6 +43,12 @@ cluster: image ## a Kubernetes of one node on this machine, with the bastion's i
 cluster-down: ## ends it, and leaves nothing of it
 	cargo build --workspace --bin cluster --locked
 	$(SUDO) target/debug/cluster down
+
+# Through each pair of ends, 64 streams each way. Optimised, since a debug build takes hours.
+GIB ?= 20
+soak-rekey: peers ## 20 GiB, or GIB, through each pair of ends while keys are replaced all the time
+	cargo build --workspace --bins --release --locked
+	SOAK_GIB=$(GIB) RUST_TEST_THREADS=1 cargo test -p tests --test peers --release --locked key_exchanges -- --nocapture
 
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install

@@ -8,19 +8,26 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     num::{NonZeroU32, NonZeroU64},
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use ssh_key::Fingerprint;
+use ssh_transport::turns::{Rate, Turns};
 
 use crate::{
-    bucket::{Bucket, Size},
     flow::Flow,
     identity::{Identity, LoginName},
     unit::ByteSize,
 };
+
+/// How long a channel that is opened too fast may wait for its turn. More would look like a target that is away.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Channels of one identity that may wait at once. Each takes some kilobytes.
+const WAITING_EACH: usize = 1000;
+/// Channels of all identities together that may wait at once.
+const WAITING_ALL: usize = 8000;
 
 /// How much one identity may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -51,8 +58,9 @@ impl Default for Limits {
 }
 
 impl Limits {
-    fn opens(&self) -> Size {
-        Size { burst: self.opens, rate: self.opens_per_second }
+    /// How fast channels may be opened.
+    pub fn opens(&self) -> Rate {
+        Rate { burst: self.opens, per_second: self.opens_per_second }
     }
 
     fn flow(&self, now: Instant) -> Option<Arc<Flow>> {
@@ -73,14 +81,25 @@ impl TooMany {
     }
 }
 
-/// A channel may be opened, and this is how fast it may be.
+/// A channel may be opened, when its turn has come, and this is how fast it may be.
 #[derive(Clone, Debug)]
 pub struct Turn {
+    /// In how long that is.
+    pub wait: Duration,
+    /// The place among those that wait, until it is dropped. Without one there is no waiting, for anything.
+    pub waiting: Option<Waiting>,
     /// The rate that all channels of the identity share, if there is one.
     pub flow: Option<Arc<Flow>>,
 }
 
-/// The identity opens channels faster than it may.
+/// A place among the channels that wait: of one identity, and of all.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    _each: Arc<()>,
+    _all: Arc<()>,
+}
+
+/// The identity opens channels faster than it may, and too many of them wait already, or would wait too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooFast;
 
@@ -93,9 +112,13 @@ struct Who {
 #[derive(Debug)]
 struct Account {
     connections: u32,
-    opens: Bucket,
+    opens: Turns,
+    waiting: Arc<()>,
     flow: Option<Arc<Flow>>,
 }
+
+/// Counts the channels that wait, over all identities: by its references, but for one.
+type Everybody = Arc<Arc<()>>;
 
 type Accounts = Arc<Mutex<HashMap<Who, Account>>>;
 
@@ -104,6 +127,7 @@ type Accounts = Arc<Mutex<HashMap<Who, Account>>>;
 pub struct Census {
     limits: Limits,
     accounts: Accounts,
+    waiting: Everybody,
 }
 
 /// One connection of an identity, until it is dropped.
@@ -111,13 +135,14 @@ pub struct Census {
 pub struct Member {
     limits: Limits,
     accounts: Accounts,
+    waiting: Everybody,
     who: Who,
 }
 
 impl Census {
     /// Nobody is here yet.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, accounts: Arc::default() }
+        Self { limits, accounts: Arc::default(), waiting: Arc::default() }
     }
 
     /// Counts one more connection of an identity.
@@ -132,27 +157,41 @@ impl Census {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let account = accounts.entry(who.clone()).or_insert_with(|| Account {
             connections: 0,
-            opens: Bucket::full(self.limits.opens(), now),
+            opens: Turns::new(now),
+            waiting: Arc::default(),
             flow: self.limits.flow(now),
         });
         if account.connections >= self.limits.connections.get() {
             return Err(TooMany);
         }
         account.connections += 1;
-        Ok(Member { limits: self.limits, accounts: Arc::clone(&self.accounts), who })
+        Ok(Member {
+            limits: self.limits,
+            accounts: Arc::clone(&self.accounts),
+            waiting: Arc::clone(&self.waiting),
+            who,
+        })
     }
 }
 
 impl Member {
-    /// Counts a channel that is to be opened.
+    /// Counts a channel that is to be opened, and says when.
     ///
     /// # Errors
-    /// When they come too fast.
+    /// When they come too fast to wait for their turns.
     pub fn open(&self, now: Instant) -> Result<Turn, TooFast> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let account = accounts.get_mut(&self.who).ok_or(TooFast)?;
-        account.opens.take(self.limits.opens(), now).ok_or(TooFast)?;
-        Ok(Turn { flow: account.flow.clone() })
+        // One reference of each is no channel's.
+        let room = Arc::strong_count(&account.waiting) <= WAITING_EACH
+            && Arc::strong_count(self.waiting.as_ref()) <= WAITING_ALL;
+        let waiting = room.then(|| Waiting {
+            _each: Arc::clone(&account.waiting),
+            _all: Arc::clone(self.waiting.as_ref()),
+        });
+        let longest = if room { LONGEST_WAIT } else { Duration::ZERO };
+        let wait = account.opens.take(self.limits.opens(), longest, now).ok_or(TooFast)?;
+        Ok(Turn { wait, waiting, flow: account.flow.clone() })
     }
 }
 
@@ -170,8 +209,6 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn who(key: u8, login: &str) -> Who {
@@ -204,12 +241,40 @@ mod tests {
         let first = census.count(who(1, "tunnel"), now).unwrap();
         let second = census.count(who(1, "tunnel"), now).unwrap();
         let other = census.count(who(2, "tunnel"), now).unwrap();
+        let (second_later, at_once) = (now + Duration::from_secs(1), Some(Duration::ZERO));
+        let wait = |member: &Member, now| member.open(now).ok().map(|turn| turn.wait);
         for _ in 0..3 {
-            first.open(now).unwrap();
+            assert_eq!(wait(&first, now), at_once);
         }
-        assert!(second.open(now).is_err());
-        assert!(other.open(now).is_ok());
-        assert!(second.open(now + Duration::from_secs(1)).is_ok());
-        assert!(first.open(now + Duration::from_secs(1)).is_err());
+        assert_eq!(wait(&other, now), at_once);
+        assert_eq!(wait(&second, second_later), at_once);
+        for seconds in 1..=LONGEST_WAIT.as_secs() {
+            assert_eq!(wait(&first, second_later), Some(Duration::from_secs(seconds)), "in turn");
+        }
+        assert_eq!(second.open(second_later).unwrap_err(), TooFast, "too long");
+        assert_eq!(wait(&other, second_later), at_once);
+    }
+
+    #[test]
+    fn who_waits_takes_a_place_of_a_bounded_number() {
+        let (census, now) = (census(1, 1, 1000), Instant::now());
+        let first = census.count(who(1, "tunnel"), now).unwrap();
+        let held: Vec<Turn> = (0..WAITING_EACH).map(|_| first.open(now).unwrap()).collect();
+        assert_eq!(first.open(now).unwrap_err(), TooFast);
+        drop(held);
+        assert!(first.open(now).unwrap().wait >= Duration::from_millis(999));
+        let mut held = Vec::new();
+        let members: Vec<Member> =
+            (2..=11).map(|key| census.count(who(key, "tunnel"), now).unwrap()).collect();
+        for member in &members {
+            held.extend((0..WAITING_EACH).filter_map(|_| member.open(now).ok()));
+        }
+        assert!(held.len() <= WAITING_ALL + members.len(), "{}", held.len());
+        let newcomer = census.count(who(99, "tunnel"), now).unwrap();
+        assert_eq!(
+            newcomer.open(now).unwrap().wait,
+            Duration::ZERO,
+            "who need not wait gets in all the same"
+        );
     }
 }

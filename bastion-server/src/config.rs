@@ -20,6 +20,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use ssh_transport::key_exchange;
 
 use crate::{
     access::{Forbidden, Host},
@@ -414,8 +415,14 @@ impl TryFrom<ByteSize> for RekeyBytes {
     type Error = &'static str;
 
     fn try_from(bytes: ByteSize) -> Result<Self, Self::Error> {
-        if bytes.0 < 1 << 20 {
-            return Err("a session would do little but exchange keys; write 1MiB or more");
+        if bytes.0 < key_exchange::FEWEST_BYTES {
+            return Err(
+                "a session would do little but exchange keys; write 1MiB or more: each exchange holds up \
+                        every stream for a round trip",
+            );
+        }
+        if bytes.0 > key_exchange::MOST_BYTES {
+            return Err("one set of keys would protect more than RFC 4344 allows; write 64GiB or less");
         }
         Ok(Self(bytes))
     }
@@ -431,7 +438,7 @@ impl TryFrom<Period> for RekeyTime {
     type Error = &'static str;
 
     fn try_from(time: Period) -> Result<Self, Self::Error> {
-        if time.0 < Duration::from_secs(60) {
+        if time.0 < key_exchange::SHORTEST {
             return Err("a session would exchange keys all the time; write 1m or more");
         }
         Ok(Self(time))
@@ -586,6 +593,8 @@ mod tests {
                 "rekey: {bytes: 1023KiB}\n",
                 "bastion.yaml:5:16: a session would do little but exchange keys; write 1MiB",
             ),
+            ("rekey: {bytes: 1023KiB}\n", "each exchange holds up every stream for a round trip"),
+            ("rekey: {bytes: 65GiB}\n", "RFC 4344 allows; write 64GiB or less"),
             ("rekey: {time: 59s}\n", "write 1m or more"),
             ("revocation: {file: a.krl}\n", "Did you mean `files`?"),
             ("revocation: {files: a.krl}\n", "bastion.yaml:5:21: "),
@@ -620,7 +629,7 @@ mod tests {
             assert!(error.contains(expected), "{more}{error}");
             // No pattern tells which bits stand behind a prefix, or how much 59 s is.
             let is_beyond_a_schema =
-                ["10.0.0.1/8", "1023KiB", "59s"].iter().any(|value| more.contains(value));
+                ["10.0.0.1/8", "1023KiB", "65GiB", "59s"].iter().any(|value| more.contains(value));
             assert_eq!(schema::tests::complaint(&text).is_none(), is_beyond_a_schema, "{more}");
         }
     }

@@ -104,6 +104,7 @@ pub enum Direction {
 pub struct Metrics {
     registry: Registry,
     sessions_active: Gauge,
+    sessions_ended: Family<Reason, Counter>,
     channels_active: Gauge,
     bytes: Family<Flow, Counter>,
     auth: Family<Outcome, Counter>,
@@ -149,6 +150,10 @@ impl Metrics {
         }
         let metrics = Self {
             sessions_active: metric!("sessions_active", "SSH sessions that are logged in"),
+            sessions_ended: metric!(
+                "sessions_ended",
+                "SSH sessions that were logged in and have ended, by reason"
+            ),
             channels_active: metric!("channels_active", "Forwarded connections that are open"),
             bytes: metric!("bytes", "Bytes forwarded; sent is from client to target"),
             auth: metric!("auth", "Logins by result and reason"),
@@ -219,6 +224,11 @@ impl Metrics {
     #[must_use]
     pub fn session(&self) -> Active {
         Active::new(&self.sessions_active)
+    }
+
+    /// A session that was logged in has ended; `reason` is the code of why.
+    pub fn session_ended(&self, reason: &'static str) {
+        self.sessions_ended.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts a forwarded connection for as long as the value lives.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use ssh_transport::key_exchange::Rekey;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::{Notify, watch},
@@ -511,8 +512,8 @@ impl Bastion {
         ssh::Settings {
             keepalive: self.config.keepalive.interval.0,
             keepalive_missed: self.config.keepalive.max_missed.get(),
-            rekey_bytes: usize::try_from(self.config.rekey.bytes.0.0).unwrap_or(usize::MAX),
-            rekey_time: self.config.rekey.time.0.0,
+            rekey: Rekey { bytes: self.config.rekey.bytes.0.0, time: self.config.rekey.time.0.0 },
+            opens: self.config.limits.per_identity.opens(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The russh edge: turns our settings into russh's, runs one session on a socket, and ends it when it must end.
 
+mod ended;
 pub mod forward;
 pub mod handler;
 mod pulse;
@@ -13,8 +14,10 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use russh::keys::ssh_key::{Certificate, PrivateKey};
 use russh::server::{Config, Handle, run_stream};
-use russh::{Disconnect, Limits, MethodKind, MethodSet, SshId};
+use russh::{Disconnect, MethodKind, MethodSet, SshId};
+use ssh_transport::key_exchange::{self, Rekey};
 use ssh_transport::socket::Cutter;
+use ssh_transport::turns::Rate;
 use ssh_transport::{CHANNEL_PACKET, CHANNEL_WINDOW, algorithms};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -29,6 +32,7 @@ use crate::identity::certificate::{self, Claim, Refused, Requirements};
 use crate::listener::Connection;
 use crate::metrics::Metrics;
 
+use ended::Ended;
 use handler::{Admitted, Handler, Login};
 
 /// How long a session may take to say goodbye before its socket is cut.
@@ -73,16 +77,20 @@ pub struct Settings {
     pub keepalive: Duration,
     /// Unanswered questions after which it is not.
     pub keepalive_missed: usize,
-    /// Bytes in one direction after which keys are replaced.
-    pub rekey_bytes: usize,
-    /// Time after which keys are replaced.
-    pub rekey_time: Duration,
+    /// When `pf-tunnel` is asked to replace the keys.
+    pub rekey: Rekey,
+    /// How fast `pf-tunnel` is asked to open channels.
+    pub opens: Rate,
 }
 
 /// russh's settings for all sessions that begin with this host key.
 pub fn config(settings: Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
     Config {
-        server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
+        server_id: SshId::Standard(Cow::Owned(format!(
+            "{IDENTIFICATION} {} {}",
+            settings.rekey.announcement(),
+            settings.opens.announcement()
+        ))),
         methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
         // Only certificates are accepted, and guessing a signature is hopeless: a delay would punish those who
         // offer a plain key first, as OpenSSH does.
@@ -91,11 +99,7 @@ pub fn config(settings: Settings, key: PrivateKey, certificate: Option<Certifica
         max_auth_attempts: LOGIN_ATTEMPTS,
         keys: vec![key],
         certificates: certificate.into_iter().collect(),
-        limits: Limits {
-            rekey_write_limit: settings.rekey_bytes,
-            rekey_read_limit: settings.rekey_bytes,
-            rekey_time_limit: settings.rekey_time,
-        },
+        limits: key_exchange::left_to_the_peer(),
         window_size: CHANNEL_WINDOW,
         maximum_packet_size: CHANNEL_PACKET,
         channel_buffer_size: CHANNEL_BUFFER,
@@ -110,50 +114,13 @@ pub fn config(settings: Settings, key: PrivateKey, certificate: Option<Certifica
     }
 }
 
-/// Why a session ended, as audit records and clients know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Ended {
-    /// The client left, or the connection to it was lost.
-    ByClient,
-    /// A defect of ours.
-    Defect,
-    /// The certificate would not be admitted any more: it has expired, was revoked, or its authority is gone.
-    Refused(Refused),
-    /// The client takes part no more, and holds up its session: by a key exchange that it does not finish, for one.
-    Stalled,
-    /// The bastion shuts down.
-    Shutdown,
-}
-
-impl Ended {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::ByClient => "client_left",
-            Self::Defect => "defect",
-            Self::Refused(refused) => refused.code(),
-            Self::Stalled => "client_stalled",
-            Self::Shutdown => "shutdown",
-        }
-    }
-
-    /// The description of the SSH disconnect (RFC 4253 §11.1).
-    fn farewell(&self) -> Option<String> {
-        match self {
-            // One that stands still takes no message.
-            Self::ByClient | Self::Defect | Self::Stalled => None,
-            Self::Refused(refused) => Some(format!("certificate refused: {}: {refused}", self.code())),
-            Self::Shutdown => Some(format!("{}: the bastion is shutting down; connect again", self.code())),
-        }
-    }
-}
-
 /// Serves one connection until it ends, for whatever reason.
 pub async fn serve(connection: Connection, service: Arc<Service>) {
     let Connection { id, client, socket, cutter, pending, seen, drain } = connection;
     let session = Session { id, client };
     let (login, mut logged_in) = watch::channel(Login::Pending);
     let stop = CancellationToken::new();
-    let forwards = forward::Forwards::new(session, Arc::clone(&service), stop.clone());
+    let forwards = forward::Forwards::new(session, Arc::clone(&service), cutter.clone(), stop.clone());
     let handler = Handler::new(session, Arc::clone(&service), forwards.clone(), pending, login);
     let handle = handler.handle();
     let mut running = match run_stream(service.config.load_full(), socket, handler).await {
@@ -178,14 +145,11 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
     let ended = tokio::select! {
         result = &mut running => match result {
             Ok(()) => Ended::ByClient,
-            Err(russh::Error::Join(_)) => {
-                seen.fail();
-                Ended::Defect
-            }
             Err(error) => {
                 seen.fail();
-                tracing::debug!(session = %id, %client, %error, "the session ended");
-                Ended::ByClient
+                let ended = Ended::by(&error);
+                tracing::debug!(session = %id, %client, reason = ended.code(), %error, "the session ended");
+                ended
             }
         },
         ended = watched.must_end(&mut logged_in) => ended,
@@ -207,6 +171,10 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
     match &*login {
         Login::Accepted(admitted) => {
             forwards.refusals().close(&admitted.identity);
+            service.metrics.session_ended(ended.code());
+            if let Some(remedy) = ended.is_ours() {
+                tracing::warn!(session = %id, %client, reason = ended.code(), "the bastion ended a session: {remedy}");
+            }
             let traffic = Traffic { duration: began.elapsed(), ..forwards.traffic() };
             let event = Event::SessionClosed { identity: &admitted.identity, traffic, reason: ended.code() };
             service.audit.record(session, event);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 
 use crate::relay::{Incoming, Lost, Sink, Source};
+use crate::socket::Cutter;
 
 /// What arrives on a channel.
 #[derive(Debug)]
@@ -11,15 +12,18 @@ pub struct ChannelSource(ChannelReadHalf);
 
 /// What is sent on a channel.
 #[derive(Debug)]
-pub struct ChannelSink<S: From<(ChannelId, ChannelMsg)>>(ChannelWriteHalf<S>);
+pub struct ChannelSink<S: From<(ChannelId, ChannelMsg)>> {
+    channel: ChannelWriteHalf<S>,
+    carrier: Cutter,
+}
 
-/// Splits an open channel.
-pub fn split<S>(channel: Channel<S>) -> (ChannelSource, ChannelSink<S>)
+/// Splits an open channel of the session on `carrier`.
+pub fn split<S>(channel: Channel<S>, carrier: Cutter) -> (ChannelSource, ChannelSink<S>)
 where
     S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
 {
-    let (read, write) = channel.split();
-    (ChannelSource(read), ChannelSink(write))
+    let (read, channel) = channel.split();
+    (ChannelSource(read), ChannelSink { channel, carrier })
 }
 
 impl Source for ChannelSource {
@@ -42,15 +46,16 @@ where
     S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
 {
     async fn data(&mut self, data: Bytes) -> Result<(), Lost> {
-        self.0.data_bytes(data).await.map_err(|_| Lost)
+        self.carrier.caught_up().await;
+        self.channel.data_bytes(data).await.map_err(|_| Lost)
     }
 
     async fn finish(&mut self) -> Result<(), Lost> {
-        self.0.eof().await.map_err(|_| Lost)
+        self.channel.eof().await.map_err(|_| Lost)
     }
 
     async fn close(&mut self) {
         // A carrier that is gone has closed everything already.
-        let _ = self.0.close().await;
+        let _ = self.channel.close().await;
     }
 }

@@ -6,12 +6,16 @@
 //!   be cut from outside.
 //! - [`relay`]: the copying itself, between a TCP socket and a [`relay::Source`] with a [`relay::Sink`]. It does not know
 //!   what carries the bytes.
+//! - [`key_exchange`]: which end replaces the keys of a session, and when.
+//! - [`turns`]: how fast channels may be opened.
 //! - [`channel`]: an SSH channel as such a source and sink.
 
 pub mod algorithms;
 pub mod channel;
+pub mod key_exchange;
 pub mod relay;
 pub mod socket;
+pub mod turns;
 
 /// The receive window of one channel, in bytes (RFC 4254 §5.2).
 ///

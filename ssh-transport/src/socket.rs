@@ -4,9 +4,14 @@
 //! russh's session loop does not read while it writes. When both ends send in bulk, both wait for room in the other's
 //! kernel buffer, for ever. So while a write is pending this socket reads into memory, which lets the peer finish its
 //! own write. Reads are also served from 64 KiB at a time, since russh reads four bytes and then a packet.
+//!
+//! russh prefers writing: for each packet that it reads it may write megabytes. So whoever feeds a session asks
+//! [`Cutter::caught_up`] first, and is held back while much of what has arrived is unread. With that at both ends, one of
+//! them always reads: of two, the one that falls behind last has got no more from the other since than a full queue.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
@@ -14,7 +19,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
@@ -22,8 +28,14 @@ use tokio_util::io::poll_read_buf;
 const READ: usize = 64 * 1024;
 
 /// How far a session may read ahead of itself, in bytes. It has to cover what the peer may send while both ends write:
-/// the windows of all channels in bulk use at the same moment.
+/// [`UNREAD`], what waits in the peer's queue when it is held back, and the kernels' buffers.
 const READ_AHEAD: usize = 64 * 1024 * 1024;
+
+/// How much may have arrived and not been read by the session before those who feed it wait, in bytes.
+const UNREAD: usize = 4 * 1024 * 1024;
+
+/// How much of what a server says is searched for its identification line, in bytes.
+const LONGEST_INTRODUCTION: usize = 64 * 1024;
 
 /// How long a write may wait for a peer that does not read.
 const WRITE_PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +51,8 @@ pub struct CarrierSocket<S> {
     pending_since: Option<Instant>,
     write_patience: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// How many bytes of what the session writes first have been sent already.
+    introduced: usize,
     shared: Arc<Shared>,
 }
 
@@ -51,6 +65,9 @@ struct Shared {
     /// Milliseconds after `started`.
     heard: AtomicU64,
     sent: AtomicU64,
+    /// Whether more than [`UNREAD`] bytes wait.
+    behind: AtomicBool,
+    caught_up: Notify,
 }
 
 /// Looks at a [`CarrierSocket`] that a session owns, and ends it.
@@ -64,6 +81,19 @@ impl Cutter {
         self.0.cut.store(true, Ordering::Release);
         self.0.read_waker.wake();
         self.0.write_waker.wake();
+        self.0.catch_up();
+    }
+
+    /// Waits while the session has much to read. Ask before it is given more to write.
+    pub async fn caught_up(&self) {
+        while self.0.behind.load(Ordering::Acquire) {
+            let mut told = pin!(self.0.caught_up.notified());
+            // Listens before it looks again, so that nothing falls in between.
+            told.as_mut().enable();
+            if self.0.behind.load(Ordering::Acquire) {
+                told.await;
+            }
+        }
     }
 
     /// When bytes last came from the peer, or the socket was made.
@@ -77,6 +107,21 @@ impl Cutter {
     }
 }
 
+impl Shared {
+    fn catch_up(&self) {
+        if self.behind.swap(false, Ordering::AcqRel) {
+            self.caught_up.notify_waiters();
+        }
+    }
+}
+
+impl<S> Drop for CarrierSocket<S> {
+    /// Whoever waits to feed the session finds out that it is gone.
+    fn drop(&mut self) {
+        self.shared.catch_up();
+    }
+}
+
 impl<S> CarrierSocket<S> {
     /// Wraps `inner`, and hands out the means to end it.
     pub fn new(inner: S) -> (Self, Cutter) {
@@ -87,6 +132,8 @@ impl<S> CarrierSocket<S> {
             started: Instant::now(),
             heard: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            behind: AtomicBool::new(false),
+            caught_up: Notify::new(),
         });
         let socket = Self {
             inner,
@@ -96,6 +143,7 @@ impl<S> CarrierSocket<S> {
             pending_since: None,
             write_patience: WRITE_PATIENCE,
             timer: None,
+            introduced: 0,
             shared: Arc::clone(&shared),
         };
         (socket, Cutter(shared))
@@ -122,6 +170,42 @@ impl<S> CarrierSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> CarrierSocket<S> {
+    /// Sends `ours`, an identification line (RFC 4253 §4.2), which the session must then write as its first bytes, and
+    /// waits for that of the peer, which the session reads all the same. `None` where there is none: what that means is
+    /// left to the session.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub async fn introduce(&mut self, ours: &str) -> io::Result<Option<String>> {
+        let line = format!("{ours}\r\n");
+        self.inner.write_all(line.as_bytes()).await?;
+        self.inner.flush().await?;
+        self.introduced = line.len();
+        loop {
+            if let Some(theirs) = identification(&self.ahead) {
+                return Ok(Some(theirs));
+            }
+            if self.ahead.len() >= LONGEST_INTRODUCTION {
+                return Ok(None);
+            }
+            let more = poll_fn(|cx| {
+                self.shared.read_waker.register(cx.waker());
+                self.check_cut()?;
+                self.fill(cx)
+            });
+            if more.await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How much of a write of `length` bytes has been sent by [`Self::introduce`].
+    fn was_introduced(&mut self, length: usize) -> Option<usize> {
+        let count = length.min(self.introduced);
+        self.introduced -= count;
+        (count > 0).then_some(count)
+    }
+
     /// One read from below into `ahead`. Ready with the number of bytes, 0 at the end.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.ahead.reserve(READ);
@@ -143,6 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CarrierSocket<S> {
             }
             if let Some(reader) = self.reader.take() {
                 reader.wake();
+            }
+            if self.ahead.len() > UNREAD {
+                self.shared.behind.store(true, Ordering::Release);
             }
         }
     }
@@ -215,12 +302,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CarrierSocket<S> {
         let count = buf.remaining().min(this.ahead.len());
         buf.put_slice(this.ahead.get(..count).unwrap_or_default());
         this.ahead.advance(count);
+        if this.ahead.len() <= UNREAD {
+            this.shared.catch_up();
+        }
         Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.was_introduced(buf.len()) {
+            return Poll::Ready(Ok(count));
+        }
         let result = self.writing(cx, |inner, cx| inner.poll_write(cx, buf));
         self.note_sent(result)
     }
@@ -230,6 +323,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.was_introduced(bufs.iter().map(|buf| buf.len()).sum()) {
+            return Poll::Ready(Ok(count));
+        }
         let result = self.writing(cx, |inner, cx| inner.poll_write_vectored(cx, bufs));
         self.note_sent(result)
     }
@@ -247,9 +343,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
     }
 }
 
+/// The first whole line that begins as an identification does. Others may come before it (RFC 4253 §4.2).
+fn identification(said: &[u8]) -> Option<String> {
+    let whole = said.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let line = whole.into_iter().find(|line| line.starts_with(b"SSH-"))?;
+    Some(String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
 
     use super::*;
 
@@ -270,6 +373,58 @@ mod tests {
         socket.read_exact(&mut got).await.unwrap();
         assert!(got.iter().all(|byte| *byte == 9));
         assert_eq!(peer.await.unwrap(), block);
+    }
+
+    #[tokio::test]
+    async fn an_introduction_is_sent_once_and_can_be_read_again() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (mut socket, _) = CarrierSocket::new(ours);
+        theirs.write_all(b"welcome\r\nSSH-2.0-x rekey=1,2\r\nmore").await.unwrap();
+        assert_eq!(socket.introduce("SSH-2.0-me").await.unwrap().as_deref(), Some("SSH-2.0-x rekey=1,2"));
+        // What russh does next.
+        socket.write_all(b"SSH-2.0-me\r\n").await.unwrap();
+        socket.write_all(b"KEXINIT").await.unwrap();
+        let mut sent = [0; 19];
+        theirs.read_exact(&mut sent).await.unwrap();
+        assert_eq!(&sent, b"SSH-2.0-me\r\nKEXINIT");
+        let mut read = [0; 34];
+        socket.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"welcome\r\nSSH-2.0-x rekey=1,2\r\nmore");
+        drop(theirs);
+        assert_eq!(socket.introduce("SSH-2.0-me").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn who_feeds_a_session_waits_until_it_has_read() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (mut socket, cutter) = CarrierSocket::new(ours);
+        cutter.caught_up().await;
+        // The peer takes what is written only after it has sent more than the session may leave unread.
+        let peer = tokio::spawn(async move {
+            theirs.write_all(&vec![9; UNREAD + 2048]).await.unwrap();
+            theirs.read_exact(&mut [0; 4096]).await.unwrap();
+            theirs
+        });
+        socket.write_all(&[7; 4096]).await.unwrap();
+        let mut caught_up = pin!(cutter.caught_up());
+        assert!(poll_fn(|cx| Poll::Ready(caught_up.as_mut().poll(cx))).await.is_pending());
+        let mut rest = vec![0; UNREAD + 2048];
+        let (read, ()) = tokio::join!(socket.read_exact(&mut rest), caught_up);
+        read.unwrap();
+        drop(peer.await.unwrap());
+        for end in [|_: CarrierSocket<_>, cutter: &Cutter| cutter.cut(), |socket, _: &Cutter| drop(socket)] {
+            let (ours, theirs) = tokio::io::duplex(16);
+            let (socket, cutter) = CarrierSocket::new(ours);
+            cutter.0.behind.store(true, Ordering::Release);
+            let waiting = tokio::spawn({
+                let cutter = cutter.clone();
+                async move { cutter.caught_up().await }
+            });
+            tokio::task::yield_now().await;
+            end(socket, &cutter);
+            waiting.await.unwrap();
+            drop(theirs);
+        }
     }
 
     #[tokio::test]

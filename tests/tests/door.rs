@@ -17,6 +17,7 @@ use tests::rogue::{Attempt, Client, Gone, Link, Verdict};
 use tests::ssh::Person;
 use tests::target::Target;
 use tests::wait;
+use tests::wire::Writer;
 
 const FLOODER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
@@ -524,7 +525,12 @@ fn one_identity_has_its_share() {
     wait::until_true("a place", SOON, || place.login(SOMEBODY).is_ok_and(|(_, verdict)| verdict.accepted));
 
     let port = u32::from(target.port());
-    let failure = (0..20).find_map(|_| first.forward("127.0.0.1", port).unwrap().err()).expect("too fast");
+    let fields = Writer::new().string("127.0.0.1").u32(port).string("127.0.0.1").u32(40_000).0;
+    let asked: Vec<_> = (0..20).map(|_| first.begin_open("direct-tcpip", &fields).unwrap()).collect();
+    let answers: Vec<_> = asked.into_iter().map(|asked| first.opened(asked).unwrap()).collect();
+    let opened = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!(opened >= 15, "five at once, and one a second for as long as one may wait: {answers:?}");
+    let failure = answers.into_iter().find_map(Result::err).expect("too fast");
     assert_eq!(failure.reason, 4, "a resource shortage");
     assert!(failure.text.starts_with("too_fast: "), "{failure:?}");
     wait::until_true("a second to pass", SOON, || first.forward("127.0.0.1", port).unwrap().is_ok());

@@ -7,15 +7,18 @@ mod names;
 pub use host::{BadTrust, Impostor, Trust};
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use russh::client::{self, AuthResult, DisconnectReason};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Limits, SshId};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, SshId};
+use ssh_transport::key_exchange::{self, Rekey, UNREACHED_WINDOW};
 use ssh_transport::relay::{Account, End};
 use ssh_transport::socket::{CarrierSocket, Cutter};
+use ssh_transport::turns::{Rate, Turns};
 use ssh_transport::{CHANNEL_PACKET, CHANNEL_WINDOW, algorithms, channel, relay};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -36,6 +39,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const LONGEST_BANNER: usize = 2048;
 /// How much of any reason of the server's is shown, in characters.
 const LONGEST_REASON: usize = 300;
+/// How this client introduces itself (RFC 4253 §4.2).
+const IDENTIFICATION: &str = concat!("SSH-2.0-pf-tunnel_", env!("CARGO_PKG_VERSION"));
 /// With these words the bastion begins the reason for which it refused a certificate.
 const CERTIFICATE_REFUSED: &str = "certificate refused:";
 
@@ -78,13 +83,25 @@ pub struct Session {
     shared: Arc<Shared>,
     ended: watch::Receiver<Option<String>>,
     cutter: Cutter,
+    turns: Option<Paced>,
+}
+
+/// How fast the bastion wants streams to be opened, and those that were.
+struct Paced {
+    rate: Rate,
+    turns: Mutex<Turns>,
 }
 
 /// One stream on it.
-pub struct Stream(Channel<client::Msg>);
+pub struct Stream {
+    channel: Channel<client::Msg>,
+    carrier: Cutter,
+}
 
 /// What the session's task and its owner both need.
 struct Shared {
+    /// Key exchanges that are done.
+    exchanges: AtomicU64,
     banner: Mutex<String>,
     ended: watch::Sender<Option<String>>,
     names: Names,
@@ -123,12 +140,16 @@ impl Session {
         login: &str,
         credential: &Credential,
     ) -> Result<Self, Refusal> {
-        let (socket, cutter) = CarrierSocket::new(socket);
+        let (mut socket, cutter) = CarrierSocket::new(socket);
         // russh runs a session in a task of its own, which only the end of its socket ends.
         let guard = CutOnDrop { cutter, armed: true };
         let (ended_sender, ended) = watch::channel(None);
-        let shared =
-            Arc::new(Shared { banner: Mutex::default(), ended: ended_sender, names: Names::default() });
+        let shared = Arc::new(Shared {
+            exchanges: AtomicU64::new(0),
+            banner: Mutex::default(),
+            ended: ended_sender,
+            names: Names::default(),
+        });
         let handler = Handler {
             shared: Arc::clone(&shared),
             trust: trust.clone(),
@@ -136,7 +157,10 @@ impl Session {
             at: SystemTime::now,
         };
         let connecting = async {
-            let mut handle = client::connect_stream(config(trust), socket, handler)
+            let server =
+                socket.introduce(IDENTIFICATION).await.map_err(|error| Refusal::Lost(lost(&error.into())))?;
+            let rekey = server.as_deref().and_then(Rekey::announced);
+            let mut handle = client::connect_stream(config(trust, rekey), socket, handler)
                 .await
                 .map_err(|error| refusal(error, &shared))?;
             let key = Arc::new(credential.private_key().clone());
@@ -148,12 +172,24 @@ impl Session {
                 // The bastion says why in the message that ends the connection, right behind the refusal.
                 let _ = timeout(LAST_WORDS, ended.clone().wait_for(Option::is_some)).await;
             }
-            admitted(&answer, &shared).map(|()| handle)
+            let turns = server
+                .as_deref()
+                .and_then(Rate::announced)
+                .map(|rate| Paced { rate, turns: Mutex::new(Turns::new(std::time::Instant::now())) });
+            admitted(&answer, &shared).map(|()| (handle, turns))
         };
-        let handle = timeout(HANDSHAKE, connecting)
+        let (handle, turns) = timeout(HANDSHAKE, connecting)
             .await
             .map_err(|_| Refusal::Lost(format!("no login within {} s", HANDSHAKE.as_secs())))??;
-        Ok(Self { handle, shared, ended, cutter: guard.disarm() })
+        Ok(Self { handle, shared, ended, cutter: guard.disarm(), turns })
+    }
+
+    /// How long to wait before the next [`Self::open`], so that the bastion need not refuse it. `None` where that is longer than
+    /// `longest`.
+    pub fn turn(&self, longest: Duration) -> Option<Duration> {
+        let Some(paced) = &self.turns else { return Some(Duration::ZERO) };
+        let mut turns = paced.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.take(paced.rate, longest, std::time::Instant::now())
     }
 
     /// Asks the bastion to connect to `destination`, on behalf of the local program at `peer`.
@@ -193,7 +229,8 @@ impl Session {
                 let _ = abandoned.close().await;
             }
         });
-        receiver.await.unwrap_or(Err(NotOpened::Lost)).map(Stream)
+        let channel = receiver.await.unwrap_or(Err(NotOpened::Lost))?;
+        Ok(Stream { channel, carrier: self.cutter.clone() })
     }
 
     /// One question and its answer, whatever that is.
@@ -216,6 +253,11 @@ impl Session {
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
         self.ended.borrow().is_some()
+    }
+
+    /// How often keys were exchanged, the first time included.
+    pub fn exchanges(&self) -> u64 {
+        self.shared.exchanges.load(Ordering::Relaxed)
     }
 
     /// When the server was last heard.
@@ -261,13 +303,13 @@ impl Stream {
         account: &Account,
         stop: impl Future<Output = ()> + Send,
     ) -> End {
-        let (source, sink) = channel::split(self.0);
+        let (source, sink) = channel::split(self.channel, self.carrier);
         relay::relay(socket, source, sink, account, stop).await
     }
 
     /// Ends a stream that nobody needs.
     pub async fn close(self) {
-        let _ = self.0.close().await;
+        let _ = self.channel.close().await;
     }
 }
 
@@ -292,15 +334,20 @@ impl Drop for CutOnDrop {
     }
 }
 
-fn config(trust: &Trust) -> Arc<client::Config> {
+/// russh's settings, for a server that announced when it wants keys replaced, or did not.
+fn config(trust: &Trust, rekey: Option<Rekey>) -> Arc<client::Config> {
     let preferred = match trust {
         Trust::Authorities(_) => algorithms::with_host_certificates(),
         Trust::Keys(_) => algorithms::with_host_keys(),
     };
+    let (limits, window_size) = match rekey {
+        Some(rekey) => (rekey.limits(), UNREACHED_WINDOW),
+        None => (key_exchange::left_to_the_peer(), CHANNEL_WINDOW),
+    };
     Arc::new(client::Config {
-        client_id: SshId::Standard(concat!("SSH-2.0-pf-tunnel_", env!("CARGO_PKG_VERSION")).into()),
-        limits: Limits::default(),
-        window_size: CHANNEL_WINDOW,
+        client_id: SshId::Standard(IDENTIFICATION.into()),
+        limits,
+        window_size,
         maximum_packet_size: CHANNEL_PACKET,
         preferred,
         // Who is dead is decided in `tunnel/pulse.rs`: russh takes a line that is busy sending for a dead one.
@@ -353,6 +400,7 @@ impl client::Handler for Handler {
         names: &russh::Names,
         _session: &mut client::Session,
     ) -> Result<(), Ended> {
+        self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
         if names.strict_kex() { Ok(()) } else { Err(Ended::NotStrict) }
     }
 
@@ -592,18 +640,21 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn each_of_many_refusals_has_its_own_words() {
+    /// A session with a server of russh's.
+    async fn connected(
+        config: russh::server::Config,
+        handler: impl russh::server::Handler<Error = russh::Error> + Send + 'static,
+    ) -> Arc<Session> {
         let key =
             || russh::keys::PrivateKey::random(&mut rand::rng(), russh::keys::Algorithm::Ed25519).unwrap();
         let host_key = key();
         let trust = Trust::Keys(vec![host_key.public_key().clone()]);
-        let config = russh::server::Config { keys: vec![host_key], ..Default::default() };
+        let config = russh::server::Config { keys: vec![host_key], ..config };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (socket, _) = listener.accept().await.unwrap();
-            russh::server::run_stream(Arc::new(config), socket, Refusing).await.unwrap().await
+            russh::server::run_stream(Arc::new(config), socket, handler).await.unwrap().await
         });
 
         let signer = vault_signer::Local::generate(vault_signer::signer::local::Role {
@@ -619,8 +670,84 @@ mod tests {
         let credential = Credential::generate(&signer, &request).await.unwrap();
         let socket = TcpStream::connect(address).await.unwrap();
         let host = "127.0.0.1".parse().unwrap();
-        let session = Session::connect(socket, &trust, &host, "tunnel", &credential).await.unwrap();
-        let session = Arc::new(session);
+        Arc::new(Session::connect(socket, &trust, &host, "tunnel", &credential).await.unwrap())
+    }
+
+    /// A bastion that admits everybody and takes what comes on a stream.
+    struct Taking;
+
+    impl russh::server::Handler for Taking {
+        type Error = russh::Error;
+
+        async fn auth_openssh_certificate(
+            &mut self,
+            _user: &str,
+            _certificate: &russh::keys::Certificate,
+        ) -> Result<russh::server::Auth, russh::Error> {
+            Ok(russh::server::Auth::Accept)
+        }
+
+        async fn channel_open_direct_tcpip(
+            &mut self,
+            mut channel: Channel<russh::server::Msg>,
+            _host: &str,
+            _port: u32,
+            _originator: &str,
+            _originator_port: u32,
+            reply: russh::server::ChannelOpenHandle,
+            _session: &mut russh::server::Session,
+        ) -> Result<(), russh::Error> {
+            tokio::spawn(async move {
+                reply.accept().await;
+                while !matches!(channel.wait().await, Some(russh::ChannelMsg::Eof) | None) {}
+                let _ = channel.eof().await;
+                let _ = channel.close().await;
+            });
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_are_replaced_and_streams_opened_as_the_bastion_announces() {
+        use tokio::io::AsyncWriteExt;
+        let megabytes = 8_u64;
+        let server = |said: &str| russh::server::Config {
+            server_id: SshId::Standard(format!("SSH-2.0-x {said}").into()),
+            limits: key_exchange::left_to_the_peer(),
+            ..russh::server::Config::default()
+        };
+        for (said, least, paced) in
+            [("rekey=1048576,3600 opens=1,1", megabytes / 2, true), ("as others do", 1, false)]
+        {
+            let session = connected(server(said), Taking).await;
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let stream = session.open(&"demo.internal:1".parse().unwrap(), address).await.unwrap();
+            let mut program = TcpStream::connect(address).await.unwrap();
+            let (local, _) = listener.accept().await.unwrap();
+            let account = Account::default();
+            let (written, end) = tokio::join!(
+                async {
+                    program.write_all(&vec![7; usize::try_from(megabytes << 20).unwrap()]).await.unwrap();
+                    program.shutdown().await
+                },
+                stream.relay(local, &account, std::future::pending()),
+            );
+            written.unwrap();
+            assert_eq!(end, End::Finished, "{said}");
+            let exchanges = session.exchanges();
+            assert!(if least > 1 { exchanges >= least } else { exchanges == 1 }, "{said}: {exchanges}");
+            let longest = Duration::from_secs(9);
+            assert_eq!(session.turn(longest), Some(Duration::ZERO), "{said}");
+            assert_eq!(session.turn(longest) > Some(Duration::ZERO), paced, "{said}");
+            session.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn each_of_many_refusals_has_its_own_words() {
+        let session = connected(russh::server::Config::default(), Refusing).await;
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let opens = (1..=100_u16).map(|port| {
             let session = Arc::clone(&session);
             async move {
@@ -632,6 +759,22 @@ mod tests {
         futures_util::future::join_all(opens).await;
         session.close().await;
         assert!(session.has_ended());
+    }
+
+    #[test]
+    fn a_foreign_server_starts_the_key_exchanges_and_gets_a_plain_window() {
+        let trust = Trust::Keys(Vec::new());
+        let foreign = config(&trust, None);
+        assert_eq!(foreign.window_size, CHANNEL_WINDOW);
+        assert_eq!(foreign.limits.rekey_read_limit as u64, key_exchange::BACKSTOP);
+        assert_eq!(foreign.limits.rekey_write_limit as u64, key_exchange::BACKSTOP);
+        assert_eq!(foreign.limits.rekey_time_limit, Duration::MAX);
+        let bastion = config(&trust, Some(Rekey { bytes: 1 << 20, time: Duration::from_secs(60) }));
+        assert_eq!(
+            bastion.window_size, UNREACHED_WINDOW,
+            "whoever goes first must hold all that is under way"
+        );
+        assert_eq!(bastion.limits.rekey_read_limit, 1 << 20);
     }
 
     #[test]

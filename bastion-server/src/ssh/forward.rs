@@ -12,8 +12,9 @@ use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure};
 use ssh_transport::channel;
 use ssh_transport::relay::{Account, End, relay};
+use ssh_transport::socket::Cutter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,8 +22,9 @@ use super::Service;
 use super::refusals::Refusals;
 use crate::access::{self, Denied, Destination, Permit, Policy, Prospect};
 use crate::audit::{Event, Route, Session, Stopped as AuditStopped, Traffic};
-use crate::census::{TooFast, Turn};
+use crate::census::{LONGEST_WAIT, TooFast, Turn};
 use crate::dial::{DialError, Dialled};
+use crate::flow::Flow;
 use crate::identity::Identity;
 use crate::metrics::Direction;
 
@@ -37,6 +39,7 @@ pub struct Forwards {
     places: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    carrier: Cutter,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
     refusals: Refusals,
@@ -112,12 +115,16 @@ impl Refusal {
             Self::Dial(error) => (ChannelOpenFailure::ConnectFailed, error.to_string().into()),
             Self::TooMany => (
                 ChannelOpenFailure::ResourceShortage,
-                "this session has as many channels as it may have".into(),
+                "this session has as many channels as it may have (limits.max_channels_per_session), and none of them \
+                 ended while this one waited"
+                    .into(),
             ),
             Self::Unrecorded(stopped) => (ChannelOpenFailure::ResourceShortage, stopped.to_string().into()),
             Self::TooFast => (
                 ChannelOpenFailure::ResourceShortage,
-                "channels are opened faster than they may be; try again in a second".into(),
+                "channels are opened faster than they may be (limits.per_identity.opens_per_second), and too many wait \
+                 for their turn already; try again in a second"
+                    .into(),
             ),
         };
         ChannelOpenFailure::Other { code: kind.code(), reason: format!("{}: {sentence}", self.code()) }
@@ -125,7 +132,12 @@ impl Refusal {
 }
 
 impl Forwards {
-    pub(super) fn new(session: Session, service: Arc<Service>, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        session: Session,
+        service: Arc<Service>,
+        carrier: Cutter,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             session,
             places: Arc::new(Semaphore::new(service.max_channels)),
@@ -134,6 +146,7 @@ impl Forwards {
             service,
             tasks: TaskTracker::new(),
             stop,
+            carrier,
             sent: Arc::default(),
             received: Arc::default(),
         }
@@ -199,24 +212,12 @@ impl Forwards {
             }
             return;
         }
-        let (forwards, identity, place) = (self.clone(), Arc::clone(identity), self.place());
-        let decision =
-            Destination::parse(&request.host, request.port).map_err(Denied::from).and_then(|destination| {
-                access::authorize(&self.policy(), &identity, destination, SystemTime::now())
-            });
+        let (forwards, identity) = (self.clone(), Arc::clone(identity));
         self.tasks.spawn(async move {
-            let opened = match (turn, decision, place) {
-                (Err(TooFast), ..) => Err(Refusal::TooFast),
-                (Ok(_), Err(denied), _) => Err(Refusal::Denied(denied)),
-                (Ok(_), Ok(_), None) => Err(Refusal::TooMany),
-                (Ok(turn), Ok(prospect), Some(place)) => {
-                    forwards.dial(prospect).await.map(|dialled| (dialled, turn, place))
-                }
-            };
-            match opened {
-                Ok((dialled, turn, place)) => {
+            match forwards.opened(&identity, turn, &request).await {
+                Ok((dialled, flow, place)) => {
                     reply.accept().await;
-                    forwards.relay(&request, dialled, turn, channel).await;
+                    forwards.relay(&request, dialled, flow, channel).await;
                     drop(place);
                 }
                 Err(refusal) => {
@@ -229,6 +230,43 @@ impl Forwards {
                 }
             }
         });
+    }
+
+    /// Waits for the turn and for a place, within bounds, decides, and dials.
+    async fn opened(
+        &self,
+        identity: &Arc<Identity>,
+        turn: Result<Turn, TooFast>,
+        request: &Request,
+    ) -> Result<(Dialled, Option<Arc<Flow>>, OwnedSemaphorePermit), Refusal> {
+        let Turn { wait, waiting, flow } = turn.map_err(|TooFast| Refusal::TooFast)?;
+        let place = tokio::select! {
+            place = self.place_in_turn(wait, waiting.is_some()) => place,
+            () = self.stop.cancelled() => return Err(Refusal::Denied(Denied::Expired)),
+        };
+        drop(waiting);
+        // Decided now, and not before the wait: the rules may have changed.
+        let prospect = Destination::parse(&request.host, request.port)
+            .map_err(Denied::from)
+            .and_then(|destination| {
+                access::authorize(&self.policy(), identity, destination, SystemTime::now())
+            })
+            .map_err(Refusal::Denied)?;
+        let place = place.ok_or(Refusal::TooMany)?;
+        Ok((self.dial(prospect).await?, flow, place))
+    }
+
+    /// A place for one more channel once `wait` is over; where there is none, the first that another leaves in time.
+    async fn place_in_turn(&self, wait: Duration, may_wait: bool) -> Option<OwnedSemaphorePermit> {
+        let began = Instant::now();
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        if !may_wait {
+            return self.place();
+        }
+        let free = Arc::clone(&self.places).acquire_owned();
+        timeout_at(began + LONGEST_WAIT, free).await.ok()?.ok()
     }
 
     /// The policy of this moment.
@@ -248,7 +286,13 @@ impl Forwards {
         }
     }
 
-    async fn relay(&self, request: &Request, dialled: Dialled, turn: Turn, channel: Channel<Msg>) {
+    async fn relay(
+        &self,
+        request: &Request,
+        dialled: Dialled,
+        flow: Option<Arc<Flow>>,
+        channel: Channel<Msg>,
+    ) {
         let Dialled { socket, address, permit } = dialled;
         let service = &self.service;
         let identity = permit.identity();
@@ -263,8 +307,8 @@ impl Forwards {
         service.audit.record(self.session, Event::ForwardOpened { identity, route });
 
         let began = Instant::now();
-        let account = turn.flow.map_or_else(Account::default, |flow| Account::paced(flow));
-        let (source, sink) = channel::split(channel);
+        let account = flow.map_or_else(Account::default, |flow| Account::paced(flow));
+        let (source, sink) = channel::split(channel, self.carrier.clone());
         let mut stopped = None;
         let stop = async { stopped = Some(self.stopped(&permit, address).await) };
         let end = self.metered(&account, relay(socket, source, sink, &account, stop)).await;

@@ -332,7 +332,8 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         _wire: &mut Wire,
     ) -> Result<(), Self::Error> {
-        match self.forwards.place().filter(|_| self.turn().is_ok()) {
+        // It is not worth a wait, for which this is not the place either: here the whole session would wait.
+        match self.forwards.place().filter(|_| self.turn().is_ok_and(|turn| turn.wait.is_zero())) {
             Some(place) => {
                 self.session_channels.push((channel.id(), place));
                 reply.accept().await;

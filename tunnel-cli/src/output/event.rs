@@ -120,6 +120,13 @@ pub enum Event<'a> {
         /// The bastion's words.
         reason: &'a str,
     },
+    /// New connections are not opened at once; none is lost. Said once until it has passed.
+    HeldBack {
+        /// Where they lead.
+        destination: &'a Endpoint,
+        /// Why.
+        reason: &'a str,
+    },
     /// How to connect to a database.
     Database {
         /// Its name in the configuration.
@@ -170,6 +177,7 @@ impl Event<'_> {
             | Self::Ready { .. }
             | Self::Lost { .. }
             | Self::Back { .. }
+            | Self::HeldBack { .. }
             | Self::Database { .. } => Level::Normal,
             Self::Listening { .. }
             | Self::Signed { .. }
@@ -218,6 +226,7 @@ impl Event<'_> {
             Self::Opened { peer, destination } => format!("{peer} → {destination}   open"),
             Self::Closed { peer, destination, reason } => format!("{peer} → {destination}   {reason}"),
             Self::NotOpened { destination, cause: _, reason } => format!("{destination}   {reason}"),
+            Self::HeldBack { destination, reason } => format!("{destination}   held back: {reason}"),
             Self::Database { url, .. } => format!("  psql \"{url}\""),
             Self::Revoked => "The database credentials are revoked".to_owned(),
             Self::Warning(text) => format!("warning: {text}"),
@@ -269,6 +278,9 @@ impl Event<'_> {
             }),
             Self::NotOpened { destination, cause, reason } => json!({
                 "event": "not-opened", "destination": destination.to_string(), "cause": cause, "reason": reason,
+            }),
+            Self::HeldBack { destination, reason } => json!({
+                "event": "held-back", "destination": destination.to_string(), "reason": reason,
             }),
             Self::Database { name, listen, database, user, password, url, until } => {
                 use secrecy::ExposeSecret;

@@ -19,6 +19,9 @@ const AFTER_LOSS: Duration = Duration::from_millis(20);
 /// The same complaint about the same destination is not worth a second line within this time.
 const OLD_NEWS: Duration = Duration::from_secs(10);
 
+/// Connections that were held back this long ago are not any more.
+const HELD_BACK: Duration = Duration::from_secs(60);
+
 /// Shared by all tasks of one tunnel.
 pub(super) struct Board {
     carrier: watch::Sender<Option<Arc<Carrier>>>,
@@ -28,6 +31,7 @@ pub(super) struct Board {
     demand: Notify,
     account: Account,
     said: Mutex<Option<(Endpoint, String, Instant)>>,
+    held_back: Mutex<Option<Instant>>,
     stop: CancellationToken,
 }
 
@@ -64,6 +68,7 @@ impl Board {
             demand: Notify::new(),
             account: Account::default(),
             said: Mutex::default(),
+            held_back: Mutex::default(),
             stop,
         }
     }
@@ -142,6 +147,12 @@ impl Board {
             *said = Some((destination.clone(), reason.to_owned(), Instant::now()));
         }
         !is_old
+    }
+
+    /// A connection is held back at this moment. Whether that is new, and should be said.
+    pub(super) fn holds_back(&self) -> bool {
+        let mut held_back = self.held_back.lock().unwrap_or_else(PoisonError::into_inner);
+        held_back.replace(Instant::now()).is_none_or(|last| last.elapsed() > HELD_BACK)
     }
 
     /// Whether the tunnel ends.

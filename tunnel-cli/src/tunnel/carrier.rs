@@ -221,6 +221,11 @@ impl Dialler {
 }
 
 impl Carrier {
+    /// See [`Session::turn`].
+    pub fn turn(&self, longest: Duration) -> Option<Duration> {
+        self.session.turn(longest)
+    }
+
     /// Opens a stream to `destination` for the local program at `peer`.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::backoff::between;
 use super::board::Board;
 use super::holder;
 use crate::endpoint::Endpoint;
@@ -24,6 +25,10 @@ const MOST: usize = 1000;
 const BACKLOG: u32 = 1024;
 /// How long the bastion may take to reach a destination. It has a limit of its own, which is shorter.
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
+/// How long a connection may be held back because there are too many, or they come too fast.
+const LONGEST_HELD_BACK: Duration = Duration::from_secs(120);
+/// How soon a stream that the bastion had no room for is asked for again, at first and later on.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long to wait when the kernel has no descriptor for one more connection.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
@@ -107,6 +112,8 @@ impl Connection {
     async fn run(self, socket: TcpStream, hold: Duration) {
         let _ = socket.set_nodelay(true);
         let deadline = Instant::now() + hold;
+        let held_back = Instant::now() + LONGEST_HELD_BACK;
+        let mut ask_again = ASK_AGAIN.0;
         let (carrier, stream) = loop {
             let Some(carrier) = self.board.carrier(deadline).await else {
                 if self.board.has_stopped() {
@@ -115,11 +122,33 @@ impl Connection {
                 let reason = format!("no connection to the bastion within {} s", hold.as_secs());
                 return self.refuse(&socket, "bastion", &reason);
             };
+            let left = held_back.saturating_duration_since(Instant::now());
+            match carrier.turn(left) {
+                Some(Duration::ZERO) => {}
+                Some(wait) => {
+                    self.hold_back(
+                        "connections begin faster than the bastion lets them; each waits for its turn",
+                    );
+                    if self.pause(wait).await.is_none() {
+                        return reset(&socket);
+                    }
+                }
+                None => return self.refuse(&socket, "limit", "too many connections wait for their turn"),
+            }
             match timeout(LONGEST_OPEN, carrier.open(&self.destination, self.peer)).await {
                 Ok(Ok(stream)) => break (carrier, stream),
                 Ok(Err(NotOpened::Lost)) => self.board.pause_after_loss(deadline).await,
                 Ok(Err(NotOpened::Policy(reason))) => return self.refuse(&socket, "policy", &reason),
                 Ok(Err(NotOpened::Target(reason))) => return self.refuse(&socket, "target", &reason),
+                // Room may come. Meanwhile the carrier may be another one.
+                Ok(Err(NotOpened::Limit(reason))) if Instant::now() + ask_again < held_back => {
+                    self.hold_back(&reason);
+                    let wait = between(ask_again / 2, ask_again, &mut rand::rng());
+                    if self.pause(wait).await.is_none() {
+                        return reset(&socket);
+                    }
+                    ask_again = (2 * ask_again).min(ASK_AGAIN.1);
+                }
                 Ok(Err(NotOpened::Limit(reason))) => return self.refuse(&socket, "limit", &reason),
                 Err(_) => return self.refuse(&socket, "target", "no answer"),
             }
@@ -135,6 +164,21 @@ impl Connection {
             destination: &self.destination,
             reason: words(end),
         });
+    }
+
+    /// Says that connections are held back, once until they no longer are.
+    fn hold_back(&self, reason: &str) {
+        if self.board.holds_back() {
+            self.output.say(&Event::HeldBack { destination: &self.destination, reason });
+        }
+    }
+
+    /// Waits, unless the tunnel ends first.
+    async fn pause(&self, wait: Duration) -> Option<()> {
+        tokio::select! {
+            () = sleep(wait) => Some(()),
+            () = self.board.stopped() => None,
+        }
     }
 
     fn refuse(&self, socket: &TcpStream, cause: &str, reason: &str) {
