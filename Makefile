@@ -1,6 +1,6 @@
 # One profile for everything but the image, and all targets at once, so that nothing is built twice: alone, programs have fewer features.
 .DEFAULT_GOAL := help
-.PHONY: help test test-cluster check demo peers soak-rekey fuzz crds image image-reproducible cluster cluster-down
+.PHONY: help test test-cluster check demo peers soak-rekey fuzz crds image image-reproducible cluster cluster-down chart-documents
 
 # Most tests wait for other processes, some of them for minutes: more at once than there are cores.
 TEST_THREADS ?= 6
@@ -55,6 +55,9 @@ peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 
 crds: ## the definitions of our Kubernetes objects, where the chart has them
 	cargo run --quiet --locked -p bastion-server -- crdgen > deploy/charts/bastion/crds/tunnelpolicies.yaml
+
+chart-documents: ## the schemas of the charts' values, and the tables of them in their READMEs
+	cargo run --quiet --locked -p chart-documents -- $(dir $(wildcard deploy/charts/*/values.yaml))
 
 ARCH := $(subst x86_64,amd64,$(subst aarch64,arm64,$(shell uname -m)))
 IMAGE_ARCH ?= $(ARCH)

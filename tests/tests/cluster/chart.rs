@@ -13,17 +13,11 @@ mod release;
 use std::path::Path;
 
 use serde_json::Value;
-use tests::chart::{self, cases};
-use tests::cluster::control_plane::built;
-use tests::process::Program;
+use tests::chart::{self, cases, helm};
 use tests::scratch::Scratch;
 
 const RELEASE: &str = "bastion";
 const NAMESPACE: &str = "bastion";
-/// Helm, without a cluster.
-fn helm(home: &Scratch) -> Program {
-    Program::new(built("helm")).env("HOME", home.path())
-}
 
 /// What `helm template` says to a chart and values files: objects, or an error.
 pub fn template(chart: &Path, values: &[&Path], more: &[&str]) -> Result<String, String> {
