@@ -1,0 +1,163 @@
+//! What holds for every companion chart and every values file in its `ci/`.
+
+use std::fs;
+
+use serde_json::Value;
+use tests::chart::{cases_of, folder_of, helm};
+use tests::scratch::Scratch;
+
+use super::{NAMESPACE, objects, template};
+
+/// The charts that are built on `common`.
+fn charts() -> Vec<String> {
+    let mut found: Vec<_> = fs::read_dir(folder_of(""))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().join("charts/common").exists())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+/// Calls with each chart, case and what is rendered of it.
+fn each(check: impl Fn(&str, &str, &str)) {
+    for chart in charts() {
+        for (case, values) in cases_of(&folder_of(&chart)) {
+            let text =
+                template(&chart, &values, &[]).unwrap_or_else(|error| panic!("{chart}: {case}: {error}"));
+            check(&chart, &case, &text);
+        }
+    }
+}
+
+#[test]
+fn every_case_renders_as_is_written_beside_it() {
+    let write = std::env::var_os("WRITE_RENDERED").is_some();
+    each(|chart, case, text| {
+        let path = folder_of(chart).join(format!("ci/{case}-rendered.yaml"));
+        if write {
+            fs::write(&path, text).unwrap();
+        }
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == text,
+            "{} is old; write it anew and read what changed: WRITE_RENDERED=1 cargo test -p tests --test charts renders",
+            path.display()
+        );
+    });
+    // What is rendered of no case is not left behind.
+    for chart in charts() {
+        let cases: Vec<_> = cases_of(&folder_of(&chart)).into_iter().map(|(case, _)| case).collect();
+        for entry in fs::read_dir(folder_of(&chart).join("ci")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let case = name.strip_suffix("-rendered.yaml").or(name.strip_suffix("-values.yaml"));
+            assert!(
+                case.is_some_and(|case| cases.iter().any(|known| known == case)),
+                "{chart}: ci/{name} is of no case"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_case_is_without_a_complaint_of_lint() {
+    let home = Scratch::new("helm");
+    for chart in charts() {
+        for (_, values) in cases_of(&folder_of(&chart)) {
+            let words = ["lint", "--strict", "--namespace", NAMESPACE, "--values"];
+            helm(&home).args(words).arg(values).arg(folder_of(&chart)).succeed();
+        }
+    }
+}
+
+#[test]
+fn two_renders_are_equal() {
+    each(|chart, case, text| {
+        let values = folder_of(chart).join(format!("ci/{case}-values.yaml"));
+        assert_eq!(template(chart, &values, &[]).unwrap(), text, "{chart}: {case}");
+    });
+}
+
+/// What a server would drop or fill in, so that it differs for ever from what was applied, as JSON pointers. An empty selector means everything.
+fn holes(path: &str, value: &Value, found: &mut Vec<String>) {
+    const MAY_BE_EMPTY: [&str; 5] =
+        ["podSelector", "namespaceSelector", "endpointSelector", "emptyDir", "securityContext"];
+    let name = path.rsplit('/').next().unwrap();
+    match value {
+        Value::Null => found.push(path.to_owned()),
+        Value::String(text)
+            if text.is_empty() || text == "null" || text.contains("<nil>") || text.contains("%!") =>
+        {
+            found.push(path.to_owned());
+        }
+        Value::Object(map) if map.is_empty() && !MAY_BE_EMPTY.contains(&name) => found.push(path.to_owned()),
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| holes(&format!("{path}/{key}"), value, found))
+        }
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(at, value)| holes(&format!("{path}/{at}"), value, found))
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn nothing_is_rendered_that_is_empty() {
+    each(|chart, case, text| {
+        for object in objects(text) {
+            let mut found = Vec::new();
+            holes("", &object, &mut found);
+            // A rule of Cilium that permits nothing is `{}`, and an empty list of rules denies.
+            found.retain(|path| !path.starts_with("/spec/egress/") && !path.starts_with("/spec/ingress/"));
+            assert_eq!(found, Vec::<String>::new(), "{chart}: {case}: {object}");
+        }
+    });
+}
+
+#[test]
+fn objects_have_one_name_each_and_say_whose_they_are() {
+    each(|chart, case, text| {
+        let mut names = std::collections::BTreeSet::new();
+        for object in objects(text) {
+            let metadata = &object["metadata"];
+            let id = format!("{} {} {}", object["kind"], metadata["namespace"], metadata["name"]);
+            assert!(names.insert(id.clone()), "{chart}: {case}: {id} twice");
+            assert!(metadata["name"].as_str().unwrap().len() <= 63, "{chart}: {case}: {id}");
+            let labels = &metadata["labels"];
+            assert_eq!(labels["app.kubernetes.io/managed-by"], "Helm", "{chart}: {case}: {id}");
+            assert_eq!(labels["app.kubernetes.io/instance"], "shop", "{chart}: {case}: {id}");
+        }
+    });
+}
+
+#[test]
+fn whatever_ends_by_itself_is_kept_out_of_the_mesh() {
+    // A proxy beside it would not end.
+    each(|chart, case, text| {
+        for object in objects(text) {
+            let template = match object["kind"].as_str().unwrap() {
+                "Job" => &object["spec"]["template"],
+                "Pod" => &object,
+                _ => continue,
+            };
+            assert_eq!(
+                template["metadata"]["annotations"]["linkerd.io/inject"], "disabled",
+                "{chart}: {case}"
+            );
+        }
+    });
+}
+
+#[test]
+fn annotations_of_the_mesh_stand_on_pods_services_and_namespaces_alone() {
+    each(|chart, case, text| {
+        for object in objects(text) {
+            let annotations = object["metadata"]["annotations"].as_object();
+            let of_mesh = annotations.into_iter().flatten().any(|(key, _)| key.contains("linkerd.io/"));
+            let kind = object["kind"].as_str().unwrap();
+            assert!(!of_mesh || ["Service", "Namespace", "Pod"].contains(&kind), "{chart}: {case}: {object}");
+        }
+    });
+}
