@@ -11,6 +11,7 @@
 )]
 
 mod every_chart;
+mod policies;
 mod rows;
 mod workload;
 

@@ -1,0 +1,4 @@
+{{/* Made of values.yaml by `make chart-documents`. */}}
+{{- define "tenant.defaults" -}}
+{"access":{"admins":[],"editors":[],"viewers":[]},"bastion":{"namespace":"bastion","podLabels":{"app.kubernetes.io/component":"bastion"}},"certificate":{"shared":{"dnsNames":[],"duration":"2160h","issuer":{"group":"cert-manager.io","kind":"ClusterIssuer","name":"letsencrypt"},"renewBefore":"720h","secretName":"shared-tls"}},"commonAnnotations":{},"commonLabels":{},"dns":{"nodeLocal":["169.254.20.10"],"pods":[{"namespace":"kube-system","podLabels":{"k8s-app":"kube-dns"}}]},"isolation":{"enabled":true,"withinNamespace":true},"mesh":{"inject":"","metricsFrom":[{"namespace":"monitoring","podLabels":{}}],"namespace":"linkerd"},"namespace":{"annotations":{},"create":true,"labels":{},"name":"","podSecurity":{"enforce":"restricted","version":"latest","warn":"restricted"}},"tunnels":[]}
+{{- end -}}
