@@ -243,6 +243,8 @@ impl Watched<'_> {
                 Ended::Refused(refused)
             }
             () = stalled => Ended::Stalled,
+            // It said goodbye, and the library waits for it to close the connection. No need to.
+            () = self.cutter.finished() => Ended::ByClient,
             never = self.forwards.refusals().keep_writing(&admitted.identity) => match never {},
         }
     }

@@ -68,6 +68,9 @@ struct Shared {
     /// Whether more than [`UNREAD`] bytes wait.
     behind: AtomicBool,
     caught_up: Notify,
+    /// Whether the session writes no more.
+    finished: AtomicBool,
+    finishes: Notify,
 }
 
 /// Looks at a [`CarrierSocket`] that a session owns, and ends it.
@@ -86,14 +89,12 @@ impl Cutter {
 
     /// Waits while the session has much to read. Ask before it is given more to write.
     pub async fn caught_up(&self) {
-        while self.0.behind.load(Ordering::Acquire) {
-            let mut told = pin!(self.0.caught_up.notified());
-            // Listens before it looks again, so that nothing falls in between.
-            told.as_mut().enable();
-            if self.0.behind.load(Ordering::Acquire) {
-                told.await;
-            }
-        }
+        until(&self.0.behind, false, &self.0.caught_up).await;
+    }
+
+    /// Waits until the session writes no more, and only waits for its peer to close the connection.
+    pub async fn finished(&self) {
+        until(&self.0.finished, true, &self.0.finishes).await;
     }
 
     /// When bytes last came from the peer, or the socket was made.
@@ -104,6 +105,18 @@ impl Cutter {
     /// How many bytes the kernel took from us. A line that still takes them is busy, however silent its peer is.
     pub fn sent(&self) -> u64 {
         self.0.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits until `flag` is `wanted`; `changes` tells when it may be.
+async fn until(flag: &AtomicBool, wanted: bool, changes: &Notify) {
+    while flag.load(Ordering::Acquire) != wanted {
+        let mut told = pin!(changes.notified());
+        // Listens before it looks again, so that nothing falls in between.
+        told.as_mut().enable();
+        if flag.load(Ordering::Acquire) != wanted {
+            told.await;
+        }
     }
 }
 
@@ -134,6 +147,8 @@ impl<S> CarrierSocket<S> {
             sent: AtomicU64::new(0),
             behind: AtomicBool::new(false),
             caught_up: Notify::new(),
+            finished: AtomicBool::new(false),
+            finishes: Notify::new(),
         });
         let socket = Self {
             inner,
@@ -339,6 +354,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shared.finished.swap(true, Ordering::AcqRel) {
+            self.shared.finishes.notify_waiters();
+        }
         self.writing(cx, AsyncWrite::poll_shutdown)
     }
 }
@@ -430,7 +448,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_and_then_the_end_arrive_in_order() {
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let (mut socket, _) = CarrierSocket::new(ours);
+        let (mut socket, cutter) = CarrierSocket::new(ours);
         let peer = tokio::spawn(async move {
             theirs.write_all(b"all of it, and then the end").await.unwrap();
             theirs.shutdown().await.unwrap();
@@ -439,7 +457,10 @@ mod tests {
             got
         });
         socket.write_all(&[1; 100]).await.unwrap();
+        let mut finished = pin!(cutter.finished());
+        assert!(poll_fn(|cx| Poll::Ready(finished.as_mut().poll(cx))).await.is_pending());
         socket.shutdown().await.unwrap();
+        finished.await;
         let mut got = String::new();
         socket.read_to_string(&mut got).await.unwrap();
         assert_eq!(got, "all of it, and then the end");

@@ -22,6 +22,7 @@ mod database;
 mod demo;
 mod destinations;
 mod door;
+mod endings;
 mod fence;
 mod floods;
 mod fuzz_corpora;
