@@ -9,10 +9,12 @@
 //! - [`key_exchange`]: which end replaces the keys of a session, and when.
 //! - [`turns`]: how fast channels may be opened.
 //! - [`channel`]: an SSH channel as such a source and sink.
+//! - [`race`]: which of several addresses to connect to, and when to try the next.
 
 pub mod algorithms;
 pub mod channel;
 pub mod key_exchange;
+pub mod race;
 pub mod relay;
 pub mod socket;
 pub mod turns;
