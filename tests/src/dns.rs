@@ -1,6 +1,8 @@
 //! A name server of our own, which answers what a test tells it to, or nothing.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 /// What is said about a name.
@@ -12,6 +14,8 @@ pub enum Answer {
     Alias(String, Vec<IpAddr>),
     /// There is no such name.
     Nothing,
+    /// The server cannot find out (SERVFAIL).
+    Failure,
     /// No answer at all.
     Silence,
 }
@@ -24,23 +28,65 @@ impl Answer {
     }
 }
 
-/// A name server on a free port of the loopback interface. It ends with its process.
+/// The longest answer that goes by UDP; TCP has room for more (RFC 1035 §4.2).
+const SHORT: usize = 512;
+
+/// A name server on a port of the loopback interface, by UDP and TCP. It ends with its process.
 #[derive(Debug)]
 pub struct NameServer {
     address: SocketAddr,
 }
 
 impl NameServer {
-    /// Answers each question for addresses by asking `answer` about the name.
-    pub fn start(mut answer: impl FnMut(&str) -> Answer + Send + 'static) -> Self {
-        let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    /// Answers each question for addresses by asking `answer` about the name, on a free port.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn start(answer: impl FnMut(&str) -> Answer + Send + 'static) -> Self {
+        // Free for UDP is not free for TCP.
+        let free = || {
+            let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+            let listener = TcpListener::bind(socket.local_addr().unwrap()).ok()?;
+            Some((socket, listener))
+        };
+        let (socket, listener) = (0..100).find_map(|_| free()).expect("a port that is free for both");
+        Self::serve(socket, listener, answer)
+    }
+
+    /// [`NameServer::start`] at a given address.
+    ///
+    /// # Panics
+    /// When somebody else is there.
+    pub fn start_at(address: SocketAddr, answer: impl FnMut(&str) -> Answer + Send + 'static) -> Self {
+        Self::serve(UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap(), answer)
+    }
+
+    fn serve(
+        socket: UdpSocket,
+        listener: TcpListener,
+        answer: impl FnMut(&str) -> Answer + Send + 'static,
+    ) -> Self {
         let address = socket.local_addr().unwrap();
+        let answer = Arc::new(Mutex::new(answer));
+        let same = Arc::clone(&answer);
         thread::spawn(move || {
             let mut buffer = [0; 1500];
             while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-                if let Some(reply) = reply(&buffer[..length], &mut answer) {
-                    let _ = socket.send_to(&reply, client);
+                let answer = &mut *answer.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(reply) = reply(&buffer[..length], answer) {
+                    let _ = socket.send_to(&cut(reply), client);
                 }
+            }
+        });
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(stream), same) = (stream, Arc::clone(&same)) else { continue };
+                thread::spawn(move || {
+                    let ask = |query: &[u8]| {
+                        reply(query, &mut *same.lock().unwrap_or_else(PoisonError::into_inner))
+                    };
+                    let _ = converse(stream, ask);
+                });
             }
         });
         Self { address }
@@ -50,6 +96,31 @@ impl NameServer {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// An answer that is too long for UDP says only that it was cut (the TC bit).
+fn cut(mut reply: Vec<u8>) -> Vec<u8> {
+    if reply.len() > SHORT {
+        let question = 12 + reply[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+        reply.truncate(question);
+        reply[2] |= 0x02;
+        reply[6..12].fill(0);
+    }
+    reply
+}
+
+/// Each message comes after its length.
+fn converse(mut stream: TcpStream, mut ask: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> std::io::Result<()> {
+    loop {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query)?;
+        if let Some(reply) = ask(&query) {
+            let length = u16::try_from(reply.len()).unwrap();
+            stream.write_all(&[&length.to_be_bytes(), reply.as_slice()].concat())?;
+        }
     }
 }
 
@@ -74,6 +145,7 @@ fn reply(query: &[u8], answer: &mut impl FnMut(&str) -> Answer) -> Option<Vec<u8
     let (code, records) = match answer(&labels.join(".")) {
         Answer::Silence => return None,
         Answer::Nothing => (3, Vec::new()),
+        Answer::Failure => (2, Vec::new()),
         Answer::Addresses(addresses) => (0, of_kind(&asked, kind, &addresses)),
         Answer::Alias(name, addresses) => {
             let target = encoded(&name);
@@ -85,7 +157,9 @@ fn reply(query: &[u8], answer: &mut impl FnMut(&str) -> Answer) -> Option<Vec<u8
     let mut reply = query[..2].to_vec();
     // An authoritative answer, recursion as desired and available.
     reply.extend([0x85, 0x80 | code]);
-    reply.extend([0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
+    reply.extend([0, 1]);
+    reply.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
+    reply.extend([0, 0, 0, 0]);
     reply.extend(question);
     reply.extend(records.concat());
     Some(reply)

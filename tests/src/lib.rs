@@ -31,6 +31,7 @@ pub mod network_policy;
 pub mod openbao;
 pub mod ports;
 pub mod postgres;
+pub mod private;
 pub mod process;
 pub mod rogue;
 pub mod scratch;

@@ -117,7 +117,13 @@ impl Target {
     /// [`Target::echo`] on another address of this machine.
     #[must_use]
     pub fn echo_on(address: IpAddr) -> Self {
-        Self::on((address, 0).into(), echo)
+        Self::echo_at((address, 0).into())
+    }
+
+    /// [`Target::echo`] at a given address and port.
+    #[must_use]
+    pub fn echo_at(address: SocketAddr) -> Self {
+        Self::on(address, echo)
     }
 
     /// Reads everything, answers nothing, and reports the hash.
