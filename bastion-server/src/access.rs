@@ -5,6 +5,7 @@
 //! [`again`] asks once more for what was permitted before.
 
 pub mod destination;
+mod embedded;
 pub mod floor;
 pub mod pattern;
 pub mod permit;
@@ -12,7 +13,7 @@ pub mod places;
 pub mod policy;
 pub mod service;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,15 +21,15 @@ use thiserror::Error;
 
 use crate::identity::Identity;
 
-pub use destination::{BadDestination, Destination, Host};
-pub use floor::{Floor, Forbidden};
+pub use destination::{BadDestination, Destination, Host, Name};
+pub use floor::{Floor, Forbidden, KubernetesApi};
 pub use permit::Permit;
 pub use places::{Behind, Place, Places};
 pub use policy::{Condition, Effect, Objects, Policy, Rule, Who};
 pub use service::{Backend, Service, ServiceName, Services};
 
 use pattern::{DestinationPattern, Match};
-use policy::{covers, covers_at};
+use policy::{covers, covers_at, only_absolute};
 
 /// Why a forward is not permitted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,6 +55,9 @@ pub enum Denied {
     /// One of the addresses is on the floor.
     #[error("this destination is at a forbidden address ({0})")]
     ForbiddenAddress(Forbidden),
+    /// It is not known where these addresses are, so any could be one of them.
+    #[error("it is not known yet which addresses are forbidden ({0}); try again in a moment")]
+    FloorUnknown(Forbidden),
 }
 
 impl Denied {
@@ -69,6 +73,7 @@ impl Denied {
             Self::ByRule(_) => "denied_by_rule",
             Self::NoRule => "no_rule",
             Self::ForbiddenAddress(_) => "forbidden_address",
+            Self::FloorUnknown(_) => "floor_unknown",
         }
     }
 
@@ -81,7 +86,8 @@ impl Denied {
             | Self::Destination(_)
             | Self::Confined
             | Self::NoRule
-            | Self::ForbiddenAddress(_) => None,
+            | Self::ForbiddenAddress(_)
+            | Self::FloorUnknown(_) => None,
         }
     }
 }
@@ -145,13 +151,18 @@ pub fn authorize(
     // The first rule that is certain says how to get there: an operator's rule about a name is never answered with somebody's
     // endpoints.
     let by_service = |rule: &Arc<Rule>| asked.as_ref().is_some_and(|asked| rule.is_about_service(asked));
-    let backend = match (&asked, permitting.iter().find(certain)) {
+    let decisive = permitting.iter().find(certain);
+    let backend = match (&asked, decisive) {
         (Some(asked), Some(rule)) if by_service(rule) => asked.backend(),
         _ => None,
     };
+    // One that is about the complete name leads there, and so does a certificate that is confined to it.
+    let absolute = decisive.is_some_and(|rule| rule.is_absolute(&destination))
+        || identity.confined_to().is_some_and(|patterns| only_absolute(patterns, &destination));
     if backend.is_some() {
         permitting.retain(by_service);
     }
+    let destination = if absolute && backend.is_none() { destination.absolute() } else { destination };
     let (floor, objects) = (Arc::clone(&policy.floor), Arc::clone(&policy.objects));
     Ok(Prospect { identity: Arc::clone(identity), destination, backend, permitting, denying, floor, objects })
 }
@@ -168,16 +179,24 @@ pub fn again(
 ) -> Result<Permit, Denied> {
     let prospect = authorize(policy, &permit.identity, permit.destination.clone(), now)?;
     // The address behind a name says nothing about the endpoints of a Service that has that name now.
-    if prospect.backend.is_some() && prospect.backend != permit.backend {
+    let is_endpoint = prospect.backend.is_some() && prospect.backend != permit.backend;
+    // Nor does it about the complete name, where it was found below a domain of the search list.
+    if is_endpoint || prospect.destination != permit.destination {
         return Err(Denied::NoRule);
     }
-    prospect.permit(&[address])
+    // The kernel said of this connection that it leads elsewhere. What the machine has got since, or lost, changes nothing about it.
+    prospect.permit(&[address], &[])
 }
 
 impl Prospect {
     /// What was asked for.
     pub fn destination(&self) -> &Destination {
         &self.destination
+    }
+
+    /// What no rule opens.
+    pub fn floor(&self) -> &Arc<Floor> {
+        &self.floor
     }
 
     /// Where its addresses are to be found.
@@ -189,17 +208,21 @@ impl Prospect {
     }
 
     /// Decides about all the addresses that the destination has. One forbidden address among them spoils all: whoever
-    /// mixes them is trying something. Endpoints are mixed by nobody; those that are denied are left out.
+    /// mixes them is trying something. Endpoints are mixed by nobody; those that are denied are left out. `own` are the addresses that
+    /// the machine has at this moment.
     ///
     /// # Errors
     /// When an address is on the floor or is denied, or no rule permits any of them.
-    pub fn permit(self, addresses: &[SocketAddr]) -> Result<Permit, Denied> {
+    pub fn permit(self, addresses: &[SocketAddr], own: &[IpAddr]) -> Result<Permit, Denied> {
         let Self { identity, destination, backend, permitting, denying, floor, objects } = self;
         let canonical = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let mut addresses: Vec<SocketAddr> = addresses.iter().map(canonical).collect();
+        if let Some(kind) = floor.unknown() {
+            return Err(Denied::FloorUnknown(kind));
+        }
         let forbids = |address: &SocketAddr| {
             let api = || floor.forbids_api().filter(|_| objects.is_api(*address));
-            floor.forbids(address.ip()).or_else(api)
+            floor.forbids(address.ip(), own).or_else(api)
         };
         if let Some(forbidden) = addresses.iter().find_map(forbids) {
             return Err(Denied::ForbiddenAddress(forbidden));
@@ -298,7 +321,7 @@ mod tests {
         let now = identity.valid_before() - Duration::from_secs(1);
         let destination = Destination::parse(host, port)?;
         let addresses = at(addresses, destination.port());
-        let permit = authorize(&policy(), &identity, destination, now)?.permit(&addresses)?;
+        let permit = authorize(&policy(), &identity, destination, now)?.permit(&addresses, &[])?;
         let addresses = permit.addresses().iter().map(SocketAddr::ip);
         Ok((permit.rule().to_owned(), addresses.map(|address| address.to_string()).collect()))
     }
@@ -383,7 +406,7 @@ mod tests {
             let destination = Destination::parse(host, port)?;
             let addresses = at(addresses, destination.port());
             authorize(&policy(), &identity, destination, UNIX_EPOCH)?
-                .permit(&addresses)
+                .permit(&addresses, &[])
                 .map(|permit| permit.addresses().len())
         };
         assert_eq!(ask("orders.db.internal", 5432, &["10.9.0.1"]), Ok(1));
@@ -457,7 +480,7 @@ mod tests {
             (backend.service.to_string().as_str(), backend.port.as_str()),
             ("databases/orders", "postgres")
         );
-        let permit = prospect.permit(&at(&["10.244.0.7", "10.244.0.8"], 5433)).unwrap();
+        let permit = prospect.permit(&at(&["10.244.0.7", "10.244.0.8"], 5433), &[]).unwrap();
         assert_eq!(permit.rule(), "databases/orders");
         assert_eq!(permit.addresses(), at(&["10.244.0.7", "10.244.0.8"], 5433));
     }
@@ -478,8 +501,9 @@ mod tests {
     #[test]
     fn endpoints_stand_above_the_floor_too() {
         let policy = in_cluster(vec![], vec![orders(Effect::Permit)]);
-        let answer =
-            prospect(&policy, SERVICE, 5432).unwrap().permit(&at(&["10.244.0.7", "169.254.169.254"], 80));
+        let answer = prospect(&policy, SERVICE, 5432)
+            .unwrap()
+            .permit(&at(&["10.244.0.7", "169.254.169.254"], 80), &[]);
         assert_eq!(answer.unwrap_err(), Denied::ForbiddenAddress(Forbidden::CloudMetadata));
     }
 
@@ -495,7 +519,7 @@ mod tests {
             let name = deny.name.clone();
             let policy = in_cluster(vec![deny], vec![orders(Effect::Permit)]);
             let answer = prospect(&policy, SERVICE, 5432)
-                .and_then(|prospect| prospect.permit(&at(&["10.244.0.7"], 5433)));
+                .and_then(|prospect| prospect.permit(&at(&["10.244.0.7"], 5433), &[]));
             assert_eq!(answer.unwrap_err().rule(), Some(name.as_str()));
         }
         let everything = rule(Effect::Permit, "everything", Who::Everybody, &["*:*"]);
@@ -536,7 +560,7 @@ mod tests {
             ("10.244.0.8", 5433, "10.244.0.8:5433", true),
         ] {
             let found = [found.parse().unwrap()];
-            let answer = prospect(&closed, host, port).and_then(|prospect| prospect.permit(&found));
+            let answer = prospect(&closed, host, port).and_then(|prospect| prospect.permit(&found, &[]));
             let rule = answer.as_ref().map(Permit::rule).map_err(|denied| (denied.code(), denied.rule()));
             let denied = ("denied_by_rule", Some("databases/orders"));
             assert_eq!(rule, if expected { Ok("everything") } else { Err(denied) }, "{host}:{port}");
@@ -546,19 +570,20 @@ mod tests {
         }
         let shared = prospect(&by_object, "shares-its-pod.databases", 6432).unwrap();
         assert!(matches!(shared.whereabouts(), Whereabouts::Endpoints(_)));
-        let answer = shared.permit(&at(&["10.244.0.7"], 5433)).unwrap_err();
+        let answer = shared.permit(&at(&["10.244.0.7"], 5433), &[]).unwrap_err();
         assert_eq!(answer.rule(), Some("databases/orders"), "by another Service's rule");
         let shared = prospect(&by_object, "shares-its-pod.databases", 6432).unwrap();
-        let others = shared.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433)).unwrap();
+        let others = shared.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433), &[]).unwrap();
         assert_eq!(others.addresses(), at(&["10.244.0.9"], 5433), "its other endpoints are open");
         let named = prospect(&closed, "several.example", 5433).unwrap();
-        let answer = named.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433)).unwrap_err();
+        let answer = named.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433), &[]).unwrap_err();
         assert_eq!(answer.rule(), Some("databases/orders"), "a name that leads there among others is not");
 
         let somebody_else =
             Arc::new(Rule { who: with_principal(&["dba"]), ..Rule::clone(&orders(Effect::Deny)) });
         let open = policy_with(&[somebody_else]);
-        let permit = prospect(&open, "10.244.0.7", 5433).unwrap().permit(&at(&["10.244.0.7"], 5433)).unwrap();
+        let permit =
+            prospect(&open, "10.244.0.7", 5433).unwrap().permit(&at(&["10.244.0.7"], 5433), &[]).unwrap();
         assert_eq!(permit.rule(), "everything", "it is about others");
         let again = again(&closed, &permit, permit.addresses()[0], UNIX_EPOCH);
         assert_eq!(again.unwrap_err().rule(), Some("databases/orders"), "what is open is asked about again");
@@ -576,7 +601,7 @@ mod tests {
         let policy = in_cluster(vec![network], vec![orders(Effect::Permit)]);
         let prospect = prospect(&policy, SERVICE, 5432).unwrap();
         assert!(matches!(prospect.whereabouts(), Whereabouts::Endpoints(_)));
-        assert_eq!(prospect.permit(&at(&["10.244.0.7"], 5432)).unwrap().rule(), "databases/orders");
+        assert_eq!(prospect.permit(&at(&["10.244.0.7"], 5432), &[]).unwrap().rule(), "databases/orders");
     }
 
     #[test]
@@ -585,7 +610,7 @@ mod tests {
         let (by_service, by_name) =
             (in_cluster(vec![], vec![orders(Effect::Permit)]), in_cluster(vec![named()], vec![]));
         let endpoint = at(&["10.244.0.7"], 5433);
-        let permit = prospect(&by_service, SERVICE, 5432).unwrap().permit(&endpoint).unwrap();
+        let permit = prospect(&by_service, SERVICE, 5432).unwrap().permit(&endpoint, &[]).unwrap();
         let rule_of = |policy: &Policy, permit: &Permit| {
             again(policy, permit, permit.addresses()[0], UNIX_EPOCH).map(|permit| permit.rule().to_owned())
         };
@@ -598,7 +623,8 @@ mod tests {
         let denied = in_cluster(vec![], vec![orders(Effect::Permit), orders(Effect::Deny)]);
         assert!(matches!(rule_of(&denied, &permit), Err(Denied::ByRule(_))));
 
-        let elsewhere = prospect(&by_name, SERVICE, 5432).unwrap().permit(&at(&["192.0.2.1"], 5432)).unwrap();
+        let elsewhere =
+            prospect(&by_name, SERVICE, 5432).unwrap().permit(&at(&["192.0.2.1"], 5432), &[]).unwrap();
         assert_eq!(rule_of(&by_service, &elsewhere), Err(Denied::NoRule), "that was no endpoint");
     }
 
@@ -630,15 +656,16 @@ mod tests {
             ("some.name", 6443, "[64:ff9b::c000:207]:6443"),
             ("10.96.0.2", 1, "10.96.0.2:1"),
         ] {
-            let ask =
-                |policy: &Policy| prospect(policy, host, port).unwrap().permit(&[found.parse().unwrap()]);
+            let ask = |policy: &Policy| {
+                prospect(policy, host, port).unwrap().permit(&[found.parse().unwrap()], &[])
+            };
             let forbidden = Denied::ForbiddenAddress(Forbidden::KubernetesApi);
             assert_eq!(ask(&policy).unwrap_err(), forbidden, "{host}:{port}");
-            policy.floor = Arc::new(Floor::new(vec![Forbidden::KubernetesApi], vec![], vec![]));
+            policy.floor = Arc::new(Floor::new(vec![Forbidden::KubernetesApi], KubernetesApi::Nowhere));
             assert!(ask(&policy).is_ok(), "{host}:{port}");
             policy.floor = Arc::default();
         }
-        assert!(prospect(&policy, "192.0.2.7", 22).unwrap().permit(&at(&["192.0.2.7"], 22)).is_ok());
+        assert!(prospect(&policy, "192.0.2.7", 22).unwrap().permit(&at(&["192.0.2.7"], 22), &[]).is_ok());
     }
 
     #[test]
@@ -654,7 +681,7 @@ mod tests {
             let identity = Arc::new(confined(confined_to));
             let answer =
                 authorize(&policy, &identity, Destination::parse(SERVICE, 5432).unwrap(), UNIX_EPOCH)
-                    .and_then(|prospect| prospect.permit(&at(&["10.244.0.7"], 5433)));
+                    .and_then(|prospect| prospect.permit(&at(&["10.244.0.7"], 5433), &[]));
             assert_eq!(answer.is_ok(), expected, "{confined_to}: {answer:?}");
         }
     }
@@ -682,5 +709,82 @@ mod tests {
             authorize(&policy(), &identity, destination(), identity.valid_before()).unwrap_err(),
             Denied::Expired
         );
+    }
+
+    #[test]
+    fn a_final_dot_is_the_end_of_a_name() {
+        let policy = |to: &[&str]| Policy {
+            rules: vec![rule(Effect::Permit, "named", Who::Everybody, to)],
+            ..Policy::default()
+        };
+        let looked_for = |policy: &Policy, host: &str| {
+            prospect(policy, host, 5432).map(|prospect| match prospect.whereabouts() {
+                Whereabouts::Host(host) => host.to_string(),
+                Whereabouts::Endpoints(backend) => backend.service.to_string(),
+            })
+        };
+        for (to, asked, expected) in [
+            ("db.example.com:5432", "db.example.com", Ok("db.example.com")),
+            ("db.example.com:5432", "db.example.com.", Ok("db.example.com.")),
+            ("db.example.com.:5432", "db.example.com", Ok("db.example.com.")),
+            ("db.example.com.:5432", "DB.example.com.", Ok("db.example.com.")),
+            ("*.example.com.:5432", "db.example.com", Ok("db.example.com.")),
+            ("db.example.com.:5432", "db.example", Err(Denied::NoRule)),
+            ("*:5432", "db.example.com", Ok("db.example.com")),
+        ] {
+            assert_eq!(looked_for(&policy(&[to]), asked), expected.map(str::to_owned), "{to} {asked}");
+        }
+        let both = policy(&["db.example.com.:5432", "db.example.com:5432"]);
+        assert_eq!(looked_for(&both, "db.example.com").unwrap(), "db.example.com", "one of them says so");
+        let mut denied = policy(&["*:*"]);
+        denied.rules.push(rule(Effect::Deny, "no", Who::Everybody, &["db.example.com.:*"]));
+        for asked in ["db.example.com", "db.example.com."] {
+            assert_eq!(looked_for(&denied, asked).unwrap_err().rule(), Some("no"), "{asked}");
+        }
+
+        let identity = Arc::new(confined("db.example.com.:5432"));
+        let asked = Destination::parse("db.example.com", 5432).unwrap();
+        let prospect_of = authorize(&policy(&["*:*"]), &identity, asked, UNIX_EPOCH).unwrap();
+        assert_eq!(prospect_of.destination().to_string(), "db.example.com.:5432", "by the certificate");
+
+        let found_by_search = prospect(&policy(&["db.example.com:5432"]), "db.example.com", 5432).unwrap();
+        let permit = found_by_search.permit(&at(&["192.0.2.1"], 5432), &[]).unwrap();
+        let stricter = again(&policy(&["db.example.com.:5432"]), &permit, permit.addresses()[0], UNIX_EPOCH);
+        assert_eq!(stricter.unwrap_err(), Denied::NoRule, "that may have been another host");
+    }
+
+    #[test]
+    fn a_complete_name_is_a_service_only_in_the_domain_of_the_cluster() {
+        let everything = rule(Effect::Permit, "everything", Who::Everybody, &["*:*"]);
+        let by_object = in_cluster(vec![], vec![orders(Effect::Permit)]);
+        let denied = in_cluster(vec![everything], vec![orders(Effect::Deny)]);
+        for (host, is_service) in [
+            ("orders.databases", true),
+            ("orders.databases.svc", true),
+            ("orders.databases.svc.cluster.local", true),
+            ("orders.databases.svc.cluster.local.", true),
+            ("orders.databases.", false),
+            ("orders.databases.svc.", false),
+        ] {
+            assert_eq!(prospect(&by_object, host, 5432).is_ok(), is_service, "{host}");
+            assert_eq!(prospect(&denied, host, 5432).is_err(), is_service, "{host}");
+        }
+    }
+
+    #[test]
+    fn what_the_machine_has_at_the_moment_is_on_the_floor() {
+        let everything = rule(Effect::Permit, "everything", Who::Everybody, &["*:*"]);
+        let policy = Policy { rules: vec![everything], ..Policy::default() };
+        let found = at(&["10.123.45.67"], 80);
+        let ask = |own: &[IpAddr]| prospect(&policy, "10.123.45.67", 80).unwrap().permit(&found, own);
+        let permit = ask(&[]).unwrap();
+        let added = ask(&["10.1.1.1".parse().unwrap(), "10.123.45.67".parse().unwrap()]);
+        assert_eq!(added.unwrap_err(), Denied::ForbiddenAddress(Forbidden::OwnAddresses));
+        assert!(again(&policy, &permit, found[0], UNIX_EPOCH).is_ok(), "that connection leads elsewhere");
+
+        let floor = Arc::new(Floor::new(vec![], KubernetesApi::Unknown));
+        let unknown = prospect(&Policy { floor, ..policy.clone() }, "10.9.9.9", 80).unwrap();
+        let answer = unknown.permit(&at(&["10.9.9.9"], 80), &[]).unwrap_err();
+        assert_eq!(answer.code(), "floor_unknown");
     }
 }

@@ -168,6 +168,14 @@ impl Config {
         self.kubernetes.is_some() || self.authorities_need_cluster() || self.host_key_needs_cluster()
     }
 
+    /// Whether the Services of a namespace are followed.
+    pub fn follows_namespace(&self, namespace: &str) -> bool {
+        self.kubernetes.as_ref().is_some_and(|wanted| {
+            let listed = || wanted.policies.namespaces.iter().any(|listed| listed.as_str() == namespace);
+            wanted.policies.all_namespaces || listed()
+        })
+    }
+
     /// Whether it takes a cluster to know whose certificates are believed.
     pub fn authorities_need_cluster(&self) -> bool {
         let kept = |source: &AuthoritySource| {
@@ -209,7 +217,7 @@ impl TryFrom<String> for NameServer {
     }
 }
 
-/// A name in `hosts`, in lower case.
+/// A name in `hosts`, in lower case and without a final dot: what is written there is no matter of a search list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = schema::HOST_NAME))]
@@ -220,7 +228,7 @@ impl TryFrom<String> for HostName {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         match Host::parse(&text) {
-            Ok(Host::Name(name)) => Ok(Self(name)),
+            Ok(Host::Name(name)) => Ok(Self(name.as_str().to_owned())),
             Ok(Host::Address(_)) | Err(_) => Err("this is no host name"),
         }
     }
@@ -368,7 +376,7 @@ impl Default for Limits {
 pub struct Timeouts {
     /// For the addresses of a destination.
     pub resolve: Period,
-    /// For a destination to take the connection.
+    /// For a destination to take the connection, at any of its addresses.
     pub connect: Period,
 }
 

@@ -1,4 +1,4 @@
-//! From a prospect to a connected socket: find the addresses, have every address checked, connect to one that was.
+//! From a prospect to a connected socket: find the addresses, have every address checked, connect to whichever of them answers first.
 //!
 //! Nothing here runs in a session's own task, so a name that takes long to resolve holds up one channel alone.
 
@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ssh_transport::race::{by_turns, race};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::access::{Denied, Permit, Prospect, Whereabouts};
+use crate::access::{Denied, Forbidden, Permit, Prospect, Whereabouts};
 use crate::endpoints::Endpoints;
+use crate::own_addresses;
 use crate::resolver::{ResolveError, Resolver};
 
 /// How targets are found and reached.
@@ -23,7 +25,7 @@ pub struct Dialler {
     pub resolver: Resolver,
     /// Where Services lead, as it is now.
     pub endpoints: Arc<ArcSwap<Endpoints>>,
-    /// How long connecting to one address may take.
+    /// How long connecting may take, to all of a target's addresses together.
     pub connect: Duration,
 }
 
@@ -81,16 +83,20 @@ impl Dialler {
     /// # Errors
     /// When the policy says no to what was found, or no address answers; of several addresses the last one's reason.
     pub async fn dial(&self, prospect: Prospect) -> Result<Dialled, DialError> {
-        let addresses = self.find(&prospect).await?;
-        let permit = prospect.permit(&addresses)?;
-        let mut last = DialError::ConnectTimeout;
-        for &address in permit.addresses() {
-            match connect(address, self.connect).await {
-                Ok(socket) => return Ok(Dialled { socket, address, permit }),
-                Err(error) => last = error,
-            }
+        let found = self.find(&prospect).await?;
+        let floor = Arc::clone(prospect.floor());
+        let permit = permit(prospect, &found)?;
+        let order = by_turns(permit.addresses());
+        let (address, socket) = timeout(self.connect, race(&order, connect))
+            .await
+            .map_err(|_| DialError::ConnectTimeout)?
+            .map_err(|last| last.unwrap_or(DialError::ConnectTimeout))?;
+        // The last word is the kernel's: which addresses are its own may have changed since, and not every one is on an interface.
+        let [local, peer] = [socket.local_addr(), socket.peer_addr()].map(|end| end.map_err(unreachable));
+        match floor.forbids_ends(local?.ip(), peer?.ip()) {
+            Some(reason) => Err(Denied::ForbiddenAddress(reason).into()),
+            None => Ok(Dialled { socket, address, permit }),
         }
-        Err(last)
     }
 
     /// Finds the addresses of a destination, at least one.
@@ -112,15 +118,30 @@ impl Dialler {
     }
 }
 
-async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, DialError> {
-    let socket = timeout(limit, TcpStream::connect(address))
-        .await
-        .map_err(|_| DialError::ConnectTimeout)?
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => DialError::Refused,
-            io::ErrorKind::TimedOut => DialError::ConnectTimeout,
-            kind => DialError::Unreachable(kind),
-        })?;
-    socket.set_nodelay(true).map_err(|error| DialError::Unreachable(error.kind()))?;
+/// Has every address checked that was found, beside those that the machine has at this moment.
+///
+/// # Errors
+/// When the policy says no to them, or the machine does not tell what it has.
+pub fn permit(prospect: Prospect, found: &[SocketAddr]) -> Result<Permit, Denied> {
+    let own = own_addresses::interfaces().map_err(|_| Denied::FloorUnknown(Forbidden::OwnAddresses))?;
+    prospect.permit(found, &own)
+}
+
+async fn connect(address: SocketAddr, limit: Option<Duration>) -> Result<TcpStream, DialError> {
+    let connected = TcpStream::connect(address);
+    let outcome = match limit {
+        Some(limit) => timeout(limit, connected).await.map_err(|_| DialError::ConnectTimeout)?,
+        None => connected.await,
+    };
+    let socket = outcome.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => DialError::Refused,
+        io::ErrorKind::TimedOut => DialError::ConnectTimeout,
+        _ => unreachable(error),
+    })?;
+    socket.set_nodelay(true).map_err(unreachable)?;
     Ok(socket)
+}
+
+fn unreachable(error: io::Error) -> DialError {
+    DialError::Unreachable(error.kind())
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use ssh_key::Certificate;
 
 use crate::access::{self, Denied, Destination, Effect, Permit, Policy};
-use crate::dial::{DialError, Dialler};
+use crate::dial::{self, DialError, Dialler};
 use crate::identity::Identity;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
 
@@ -132,7 +132,7 @@ async fn decide(
 ) -> Result<Permit, DialError> {
     let prospect = access::authorize(policy, identity, destination.clone(), now)?;
     *found = dialler.find(&prospect).await?;
-    Ok(prospect.permit(found)?)
+    Ok(dial::permit(prospect, found)?)
 }
 
 fn seen(

@@ -42,6 +42,7 @@ pub mod flow;
 pub mod host_key;
 pub mod identity;
 pub mod kubernetes;
+pub mod kubernetes_api;
 pub mod listener;
 pub mod means;
 pub mod metrics;

@@ -3,8 +3,15 @@
 use std::{io, net::IpAddr};
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
+use thiserror::Error;
 
-/// The addresses of this machine's, or this pod's, network interfaces.
+use crate::access::Host;
+
+/// Where a pod is told that the API server is.
+const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
+
+/// The addresses that the network interfaces of this machine, or this pod, have at this moment: a lease, a tunnel or a privacy address may
+/// come at any time.
 ///
 /// # Errors
 /// When the system does not tell.
@@ -17,9 +24,24 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
-/// The API server of the cluster that this pod runs in, which every pod is told in its environment.
-pub fn kubernetes_api(variable: impl Fn(&str) -> Option<String>) -> Vec<IpAddr> {
-    variable("KUBERNETES_SERVICE_HOST").and_then(|host| host.parse().ok()).into_iter().collect()
+/// What [`kubernetes_api`] cannot make anything of.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{SERVICE_HOST} is {:?}, which is no address and no host name\n  So nothing is known not to be the API server. Set it right, unset it where \
+     there is no cluster, or take kubernetes-api off the floor (open_networks)",
+    .0.escape_debug().to_string()
+)]
+pub struct NoServiceHost(String);
+
+/// The API server of the cluster that this pod runs in, if it runs in one. Every pod is told in its environment; some platforms write a
+/// name there.
+///
+/// # Errors
+/// When it is told something that is neither an address nor a name.
+pub fn kubernetes_api(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Host>, NoServiceHost> {
+    let Some(written) = variable(SERVICE_HOST).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let bare = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&written);
+    Host::parse(bare).map(Some).map_err(|_| NoServiceHost(written.clone()))
 }
 
 #[cfg(test)]
@@ -34,10 +56,19 @@ mod tests {
 
     #[test]
     fn the_cluster_tells_where_its_api_is() {
-        assert_eq!(
-            kubernetes_api(|_| Some("10.96.0.1".to_owned())),
-            ["10.96.0.1".parse::<IpAddr>().unwrap()]
-        );
-        assert!(kubernetes_api(|_| None).is_empty());
+        let told = |text: &str| {
+            kubernetes_api(|name| (name == SERVICE_HOST).then(|| text.to_owned()))
+                .map(|host| host.map(|host| host.to_string()))
+        };
+        assert_eq!(told("10.96.0.1"), Ok(Some("10.96.0.1".to_owned())));
+        assert_eq!(told("fd00::1"), Ok(Some("fd00::1".to_owned())));
+        assert_eq!(told("[fd00::1]"), Ok(Some("fd00::1".to_owned())));
+        assert_eq!(told("api.example.com"), Ok(Some("api.example.com".to_owned())));
+        assert_eq!(told(""), Ok(None));
+        for wrong in ["https://10.96.0.1", "10.96.0.1:443", "10.96.1", "a b"] {
+            let said = told(wrong).unwrap_err().to_string();
+            assert!(said.contains(wrong) && said.contains("open_networks"), "{said}");
+        }
+        assert_eq!(kubernetes_api(|_| None), Ok(None));
     }
 }

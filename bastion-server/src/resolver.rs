@@ -1,30 +1,34 @@
 //! From a host to all its addresses: those that the operator wrote down, or what the name servers say.
 //!
 //! Asks by itself instead of through the system's resolver, which would need a thread for each name that takes its time:
-//! whoever asks for many such names would take the threads from everybody else.
+//! whoever asks for many such names would take the threads from everybody else. What it asks, whom, and in which order is what glibc's
+//! `getaddrinfo` does with `hosts: files dns`; a test has both asked.
 
-use std::collections::HashMap;
+mod search;
+mod servers;
+mod system;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::access::Host;
+use crate::access::{Host, Name};
+use search::Search;
+use servers::{Answer, Servers};
+use system::System;
 
-/// The most addresses of one name.
-const MAX_ADDRESSES: usize = 16;
-/// The longest that an answer is kept, whatever its own word. What moves is found soon; what was checked stays checked,
-/// since only addresses that were in the same answer are connected to.
-const LONGEST_KEPT: Duration = Duration::from_secs(30);
+/// The most addresses of one name: about as many as an answer of DNS has room for, which has 64 KiB.
+const MAX_ADDRESSES: usize = 4096;
 
 /// Which servers are asked, and what is known without them.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Names that the operator gave addresses to, in lower case.
+    /// Names that the operator gave addresses to, in lower case and without a final dot.
     pub hosts: HashMap<String, Vec<IpAddr>>,
     /// The name servers; if there are none here, those of `/etc/resolv.conf`, with its search list.
     pub servers: Vec<SocketAddr>,
@@ -33,11 +37,24 @@ pub struct Settings {
 }
 
 /// Resolves names.
-#[derive(Debug)]
 pub struct Resolver {
     hosts: HashMap<String, Vec<IpAddr>>,
-    names: TokioResolver,
+    names: Names,
     patience: Duration,
+}
+
+/// Who is asked.
+enum Names {
+    /// Those that the operator named. They know complete names only.
+    Configured(Servers),
+    /// Those of the system.
+    System(Box<System>),
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
 }
 
 /// Why there is no resolver.
@@ -79,19 +96,13 @@ impl Resolver {
     /// When the system's settings are to be used and make no sense.
     pub fn new(settings: Settings) -> Result<Self, NoServers> {
         let Settings { hosts, servers, patience } = settings;
-        let mut builder = if servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|error| NoServers(error.to_string()))?
+        let names = if servers.is_empty() {
+            Names::System(Box::new(System::read(patience)?))
         } else {
             let servers = servers.into_iter().map(name_server).collect();
-            let config = ResolverConfig::from_name_servers(servers);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            let servers = Servers::new(servers, &ResolverOpts::default(), patience);
+            Names::Configured(servers.map_err(|error| NoServers(error.to_string()))?)
         };
-        let options = builder.options_mut();
-        // All of them: what is not looked at could hide a forbidden address.
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.positive_max_ttl = Some(LONGEST_KEPT);
-        options.negative_max_ttl = Some(LONGEST_KEPT);
-        let names = builder.build().map_err(|error| NoServers(error.to_string()))?;
         Ok(Self { hosts, names, patience })
     }
 
@@ -104,25 +115,50 @@ impl Resolver {
             Host::Address(address) => return Ok(vec![*address]),
             Host::Name(name) => name,
         };
-        if let Some(addresses) = self.hosts.get(name) {
+        if let Some(addresses) = self.hosts.get(name.as_str()) {
             return Ok(addresses.clone());
         }
-        let found = timeout(self.patience, self.names.lookup_ip(name.as_str()))
-            .await
-            .map_err(|_| ResolveError::Timeout)?
-            .map_err(|_| ResolveError::Unresolved)?;
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in found.iter() {
-            if !addresses.contains(&address) {
-                addresses.push(address);
+        let mut addresses =
+            timeout(self.patience, self.look_up(name)).await.map_err(|_| ResolveError::Timeout)??;
+        let mut seen = HashSet::new();
+        addresses.retain(|address| seen.insert(*address));
+        if addresses.len() > MAX_ADDRESSES { Err(ResolveError::TooMany) } else { Ok(addresses) }
+    }
+
+    async fn look_up(&self, name: &Name) -> Result<Vec<IpAddr>, ResolveError> {
+        match &self.names {
+            Names::Configured(servers) => ask(servers, &Search::default(), name).await,
+            Names::System(system) => {
+                let system = system.now();
+                let written = system.host(name);
+                if written.is_empty() {
+                    ask(&system.servers, &system.search, name).await
+                } else {
+                    Ok(written)
+                }
             }
         }
-        match addresses.len() {
-            0 => Err(ResolveError::Unresolved),
-            1..=MAX_ADDRESSES => Ok(addresses),
-            _ => Err(ResolveError::TooMany),
+    }
+}
+
+/// Asks for each complete name that a name may stand for, until one is found.
+async fn ask(servers: &Servers, search: &Search, name: &Name) -> Result<Vec<IpAddr>, ResolveError> {
+    let (mut stopped, mut error) = (false, ResolveError::Unresolved);
+    for step in search.steps(name) {
+        if stopped && step.searched {
+            continue;
+        }
+        match servers.ask(&step.name).await {
+            Answer::Found(addresses) => return Ok(addresses),
+            Answer::Missing | Answer::ServerFailed => {}
+            Answer::Refused => stopped |= step.searched,
+            Answer::Silent => {
+                stopped |= step.searched;
+                error = ResolveError::Timeout;
+            }
         }
     }
+    Err(error)
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {

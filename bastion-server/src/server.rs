@@ -19,7 +19,7 @@ use tokio::{
 use vault_signer::server::SettingsError;
 
 use crate::{
-    access::{Floor, Objects, Policy, Rule},
+    access::{Floor, KubernetesApi, Objects, Policy, Rule},
     admin::{self, Admin, Readiness},
     audit::{self, Audit},
     authority_source,
@@ -33,11 +33,13 @@ use crate::{
     host_key::{self, HostKey},
     identity::{authorities::AuthoritySet, certificate::Requirements, revocation::RevocationList},
     kubernetes::{self, Cluster, offline::Offline},
+    kubernetes_api,
     listener::{self, Bounds},
     means::Means,
     metrics::Metrics,
     notice::Notices,
-    own_addresses, reload,
+    own_addresses::{self, NoServiceHost},
+    reload,
     resolver::{self, NoServers, Resolver},
     revocation_source,
     ssh::{self, Service},
@@ -99,6 +101,9 @@ pub enum Error {
     /// Without these addresses the floor would have a hole.
     #[error("cannot find the addresses of this machine: {0}")]
     OwnAddresses(io::Error),
+    /// Without these addresses it would have another.
+    #[error(transparent)]
+    KubernetesApi(#[from] NoServiceHost),
     /// A fence that the operator wants and the kernel has not.
     #[error(transparent)]
     Fence(#[from] fence::Missing),
@@ -123,6 +128,7 @@ impl Error {
             | Self::Revocation(_)
             | Self::Cluster(_)
             | Self::HostKey(_)
+            | Self::KubernetesApi(_)
             | Self::Audit(audit::Error::File { .. } | audit::Error::StandardOutput(_)) => 2,
             Self::Audit(audit::Error::Thread(_))
             | Self::Listen { .. }
@@ -188,8 +194,10 @@ pub async fn explain(
     let known = async { tokio::join!(known(&mut authorities), known(&mut revoked)) };
     let (set, revoked) = timeout(EXPLAIN_PATIENCE, known).await.map_err(|_| Error::NoAuthorities)?;
     let requirements = requirements(config, set, revoked);
-    let policy = policy(config, Arc::new(offline.objects))?;
     let dialler = dialler(config, Arc::new(ArcSwap::from_pointee(offline.endpoints)))?;
+    let mut api = kubernetes_api::Followed::new(own_addresses::kubernetes_api(environment)?);
+    api.look(&dialler.resolver).await;
+    let policy = policy(config, api.known(), Arc::new(offline.objects));
     Ok(explain::explain(question, &requirements, &policy, &dialler, SystemTime::now()).await)
 }
 
@@ -248,7 +256,11 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
         }
         (None, _) | (_, None) => watch::channel(Some(Arc::default())).1,
     };
-    let policy = policy(&config, Arc::default())?;
+    // Read anew for each forward; the start is where it can be mended.
+    own_addresses::interfaces().map_err(Error::OwnAddresses)?;
+    let api = kubernetes_api::Followed::new(own_addresses::kubernetes_api(environment)?);
+    api.tell(&config);
+    let policy = policy(&config, api.known(), Arc::default());
     let audit = Audit::start(prepared.audit, config.audit.when_full, Arc::clone(&metrics))?;
 
     let clients = listen("listen", config.listen)?;
@@ -266,7 +278,7 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
         metrics: Arc::clone(&metrics),
         readiness,
     };
-    let followed = Followed { authorities, revoked, objects, host_key };
+    let followed = Followed { authorities, revoked, objects, host_key, api };
     let serving = tokio::spawn(bastion.serve(clients, followed, policy, dialler, drain.clone()));
     let reload = || {
         tracing::info!("SIGHUP: asking for authorities and the host certificate again");
@@ -337,17 +349,15 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn policy(config: &Config, objects: Arc<Objects>) -> Result<Policy, Error> {
-    let own = own_addresses::interfaces().map_err(Error::OwnAddresses)?;
-    let kubernetes_api = own_addresses::kubernetes_api(environment);
+fn policy(config: &Config, api: KubernetesApi, objects: Arc<Objects>) -> Policy {
     if config.rules.is_empty() && config.kubernetes.is_none() {
         tracing::warn!("there are no rules, so nobody reaches anything");
     }
-    Ok(Policy {
+    Policy {
         rules: config.rules.iter().cloned().map(Rule::from).map(Arc::new).collect(),
         objects,
-        floor: Arc::new(Floor::new(config.open_networks.clone(), own, kubernetes_api)),
-    })
+        floor: Arc::new(Floor::new(config.open_networks.clone(), api)),
+    }
 }
 
 /// Whom the configuration lets in, if one of these authorities says who it is and no list takes that back.
@@ -367,12 +377,10 @@ fn dialler(config: &Config, endpoints: Arc<ArcSwap<Endpoints>>) -> Result<Dialle
 /// Puts into force what can change while the bastion serves; see [`Config::with_live_settings_of`].
 fn apply(config: &Config, service: &Service) -> Result<(), Error> {
     let dialler = dialler(config, Arc::clone(&service.dialler.load().endpoints))?;
-    let Policy { rules, floor, objects: _ } = policy(config, Arc::default())?;
     service.dialler.store(Arc::new(dialler));
-    // What a cluster says may change at the same moment.
+    // What a cluster says may change at the same moment, and where it is.
     service.policy.send_modify(|held| {
-        let objects = Arc::clone(&held.objects);
-        *held = Arc::new(Policy { rules, floor, objects });
+        *held = Arc::new(policy(config, held.floor.api().clone(), Arc::clone(&held.objects)));
     });
     service.requirements.send_modify(|held| {
         let (authorities, revoked) = (held.authorities.clone(), held.revoked.clone());
@@ -398,6 +406,7 @@ struct Followed {
     revoked: revocation_source::Current,
     objects: kubernetes::policies::Current,
     host_key: host_key::Current,
+    api: kubernetes_api::Followed,
 }
 
 /// What serves clients, once it knows whom to believe and who it is.
@@ -418,7 +427,7 @@ impl Bastion {
         dialler: Dialler,
         drain: Drain,
     ) {
-        let Followed { mut authorities, mut revoked, mut objects, mut host_key } = followed;
+        let Followed { mut authorities, mut revoked, mut objects, mut host_key, api } = followed;
         let (set, revoked_now, said, key) = tokio::join!(
             async {
                 let set = known(&mut authorities).await;
@@ -480,6 +489,7 @@ impl Bastion {
                 }
             }
         }));
+        tokio::spawn(api.follow(Arc::clone(&service)));
         let read_again = reload::follow(self.path, self.config.clone(), Arc::clone(&self.metrics), {
             let service = Arc::clone(&service);
             move |config| apply(config, &service)

@@ -193,6 +193,7 @@ pub fn destination(bytes: &[u8]) {
     match destination.host() {
         Host::Address(address) => assert_eq!(*address, address.to_canonical()),
         Host::Name(name) => {
+            let name = name.as_str();
             assert!(!name.is_empty() && name.len() <= 253, "{name:?}");
             let plain =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use chart_documents::documents;
-use tests::chart::folder_of;
+use tests::chart::{self, folder_of};
 
 #[test]
 fn every_chart_has_the_documents_that_its_values_make() {
@@ -20,4 +20,21 @@ fn every_chart_has_the_documents_that_its_values_make() {
         }
     }
     assert!(count >= 2, "{count}");
+}
+
+/// What no rule of the bastion opens, no network policy of its chart does either.
+#[test]
+fn an_open_network_policy_leaves_out_every_metadata_service_of_the_floor() {
+    let text = chart::file("templates/_network.tpl");
+    let left_out: Vec<ipnet::IpNet> = ["4", "6"]
+        .iter()
+        .flat_map(|family| {
+            let (_, rest) = text.split_once(&format!("define \"bastion.metadata{family}\" -}}}}")).unwrap();
+            let (list, _) = rest.split_once("{{").unwrap();
+            serde_json::from_str::<Vec<ipnet::IpNet>>(list).unwrap()
+        })
+        .collect();
+    for address in bastion_server::access::floor::CLOUD_METADATA {
+        assert!(left_out.iter().any(|network| network.contains(&address)), "{address}");
+    }
 }

@@ -1,6 +1,8 @@
 //! Where names lead: what a name server says is checked, all of it, each time, and is waited for by nobody else.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -8,8 +10,9 @@ use tests::bastion::{self, Bastion, LOGIN};
 use tests::dns::{Answer, NameServer};
 use tests::forge::Forge;
 use tests::key::Key;
+use tests::private::{inside, ip};
 use tests::rogue::{Asked, Client};
-use tests::target::Target;
+use tests::target::{BlackHole, Target};
 use tests::wait;
 use tests::wire::Writer;
 
@@ -43,6 +46,14 @@ fn ask(client: &mut Client, host: &str, port: u16) -> String {
     }
 }
 
+fn loopback(count: u32) -> Vec<IpAddr> {
+    (1..=count).map(|number| Ipv4Addr::from_bits(0x7f00_0000 + number).into()).collect()
+}
+
+fn endless_v6(count: u16) -> Vec<IpAddr> {
+    (1..=count).map(|number| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number).into()).collect()
+}
+
 #[test]
 fn what_a_name_server_says_is_checked_all_of_it() {
     let target = Target::echo();
@@ -57,6 +68,10 @@ fn what_a_name_server_says_is_checked_all_of_it() {
         "nat64.test" => Answer::at(&["64:ff9b::a9fe:a9fe"]),
         "nowhere.test" => Answer::at(&["0.0.0.0"]),
         "crowd.test" => Answer::Addresses((1..=17).map(|last| [127, 0, 0, last].into()).collect()),
+        "headless.test" => Answer::Addresses(loopback(1000)),
+        "spoilt.test" => Answer::Addresses([loopback(999), vec![[169, 254, 169, 254].into()]].concat()),
+        // As many as one answer has room for, and some of the other kind beside them.
+        "endless.test" => Answer::Addresses([loopback(4000), endless_v6(97)].concat()),
         _ => Answer::Nothing,
     });
     for (host, expected) in [
@@ -70,7 +85,10 @@ fn what_a_name_server_says_is_checked_all_of_it() {
         ("mapped.test", "forbidden_address"),
         ("nat64.test", "forbidden_address"),
         ("nowhere.test", "forbidden_address"),
-        ("crowd.test", "too_many_addresses"),
+        ("crowd.test", "open"),
+        ("headless.test", "open"),
+        ("spoilt.test", "forbidden_address"),
+        ("endless.test", "too_many_addresses"),
         ("missing.test", "unresolved"),
     ] {
         assert_eq!(ask(&mut client, host, target.port()), expected, "{host}");
@@ -120,4 +138,109 @@ fn a_name_server_that_is_silent_holds_up_nobody_else() {
         let records = bastion.audit().into_iter().filter(|record| record["reason"] == "resolve_timeout");
         records.map(|record| record["count"].as_u64().unwrap_or(1)).sum::<u64>() == 200
     });
+}
+
+#[test]
+fn an_address_that_does_not_answer_costs_a_moment() {
+    // Twice the patience of the whole dial.
+    const CONNECT: Duration = Duration::from_secs(30);
+    let hole = BlackHole::new();
+    let port = hole.address().port();
+    let target = Target::echo_at(([127, 0, 0, 2], port).into());
+    let names = NameServer::start(|name| match name {
+        "twofold.test" => Answer::at(&["127.0.0.1", "127.0.0.2"]),
+        "half-refused.test" => Answer::at(&["127.0.0.3", "127.0.0.2"]),
+        _ => Answer::Nothing,
+    });
+    let (authority, key) = (Key::ed25519(), Key::ed25519());
+    let bastion = bastion::Setup::new()
+        .trust(&authority)
+        .rule(LOGIN, &["*:1-65535"])
+        .set("/dns", json!({"servers": [names.address().to_string()]}))
+        .set("/timeouts", json!({"connect": format!("{}s", CONNECT.as_secs())}))
+        .start();
+    let certificate = Forge::user(&key, LOGIN).sign(&authority);
+    let mut client = Client::login(bastion.address(), LOGIN, &key, certificate);
+    for host in ["half-refused.test", "twofold.test"] {
+        let start = Instant::now();
+        assert_eq!(ask(&mut client, host, port), "open", "{host}");
+        println!("{host}: open after {:?}", start.elapsed());
+        assert!(start.elapsed() < CONNECT / 3, "{host}: {:?}", start.elapsed());
+    }
+    assert_eq!(target.accepted(), 2);
+}
+
+#[test]
+fn a_dial_that_its_session_does_not_outlive_says_so() {
+    let hole = BlackHole::new();
+    let (bastion, mut client) = start(|_| Answer::Nothing);
+    let fields =
+        Writer::new().string("127.0.0.1").u32(hole.address().port().into()).string("127.0.0.1").u32(40_000);
+    let _unanswered = client.begin_open("direct-tcpip", &fields.0).unwrap();
+    // What comes after it in the session has been answered, so it was begun.
+    assert_eq!(ask(&mut client, "missing.test", 80), "unresolved");
+    drop(client);
+    let refused = |record: &serde_json::Value| {
+        record["event"] == "forward_refused" && record["destination_host"] == "127.0.0.1"
+    };
+    assert_eq!(bastion.audited("that it was given up", refused)["reason"], "session_ended");
+}
+
+#[test]
+fn what_the_machine_gets_while_it_serves_is_refused() {
+    inside("destinations::what_the_machine_gets_while_it_serves_is_refused", || {
+        let (bastion, mut client) = start(|_| Answer::Nothing);
+        let everywhere = |address: &str| Target::echo_at(address.parse().unwrap());
+        let (target, target6) = (everywhere("0.0.0.0:0"), everywhere("[::]:0"));
+        let (port, port6) = (target.address().port(), target6.address().port());
+        assert_eq!(ask(&mut client, "10.123.45.67", port), "unreachable", "nobody has it yet");
+        ip(&["address", "add", "10.123.45.67/32", "dev", "lo"]);
+        assert_eq!(ask(&mut client, "10.123.45.67", port), "forbidden_address");
+        assert_eq!(ask(&mut client, "::ffff:10.123.45.67", port), "forbidden_address");
+        ip(&["-6", "address", "add", "2001:db8::67/128", "dev", "lo", "nodad"]);
+        assert_eq!(ask(&mut client, "2001:db8::67", port6), "forbidden_address");
+        // It can be given away again.
+        ip(&["address", "del", "10.123.45.67/32", "dev", "lo"]);
+        assert_eq!(ask(&mut client, "10.123.45.67", port), "unreachable");
+        assert_eq!((target.accepted(), target6.accepted()), (0, 0), "nothing arrived");
+
+        // Networks that are the machine's by a route, and on none of its interfaces: only the kernel knows.
+        ip(&["route", "add", "local", "10.99.0.0/16", "dev", "lo"]);
+        assert_eq!(ask(&mut client, "10.99.1.2", port), "forbidden_address");
+        let refused = |record: &serde_json::Value| record["destination_host"] == "10.99.1.2";
+        assert_eq!(bastion.audited("the refusal", refused)["event"], "forward_refused");
+        assert_eq!(ask(&mut client, "127.0.0.1", port), "open", "loopback is open to the tests");
+    });
+}
+
+#[test]
+fn an_api_server_that_is_told_by_name_is_on_the_floor() {
+    let known = Arc::new(AtomicBool::new(false));
+    let target = Target::echo_on([127, 0, 0, 1].into());
+    let names = NameServer::start({
+        let known = Arc::clone(&known);
+        move |name| match name {
+            "api.test" if known.load(Ordering::SeqCst) => Answer::at(&["127.0.0.1"]),
+            _ => Answer::Nothing,
+        }
+    });
+    let (authority, key) = (Key::ed25519(), Key::ed25519());
+    let bastion = bastion::Setup::new()
+        .trust(&authority)
+        .rule(LOGIN, &["*:1-65535"])
+        .set("/dns", json!({"servers": [names.address().to_string()]}))
+        .env("KUBERNETES_SERVICE_HOST", "api.test")
+        .start();
+    let certificate = Forge::user(&key, LOGIN).sign(&authority);
+    let mut client = Client::login(bastion.address(), LOGIN, &key, certificate);
+    assert!(bastion.log().contains("KUBERNETES_SERVICE_HOST is a name"), "{}", bastion.log());
+    assert_eq!(ask(&mut client, "127.0.0.1", target.port()), "floor_unknown");
+    known.store(true, Ordering::SeqCst);
+    wait::until_true("that its addresses are known", Duration::from_secs(60), || {
+        ask(&mut client, "127.0.0.1", target.port()) == "forbidden_address"
+    });
+    assert_eq!(target.accepted(), 0, "nothing arrived");
+    let elsewhere = Target::echo_at(([127, 0, 0, 2], target.port()).into());
+    assert_eq!(ask(&mut client, "127.0.0.2", target.port()), "open");
+    assert_eq!(elsewhere.accepted(), 1);
 }

@@ -27,6 +27,7 @@ mod fence;
 mod floods;
 mod fuzz_corpora;
 mod key_exchanges;
+mod names;
 mod openbao;
 mod openssh;
 mod pacing;

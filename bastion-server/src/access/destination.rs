@@ -20,10 +20,42 @@ pub struct Destination {
 /// A host, by name or by address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// Lower case, without a trailing dot.
-    Name(String),
+    /// A name.
+    Name(Name),
     /// IPv4 inside IPv6 is IPv4 here.
     Address(IpAddr),
+}
+
+/// A host's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Name {
+    /// Lower case, without the final dot.
+    text: String,
+    absolute: bool,
+}
+
+impl Name {
+    /// The name in lower case, without a final dot.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it has a final dot, by which it is complete: nothing is looked for below a search list's domains (RFC 1034 §3.1).
+    pub fn is_absolute(&self) -> bool {
+        self.absolute
+    }
+
+    /// The same name, complete.
+    #[must_use]
+    pub fn absolute(&self) -> Self {
+        Self { text: self.text.clone(), absolute: true }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.text, if self.absolute { "." } else { "" })
+    }
 }
 
 /// Why a request names no destination.
@@ -62,6 +94,15 @@ impl Destination {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// The same port of the host whose name is complete.
+    pub(super) fn absolute(self) -> Self {
+        let host = match self.host {
+            Host::Name(name) => Host::Name(name.absolute()),
+            address @ Host::Address(_) => address,
+        };
+        Self { host, ..self }
+    }
 }
 
 impl Host {
@@ -73,7 +114,10 @@ impl Host {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Address(address.to_canonical()));
         }
-        let name = text.strip_suffix('.').unwrap_or(text);
+        let (name, absolute) = match text.strip_suffix('.') {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
         if name.is_empty() || name.len() > HOST_MAX || !name.split('.').all(is_label) {
             return Err(BadDestination::Host);
         }
@@ -81,7 +125,7 @@ impl Host {
         if name.rsplit('.').next().is_some_and(is_number) {
             return Err(BadDestination::Spelling);
         }
-        Ok(Self::Name(name.to_ascii_lowercase()))
+        Ok(Self::Name(Name { text: name.to_ascii_lowercase(), absolute }))
     }
 }
 
@@ -104,7 +148,7 @@ fn is_number(label: &str) -> bool {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(name) => f.write_str(name),
+            Self::Name(name) => write!(f, "{name}"),
             Self::Address(address) => write!(f, "{address}"),
         }
     }
@@ -129,7 +173,8 @@ mod tests {
     fn destinations() {
         for (host, port, expected) in [
             ("db.internal", 5432, Ok("db.internal:5432")),
-            ("DB.Internal.", 5432, Ok("db.internal:5432")),
+            ("DB.Internal", 5432, Ok("db.internal:5432")),
+            ("DB.Internal.", 5432, Ok("db.internal.:5432")),
             ("_ldap._tcp.example", 389, Ok("_ldap._tcp.example:389")),
             ("10.0.0.1", 80, Ok("10.0.0.1:80")),
             ("::ffff:127.0.0.1", 80, Ok("127.0.0.1:80")),
@@ -154,6 +199,11 @@ mod tests {
             ("127.1", 80, Err(BadDestination::Spelling)),
             ("0177.0.0.1", 80, Err(BadDestination::Spelling)),
             ("127.0.0.1.", 80, Err(BadDestination::Spelling)),
+            ("2130706433.", 80, Err(BadDestination::Spelling)),
+            ("0x7f.1.", 80, Err(BadDestination::Spelling)),
+            ("0177.0.0.1.", 80, Err(BadDestination::Spelling)),
+            ("::1.", 80, Err(BadDestination::Host)),
+            ("localhost..", 80, Err(BadDestination::Host)),
             ("256.0.0.1", 80, Err(BadDestination::Spelling)),
         ] {
             let parsed = Destination::parse(host, port).map(|destination| destination.to_string());

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::embedded::spellings;
+
 /// One kind of forbidden address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -52,112 +54,169 @@ impl fmt::Display for Forbidden {
     }
 }
 
-const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(100, 100, 100, 200)];
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Where clouds hand out credentials, and what of their own a machine is to do. Each stands here though it may be link-local too: whoever opens
+/// link-local addresses does not mean these.
+pub const CLOUD_METADATA: [IpAddr; 18] = [
+    // Nearly everybody's.
+    v4(169, 254, 169, 254),
+    // Amazon's, and for containers of ECS and pods of EKS.
+    v6(0xfd00, 0xec2, 0, 0x254),
+    v4(169, 254, 170, 2),
+    v4(169, 254, 170, 23),
+    v6(0xfd00, 0xec2, 0, 0x23),
+    // Google's.
+    v6(0xfd20, 0xce, 0, 0x254),
+    // Azure's "wire server".
+    v4(168, 63, 129, 16),
+    // Oracle's.
+    v4(192, 0, 0, 192),
+    v6(0xfd00, 0xc1, 0xa9fe, 0xa9fe),
+    // Alibaba's, Tencent's, Volcengine's and UCloud's.
+    v4(100, 100, 100, 200),
+    v4(169, 254, 0, 23),
+    v4(100, 96, 0, 96),
+    v4(100, 80, 80, 80),
+    // Scaleway's.
+    v4(169, 254, 42, 42),
+    v6(0xfd00, 0x42, 0, 0x42),
+    // Akamai's.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1)),
+    // OpenStack's.
+    v6(0xfe80, 0, 0xa9fe, 0xa9fe),
+    // Rancher's.
+    v4(169, 254, 169, 250),
+];
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+/// The first two groups and the last two.
+const fn v6(first: u16, second: u16, seventh: u16, eighth: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(first, second, 0, 0, 0, 0, seventh, eighth))
+}
+
+/// Where the API server is of the cluster that the bastion runs in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum KubernetesApi {
+    /// In none.
+    #[default]
+    Nowhere,
+    /// At these addresses.
+    At(Vec<IpAddr>),
+    /// At a name that has not led anywhere yet.
+    Unknown,
+}
 
 /// The floor of one process.
 #[derive(Debug, Clone, Default)]
 pub struct Floor {
     open: Vec<Forbidden>,
-    own: Vec<IpAddr>,
-    kubernetes_api: Vec<IpAddr>,
+    api: KubernetesApi,
 }
 
 impl Floor {
-    /// A floor that knows its own addresses, with holes where the operator wants them.
-    pub fn new(open: Vec<Forbidden>, own: Vec<IpAddr>, kubernetes_api: Vec<IpAddr>) -> Self {
-        let canonical = |addresses: Vec<IpAddr>| addresses.iter().map(IpAddr::to_canonical).collect();
-        Self { open, own: canonical(own), kubernetes_api: canonical(kubernetes_api) }
+    /// A floor with holes where the operator wants them.
+    pub fn new(open: Vec<Forbidden>, api: KubernetesApi) -> Self {
+        Self { open, api }
     }
 
-    /// Why `address` is forbidden, if it is, by whatever spelling of it.
-    pub fn forbids(&self, address: IpAddr) -> Option<Forbidden> {
-        let forbidden = match address.to_canonical() {
-            IpAddr::V4(address) => self.forbids_v4(address),
-            IpAddr::V6(address) => match embedded_v4(address) {
-                Some(inner) => self.forbids_v4(inner),
-                None => self.forbids_v6(address),
-            },
-        };
-        forbidden.filter(|reason| !self.open.contains(reason))
+    /// The same but for where the API server is.
+    #[must_use]
+    pub fn with_api(&self, api: KubernetesApi) -> Self {
+        Self { open: self.open.clone(), api }
+    }
+
+    /// Where the API server is, as far as that is known.
+    pub fn api(&self) -> &KubernetesApi {
+        &self.api
+    }
+
+    /// Why `address` is forbidden, if it is, by whatever spelling of it. `own` are the addresses of the machine at this moment.
+    pub fn forbids(&self, address: IpAddr, own: &[IpAddr]) -> Option<Forbidden> {
+        spellings(address).find_map(|address| self.forbids_exactly(address, own))
+    }
+
+    /// Why a connection is forbidden that is there, by what the kernel says about its two ends. It knows better than any list which
+    /// addresses are its own.
+    pub fn forbids_ends(&self, local: IpAddr, peer: IpAddr) -> Option<Forbidden> {
+        let (local, peer) = (local.to_canonical(), peer.to_canonical());
+        let leads_back = local == peer || local.is_loopback();
+        let reason = if peer.is_loopback() { Forbidden::Loopback } else { Forbidden::OwnAddresses };
+        Some(reason).filter(|reason| leads_back && !self.is_open(*reason))
+    }
+
+    /// What is not known that would have to be, to say of any address that it is not forbidden.
+    pub fn unknown(&self) -> Option<Forbidden> {
+        match self.api {
+            KubernetesApi::Unknown => self.forbids_api(),
+            KubernetesApi::Nowhere | KubernetesApi::At(_) => None,
+        }
     }
 
     /// Why the cluster's API is forbidden at whatever address it is, if it is.
     pub(super) fn forbids_api(&self) -> Option<Forbidden> {
-        (!self.open.contains(&Forbidden::KubernetesApi)).then_some(Forbidden::KubernetesApi)
+        Some(Forbidden::KubernetesApi).filter(|reason| !self.is_open(*reason))
     }
 
-    fn forbids_v4(&self, address: Ipv4Addr) -> Option<Forbidden> {
-        let first = address.octets()[0];
-        if METADATA_V4.contains(&address) {
-            Some(Forbidden::CloudMetadata)
-        } else if address.is_loopback() {
-            Some(Forbidden::Loopback)
-        } else if first == 0 {
-            Some(Forbidden::Unspecified)
-        } else if address.is_link_local() {
-            Some(Forbidden::LinkLocal)
-        } else if address.is_multicast() {
-            Some(Forbidden::Multicast)
-        } else if first >= 240 {
-            Some(Forbidden::Broadcast)
-        } else {
-            self.listed(IpAddr::V4(address))
-        }
+    fn is_open(&self, reason: Forbidden) -> bool {
+        self.open.contains(&reason)
     }
 
-    fn forbids_v6(&self, address: Ipv6Addr) -> Option<Forbidden> {
-        if address == METADATA_V6 {
-            Some(Forbidden::CloudMetadata)
-        } else if address.is_loopback() {
-            Some(Forbidden::Loopback)
-        } else if address.is_unspecified() {
-            Some(Forbidden::Unspecified)
-        } else if address.is_unicast_link_local() {
-            Some(Forbidden::LinkLocal)
-        } else if address.is_multicast() {
-            Some(Forbidden::Multicast)
-        } else {
-            self.listed(IpAddr::V6(address))
-        }
-    }
-
-    fn listed(&self, address: IpAddr) -> Option<Forbidden> {
-        if self.kubernetes_api.contains(&address) {
-            Some(Forbidden::KubernetesApi)
-        } else if self.own.contains(&address) {
-            Some(Forbidden::OwnAddresses)
-        } else {
-            None
-        }
+    fn forbids_exactly(&self, address: IpAddr, own: &[IpAddr]) -> Option<Forbidden> {
+        let is_api = match &self.api {
+            KubernetesApi::At(addresses) => is_among(address, addresses),
+            KubernetesApi::Nowhere | KubernetesApi::Unknown => false,
+        };
+        // In this order: an address of several kinds has the name of the first that is not open.
+        [
+            CLOUD_METADATA.contains(&address).then_some(Forbidden::CloudMetadata),
+            match address {
+                IpAddr::V4(address) => kind_v4(address),
+                IpAddr::V6(address) => kind_v6(address),
+            },
+            is_api.then_some(Forbidden::KubernetesApi),
+            // Every machine has a loopback interface; who opens that means those.
+            (!address.is_loopback() && is_among(address, own)).then_some(Forbidden::OwnAddresses),
+        ]
+        .into_iter()
+        .flatten()
+        .find(|reason| !self.is_open(*reason))
     }
 }
 
-/// The same address as everything else that may be made of it on its way.
-pub(super) fn spellings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
-    let canonical = address.to_canonical();
-    let inner = match canonical {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(address) => embedded_v4(address),
-    };
-    [Some(canonical), inner.map(IpAddr::V4)].into_iter().flatten()
+fn is_among(address: IpAddr, others: &[IpAddr]) -> bool {
+    others.iter().any(|other| other.to_canonical() == address)
 }
 
-/// The IPv4 address that a translator or a tunnel would make of an IPv6 one: NAT64 (RFC 6052), its local-use prefix
-/// (RFC 8215), 6to4 (RFC 3056), and the deprecated IPv4-compatible form (RFC 4291 §2.5.5.1).
-fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Ipv4Addr::new(a, b, c, d)
-    };
-    match address.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(v4(high, low)),
-        [0x2002, high, low, ..] => Some(v4(high, low)),
-        // :: and ::1 are addresses of their own.
-        [0, 0, 0, 0, 0, 0, high, low] if (high, low) != (0, 0) && (high, low) != (0, 1) => {
-            Some(v4(high, low))
-        }
-        _ => None,
+fn kind_v4(address: Ipv4Addr) -> Option<Forbidden> {
+    let first = address.octets()[0];
+    if address.is_loopback() {
+        Some(Forbidden::Loopback)
+    } else if first == 0 {
+        Some(Forbidden::Unspecified)
+    } else if address.is_link_local() {
+        Some(Forbidden::LinkLocal)
+    } else if address.is_multicast() {
+        Some(Forbidden::Multicast)
+    } else if first >= 240 {
+        Some(Forbidden::Broadcast)
+    } else {
+        None
+    }
+}
+
+fn kind_v6(address: Ipv6Addr) -> Option<Forbidden> {
+    if address.is_loopback() {
+        Some(Forbidden::Loopback)
+    } else if address.is_unspecified() {
+        Some(Forbidden::Unspecified)
+    } else if address.is_unicast_link_local() {
+        Some(Forbidden::LinkLocal)
+    } else if address.is_multicast() {
+        Some(Forbidden::Multicast)
+    } else {
+        None
     }
 }
 
@@ -167,11 +226,8 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_forbidden_address() {
-        let floor = Floor::new(
-            vec![],
-            vec!["10.1.2.3".parse().unwrap(), "2001:db8::5".parse().unwrap()],
-            vec!["10.96.0.1".parse().unwrap()],
-        );
+        let own = ["10.1.2.3", "2001:db8::5", "::ffff:10.1.2.9"].map(|own| own.parse().unwrap());
+        let floor = Floor::new(vec![], KubernetesApi::At(vec!["10.96.0.1".parse().unwrap()]));
         for (address, expected) in [
             ("127.0.0.1", Some(Forbidden::Loopback)),
             ("127.255.255.254", Some(Forbidden::Loopback)),
@@ -199,20 +255,104 @@ mod tests {
             ("::ffff:10.1.2.3", Some(Forbidden::OwnAddresses)),
             ("2001:db8::5", Some(Forbidden::OwnAddresses)),
             ("10.96.0.1", Some(Forbidden::KubernetesApi)),
+            ("2002:a60:1::", Some(Forbidden::KubernetesApi)),
+            ("10.1.2.9", Some(Forbidden::OwnAddresses)),
+            ("64:ff9b::10.1.2.3", Some(Forbidden::OwnAddresses)),
+            ("::ffff:0:127.0.0.1", Some(Forbidden::Loopback)),
+            ("2001:0:7f00:1::", Some(Forbidden::Loopback)),
+            ("2001:0:808:808::80ff:fffe", Some(Forbidden::Loopback)),
+            ("2001:db8::5efe:127.0.0.1", Some(Forbidden::Loopback)),
+            ("2001:db8::200:5efe:169.254.169.254", Some(Forbidden::CloudMetadata)),
+            ("64:ff9b:1:a9fe:a9:fe00::", Some(Forbidden::CloudMetadata)),
+            ("64:ff9b:1:a9:fe:a9fe::", Some(Forbidden::CloudMetadata)),
+            ("64:ff9b:1:0:a9:fea9:fe00:0", Some(Forbidden::CloudMetadata)),
+            ("64:ff9b:1:7f00:0:100:0:5", Some(Forbidden::Loopback)),
+            ("::ffff:224.0.0.1", Some(Forbidden::Multicast)),
+            ("64:ff9b::239.255.255.250", Some(Forbidden::Multicast)),
+            ("fd20:ce::254", Some(Forbidden::CloudMetadata)),
+            ("168.63.129.16", Some(Forbidden::CloudMetadata)),
+            ("::ffff:168.63.129.16", Some(Forbidden::CloudMetadata)),
+            ("192.0.0.192", Some(Forbidden::CloudMetadata)),
+            ("fd00:c1::a9fe:a9fe", Some(Forbidden::CloudMetadata)),
+            ("fd00:ec2::23", Some(Forbidden::CloudMetadata)),
+            ("fd00:42::42", Some(Forbidden::CloudMetadata)),
+            ("169.254.170.2", Some(Forbidden::CloudMetadata)),
+            ("169.254.170.23", Some(Forbidden::CloudMetadata)),
+            ("64:ff9b::8.8.8.8", None),
+            ("64:ff9b:1::8.8.8.8", None),
+            ("2002:808:808::1", None),
             ("10.1.2.4", None),
             ("192.168.0.1", None),
             ("2001:db8::6", None),
             ("fd00::1", None),
         ] {
-            assert_eq!(floor.forbids(address.parse().unwrap()), expected, "{address}");
+            assert_eq!(floor.forbids(address.parse().unwrap(), &own), expected, "{address}");
         }
     }
 
     #[test]
     fn one_kind_is_opened_and_nothing_else() {
-        let floor = Floor::new(vec![Forbidden::LinkLocal], vec![], vec![]);
-        assert_eq!(floor.forbids("169.254.1.1".parse().unwrap()), None);
-        assert_eq!(floor.forbids("169.254.169.254".parse().unwrap()), Some(Forbidden::CloudMetadata));
-        assert_eq!(floor.forbids("127.0.0.1".parse().unwrap()), Some(Forbidden::Loopback));
+        let floor = Floor::new(vec![Forbidden::LinkLocal], KubernetesApi::Nowhere);
+        let forbids = |address: &str| floor.forbids(address.parse().unwrap(), &[]);
+        assert_eq!(forbids("169.254.1.1"), None);
+        assert_eq!(forbids("127.0.0.1"), Some(Forbidden::Loopback));
+        for address in CLOUD_METADATA {
+            assert_eq!(floor.forbids(address, &[]), Some(Forbidden::CloudMetadata), "{address}");
+        }
+        let own = ["127.0.0.1", "169.254.7.7"].map(|own| own.parse().unwrap());
+        let api = KubernetesApi::At(vec!["127.0.0.2".parse().unwrap()]);
+        let floor = Floor::new(vec![Forbidden::LinkLocal, Forbidden::Loopback], api);
+        for (address, expected) in [
+            ("127.0.0.1", None),
+            ("127.0.0.2", Some(Forbidden::KubernetesApi)),
+            ("169.254.7.7", Some(Forbidden::OwnAddresses)),
+            ("169.254.7.8", None),
+        ] {
+            assert_eq!(
+                floor.forbids(address.parse().unwrap(), &own),
+                expected,
+                "{address}, of several kinds"
+            );
+        }
+        let floor = Floor::new(vec![Forbidden::CloudMetadata], KubernetesApi::Nowhere);
+        assert_eq!(floor.forbids("fd00:ec2::254".parse().unwrap(), &[]), None);
+        let inner = "2001:0:a9fe:a9fe::80ff:fffe".parse().unwrap();
+        assert_eq!(
+            floor.forbids(inner, &[]),
+            Some(Forbidden::Loopback),
+            "one spelling is open, another is not"
+        );
+    }
+
+    #[test]
+    fn where_the_api_may_be_anywhere_nothing_is_known_not_to_be_it() {
+        let unknown = Floor::new(vec![], KubernetesApi::Unknown);
+        assert_eq!(unknown.unknown(), Some(Forbidden::KubernetesApi));
+        assert_eq!(unknown.with_api(KubernetesApi::At(vec![])).unknown(), None);
+        assert_eq!(Floor::new(vec![Forbidden::KubernetesApi], KubernetesApi::Unknown).unknown(), None);
+        assert_eq!(Floor::default().unknown(), None);
+    }
+
+    #[test]
+    fn the_kernel_says_which_connection_leads_back() {
+        let ends = |open: &[Forbidden], local: &str, peer: &str| {
+            let floor = Floor::new(open.to_vec(), KubernetesApi::Nowhere);
+            floor.forbids_ends(local.parse().unwrap(), peer.parse().unwrap())
+        };
+        for (local, peer, expected) in [
+            ("10.1.2.3", "10.1.2.4", None),
+            ("10.1.2.3", "10.1.2.3", Some(Forbidden::OwnAddresses)),
+            ("::ffff:10.1.2.3", "10.1.2.3", Some(Forbidden::OwnAddresses)),
+            ("2001:db8::5", "2001:db8::5", Some(Forbidden::OwnAddresses)),
+            // A whole network that is routed to the machine itself, whose addresses no interface has.
+            ("127.0.0.1", "10.9.9.9", Some(Forbidden::OwnAddresses)),
+            ("127.0.0.1", "127.0.0.2", Some(Forbidden::Loopback)),
+            ("::1", "::1", Some(Forbidden::Loopback)),
+        ] {
+            assert_eq!(ends(&[], local, peer), expected, "{local} {peer}");
+        }
+        assert_eq!(ends(&[Forbidden::Loopback], "127.0.0.1", "127.0.0.1"), None);
+        assert_eq!(ends(&[Forbidden::Loopback], "10.1.2.3", "10.1.2.3"), Some(Forbidden::OwnAddresses));
+        assert_eq!(ends(&[Forbidden::OwnAddresses], "10.1.2.3", "10.1.2.3"), None);
     }
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::destination::{HOST_MAX, Host};
+use super::destination::{HOST_MAX, Host, Name};
 
 /// The hosts and ports of one entry of a rule's `to`: `*.default.svc:5432`, `10.20.0.0/16:1024-65535`,
 /// `[2001:db8::/32]:443`.
@@ -31,10 +31,11 @@ pub struct DestinationPattern {
 pub enum HostPattern {
     /// Every host, written `*`. The floor stands all the same.
     Any,
-    /// One name, or with a leading `*.` every name below it, however deep. Matches what the client asked for.
+    /// One name, or with a leading `*.` every name below it, however deep. Matches what the client asked for, with a final dot or without.
+    /// One that has a final dot itself leads whoever asks to the complete name, and never to one below a domain of the search list.
     Name {
-        /// Lower case, without a trailing dot.
-        name: String,
+        /// The name.
+        name: Name,
         /// Whether the names below it are meant, and not it itself.
         below: bool,
     },
@@ -130,9 +131,9 @@ impl DestinationPattern {
             (HostPattern::Network(network), Host::Address(address)) => network.contains(address),
             (HostPattern::Network(_), Host::Name(_)) => return Match::ByAddress,
             (HostPattern::Name { .. }, Host::Address(_)) => false,
-            (HostPattern::Name { name, below: false }, Host::Name(asked)) => asked == name,
+            (HostPattern::Name { name, below: false }, Host::Name(asked)) => asked.as_str() == name.as_str(),
             (HostPattern::Name { name, below: true }, Host::Name(asked)) => {
-                asked.strip_suffix(name.as_str()).is_some_and(|front| front.ends_with('.'))
+                asked.as_str().strip_suffix(name.as_str()).is_some_and(|front| front.ends_with('.'))
             }
         };
         if matches { Match::Yes } else { Match::No }
@@ -145,6 +146,16 @@ impl DestinationPattern {
                 self.ports.contains(address.port()) && network.contains(&address.ip())
             }
             HostPattern::Any | HostPattern::Name { .. } => false,
+        }
+    }
+}
+
+impl HostPattern {
+    /// Whether it is a name with a final dot.
+    pub(super) fn is_absolute(&self) -> bool {
+        match self {
+            Self::Name { name, .. } => name.is_absolute(),
+            Self::Any | Self::Network(_) => false,
         }
     }
 }
@@ -195,7 +206,7 @@ impl FromStr for HostPattern {
         match Host::parse(name).map_err(|_| PatternError::Host)? {
             Host::Address(address) if !below => Ok(Self::Network(IpNet::from(address))),
             Host::Address(_) => Err(PatternError::Host),
-            Host::Name(name) if name.len() <= HOST_MAX => Ok(Self::Name { name, below }),
+            Host::Name(name) if name.as_str().len() <= HOST_MAX => Ok(Self::Name { name, below }),
             Host::Name(_) => Err(PatternError::Host),
         }
     }
@@ -254,7 +265,9 @@ mod tests {
     fn patterns_parse_and_print() {
         for (text, printed) in [
             ("db.internal:5432", "db.internal:5432"),
-            ("DB.Internal.:5432", "db.internal:5432"),
+            ("DB.Internal:5432", "db.internal:5432"),
+            ("DB.Internal.:5432", "db.internal.:5432"),
+            ("*.DB.Internal.:5432", "*.db.internal.:5432"),
             ("*.default.svc.cluster.local:5432", "*.default.svc.cluster.local:5432"),
             ("10.20.0.0/16:1024-65535", "10.20.0.0/16:1024-65535"),
             ("10.20.0.1:80", "10.20.0.1/32:80"),

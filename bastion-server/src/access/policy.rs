@@ -6,7 +6,8 @@ use std::sync::Arc;
 use russh::keys::ssh_key::Fingerprint;
 
 use super::destination::Destination;
-use super::floor::{self, Floor};
+use super::embedded::spellings;
+use super::floor::Floor;
 use super::pattern::{DestinationPattern, KeyIdPattern, Match};
 use super::places::{Behind, Map, Places};
 use super::service::{Asked, ServicePattern, Services};
@@ -101,7 +102,7 @@ impl Objects {
 
     /// Whether the cluster's API is at this address, or at what may be made of it on its way.
     pub(super) fn is_api(&self, address: SocketAddr) -> bool {
-        floor::spellings(address.ip()).any(|ip| self.api.include(SocketAddr::new(ip, address.port())))
+        spellings(address.ip()).any(|ip| self.api.include(SocketAddr::new(ip, address.port())))
     }
 }
 
@@ -128,6 +129,11 @@ impl Rule {
         }
     }
 
+    /// Whether it is about this destination by its absolute name and by nothing else.
+    pub(super) fn is_absolute(&self, destination: &Destination) -> bool {
+        only_absolute(&self.destinations, destination)
+    }
+
     /// Whether it is about this Service. One that is not there can be denied, and not be opened.
     pub(super) fn is_about_service(&self, asked: &Asked<'_>) -> bool {
         self.services.iter().any(|pattern| match self.effect {
@@ -141,7 +147,7 @@ impl Rule {
     pub(super) fn is_about_address(&self, destination: &Destination, address: SocketAddr) -> bool {
         match self.effect {
             Effect::Permit => covers_at(&self.destinations, destination, address),
-            Effect::Deny => floor::spellings(address.ip()).any(|ip| {
+            Effect::Deny => spellings(address.ip()).any(|ip| {
                 let [asked, there] =
                     [destination.port(), address.port()].map(|port| SocketAddr::new(ip, port));
                 covers_at(&self.destinations, destination, asked)
@@ -178,6 +184,15 @@ impl Condition {
 pub(super) fn covers(patterns: &[DestinationPattern], destination: &Destination) -> Match {
     let answers = patterns.iter().map(|pattern| pattern.matches_name(destination.host(), destination.port()));
     answers.max().unwrap_or(Match::No)
+}
+
+/// Whether those of `patterns` that are certainly about the destination all name it with a final dot.
+pub(super) fn only_absolute(patterns: &[DestinationPattern], destination: &Destination) -> bool {
+    let certain = |pattern: &&DestinationPattern| {
+        pattern.matches_name(destination.host(), destination.port()) == Match::Yes
+    };
+    let mut named = patterns.iter().filter(certain).peekable();
+    named.peek().is_some() && named.all(|pattern| pattern.hosts.is_absolute())
 }
 
 /// Whether one of `patterns` is about the destination at this address, whose port is another one than was asked for where it is an endpoint.

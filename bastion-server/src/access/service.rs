@@ -80,15 +80,16 @@ impl Services {
         self.known.get(name)
     }
 
-    /// The Service that a destination means: `NAME.NAMESPACE`, with `.svc` behind it or `.svc.DOMAIN`.
+    /// The Service that a destination means: `NAME.NAMESPACE`, with `.svc` behind it or `.svc.DOMAIN`; with a final dot only the last of
+    /// these, since the others are then complete names of something else.
     pub(super) fn asked(&self, destination: &Destination) -> Option<Asked<'_>> {
         let Host::Name(host) = destination.host() else { return None };
-        let (name, rest) = host.split_once('.')?;
+        let (name, rest) = host.as_str().split_once('.')?;
         let namespace = match rest.split_once('.') {
-            None => rest,
-            Some((namespace, "svc")) => namespace,
+            None if !host.is_absolute() => rest,
+            Some((namespace, "svc")) if !host.is_absolute() => namespace,
             Some((namespace, more)) if more.strip_prefix("svc.") == Some(&self.domain) => namespace,
-            Some(_) => return None,
+            None | Some(_) => return None,
         };
         let name = ServiceName { namespace: namespace.to_owned(), name: name.to_owned() };
         Some(self.at_number(name, destination.port()))

@@ -85,6 +85,8 @@ enum Refusal {
     Unrecorded(AuditStopped),
     /// By the cap on their rate.
     TooFast,
+    /// By the end of its session, which did not wait for the target to answer.
+    SessionEnded,
 }
 
 impl Refusal {
@@ -95,6 +97,7 @@ impl Refusal {
             Self::TooMany => "too_many_channels",
             Self::Unrecorded(stopped) => stopped.code(),
             Self::TooFast => "too_fast",
+            Self::SessionEnded => "session_ended",
         }
     }
 
@@ -102,7 +105,7 @@ impl Refusal {
     fn rule(&self) -> Option<&str> {
         match self {
             Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => denied.rule(),
-            Self::Dial(_) | Self::TooMany | Self::TooFast | Self::Unrecorded(_) => None,
+            Self::Dial(_) | Self::TooMany | Self::TooFast | Self::SessionEnded | Self::Unrecorded(_) => None,
         }
     }
 
@@ -125,6 +128,10 @@ impl Refusal {
                 "channels are opened faster than they may be (limits.per_identity.opens_per_second), and too many wait \
                  for their turn already; try again in a second"
                     .into(),
+            ),
+            Self::SessionEnded => (
+                ChannelOpenFailure::ConnectFailed,
+                "the session ended before the target answered; ask again in the next one".into(),
             ),
         };
         ChannelOpenFailure::Other { code: kind.code(), reason: format!("{}: {sentence}", self.code()) }
@@ -282,7 +289,7 @@ impl Forwards {
                 DialError::Denied(denied) => Refusal::Denied(denied),
                 error => Refusal::Dial(error),
             }),
-            () = self.stop.cancelled() => Err(Refusal::Denied(Denied::Expired)),
+            () = self.stop.cancelled() => Err(Refusal::SessionEnded),
         }
     }
 

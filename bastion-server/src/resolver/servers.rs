@@ -1,0 +1,193 @@
+//! Name servers, each asked in its turn, by a library that is told complete names only.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use hickory_resolver::{
+    Resolver,
+    config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
+    net::{
+        DnsError, NetError,
+        runtime::{RuntimeProvider, TokioRuntimeProvider},
+    },
+    proto::{
+        op::ResponseCode,
+        rr::{Name, RecordType},
+    },
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::UdpSocket, time::timeout};
+
+/// The longest that an answer is kept, whatever its own word. What moves is found soon; what was checked stays checked,
+/// since only addresses that were in the same answer are connected to.
+const LONGEST_KEPT: Duration = Duration::from_secs(30);
+
+/// How long a server that was silent is asked last.
+const AVOIDED: Duration = Duration::from_secs(30);
+
+/// What is said about a complete name. Of two that are said about it, for either kind of address, the greater holds where neither found any.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Answer {
+    /// There is no such name, or it has no address.
+    Missing,
+    /// The server cannot find out (SERVFAIL).
+    ServerFailed,
+    /// The server does not want to be asked, or makes no sense.
+    Refused,
+    /// No answer.
+    Silent,
+    /// These addresses, at least one.
+    Found(Vec<IpAddr>),
+}
+
+/// Name servers in the order in which they are asked: the next one only when one does not tell.
+pub(super) struct Servers {
+    servers: Vec<Resolver<Connected>>,
+    /// How long one of them may take while there is another.
+    turn: Duration,
+    /// Those that did not answer, and when.
+    silent: Mutex<HashMap<usize, Instant>>,
+}
+
+impl Servers {
+    pub(super) fn new(
+        servers: Vec<NameServerConfig>,
+        options: &ResolverOpts,
+        patience: Duration,
+    ) -> Result<Self, NetError> {
+        let turn = patience / (u32::try_from(servers.len()).unwrap_or(u32::MAX).saturating_add(1));
+        let servers = servers.into_iter().map(|server| {
+            let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+            let mut builder = Resolver::builder_with_config(config, Connected::default());
+            let set = builder.options_mut();
+            *set = options.clone();
+            set.use_hosts_file = ResolveHosts::Never;
+            set.positive_max_ttl = Some(LONGEST_KEPT);
+            set.negative_max_ttl = Some(LONGEST_KEPT);
+            builder.build()
+        });
+        Ok(Self { servers: servers.collect::<Result<_, _>>()?, turn, silent: Mutex::default() })
+    }
+
+    /// Asks for a complete name.
+    pub(super) async fn ask(&self, name: &str) -> Answer {
+        let Ok(mut name) = Name::from_ascii(name) else { return Answer::Missing };
+        name.set_fqdn(true);
+        let mut said = Answer::Silent;
+        let order = self.order();
+        let last = order.last().map(|(number, _)| *number);
+        for (number, avoided) in order {
+            // What another one says is not held up by one that says nothing.
+            if avoided && said != Answer::Silent {
+                break;
+            }
+            let Some(server) = self.servers.get(number) else { continue };
+            let asked = ask(server, &name);
+            let answer = match Some(number) == last {
+                true => asked.await,
+                false => timeout(self.turn, asked).await.unwrap_or(Answer::Silent),
+            };
+            match answer {
+                Answer::Found(_) | Answer::Missing => return answer,
+                Answer::Silent => drop(self.silent().insert(number, Instant::now())),
+                Answer::ServerFailed | Answer::Refused => said = said.min(answer),
+            }
+        }
+        said
+    }
+
+    /// In which order the servers are asked: as they are written down, but for those that were silent a moment ago.
+    fn order(&self) -> Vec<(usize, bool)> {
+        let mut silent = self.silent();
+        silent.retain(|_, since| since.elapsed() < AVOIDED);
+        let mut order: Vec<_> =
+            (0..self.servers.len()).map(|number| (number, silent.contains_key(&number))).collect();
+        order.sort_by_key(|(_, avoided)| *avoided);
+        order
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashMap<usize, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks one server for both kinds of address.
+async fn ask(server: &Resolver<Connected>, name: &Name) -> Answer {
+    let (v4, v6) =
+        tokio::join!(addresses(server, name, RecordType::A), addresses(server, name, RecordType::AAAA));
+    match (v4, v6) {
+        (Answer::Found(mut found), Answer::Found(more)) => {
+            found.extend(more);
+            Answer::Found(found)
+        }
+        (one, other) => one.max(other),
+    }
+}
+
+async fn addresses(server: &Resolver<Connected>, name: &Name, kind: RecordType) -> Answer {
+    match server.lookup(name.clone(), kind).await {
+        Ok(lookup) => {
+            let found: Vec<IpAddr> =
+                lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
+            if found.is_empty() { Answer::Missing } else { Answer::Found(found) }
+        }
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => judge(none.response_code),
+        Err(NetError::Dns(DnsError::ResponseCode(code))) => judge(code),
+        Err(NetError::Timeout) => Answer::Silent,
+        Err(error) => {
+            tracing::debug!(%name, %error, "a name server makes no sense, or is not there");
+            Answer::Refused
+        }
+    }
+}
+
+fn judge(code: ResponseCode) -> Answer {
+    match code {
+        ResponseCode::NoError | ResponseCode::NXDomain => Answer::Missing,
+        ResponseCode::ServFail => Answer::ServerFailed,
+        _ => Answer::Refused,
+    }
+}
+
+/// Makes the sockets of the library: UDP sockets that are connected to their server and bound to nothing. The fence lets nothing be bound, and
+/// the kernel keeps from a connected socket what others send.
+#[derive(Clone, Default)]
+struct Connected(TokioRuntimeProvider);
+
+type Made<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
+
+impl RuntimeProvider for Connected {
+    type Handle = <TokioRuntimeProvider as RuntimeProvider>::Handle;
+    type Timer = <TokioRuntimeProvider as RuntimeProvider>::Timer;
+    type Udp = UdpSocket;
+    type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
+
+    fn create_handle(&self) -> Self::Handle {
+        self.0.create_handle()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        bind: Option<SocketAddr>,
+        limit: Option<Duration>,
+    ) -> Made<Self::Tcp> {
+        self.0.connect_tcp(server, bind, limit)
+    }
+
+    fn bind_udp(&self, _bind: SocketAddr, server: SocketAddr) -> Made<Self::Udp> {
+        Box::pin(async move {
+            let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
+            socket.set_nonblocking(true)?;
+            socket.connect(&server.into())?;
+            UdpSocket::from_std(socket.into())
+        })
+    }
+}
