@@ -3,8 +3,9 @@
 //! The second line of defence. Whoever makes the bastion run code of their own finds a process that reads its
 //! configuration and nothing of other people's, opens no file for writing, starts no program, and listens on no other port.
 //!
-//! It is put up once, before there is a second thread, because a thread keeps what its maker had. The means are those of
-//! Linux: Landlock for files and ports, seccomp for system calls. Neither needs a privilege, and neither can be undone.
+//! It is put up once, before there is a second thread, because a thread keeps what its maker had, and after the bastion's own ports were bound:
+//! from then on nothing is bound and nothing listens. The means are those of Linux: Landlock for files and ports, seccomp for system calls.
+//! Neither needs a privilege, and neither can be undone.
 
 #[cfg(target_os = "linux")]
 mod calls;
@@ -23,8 +24,6 @@ use crate::{
 pub struct Bounds {
     /// Folders, with all that is in them, and files that may be read.
     pub read: Vec<PathBuf>,
-    /// TCP ports that may be listened on; 0 stands for those that the system chooses.
-    pub listen: Vec<u16>,
 }
 
 /// What name servers, authorities of TLS and time zones are looked up in, and the libraries that do it. The resolver's own
@@ -50,11 +49,7 @@ impl Bounds {
             .map(PathBuf::from);
         // The folder of this one is somebody's home.
         let token = variable("HOME").map(|home| Path::new(&home).join(".vault-token"));
-        let admin = config.admin.map(|admin| admin.listen.port());
-        Self {
-            read: system.chain(resolver).chain(configured).chain(named).chain(token).collect(),
-            listen: admin.into_iter().chain([config.listen.port()]).collect(),
-        }
+        Self { read: system.chain(resolver).chain(configured).chain(named).chain(token).collect() }
     }
 }
 
@@ -196,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_configured_file_is_within_and_every_other_port_without() {
+    fn every_configured_file_is_within() {
         let text = "listen: 127.0.0.1:22\nadmin: {listen: '127.0.0.1:80'}\nhost_key: {file: /k/key, certificate: /c/cert}\n\
             authorities: [{file: /a/ca}]\nvault: {ca_cert: /t/tls, auth: {method: token, token_file: /s/token}}\n\
             login: {users: [u]}\nrevocation: {files: [/r/krl]}\n";
@@ -215,6 +210,5 @@ mod tests {
             bounds.read.contains(&PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount")),
             "{bounds:?}"
         );
-        assert_eq!(bounds.listen, [80, 22]);
     }
 }

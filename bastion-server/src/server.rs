@@ -10,9 +10,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use socket2::{Domain, Protocol, Socket, Type};
 use ssh_transport::key_exchange::Rekey;
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    net::TcpListener,
     sync::{Notify, watch},
     time::{sleep, timeout},
 };
@@ -49,7 +50,7 @@ use crate::{
 
 /// Connections that may wait to be accepted. A client that finds no room tries again after a second, so that a burst must
 /// fit; the system's own limit (net.core.somaxconn) holds beside it.
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 /// How long the last audit records may take.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -205,17 +206,21 @@ pub async fn explain(
 #[derive(Debug)]
 pub struct Prepared {
     audit: File,
+    clients: Socket,
+    admin: Option<Socket>,
     fence: Fence,
 }
 
-/// Opens the one file that is written, and gives up the right to open others. `path` is where `config` was read.
+/// Opens the one file that is written, binds the ports, and gives up the right to open and to bind others. `path` is where `config` was read.
 ///
 /// # Errors
-/// When the audit file cannot be opened, or there is no fence where one is required.
+/// When the audit file cannot be opened, a port cannot be bound, or there is no fence where one is required.
 pub fn prepare(path: &Path, config: &Config) -> Result<Prepared, Error> {
     let audit = audit::open(&config.audit.to)?;
+    let clients = listen("listen", config.listen)?;
+    let admin = config.admin.map(|admin| listen("admin.listen", admin.listen)).transpose()?;
     let fence = fence::put_up(config.fence, &fence::Bounds::new(path, config, environment))?;
-    Ok(Prepared { audit, fence })
+    Ok(Prepared { audit, clients, admin, fence })
 }
 
 /// Serves until a signal says to stop, and then ends in order. `path` is where `config` was read, to be read again.
@@ -263,9 +268,9 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
     let policy = policy(&config, api.known(), Arc::default());
     let audit = Audit::start(prepared.audit, config.audit.when_full, Arc::clone(&metrics))?;
 
-    let clients = listen("listen", config.listen)?;
-    if let Some(admin) = config.admin {
-        let listener = listen("admin.listen", admin.listen)?;
+    let clients = accepting("listen", config.listen, prepared.clients)?;
+    if let (Some(admin), Some(socket)) = (config.admin, prepared.admin) {
+        let listener = accepting("admin.listen", admin.listen, socket)?;
         let (metrics, readiness) = (Arc::clone(&metrics), Arc::clone(&readiness));
         let (audit, drain) = (audit.clone(), drain.clone());
         tokio::spawn(admin::serve(listener, Admin { metrics, readiness, audit, drain }));
@@ -389,15 +394,22 @@ fn apply(config: &Config, service: &Service) -> Result<(), Error> {
     Ok(())
 }
 
-fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+fn listen(setting: &'static str, address: SocketAddr) -> Result<Socket, Error> {
     let bind = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
         // A restart must not wait for connections of the last run to be forgotten.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket)
     };
     bind().map_err(|source| Error::Listen { setting, address, source })
+}
+
+/// Takes connections from a socket that listens.
+fn accepting(setting: &'static str, address: SocketAddr, socket: Socket) -> Result<TcpListener, Error> {
+    TcpListener::from_std(socket.into()).map_err(|source| Error::Listen { setting, address, source })
 }
 
 /// What others decide, and may decide anew at any time.

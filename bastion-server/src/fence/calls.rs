@@ -38,8 +38,6 @@ const ALLOWED: &[c_long] = &[
     // Sockets, once they are there.
     libc::SYS_socketpair,
     libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_getsockname,
@@ -113,6 +111,10 @@ const ALLOWED_OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_OLD: &[c_long] = &[];
 
+/// The length of a netlink address, and of no address of the internet: the C library binds a socket of that kind to list network interfaces. What
+/// listens was bound before, DNS asks from sockets that are only connected, and a socket that was never bound cannot listen without `listen`.
+const NETLINK_ADDRESS: u64 = size_of::<libc::sockaddr_nl>() as u64;
+
 /// Sockets of these families: TCP and UDP, name services of this machine, and what tells about its network interfaces.
 const FAMILIES: [c_int; 4] = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, libc::AF_NETLINK];
 /// Of every family but the last, no raw packets. The flags beside the type are ignored.
@@ -126,9 +128,27 @@ const WRITING: c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_T
 /// Memory that can be written and executed.
 const BOTH: c_int = libc::PROT_WRITE | libc::PROT_EXEC;
 
+/// Whether a call to bind another address is answered as if it had been done, and not done. musl's `getaddrinfo` binds its sockets to no
+/// address and no port before it asks a name server, gives up when that fails, and does as well without.
+const PRETEND_TO_BIND: bool = cfg!(target_env = "musl");
+
 pub(super) fn restrict() -> Result<(), String> {
-    let program = program().map_err(|error| error.to_string())?;
-    seccompiler::apply_filter(&program).map_err(|error| error.to_string())
+    let programs = match PRETEND_TO_BIND {
+        // The first of them decides about what the second allows, and would be in the way of nothing else.
+        true => vec![pretend_to_bind(), program()],
+        false => vec![program()],
+    };
+    programs.into_iter().try_for_each(|program| {
+        seccompiler::apply_filter(&program.map_err(|error| error.to_string())?)
+            .map_err(|error| error.to_string())
+    })
+}
+
+fn pretend_to_bind() -> Result<BpfProgram, BackendError> {
+    let other = rule([condition(2, SeccompCmpOp::Ne, NETLINK_ADDRESS)])?;
+    let rules = BTreeMap::from([(libc::SYS_bind, vec![other])]);
+    let architecture = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(0), architecture)?.try_into()
 }
 
 fn program() -> Result<BpfProgram, BackendError> {
@@ -158,6 +178,11 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
         }
     }
     rules.insert(libc::SYS_socket, sockets);
+    let bind = match PRETEND_TO_BIND {
+        true => Vec::new(),
+        false => vec![rule([condition(2, SeccompCmpOp::Eq, NETLINK_ADDRESS)])?],
+    };
+    rules.insert(libc::SYS_bind, bind);
     let requests = REQUESTS.map(|request| rule([condition(1, SeccompCmpOp::Eq, request)]));
     rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
     // The names of threads and of memory.
@@ -195,6 +220,7 @@ mod tests {
     #[test]
     fn the_filter_can_be_built_and_lists_nothing_that_makes_programs() {
         assert!(!program().unwrap().is_empty());
+        assert!(!pretend_to_bind().unwrap().is_empty());
         let rules = rules().unwrap();
         for call in [
             libc::SYS_execve,
@@ -212,6 +238,7 @@ mod tests {
             libc::SYS_process_vm_readv,
             libc::SYS_unlinkat,
             libc::SYS_renameat2,
+            libc::SYS_listen,
         ] {
             assert!(!rules.contains_key(&call), "{call}");
         }

@@ -1,8 +1,8 @@
-//! Landlock: which files may be read and which ports listened on. Nothing may be written, made, removed or executed.
+//! Landlock: which files may be read. Nothing may be written, made, removed or executed, and no TCP port bound.
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope, path_beneath_rules,
 };
 
 use super::Bounds;
@@ -22,15 +22,12 @@ pub(super) fn restrict(bounds: &Bounds) -> Result<(), String> {
 }
 
 fn enforce(bounds: &Bounds) -> Result<RulesetStatus, RulesetError> {
-    let ports =
-        bounds.listen.iter().map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::BindTcp)));
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(VERSION))?
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(VERSION))?
         .create()?
         .add_rules(path_beneath_rules(&bounds.read, AccessFs::ReadFile | AccessFs::ReadDir))?
-        .add_rules(ports)?
         .restrict_self()?;
     Ok(status.ruleset)
 }

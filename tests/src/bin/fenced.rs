@@ -1,6 +1,6 @@
 //! Puts the bastion's fence around itself, tries what it forbids and what it must leave, and prints what could be done.
 //!
-//! `fenced READABLE PORT ELSEWHERE`: a folder that may be read, a port that may be listened on, a folder of others.
+//! `fenced READABLE PORT ELSEWHERE`: a folder that may be read, a port that is listened on before, a folder of others.
 //! In both folders there is a file `file`.
 #![allow(
     clippy::unwrap_used,
@@ -11,8 +11,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +24,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
 use nix::unistd;
 use serde_json::{Map, Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// What was tried, and whether it could be done.
 #[derive(Default)]
@@ -40,6 +42,7 @@ fn main() {
         (words.next().unwrap(), words.next().unwrap().parse().unwrap(), words.next().unwrap());
     let (readable, elsewhere) = (PathBuf::from(readable), PathBuf::from(elsewhere));
     let before = File::options().append(true).open(elsewhere.join("file")).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
 
     // What a bastion with a configuration in that folder would leave itself.
     let config = readable.join("bastion.yaml");
@@ -52,15 +55,16 @@ fn main() {
     assert!(Kind::ALL.into_iter().all(|kind| fence.holds(kind)));
 
     // A thread that is started later is no way out.
-    let (left, forbidden) =
-        std::thread::spawn(move || (left(&readable, port, before), forbidden(&readable, &elsewhere)))
-            .join()
-            .expect("threads can be started");
+    let (left, forbidden) = std::thread::spawn(move || {
+        (left(&readable, &listener, before), forbidden(&readable, &elsewhere, port))
+    })
+    .join()
+    .expect("threads can be started");
     println!("{}", json!({"left": left.0, "forbidden": forbidden.0}));
 }
 
 /// What a bastion does.
-fn left(readable: &Path, port: u16, mut before: File) -> Report {
+fn left(readable: &Path, listener: &TcpListener, mut before: File) -> Report {
     let mut report = Report::default();
     report.tried("read a file of its own", fs::read(readable.join("file")));
     report.tried("list its own folder", fs::read_dir(readable));
@@ -68,15 +72,29 @@ fn left(readable: &Path, port: u16, mut before: File) -> Report {
     report.tried("resolve a name", ("localhost", 1).to_socket_addrs());
     report.tried("see the network interfaces", nix::ifaddrs::getifaddrs());
     report.tried("write to what was opened before", writeln!(before, "a record"));
-    let listener = TcpListener::bind(("127.0.0.1", port));
-    let connected = listener.as_ref().ok().map(|_| TcpStream::connect(("127.0.0.1", port)));
-    report.tried("listen on its port", listener);
-    report.tried("connect", connected.unwrap());
+    let connected = TcpStream::connect(listener.local_addr().unwrap());
+    report.tried("connect", connected.as_ref());
+    report.tried("accept on its port", listener.accept());
+    report.tried("ask a name server", asked());
     report
 }
 
+/// A question and an answer by UDP, from a socket that is bound to nothing.
+fn asked() -> std::io::Result<()> {
+    let socket = || Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP));
+    let (one, other) = (socket()?, socket()?);
+    let nowhere: SocketAddr = ([127, 0, 0, 1], 9).into();
+    // Being connected gives each a port; then they are connected to each other.
+    one.connect(&nowhere.into())?;
+    other.connect(&one.local_addr()?)?;
+    one.connect(&other.local_addr()?)?;
+    one.send(b"where?")?;
+    let mut buffer = [0; 6];
+    std::io::Read::read_exact(&mut &other, &mut buffer)
+}
+
 /// What whoever took it over might like to do.
-fn forbidden(readable: &Path, elsewhere: &Path) -> Report {
+fn forbidden(readable: &Path, elsewhere: &Path, port: u16) -> Report {
     let mut report = Report::default();
     let (own, other) = (readable.join("file"), elsewhere.join("file"));
     report.tried("run a program", Command::new("/bin/true").status());
@@ -137,5 +155,22 @@ fn forbidden(readable: &Path, elsewhere: &Path) -> Report {
         report.tried(what, socket(family, kind, SockFlag::empty(), None));
     }
     report.tried("listen on another port", TcpListener::bind("127.0.0.1:0"));
+    report.tried("listen on its port again", TcpListener::bind(("127.0.0.1", port)));
+    for (domain, any) in [(Domain::IPV4, "0.0.0.0:0"), (Domain::IPV6, "[::]:0")] {
+        let any: SocketAddr = any.parse().unwrap();
+        // Of TCP, and of what looks like it to a program and not to a filter of TCP's ports (IPPROTO_SCTP, IPPROTO_MPTCP).
+        for protocol in [6, 132, 262].map(Protocol::from) {
+            let socket = Socket::new(domain, Type::STREAM, Some(protocol));
+            let Ok(socket) = socket else { continue };
+            let what = format!("{domain:?} {protocol:?}");
+            report.tried(&format!("{what}: listen without a port of its choice"), socket.listen(1));
+            report.tried(&format!("{what}: bind"), socket.bind(&any.into()));
+        }
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+        report.tried(&format!("{domain:?}: hear by UDP"), socket.bind(&any.into()));
+    }
+    let here = readable.join("socket");
+    report.tried("listen for this machine", UnixListener::bind(&here));
+    report.tried("hear from this machine", UnixDatagram::bind(&here));
     report
 }
