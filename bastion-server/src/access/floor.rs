@@ -168,13 +168,16 @@ impl Floor {
             KubernetesApi::At(addresses) => is_among(address, addresses),
             KubernetesApi::Nowhere | KubernetesApi::Unknown => false,
         };
-        // In this order: an address of several kinds has the name of the first that is not open.
+        let is_metadata = CLOUD_METADATA.contains(&address);
+        let kind = match address {
+            IpAddr::V4(address) => kind_v4(address),
+            IpAddr::V6(address) => kind_v6(address),
+        };
+        // In this order: an address of several kinds has the name of the first that is not open. What metadata services have of link-local
+        // addresses is theirs alone, for whoever opens one or the other.
         [
-            CLOUD_METADATA.contains(&address).then_some(Forbidden::CloudMetadata),
-            match address {
-                IpAddr::V4(address) => kind_v4(address),
-                IpAddr::V6(address) => kind_v6(address),
-            },
+            is_metadata.then_some(Forbidden::CloudMetadata),
+            kind.filter(|_| !is_metadata),
             is_api.then_some(Forbidden::KubernetesApi),
             // Every machine has a loopback interface; who opens that means those.
             (!address.is_loopback() && is_among(address, own)).then_some(Forbidden::OwnAddresses),
@@ -315,7 +318,9 @@ mod tests {
             );
         }
         let floor = Floor::new(vec![Forbidden::CloudMetadata], KubernetesApi::Nowhere);
-        assert_eq!(floor.forbids("fd00:ec2::254".parse().unwrap(), &[]), None);
+        for address in CLOUD_METADATA {
+            assert_eq!(floor.forbids(address, &[]), None, "{address}");
+        }
         let inner = "2001:0:a9fe:a9fe::80ff:fffe".parse().unwrap();
         assert_eq!(
             floor.forbids(inner, &[]),
