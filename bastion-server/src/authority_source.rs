@@ -508,6 +508,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_away_and_came_back_is_confirmed_again() {
+        let key = key();
+        let above = tempfile::tempdir().unwrap();
+        let at = |name: &str| above.path().join(name);
+        std::fs::create_dir(at("folder")).unwrap();
+        std::fs::write(at("folder").join("ca.pub"), line(&key)).unwrap();
+        std::fs::write(at("file"), line(&key)).unwrap();
+        for (name, source) in
+            [("folder", AuthoritySource::Folder(at("folder"))), ("file", AuthoritySource::File(at("file")))]
+        {
+            let metrics = Arc::new(Metrics::new());
+            let means = Means { metrics: Arc::clone(&metrics), ..Means::default() };
+            let current = follow(&[source], means).unwrap();
+            let confirmed = || -> u64 {
+                let text = metrics.render();
+                let line =
+                    text.lines().find(|line| line.starts_with("bastion_ca_refresh_timestamp_seconds "));
+                line.and_then(|line| line.rsplit(' ').next())
+                    .and_then(|seconds| seconds.parse().ok())
+                    .unwrap_or(0)
+            };
+            std::fs::rename(at(name), at("away")).unwrap();
+            let failed = async {
+                while !metrics.render().contains("bastion_ca_refresh_failures_total 1\n") {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(Duration::from_secs(10), failed).await.unwrap();
+            std::fs::rename(at("away"), at(name)).unwrap();
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+            let again = async {
+                while confirmed() <= since {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            assert!(timeout(Duration::from_secs(10), again).await.is_ok(), "the {name} stays failed");
+            assert_eq!(current.borrow().as_ref().map(AuthoritySet::len), Some(1));
+        }
+    }
+
+    #[tokio::test]
     async fn a_start_without_good_keys_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let sources = [AuthoritySource::File(folder.path().join("none"))];

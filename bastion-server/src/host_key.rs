@@ -359,6 +359,8 @@ async fn follow_file(
                 }
             }
             Err(error) => {
+                // One that is not valid yet becomes so while nobody touches the file.
+                file.forget();
                 let error = one_line(&error);
                 if failed.as_ref() != Some(&error) {
                     metrics.host_certificate_failed();
@@ -548,5 +550,31 @@ pub(crate) mod tests {
         put(&next);
         tokio::time::timeout(Duration::from_secs(10), current.changed()).await.unwrap().unwrap();
         assert_eq!(current.borrow().as_ref().unwrap().certificate(), Some(&next));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_not_valid_yet_is_presented_when_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key_path, path) = (folder.path().join("key"), folder.path().join("key-cert.pub"));
+        let key = generate().unwrap();
+        std::fs::write(&key_path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+        let lasting = Shape { to: 4_000_000_000, ..GOOD };
+        let put =
+            |certificate: &Certificate| std::fs::write(&path, certificate.to_openssh().unwrap()).unwrap();
+        put(&certificate(&key, &lasting));
+        let config = config::HostKey::File { key: key_path, certificate: Some(path.clone()) };
+        let metrics = Arc::new(Metrics::new());
+        let means = Means { metrics: Arc::clone(&metrics), ..Means::default() };
+        let mut current = follow(&config, means).unwrap();
+        assert!(current.borrow_and_update().is_some());
+
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let soon = certificate(&key, &Shape { from: now + 3, ..lasting });
+        put(&soon);
+        tokio::time::timeout(Duration::from_secs(20), current.changed()).await.unwrap().unwrap();
+        assert_eq!(current.borrow().as_ref().unwrap().certificate(), Some(&soon));
+        // What was wrong all the while was told once.
+        let failures = metrics.render();
+        assert!(failures.contains("bastion_host_cert_renewal_failures_total 1\n"), "{failures}");
     }
 }

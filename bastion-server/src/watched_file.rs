@@ -69,6 +69,11 @@ impl WatchedFile {
         self.changed_by(|path| read_bytes(path, largest))
     }
 
+    /// Has the next call read it, changed or not.
+    pub fn forget(&mut self) {
+        self.seen = None;
+    }
+
     fn changed_by<T>(&mut self, read: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<Option<T>> {
         let seen = self.seen.take();
         let state = State::from(std::fs::metadata(&self.path)?);
@@ -105,6 +110,8 @@ impl WatchedFolder {
     /// # Errors
     /// When the folder or a file cannot be read, or there are more than 256; the next call tries again.
     pub fn changed(&mut self) -> io::Result<Option<Vec<(PathBuf, String)>>> {
+        // What was read before a failure is news after it, even if it is the same.
+        let seen = self.seen.take();
         let mut states = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let path = entry?.path();
@@ -119,13 +126,13 @@ impl WatchedFolder {
             states.push((path, state));
         }
         states.sort_by(|(one, _), (other, _)| one.cmp(other));
-        if self.seen.as_ref() == Some(&states) {
-            return Ok(None);
-        }
-        let texts =
-            states.iter().map(|(path, _)| Ok((path.clone(), read(path)?))).collect::<io::Result<_>>()?;
+        let texts = if seen.as_ref() == Some(&states) {
+            None
+        } else {
+            Some(states.iter().map(|(path, _)| Ok((path.clone(), read(path)?))).collect::<io::Result<_>>()?)
+        };
         self.seen = Some(states);
-        Ok(Some(texts))
+        Ok(texts)
     }
 }
 
@@ -210,6 +217,30 @@ mod tests {
         std::fs::remove_file(at("a.pub")).unwrap();
         assert_eq!(texts(watched.changed().unwrap()), Some(vec!["two".to_owned()]));
         assert!(WatchedFolder::new(at("none"), ".pub").changed().is_err());
+    }
+
+    #[test]
+    fn a_folder_that_was_away_is_read_again() {
+        let above = tempfile::tempdir().unwrap();
+        let (here, away) = (above.path().join("here"), above.path().join("away"));
+        std::fs::create_dir(&here).unwrap();
+        std::fs::write(here.join("a.pub"), "one").unwrap();
+        let mut watched = WatchedFolder::new(&here, ".pub");
+        assert_eq!(watched.changed().unwrap().map(|files| files.len()), Some(1));
+        assert!(watched.changed().unwrap().is_none());
+        std::fs::rename(&here, &away).unwrap();
+        assert!(watched.changed().is_err());
+        std::fs::rename(&away, &here).unwrap();
+        assert_eq!(
+            watched.changed().unwrap().map(|files| files.len()),
+            Some(1),
+            "it was gone, and is there again"
+        );
+        // A file of it that cannot be read for a while.
+        std::fs::write(here.join("b.pub"), [0xff]).unwrap();
+        assert!(watched.changed().is_err());
+        std::fs::remove_file(here.join("b.pub")).unwrap();
+        assert_eq!(watched.changed().unwrap().map(|files| files.len()), Some(1));
     }
 
     #[test]

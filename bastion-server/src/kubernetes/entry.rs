@@ -101,8 +101,10 @@ impl Entry {
     /// # Errors
     /// When nothing is in it, for as long as that is so.
     pub fn look(&mut self) -> Result<Look, Missing> {
-        let changed = self.current.has_changed().unwrap_or_default();
-        let Some(known) = &*self.current.borrow_and_update() else { return Ok(Look::Nothing) };
+        let current = self.current.borrow_and_update();
+        // Asked of what is looked at: what comes between two questions would never be news.
+        let changed = current.has_changed();
+        let Some(known) = &*current else { return Ok(Look::Nothing) };
         let content = known.values().next().ok_or(Missing::Object)?.as_ref().ok_or(Missing::Key)?;
         let heard = self.contact.seconds();
         let since = std::mem::replace(&mut self.heard, heard);
