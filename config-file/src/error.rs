@@ -7,12 +7,20 @@ use serde_saphyr::Error as Yaml;
 
 use crate::MAX_BYTES;
 
-/// A file that cannot be used. Displays as `FILE:LINE:COLUMN: what is wrong`, and the remedy on a second line.
+/// A file that cannot be used. Displays as `FILE:LINE:COLUMN: what is wrong`, and the remedy on a second line; then the same for
+/// what else is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     file: PathBuf,
+    first: Mistake,
+    others: Vec<Mistake>,
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mistake {
     place: Option<(u64, u64)>,
-    problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 /// What is wrong with a file.
@@ -48,6 +56,8 @@ pub enum Problem {
     MissingKey(String),
     /// The same key twice.
     DuplicateKey(String),
+    /// `yes` where YAML 1.2 has `true`.
+    NotABoolean,
     /// A list where a text is needed, and so on; holds what is needed.
     WrongType(String),
     /// The right type and not a right value; holds the words of the type that refused it.
@@ -62,32 +72,52 @@ impl Error {
 
     /// The line, counted from 1, where one can be named.
     pub fn line(&self) -> Option<u64> {
-        self.place.map(|(line, _)| line)
+        self.first.place.map(|(line, _)| line)
     }
 
     /// The column in characters, counted from 1.
     pub fn column(&self) -> Option<u64> {
-        self.place.map(|(_, column)| column)
+        self.first.place.map(|(_, column)| column)
     }
 
-    /// What is wrong.
+    /// What is wrong, or what of it comes first in the file.
     pub fn problem(&self) -> &Problem {
-        &self.problem
+        &self.first.problem
     }
 
     /// An error about a value that was parsed well and is wrong all the same (a file that it names, a combination).
     pub fn at(file: &Path, line: u64, column: u64, what: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), place: Some((line, column)), problem: Problem::Refused(what.into()) }
+        Self::one(file, Some((line, column)), Problem::Refused(what.into()))
     }
 
     pub(crate) fn whole_file(file: &Path, problem: Problem) -> Self {
-        Self { file: file.to_owned(), place: None, problem }
+        Self::one(file, None, problem)
     }
 
-    pub(crate) fn from_yaml(file: &Path, error: &Yaml) -> Self {
+    fn one(file: &Path, place: Option<(u64, u64)>, problem: Problem) -> Self {
+        Self { file: file.to_owned(), first: Mistake { place, problem }, others: Vec::new() }
+    }
+
+    pub(crate) fn several(file: &Path, first: Mistake, others: Vec<Mistake>) -> Self {
+        Self { file: file.to_owned(), first, others }
+    }
+}
+
+impl Mistake {
+    pub(crate) fn from_yaml(error: &Yaml) -> Self {
         let error = error.without_snippet();
         let place = error.location().map(|at| (at.line(), at.column())).filter(|(line, _)| *line > 0);
-        Self { file: file.to_owned(), place, problem: Problem::from_yaml(error) }
+        Self { place, problem: Problem::from_yaml(error) }
+    }
+
+    /// The line of the section that it is in. What the whole file lacks is in none, and what is no YAML has none.
+    pub(crate) fn inside(&self) -> Option<u64> {
+        let (line, column) = self.place?;
+        match self.problem {
+            Problem::Syntax => None,
+            Problem::MissingKey(_) if column == 1 => None,
+            _ => Some(line),
+        }
     }
 }
 
@@ -95,15 +125,22 @@ impl std::error::Error for Error {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some((line, column)) = self.place {
-            write!(f, ":{line}:{column}")?;
+        for (number, Mistake { place, problem }) in
+            std::iter::once(&self.first).chain(&self.others).enumerate()
+        {
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{}", self.file.display())?;
+            if let Some((line, column)) = place {
+                write!(f, ":{line}:{column}")?;
+            }
+            write!(f, ": {problem}")?;
+            if let Some(remedy) = problem.remedy() {
+                write!(f, "\n  {remedy}")?;
+            }
         }
-        write!(f, ": {}", self.problem)?;
-        match self.problem.remedy() {
-            Some(remedy) => write!(f, "\n  {remedy}"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -122,6 +159,8 @@ impl Problem {
             Yaml::SerdeInvalidType { expected, .. } | Yaml::SerdeInvalidLength { expected, .. } => {
                 Self::WrongType(expected.clone())
             }
+            Yaml::InvalidBooleanStrict { .. } => Self::NotABoolean,
+            Yaml::NullIntoString { .. } => Self::WrongType("a text".to_owned()),
             Yaml::Unexpected { expected, .. } => Self::WrongType((*expected).to_owned()),
             Yaml::InvalidScalar { ty, .. } => Self::WrongType((*ty).to_owned()),
             Yaml::Message { msg, .. } | Yaml::SerdeInvalidValue { expected: msg, .. } => {
@@ -147,6 +186,9 @@ impl Problem {
             },
             Self::UnknownValue { known } => format!("Known values are {}.", listed(known)),
             Self::MissingKey(_) => "Add it; there is no default.".to_owned(),
+            Self::NotABoolean => {
+                "Write true or false; yes, no, on and off are words like any other.".to_owned()
+            }
             Self::DuplicateKey(_) => "Remove one of the two.".to_owned(),
             Self::WrongType(needed) => format!("Needed: {needed}."),
             Self::Refused(_) => return None,
@@ -168,6 +210,7 @@ impl fmt::Display for Problem {
             Self::UnknownValue { .. } => f.write_str("this is none of the values that are known here"),
             Self::MissingKey(key) => write!(f, "`{key}` is missing"),
             Self::DuplicateKey(key) => write!(f, "`{key}` stands here a second time"),
+            Self::NotABoolean => f.write_str("a word stands here, and true or false is needed"),
             Self::WrongType(_) => f.write_str("a value of another type is needed here"),
             Self::Refused(why) => f.write_str(why),
         }

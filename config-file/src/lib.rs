@@ -1,8 +1,9 @@
 //! One YAML file into one typed value, or an error that names file, line, column and remedy.
 //!
 //! The types do the checking (`#[serde(deny_unknown_fields)]`, `#[serde(try_from = "String")]`); this crate bounds
-//! what is read and turns what serde says into something a person can act on. An error never repeats a value of the
-//! file, since people do point such a flag at a private key.
+//! what is read and turns what serde says into something a person can act on, for several sections at once. A section
+//! with nothing under it is an empty one. An error never repeats a value of the file, since people do point such a flag
+//! at a private key.
 //!
 //! ```
 //! # use serde::Deserialize;
@@ -16,6 +17,8 @@
 //! ```
 
 mod error;
+mod mistakes;
+mod sections;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -23,7 +26,10 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use sections::Sections;
+
 pub use error::{Error, Problem};
+pub use sections::section;
 pub use serde_saphyr::Spanned;
 
 /// The largest file that is read, in bytes. A configuration is text that people write.
@@ -44,10 +50,21 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
 /// # Errors
 /// When the text is not YAML, or says something that `T` does not accept.
 pub fn parse<T: DeserializeOwned>(name: &Path, text: &str) -> Result<T, Error> {
-    if text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty()) {
+    if is_blank(text) {
         return Err(Error::whole_file(name, Problem::Empty));
     }
-    serde_saphyr::from_str_with_options(text, options()).map_err(|error| Error::from_yaml(name, &error))
+    typed(text).map_err(|first| mistakes::all::<T>(name, text, &first))
+}
+
+/// Nothing but white space and comments.
+fn is_blank(text: &str) -> bool {
+    text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty())
+}
+
+fn typed<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    serde_saphyr::with_deserializer_from_str_with_options(text, options(), |deserializer| {
+        T::deserialize(Sections(deserializer))
+    })
 }
 
 /// Strict YAML 1.2 as people mean it: `no` is a word, a key stands once.
@@ -98,6 +115,23 @@ mod tests {
         #[serde(default)]
         #[allow(dead_code)]
         level: Option<Level>,
+        #[serde(default)]
+        #[allow(dead_code)]
+        enabled: bool,
+        #[serde(default)]
+        limits: Limits,
+        #[serde(default)]
+        hosts: BTreeMap<String, Vec<u8>>,
+        #[serde(default, deserialize_with = "section")]
+        extra: Option<Limits>,
+    }
+
+    #[derive(Deserialize, Debug, Default, PartialEq)]
+    #[serde(deny_unknown_fields, default)]
+    struct Limits {
+        most: u16,
+        names: Vec<String>,
+        each: Option<Spanned<Vec<String>>>,
     }
 
     #[derive(Deserialize, Debug)]
@@ -137,7 +171,7 @@ mod tests {
             ),
             (
                 "listen: 127.0.0.1:0\nxyzzy: 1\n",
-                "bastion.yaml:2:1: `xyzzy` is not a key here\n  Known keys are `listen`, `count`, `rules`, `level`.",
+                "bastion.yaml:2:1: `xyzzy` is not a key here\n  Known keys are `listen`, `count`, `rules`, `level`, `enabled`, `limits`, `hosts`, `extra`.",
             ),
             (
                 "listen: 127.0.0.1:0\nlevel: dbug\n",
@@ -152,9 +186,72 @@ mod tests {
                 "listen: 127.0.0.1:0\nlisten: 127.0.0.1:0\n",
                 "bastion.yaml:2:1: `listen` stands here a second time\n  Remove one of the two.",
             ),
+            (
+                "listen: 127.0.0.1:0\nenabled: yes\n",
+                "bastion.yaml:2:10: a word stands here, and true or false is needed\n  \
+                 Write true or false; yes, no, on and off are words like any other.",
+            ),
             (" # nothing\n", "bastion.yaml: the file is empty\n  Write the settings into it."),
         ] {
             assert_eq!(error(text), expected, "for {text:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_section_is_an_empty_section() {
+        let read = |text: &str| {
+            parse::<Sample>("b.yaml".as_ref(), text).unwrap_or_else(|error| panic!("{text}{error}"))
+        };
+        let written = "listen: 127.0.0.1:0\nrules: []\nlimits: {names: []}\nhosts: {a: []}\nextra: {}\n";
+        for empty in [
+            "listen: 127.0.0.1:0\nrules:\n  # - name: one\nlimits:\n  names:\nhosts:\n  a:\nextra:\n",
+            "listen: 127.0.0.1:0\nrules: ~\nlimits: {names: null}\nhosts: {a: null}\nextra: null\n",
+        ] {
+            let (empty, written) = (read(empty), read(written));
+            assert!(empty.rules.is_empty() && written.rules.is_empty());
+            assert_eq!(
+                (empty.limits, empty.hosts, &empty.extra),
+                (written.limits, written.hosts, &written.extra)
+            );
+            assert_eq!(empty.extra, Some(Limits::default()));
+        }
+        let sample = read("listen: 127.0.0.1:0\nlimits:\nhosts:\n");
+        assert_eq!((sample.limits, sample.hosts.len(), sample.extra), (Limits::default(), 0, None));
+        // Nothing is no number, no name and no rule, and still has its place.
+        for (text, place) in [
+            ("listen:\n", "1:"),
+            ("listen: 127.0.0.1:0\nrules:\n  -\n", "3:"),
+            ("listen: 127.0.0.1:0\nlimits:\n  most:\n", "3:"),
+            ("listen: 127.0.0.1:0\nlimits:\n  names: [~]\n", "3:"),
+        ] {
+            assert!(error(text).starts_with(&format!("bastion.yaml:{place}")), "{}", error(text));
+        }
+    }
+
+    #[test]
+    fn the_mistakes_of_several_sections_are_told_together() {
+        let text =
+            "ruels: []\nlisten: 127.0.0.1:0\ncount: many\nrules:\n- nam: one\n  to: []\nlevel: dbug\n# end\n";
+        assert_eq!(
+            error(text),
+            "bastion.yaml:1:1: `ruels` is not a key here\n  Did you mean `rules`?\n\
+             bastion.yaml:3:8: a value of another type is needed here\n  Needed: u16.\n\
+             bastion.yaml:5:3: `nam` is not a key here\n  Did you mean `name`?\n\
+             bastion.yaml:7:8: this is none of the values that are known here\n  Known values are `info`, `debug`."
+        );
+        let missing = error("count: many\nlevel: dbug\n");
+        assert_eq!(missing.matches("bastion.yaml:").count(), 3, "{missing}");
+        assert!(missing.ends_with("`listen` is missing\n  Add it; there is no default."), "{missing}");
+        // What was taken away to go on is not missing.
+        let taken = error("listen: nowhere\ncount: many\n");
+        assert_eq!(taken.matches("bastion.yaml:").count(), 2, "{taken}");
+        // Bounded, and nothing is made up about what is no YAML, or one line.
+        let many: String = (0..50).map(|key| format!("key{key}: 1\n")).collect();
+        assert_eq!(error(&many).matches("is not a key here").count(), 10);
+        for one in
+            ["listen: 127.0.0.1:0\nruels: 1\nrules: [\n", "{listen: 127.0.0.1:0, ruels: 1,\n count: many}\n"]
+        {
+            assert_eq!(error(one).matches("bastion.yaml:").count(), 1, "{}", error(one));
         }
     }
 

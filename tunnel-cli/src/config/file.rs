@@ -22,6 +22,7 @@ pub(super) struct File {
     pub(super) bastion: Bastion,
     pub(super) vault: Vault,
     pub(super) databases: BTreeMap<String, Spanned<Database>>,
+    #[serde(deserialize_with = "config_file::section")]
     pub(super) kube: Option<Kube>,
     pub(super) hold: Option<Spanned<Period>>,
 }
