@@ -1,18 +1,20 @@
-//! What we offer in a key exchange, best first, and why the rest is missing.
+//! What we offer in a key exchange, best first, and why the rest is missing or asked for by name ([`More`]).
 
 use std::borrow::Cow;
 
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::{Preferred, cipher, compression, kex, mac};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 /// Hybrid post-quantum first, then the curve that every peer has.
 ///
 /// No finite-field Diffie-Hellman: it costs the server milliseconds a handshake, enough for one flooding peer to hold
 /// up everybody's login.
-const KEX: &[kex::Name] = &[
-    kex::MLKEM768X25519_SHA256,
-    kex::CURVE25519,
-    kex::CURVE25519_PRE_RFC_8731,
+const KEX: &[kex::Name] = &[kex::MLKEM768X25519_SHA256, kex::CURVE25519, kex::CURVE25519_PRE_RFC_8731];
+
+/// Behind every key exchange, those included that are in [`More`].
+const KEX_EXTENSIONS: &[kex::Name] = &[
     kex::EXTENSION_SUPPORT_AS_CLIENT,
     kex::EXTENSION_SUPPORT_AS_SERVER,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
@@ -38,10 +40,65 @@ const KEYS: &[Algorithm] = &[
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 
+/// What a server offers only where its operator says so, for clients that know nothing else: those in FIPS mode, and paramiko
+/// before 3.5. Each is without a known weakness, and has its price. There is no CBC, no SHA-1 and no finite-field
+/// Diffie-Hellman to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum More {
+    /// A cipher beside a MAC: twice the work of GCM for each byte, and a client that prefers it gets it.
+    #[serde(rename = "aes128-ctr")]
+    Aes128Ctr,
+    /// The same.
+    #[serde(rename = "aes192-ctr")]
+    Aes192Ctr,
+    /// The same.
+    #[serde(rename = "aes256-ctr")]
+    Aes256Ctr,
+    /// Over curves whose constants nobody explains, and recorded traffic can be read once there are quantum computers.
+    #[serde(rename = "ecdh-sha2-nistp256")]
+    EcdhNistp256,
+    /// The same, at several times the processor time of a login.
+    #[serde(rename = "ecdh-sha2-nistp384")]
+    EcdhNistp384,
+    /// The same, and still slower.
+    #[serde(rename = "ecdh-sha2-nistp521")]
+    EcdhNistp521,
+    /// Over the plain text instead of over what is sent: what was forged is decrypted before it is refused.
+    #[serde(rename = "hmac-sha2-256")]
+    HmacSha256,
+    /// The same.
+    #[serde(rename = "hmac-sha2-512")]
+    HmacSha512,
+}
+
+impl More {
+    /// Puts it behind what is offered anyway.
+    fn add_to(self, offer: &mut Preferred) {
+        match self {
+            Self::Aes128Ctr => offer.cipher.to_mut().push(cipher::AES_128_CTR),
+            Self::Aes192Ctr => offer.cipher.to_mut().push(cipher::AES_192_CTR),
+            Self::Aes256Ctr => offer.cipher.to_mut().push(cipher::AES_256_CTR),
+            Self::EcdhNistp256 => offer.kex.to_mut().push(kex::ECDH_SHA2_NISTP256),
+            Self::EcdhNistp384 => offer.kex.to_mut().push(kex::ECDH_SHA2_NISTP384),
+            Self::EcdhNistp521 => offer.kex.to_mut().push(kex::ECDH_SHA2_NISTP521),
+            Self::HmacSha256 => offer.mac.to_mut().push(mac::HMAC_SHA256),
+            Self::HmacSha512 => offer.mac.to_mut().push(mac::HMAC_SHA512),
+        }
+    }
+}
+
+/// What a server offers: the best, and what its operator adds.
+pub fn for_server(more: &[More]) -> Preferred {
+    let mut offer = Preferred { kex: Cow::Borrowed(KEX), ..with_host_keys() };
+    more.iter().for_each(|more| more.add_to(&mut offer));
+    offer.kex.to_mut().extend_from_slice(KEX_EXTENSIONS);
+    offer
+}
+
 /// Host keys a client accepts when it has one pinned.
 pub fn with_host_keys() -> Preferred {
     Preferred {
-        kex: Cow::Borrowed(KEX),
+        kex: Cow::Owned([KEX, KEX_EXTENSIONS].concat()),
         key: Cow::Borrowed(KEYS),
         host_key_certificates: Cow::Borrowed(&[]),
         cipher: Cow::Borrowed(CIPHERS),
@@ -62,21 +119,66 @@ pub fn with_host_certificates() -> Preferred {
 mod tests {
     use super::*;
 
+    fn names(offer: &Preferred) -> Vec<&str> {
+        let kex = offer.kex.iter().map(AsRef::as_ref).chain(offer.cipher.iter().map(AsRef::as_ref));
+        let others = offer.mac.iter().map(AsRef::as_ref).chain(offer.compression.iter().map(AsRef::as_ref));
+        kex.chain(others).collect()
+    }
+
+    const ALL: [More; 8] = [
+        More::Aes128Ctr,
+        More::Aes192Ctr,
+        More::Aes256Ctr,
+        More::EcdhNistp256,
+        More::EcdhNistp384,
+        More::EcdhNistp521,
+        More::HmacSha256,
+        More::HmacSha512,
+    ];
+
     #[test]
     fn nothing_weak_is_offered() {
-        let offered = with_host_certificates();
-        let names: Vec<&str> = offered
-            .kex
-            .iter()
-            .map(AsRef::as_ref)
-            .chain(offered.cipher.iter().map(AsRef::as_ref))
-            .chain(offered.mac.iter().map(AsRef::as_ref))
-            .chain(offered.compression.iter().map(AsRef::as_ref))
-            .collect();
-        for weak in ["group", "sha1", "-cbc", "-ctr", "zlib", "md5", "3des", "arcfour"] {
-            assert!(names.iter().all(|name| !name.contains(weak)), "{weak} in {names:?}");
+        for offered in [with_host_certificates(), for_server(&[])] {
+            let names = names(&offered);
+            for weak in ["group", "sha1", "-cbc", "-ctr", "nistp", "zlib", "md5", "3des", "arcfour"] {
+                assert!(names.iter().all(|name| !name.contains(weak)), "{weak} in {names:?}");
+            }
+            assert!(offered.key.iter().all(|key| key.to_string() != "ssh-rsa"));
+            assert_eq!(offered.cipher.first(), Some(&cipher::AES_128_GCM));
         }
-        assert!(offered.key.iter().all(|key| key.to_string() != "ssh-rsa"));
-        assert_eq!(offered.cipher.first(), Some(&cipher::AES_128_GCM));
+    }
+
+    #[test]
+    fn more_comes_behind_and_opens_nothing_that_is_broken() {
+        let (usual, offered) = (for_server(&[]), for_server(&ALL));
+        let names = names(&offered);
+        for broken in ["group", "sha1", "-cbc", "zlib", "md5", "3des", "arcfour"] {
+            assert!(names.iter().all(|name| !name.contains(broken)), "{broken} in {names:?}");
+        }
+        assert!(offered.kex.starts_with(KEX) && offered.kex.ends_with(KEX_EXTENSIONS));
+        assert!(offered.cipher.starts_with(&usual.cipher) && offered.mac.starts_with(&usual.mac));
+        for more in ALL {
+            // Each is called in the settings as in the protocol, and adds itself alone.
+            let name: &str = match more {
+                More::Aes128Ctr => "aes128-ctr",
+                More::Aes192Ctr => "aes192-ctr",
+                More::Aes256Ctr => "aes256-ctr",
+                More::EcdhNistp256 => "ecdh-sha2-nistp256",
+                More::EcdhNistp384 => "ecdh-sha2-nistp384",
+                More::EcdhNistp521 => "ecdh-sha2-nistp521",
+                More::HmacSha256 => "hmac-sha2-256",
+                More::HmacSha512 => "hmac-sha2-512",
+            };
+            let read: More =
+                More::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name))
+                    .unwrap();
+            assert_eq!(read, more);
+            let alone = for_server(&[more]);
+            let added: Vec<&str> =
+                self::names(&alone).into_iter().filter(|name| !self::names(&usual).contains(name)).collect();
+            assert_eq!(added, [name]);
+        }
+        let unknown = serde::de::value::StrDeserializer::<serde::de::value::Error>::new("aes256-cbc");
+        assert!(More::deserialize(unknown).unwrap_err().to_string().contains("hmac-sha2-512"));
     }
 }
