@@ -1,6 +1,6 @@
 # One profile for everything but the image, and all targets at once, so that nothing is built twice: alone, programs have fewer features.
 .DEFAULT_GOAL := help
-.PHONY: help test test-cluster check demo peers soak-rekey fuzz crds image image-reproducible cluster cluster-down chart-documents
+.PHONY: help test test-cluster check demo peers soak-rekey fuzz mutants crds image image-reproducible cluster cluster-down chart-documents
 
 # Most tests wait for other processes, some of them for minutes: more at once than there are cores.
 TEST_THREADS ?= 6
@@ -52,6 +52,13 @@ soak-rekey: peers ## 20 GiB, or GIB, through each pair of ends while keys are re
 
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install
+
+# What decides and asks nobody: `make mutants MUTANTS=access/policy.rs` for some of it.
+MUTANTS ?= identity.rs identity/*.rs identity/revocation/*.rs access.rs access/*.rs throttle.rs bucket.rs census.rs proxy_header.rs \
+	vestibule.rs config/*.rs
+mutants: ## breaks what decides, one piece at a time, and lists what no test of the library notices; hours: cargo install cargo-mutants --locked
+	cargo mutants --package bastion-server --jobs 1 --output target \
+		$(foreach file,$(MUTANTS),--file 'bastion-server/src/$(file)') --cargo-arg=--locked --cargo-test-arg=--lib
 
 crds: ## the definitions of our Kubernetes objects, where the chart has them
 	cargo run --quiet --locked -p bastion-server -- crdgen > deploy/charts/bastion/crds/tunnelpolicies.yaml

@@ -20,7 +20,7 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use ssh_transport::key_exchange;
+use ssh_transport::{algorithms::More, key_exchange};
 
 use crate::{
     access::{Forbidden, Host},
@@ -44,6 +44,7 @@ pub use vault::{Auth, Vault};
 #[schemars(title = "The configuration of bastion-server")]
 pub struct Config {
     /// Where SSH clients are accepted. Port 0 lets the system choose.
+    #[serde(deserialize_with = "schema::socket_address")]
     #[schemars(with = "schema::SocketAddress")]
     pub listen: SocketAddr,
     /// Whose word about a client's address is taken.
@@ -68,7 +69,7 @@ pub struct Config {
     #[serde(default)]
     pub rules: Vec<Rule>,
     /// What else the cluster says that the bastion runs in.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "config_file::section")]
     pub kubernetes: Option<Kubernetes>,
     /// Forbidden networks that rules may permit all the same.
     #[serde(default)]
@@ -92,8 +93,11 @@ pub struct Config {
     /// When a session's keys are replaced.
     #[serde(default)]
     pub rekey: Rekey,
-    /// Health and metrics; without it there are none.
+    /// Algorithms that are offered beside the best, for clients that know nothing better.
     #[serde(default)]
+    pub more_algorithms: Vec<More>,
+    /// Health and metrics; without it there are none.
+    #[serde(default, deserialize_with = "config_file::section")]
     pub admin: Option<Admin>,
     /// What is logged on standard error.
     #[serde(default)]
@@ -329,7 +333,8 @@ impl TryFrom<String> for AuthorityKey {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        ssh_key::PublicKey::from_openssh(&text)
+        // A block of YAML ends with a line break.
+        ssh_key::PublicKey::from_openssh(text.trim())
             .map(Self)
             .map_err(|_| "this is no public key; write one as in a .pub file, such as ssh-ed25519 AAAA…")
     }
@@ -341,7 +346,8 @@ impl TryFrom<String> for AuthorityKey {
 pub struct Limits {
     /// From accept to the end of the login.
     pub login_deadline: Period,
-    /// No certificate may be valid for longer, whatever its authority said.
+    /// No certificate may be valid for longer, whatever its authority said; but for the two minutes by which authorities put
+    /// the start back.
     pub max_certificate_lifetime: Period,
     /// Connections at once, logged in or not.
     pub max_sessions: NonZeroUsize,
@@ -464,6 +470,7 @@ impl Default for Rekey {
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// Its address. It tells no secrets, but is not meant for the world.
+    #[serde(deserialize_with = "schema::socket_address")]
     #[schemars(with = "schema::SocketAddress")]
     pub listen: SocketAddr,
 }
@@ -564,6 +571,7 @@ mod tests {
         assert_eq!(example.timeouts, smallest.timeouts);
         assert_eq!(example.keepalive, smallest.keepalive);
         assert_eq!(example.rekey, smallest.rekey);
+        assert_eq!(example.more_algorithms, smallest.more_algorithms);
         assert_eq!(example.log, smallest.log);
         assert_eq!(example.audit, smallest.audit);
         assert_eq!(example.drain, smallest.drain);
@@ -576,7 +584,14 @@ mod tests {
         for (from, to, expected) in [
             ("login:", "logins:", "bastion.yaml:4:1: `logins` is not a key here\n  Did you mean `login`?"),
             ("login: {users: [tunnel]}\n", "", "`login` is missing"),
-            ("127.0.0.1:0", "2222", "bastion.yaml:1:9: "),
+            ("127.0.0.1:0", "2222", "bastion.yaml:1:9: this is no address with a port; write 0.0.0.0:2222"),
+            (
+                "127.0.0.1:0",
+                "\":2222\"",
+                "bastion.yaml:1:9: this is no address with a port; write 0.0.0.0:2222",
+            ),
+            ("127.0.0.1:0", "localhost:2222", "or 127.0.0.1:2222 for localhost"),
+            ("[tunnel]", "['role:dba']", "bastion.yaml:4:17: this is no login name"),
             ("[{file: ca.pub}]", "[]", "bastion.yaml:3:"),
             ("[{file: ca.pub}]", "[{key: ssh-ed25519 hunter2}]", "this is no public key"),
             ("[{file: ca.pub}]", "[{vault: {mount: ssh, refresh: 5}}]", "this is no duration"),
@@ -591,6 +606,8 @@ mod tests {
             assert!(!error.contains("hunter2"), "{error}");
             assert!(schema::tests::complaint(&text).is_some(), "{text}");
         }
+        // Which the schema takes for no listener.
+        assert!(parse(&format!("{SMALLEST}admin:\n")).unwrap_err().contains("`listen` is missing"));
         for (more, expected) in [
             ("limits: {login_deadline: 20}\n", "bastion.yaml:5:26: this is no duration"),
             ("limits: {max_sessions: 0}\n", "bastion.yaml:5:"),
@@ -614,6 +631,14 @@ mod tests {
             ("proxy_protocol: {mode: optional, trusted: [10.0.0.1/8]}\n", "bits set behind its prefix"),
             ("open_networks: [127.0.0.0/8]\n", "Known values are `loopback`"),
             ("audit: {to: syslog}\n", "Known values are `stdout`, `file`."),
+            (
+                "more_algorithms: [aes256-cbc]\n",
+                "Known values are `aes128-ctr`, `aes192-ctr`, `aes256-ctr`, `ecdh-",
+            ),
+            (
+                "more_algorithms: [diffie-hellman-group14-sha256]\n",
+                "bastion.yaml:5:19: this is none of the values",
+            ),
             ("log: {level: loud}\n", "Known values are `error`"),
             ("vault: {auth: {method: approle}}\n", "role_id"),
             ("vault: {auth: {method: token, role_id: x}}\n", "bastion.yaml:5:"),
@@ -622,10 +647,24 @@ mod tests {
             ("rules: [{name: a, who: {principal: [dev]}, to: ['*:1']}]\n", "Did you mean `principals`?"),
             ("rules: [{name: a, who: {principals: []}, to: ['*:1']}]\n", "bastion.yaml:5:"),
             (
-                "rules: [{name: a, who: {principals: [a b]}, to: ['*:1']}]\n",
+                "rules: [{name: a, who: {principals: ['a*']}, to: ['*:1']}]\n",
                 "bastion.yaml:5:38: this is no principal",
             ),
+            (
+                "rules: [{name: a, who: {principals: ['a,b']}, to: ['*:1']}]\n",
+                "bastion.yaml:5:38: this is no",
+            ),
+            ("rules: [{name: a, who: {principals: ['']}, to: ['*:1']}]\n", "bastion.yaml:5:38: this is no"),
+            (
+                "rules: [{name: a, who: {principals: [\"a\\0\"]}, to: ['*:1']}]\n",
+                "bastion.yaml:5:38: this is no",
+            ),
             ("rules: [{name: a, who: {everybody: false}, to: ['*:1']}]\n", "bastion.yaml:5:"),
+            (
+                "rules: [{name: a, who: {everybody: yes}, to: ['*:1']}]\n",
+                "bastion.yaml:5:36: a word stands here",
+            ),
+            ("admin: {listen: ':8080'}\n", "bastion.yaml:5:17: this is no address with a port"),
             ("rules: [{name: a, who: {everybody: true}, to: []}]\n", "bastion.yaml:5:"),
             (
                 "rules: [{name: a, who: {everybody: true}, to: [db]}]\n",

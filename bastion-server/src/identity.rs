@@ -22,6 +22,9 @@ pub const MAX_BLOB: usize = 16 * 1024;
 pub struct LoginName(String);
 
 impl LoginName {
+    /// The longest that logs in, in bytes.
+    const MAX: usize = 64;
+
     /// Takes the name as the client sent it.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
@@ -31,6 +34,13 @@ impl LoginName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is one that logs in: 1 to 64 characters of `[A-Za-z0-9._@-]`. It stands in records and messages, and a
+    /// server or a program that reads lists and patterns takes it for one name.
+    pub fn is_plain(&self) -> bool {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'@' | b'-');
+        (1..=Self::MAX).contains(&self.0.len()) && self.0.bytes().all(allowed)
+    }
 }
 
 impl fmt::Display for LoginName {
@@ -39,18 +49,19 @@ impl fmt::Display for LoginName {
     }
 }
 
-/// One of the names that an authority put into a certificate: 1 to 64 characters of `[A-Za-z0-9._@-]`.
+/// A principal that a rule can name. It is compared with those of a certificate byte for byte, as sshd does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal(String);
 
 impl Principal {
-    /// The longest name, in bytes.
-    pub const MAX: usize = 64;
+    /// The longest that a certificate may have, in bytes.
+    pub const MAX: usize = 1024;
 
-    /// Takes a name of the right form; exactly that form, since no two spellings may mean the same person.
+    /// Takes any text but an empty one, and one with a NUL, a comma or a glob character: those are lists and patterns to
+    /// other programs, so a certificate that has one matches no rule by it.
     pub fn parse(name: &str) -> Option<Self> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'@' | b'-');
-        ((1..=Self::MAX).contains(&name.len()) && name.bytes().all(allowed)).then(|| Self(name.to_owned()))
+        let reserved = |byte: u8| matches!(byte, 0 | b',' | b'*' | b'?');
+        ((1..=Self::MAX).contains(&name.len()) && !name.bytes().any(reserved)).then(|| Self(name.to_owned()))
     }
 
     /// The name.
@@ -61,7 +72,7 @@ impl Principal {
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{}", self.0.escape_debug())
     }
 }
 
@@ -69,7 +80,7 @@ impl fmt::Display for Principal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     login: LoginName,
-    principals: Vec<Principal>,
+    principals: Vec<String>,
     key_id: String,
     serial: u64,
     authority: Fingerprint,
@@ -85,9 +96,15 @@ impl Identity {
         &self.login
     }
 
-    /// Every principal of the certificate, in its order.
-    pub fn principals(&self) -> &[Principal] {
+    /// Every principal of the certificate, in its order, those included that no rule can name. Free text: escape it before it
+    /// is shown.
+    pub fn principals(&self) -> &[String] {
         &self.principals
+    }
+
+    /// Whether the certificate has this principal.
+    pub fn has(&self, principal: &Principal) -> bool {
+        self.principals.iter().any(|name| name == principal.as_str())
     }
 
     /// What the authority calls this certificate. Free text: escape it before it is shown.

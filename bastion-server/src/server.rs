@@ -466,7 +466,7 @@ impl Bastion {
         let settings = self.settings();
         // Sessions that began with another host key keep theirs.
         let ssh_config =
-            move |key: &HostKey| ssh::config(settings, key.key().clone(), key.certificate().cloned());
+            move |key: &HostKey| ssh::config(&settings, key.key().clone(), key.certificate().cloned());
         let service = Arc::new(Service {
             requirements: watch::Sender::new(Arc::new(requirements)),
             policy: watch::Sender::new(Arc::new(Policy { objects: said, ..policy })),
@@ -536,6 +536,7 @@ impl Bastion {
             keepalive_missed: self.config.keepalive.max_missed.get(),
             rekey: Rekey { bytes: self.config.rekey.bytes.0.0, time: self.config.rekey.time.0.0 },
             opens: self.config.limits.per_identity.opens(),
+            more_algorithms: self.config.more_algorithms.clone(),
         }
     }
 }

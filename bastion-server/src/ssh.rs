@@ -71,7 +71,7 @@ pub struct Service {
 }
 
 /// The settings of a session that are the operator's.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Silence after which the client is asked whether it is there.
     pub keepalive: Duration,
@@ -81,10 +81,12 @@ pub struct Settings {
     pub rekey: Rekey,
     /// How fast `pf-tunnel` is asked to open channels.
     pub opens: Rate,
+    /// What is offered beside the best.
+    pub more_algorithms: Vec<algorithms::More>,
 }
 
 /// russh's settings for all sessions that begin with this host key.
-pub fn config(settings: Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
+pub fn config(settings: &Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Owned(format!(
             "{IDENTIFICATION} {} {}",
@@ -104,7 +106,7 @@ pub fn config(settings: Settings, key: PrivateKey, certificate: Option<Certifica
         maximum_packet_size: CHANNEL_PACKET,
         channel_buffer_size: CHANNEL_BUFFER,
         event_buffer_size: EVENT_BUFFER,
-        preferred: algorithms::with_host_keys(),
+        preferred: algorithms::for_server(&settings.more_algorithms),
         // An idle tunnel is what people want; a dead client is found by the keepalive.
         inactivity_timeout: None,
         keepalive_interval: Some(settings.keepalive),

@@ -65,6 +65,65 @@ fn a_local_forward_carries_many_connections() {
     assert!(opened.to_string().contains(&target.port().to_string()), "{opened}");
 }
 
+/// Clients in FIPS mode and old ones: each list by itself is what the client has in common with nobody, until the operator says so.
+#[test]
+fn what_fips_mode_speaks_is_opened_by_name_and_not_before() {
+    const NAMED: [(&str, &str); 8] = [
+        ("Ciphers", "aes128-ctr"),
+        ("Ciphers", "aes192-ctr"),
+        ("Ciphers", "aes256-ctr"),
+        ("KexAlgorithms", "ecdh-sha2-nistp256"),
+        ("KexAlgorithms", "ecdh-sha2-nistp384"),
+        ("KexAlgorithms", "ecdh-sha2-nistp521"),
+        ("MACs", "hmac-sha2-256"),
+        ("MACs", "hmac-sha2-512"),
+    ];
+    let (users, hosts, key, target) = (Key::ed25519(), Key::ed25519(), Key::ed25519(), Target::echo());
+    let certificate = Forge::user(&key, LOGIN).sign(&users);
+    let started = |more: &[&str]| {
+        let setup =
+            bastion::Setup::new().trust(&users).certify(&hosts, "127.0.0.1").rule(LOGIN, &[&at(&target)]);
+        setup.set("/more_algorithms", serde_json::json!(more)).start()
+    };
+    let person = Person::new(LOGIN, &key, &certificate).believes(&hosts);
+    let ask = |bastion: &Bastion, options: &[(&str, &str)]| {
+        let options: Vec<String> = options.iter().map(|(name, value)| format!("-o{name}={value}")).collect();
+        let to = at(&target);
+        let words: Vec<&str> = options.iter().map(String::as_str).chain(["-W", &to]).collect();
+        person.ssh(bastion.address(), &words).input("in FIPS mode").output()
+    };
+    // A MAC is asked for only beside a cipher without its own.
+    let with = |(name, value)| match name {
+        "MACs" => vec![("Ciphers", "aes256-ctr"), (name, value)],
+        _ => vec![(name, value)],
+    };
+    let usual = started(&[]);
+    let all = started(&NAMED.map(|(_, value)| value));
+    for named in NAMED {
+        let refused = ask(&usual, &with(named));
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains("no matching"), "{named:?}: {said}");
+        let answer = ask(&all, &with(named));
+        assert_eq!(answer.stdout, b"in FIPS mode", "{named:?}: {}", String::from_utf8_lossy(&answer.stderr));
+    }
+    let fips =
+        [("Ciphers", "aes256-ctr"), ("KexAlgorithms", "ecdh-sha2-nistp256"), ("MACs", "hmac-sha2-256")];
+    let some = started(&fips.map(|(_, value)| value));
+    assert_eq!(ask(&some, &fips).stdout, b"in FIPS mode");
+    // Whoever knows better gets what is better, and nothing broken was opened.
+    let best = ask(&all, &[("LogLevel", "debug1")]);
+    let said = String::from_utf8_lossy(&best.stderr).into_owned();
+    let chosen =
+        |what: &str| said.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{said}"));
+    assert!(best.stdout == b"in FIPS mode" && chosen("kex: algorithm:").contains("25519"), "{said}");
+    assert!(!chosen("kex: server->client cipher:").contains("-ctr"), "{said}");
+    for broken in
+        [("Ciphers", "aes256-cbc"), ("KexAlgorithms", "diffie-hellman-group14-sha256"), ("MACs", "hmac-sha1")]
+    {
+        assert!(!ask(&all, &with(broken)).status.success(), "{broken:?}");
+    }
+}
+
 #[test]
 fn a_dynamic_forward_resolves_at_the_bastion() {
     let target = Target::page("behind the bastion");

@@ -173,7 +173,7 @@ impl Who {
 impl Condition {
     fn holds(&self, identity: &Identity) -> bool {
         match self {
-            Self::Principals(names) => names.iter().any(|name| identity.principals().contains(name)),
+            Self::Principals(names) => names.iter().any(|name| identity.has(name)),
             Self::KeyIds(patterns) => patterns.iter().any(|pattern| pattern.matches(identity.key_id())),
             Self::Authorities(keys) => keys.contains(&identity.authority()),
         }

@@ -28,13 +28,15 @@ pub const VARIABLES: [Variable; 7] = [
         name: "BASTION_LISTEN",
         example: "0.0.0.0:2222",
         setting: "listen",
-        apply: |config, value| set(&mut config.listen, parse(value)),
+        apply: |config, value| set(&mut config.listen, value.parse().ok()),
     },
     Variable {
         name: "BASTION_ADMIN_LISTEN",
         example: "127.0.0.1:8080",
         setting: "admin.listen",
-        apply: |config, value| set(&mut config.admin, parse(value).map(|listen| Some(Admin { listen }))),
+        apply: |config, value| {
+            set(&mut config.admin, value.parse().ok().map(|listen| Some(Admin { listen })))
+        },
     },
     Variable {
         name: "BASTION_LOG_LEVEL",

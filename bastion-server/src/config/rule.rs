@@ -18,13 +18,13 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// Each must also be among the certificate's principals, as for sshd.
-    users: NonEmpty<Name>,
+    users: NonEmpty<User>,
 }
 
 impl Login {
     /// The names.
     pub fn users(&self) -> Vec<LoginName> {
-        self.users.0.iter().map(|name| LoginName::new(name.0.as_str())).collect()
+        self.users.0.iter().map(|user| user.0.clone()).collect()
     }
 }
 
@@ -158,18 +158,38 @@ impl<T> TryFrom<Vec<T>> for NonEmpty<T> {
     }
 }
 
-/// A name that a certificate can have as a principal; a login name is one of them.
+/// A name to log in by, which is also one of the certificate's principals.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-#[schemars(with = "String", extend("pattern" = schema::PRINCIPAL))]
+#[schemars(with = "String", extend("pattern" = schema::LOGIN_NAME))]
+struct User(LoginName);
+
+impl TryFrom<String> for User {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let name = LoginName::new(text);
+        if name.is_plain() {
+            Ok(Self(name))
+        } else {
+            Err("this is no login name; one has 1 to 64 characters out of A-Z a-z 0-9 . _ @ -")
+        }
+    }
+}
+
+/// A principal that a certificate can have.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String", extend("pattern" = schema::PRINCIPAL, "maxLength" = Principal::MAX))]
 struct Name(Principal);
 
 impl TryFrom<String> for Name {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        Principal::parse(&text)
-            .map(Self)
-            .ok_or("this is no principal; one has 1 to 64 characters out of A-Z a-z 0-9 . _ @ -")
+        Principal::parse(&text).map(Self).ok_or(
+            "this is no principal; one has 1 to 1024 bytes, and among them no comma, no NUL, no `*` and no `?`: \
+             it is compared as it stands",
+        )
     }
 }

@@ -4,14 +4,19 @@
 //! says what such a text looks like. The parser remains the judge: a schema cannot tell, for one, that a network has
 //! bits to the right of its prefix. The patterns mean the same in the dialects of JavaScript, Go and Rust.
 
+use std::net::SocketAddr;
+
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde::de::{Deserialize, Deserializer, Error};
+use serde_json::Value;
 
 use super::Config;
 
 pub(super) const HOST_NAME: &str = r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$";
-pub(super) const PUBLIC_KEY: &str = r"^[a-z0-9@.-]+ AAAA[A-Za-z0-9+/=]+( .*)?$";
+pub(super) const PUBLIC_KEY: &str = r"^[a-z0-9@.-]+ AAAA[A-Za-z0-9+/=]+( .*)?\s*$";
 pub(super) const FINGERPRINT: &str = r"^SHA256:[A-Za-z0-9+/]{43}$";
-pub(super) const PRINCIPAL: &str = r"^[A-Za-z0-9._@-]{1,64}$";
+pub(super) const LOGIN_NAME: &str = r"^[A-Za-z0-9._@-]{1,64}$";
+pub(super) const PRINCIPAL: &str = r"^[^,*?\x00]+$";
 
 const ADDRESS: &str = r"^((\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$";
 const NETWORK: &str = r"^((\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)/\d{1,3}$";
@@ -39,19 +44,49 @@ pub(super) enum SocketAddress {}
 #[schemars(with = "String", extend("pattern" = NAME_SERVER))]
 pub(super) enum NameServer {}
 
+/// Reads an address and a port to listen at.
+pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(|_| {
+        D::Error::custom(
+            "this is no address with a port; write 0.0.0.0:2222 for every IPv4 address, [::]:2222 for IPv6 too, \
+             or 127.0.0.1:2222 for localhost",
+        )
+    })
+}
+
 /// The schema of the whole file. It refers to nothing, not even within itself, so that it can become a part of another.
 pub fn json_schema() -> Schema {
-    SchemaSettings::draft07()
+    let mut schema = SchemaSettings::draft07()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()
-        .into_root_schema_for::<Config>()
+        .into_root_schema_for::<Config>();
+    if let Some(settings) = schema.get_mut("properties") {
+        let _ = empty_sections(settings);
+    }
+    schema
+}
+
+/// Lets every section be null, in which it is an empty one: those that may be empty, and have nothing that must be there.
+fn empty_sections(properties: &mut Value) -> Option<()> {
+    for property in properties.as_object_mut()?.values_mut() {
+        if let Some(inner) = property.get_mut("properties") {
+            let _ = empty_sections(inner);
+        }
+        let may_be_empty =
+            ["required", "minItems", "oneOf", "anyOf"].iter().all(|word| property.get(word).is_none());
+        match property.get_mut("type") {
+            Some(kind) if may_be_empty && (kind == "object" || kind == "array") => {
+                *kind = Value::from(vec![kind.take(), Value::from("null")]);
+            }
+            _ => {}
+        }
+    }
+    Some(())
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use std::path::Path;
-
-    use serde_json::Value;
 
     use super::*;
 
@@ -81,6 +116,53 @@ pub(super) mod tests {
         // Whatever can be set stands in the example.
         let names = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
         assert_eq!(names(&json_schema().to_value()["properties"]), names(&value(&example)));
+    }
+
+    /// Every setting that holds others, at whatever depth, with everything under it commented out.
+    #[test]
+    fn an_empty_section_is_taken_by_schema_and_parser_alike() {
+        fn sections(schema: &Value, path: &str, found: &mut Vec<(String, bool)>) {
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}: {{{name}") };
+                let kinds = property["type"]
+                    .as_str()
+                    .into_iter()
+                    .chain(property["type"].as_array().into_iter().flatten().filter_map(Value::as_str));
+                let kinds: Vec<&str> = kinds.collect();
+                if kinds.iter().any(|kind| ["object", "array"].contains(kind)) {
+                    found.push((path.clone(), kinds.contains(&"null")));
+                }
+                sections(property, &path, found);
+            }
+        }
+        let mut found = Vec::new();
+        sections(&json_schema().to_value(), "", &mut found);
+        let parse = |text: &str| config_file::parse::<Config>("bastion.yaml".as_ref(), text);
+        let smallest = "listen: 127.0.0.1:0\nauthorities: [{file: ca.pub}]\nlogin: {users: [tunnel]}\nhost_key: {generate: true}\n";
+        let mut taken = 0;
+        for (path, may_be_empty) in found {
+            let (first, close) = (path.split(':').next().unwrap(), "}".repeat(path.matches('{').count()));
+            if smallest.contains(&format!("{first}:")) {
+                continue;
+            }
+            let text = |value: &str| format!("{smallest}{path}: {value}{close}\n");
+            let (empty, nothing) = (text("~"), text(""));
+            match parse(&empty) {
+                Ok(config) => {
+                    assert!(may_be_empty, "the schema refuses {empty}");
+                    assert_eq!(complaint(&empty), None, "{path}");
+                    // An option of something that cannot be empty is none.
+                    let Ok(written) = parse(&text("{}")).or_else(|_| parse(&text("[]"))) else { continue };
+                    assert_eq!(config, written, "{path}");
+                    assert_eq!(parse(&nothing).unwrap(), written, "{path}");
+                    taken += 1;
+                }
+                Err(error) => {
+                    assert!(!may_be_empty || error.to_string().contains("missing"), "{empty}{error}")
+                }
+            }
+        }
+        assert!(taken > 20, "{taken} sections may be empty");
     }
 
     #[test]

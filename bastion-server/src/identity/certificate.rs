@@ -17,6 +17,10 @@ use super::revocation::{RevocationList, Revoked};
 use super::{Identity, LoginName, MAX_BLOB, Principal, fingerprint};
 use crate::access::pattern::DestinationPattern;
 
+/// By how much a certificate may live longer than [`Requirements::max_lifetime`], which is meant as the time that an authority
+/// is asked for: they put the start back, for clocks that are behind. Vault and OpenBao do so by 30 s, and `ssh-keygen -V +1d` to
+/// the beginning of the minute before the last: by up to 118 s.
+pub const BACKDATING: Duration = Duration::from_secs(120);
 /// The most principals one certificate may carry.
 pub const MAX_PRINCIPALS: usize = 256;
 /// The longest key id, in bytes.
@@ -41,7 +45,7 @@ pub struct Requirements {
     pub authorities: AuthoritySet,
     /// Who may log in. The name must also be among the certificate's principals, as for sshd.
     pub users: Vec<LoginName>,
-    /// The longest time from `valid after` to `valid before`.
+    /// The longest time from `valid after` to `valid before`, but for [`BACKDATING`].
     pub max_lifetime: Duration,
     /// What is not accepted any more, although everything else about it is right.
     pub revoked: RevocationList,
@@ -108,24 +112,37 @@ pub enum Refused {
     /// It ends before it begins, or at a time that no clock shows.
     #[error("its validity makes no sense")]
     Validity,
-    /// It lives for longer than is accepted.
-    #[error("it is valid for longer than is accepted here")]
-    TooLongLived,
+    /// It lives for longer than is accepted, [`BACKDATING`] included.
+    #[error(
+        "it is valid for longer than {}, which is the most here (limits.max_certificate_lifetime)",
+        humantime::format_duration(*.0)
+    )]
+    TooLongLived(Duration),
     /// No principals: a certificate for anybody.
     #[error("it names no principal, which would make it valid for anybody")]
     NoPrincipals,
     /// More than [`MAX_PRINCIPALS`].
     #[error("it names more than {MAX_PRINCIPALS} principals")]
     TooManyPrincipals,
-    /// A principal that is no plain name.
-    #[error("it names a principal that is not a plain name")]
-    BadPrincipal,
+    /// A principal longer than [`Principal::MAX`]; holds its beginning, escaped.
+    #[error("its principal `{0}` is longer than {most} bytes", most = Principal::MAX)]
+    PrincipalTooLong(String),
+    /// A login name that is no plain one, though it is among the principals; escaped.
+    #[error(
+        "its principal `{0}` is no name to log in by: that has 1 to 64 characters out of A-Z a-z 0-9 . _ @ -"
+    )]
+    BadPrincipal(String),
     /// The login name is not one of the principals.
-    #[error("the login name is not among its principals")]
-    NotAPrincipal,
-    /// The login name is not one that anybody may use here.
-    #[error("nobody logs in by that name here")]
-    UnknownUser,
+    #[error("the login name `{login}` is not among its principals, {principals}")]
+    NotAPrincipal {
+        /// The login name, escaped.
+        login: String,
+        /// The principals, escaped, or the first of them.
+        principals: String,
+    },
+    /// The login name is not one that anybody may use here; escaped.
+    #[error("nobody logs in as `{0}` here (login.users)")]
+    UnknownUser(String),
     /// A key id longer than [`MAX_KEY_ID`].
     #[error("its key id is longer than {MAX_KEY_ID} bytes")]
     KeyIdTooLong,
@@ -168,12 +185,13 @@ impl Refused {
             Self::NotYetValid => "not_yet_valid",
             Self::Expired => "expired",
             Self::Validity => "validity_malformed",
-            Self::TooLongLived => "lifetime_too_long",
+            Self::TooLongLived(_) => "lifetime_too_long",
             Self::NoPrincipals => "no_principals",
             Self::TooManyPrincipals => "too_many_principals",
-            Self::BadPrincipal => "bad_principal",
-            Self::NotAPrincipal => "not_a_principal",
-            Self::UnknownUser => "unknown_user",
+            Self::PrincipalTooLong(_) => "principal_too_long",
+            Self::BadPrincipal(_) => "bad_principal",
+            Self::NotAPrincipal { .. } => "not_a_principal",
+            Self::UnknownUser(_) => "unknown_user",
             Self::KeyIdTooLong => "key_id_too_long",
             Self::UnknownCriticalOption => "unknown_critical_option",
             Self::ForceCommand => "force_command",
@@ -225,12 +243,9 @@ pub fn admit(
     }
     certificate.verify_signature().map_err(|_| Refused::Signature)?;
     let valid_before = validity(certificate, requirements.max_lifetime, now)?;
-    let principals = principals(certificate)?;
-    if !principals.iter().any(|principal| principal.as_str() == claim.login.as_str()) {
-        return Err(Refused::NotAPrincipal);
-    }
+    let principals = principals(certificate, claim.login)?;
     if !requirements.users.contains(claim.login) {
-        return Err(Refused::UnknownUser);
+        return Err(Refused::UnknownUser(shown(claim.login.as_str())));
     }
     if certificate.key_id().len() > MAX_KEY_ID {
         return Err(Refused::KeyIdTooLong);
@@ -241,7 +256,7 @@ pub fn admit(
     }
     Ok(Identity {
         login: claim.login.clone(),
-        principals,
+        principals: principals.to_vec(),
         key_id: certificate.key_id().to_owned(),
         serial: certificate.serial(),
         authority: fingerprint(authority),
@@ -323,13 +338,15 @@ fn validity(
     if now >= before {
         return Err(Refused::Expired);
     }
-    if before - after > max_lifetime.as_secs() {
-        return Err(Refused::TooLongLived);
+    if Duration::from_secs(before - after) > max_lifetime.saturating_add(BACKDATING) {
+        return Err(Refused::TooLongLived(max_lifetime));
     }
     UNIX_EPOCH.checked_add(Duration::from_secs(before)).ok_or(Refused::Validity)
 }
 
-fn principals(certificate: &Certificate) -> Result<Vec<Principal>, Refused> {
+/// The principals, of which the login name is one, byte for byte. What the others are called is the affair of their authority
+/// and of the rules that name them.
+fn principals<'a>(certificate: &'a Certificate, login: &LoginName) -> Result<&'a [String], Refused> {
     let names = certificate.valid_principals();
     if names.is_empty() {
         return Err(Refused::NoPrincipals);
@@ -337,7 +354,34 @@ fn principals(certificate: &Certificate) -> Result<Vec<Principal>, Refused> {
     if names.len() > MAX_PRINCIPALS {
         return Err(Refused::TooManyPrincipals);
     }
-    names.iter().map(|name| Principal::parse(name).ok_or(Refused::BadPrincipal)).collect()
+    if let Some(long) = names.iter().find(|name| name.len() > Principal::MAX) {
+        return Err(Refused::PrincipalTooLong(shown(long)));
+    }
+    if !names.iter().any(|name| name == login.as_str()) {
+        return Err(Refused::NotAPrincipal { login: shown(login.as_str()), principals: some(names) });
+    }
+    if !login.is_plain() {
+        return Err(Refused::BadPrincipal(shown(login.as_str())));
+    }
+    Ok(names)
+}
+
+/// A name that others chose, for a sentence: escaped, and not all of a long one.
+fn shown(name: &str) -> String {
+    const MOST: usize = 64;
+    let mut chars = name.chars();
+    let start: String = chars.by_ref().take(MOST).flat_map(char::escape_debug).collect();
+    if chars.next().is_some() { start + "…" } else { start }
+}
+
+/// Several of them, or the first few.
+fn some(names: &[String]) -> String {
+    const MOST: usize = 4;
+    let first: Vec<_> = names.iter().take(MOST).map(|name| format!("`{}`", shown(name))).collect();
+    match names.len().saturating_sub(MOST) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
 }
 
 /// A critical option that is not honoured makes the certificate void (PROTOCOL.certkeys). Returns the destinations that

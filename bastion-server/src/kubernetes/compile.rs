@@ -225,7 +225,10 @@ impl Compiled {
 fn who(who: &crd::Who) -> Result<access::Who, Refused> {
     let mut conditions = Vec::new();
     if let Some(names) = &who.principals {
-        let parse = |name: &String| Principal::parse(name).ok_or("this is no principal");
+        let parse = |name: &String| {
+            Principal::parse(name)
+                .ok_or("this is no principal; one has 1 to 1024 bytes, and no comma, NUL, `*` or `?`")
+        };
         conditions.push(Condition::Principals(each("who.principals", names, parse)?));
     }
     if let Some(patterns) = &who.key_ids {

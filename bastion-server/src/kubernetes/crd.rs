@@ -108,7 +108,7 @@ pub struct Spec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Who {
     /// Principals of which the certificate has one.
-    #[schemars(length(min = 1, max = 64), inner(length(max = 64), regex(pattern = r"^[A-Za-z0-9._@-]+$")))]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 1024), regex(pattern = r"^[^,*?\x00]+$")))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principals: Option<Vec<String>>,
     /// Key ids of which the certificate has one; `*` stands for any characters.

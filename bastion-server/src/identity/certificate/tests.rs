@@ -105,7 +105,7 @@ fn a_good_certificate_proves_what_it_says() {
     });
     let identity = ask(&certificate).unwrap();
     assert_eq!(identity.login().as_str(), "tunnel");
-    assert_eq!(identity.principals().iter().map(Principal::as_str).collect::<Vec<_>>(), ["tunnel", "dev"]);
+    assert_eq!(identity.principals(), ["tunnel", "dev"]);
     assert_eq!((identity.serial(), identity.key_id()), (42, "me@example.com"));
     assert_eq!(identity.authority(), fingerprint(key(1).public_key().key_data()));
     assert_eq!(identity.key(), fingerprint(key(2).public_key().key_data()));
@@ -125,23 +125,123 @@ fn time_is_exact_to_the_second() {
     assert_eq!(at(NOW - 60), Ok(()));
     assert_eq!(at(NOW + 59), Ok(()));
     assert_eq!(at(NOW + 60), Err(Refused::Expired), "valid before is one past the last second");
-    assert_eq!(ask(&signed(24 * 3600, |_| ())).map(|_| ()), Ok(()));
-    assert_eq!(ask(&signed(24 * 3600 + 1, |_| ())), Err(Refused::TooLongLived));
+}
+
+/// Whoever is asked for a day puts the start back, and it is still a day.
+#[test]
+fn a_lifetime_is_what_an_authority_was_asked_for() {
+    const DAY: u64 = 24 * 3600;
+    for (lifetime, expected) in [
+        (DAY, Ok(())),
+        (DAY + 30, Ok(())),
+        (DAY + 118, Ok(())),
+        (DAY + 120, Ok(())),
+        (DAY + 121, Err(Refused::TooLongLived(Duration::from_secs(DAY)))),
+    ] {
+        assert_eq!(ask(&signed(lifetime, |_| ())).map(|_| ()), expected, "{lifetime} s");
+    }
+    let refused = Refused::TooLongLived(Duration::from_secs(DAY)).to_string();
+    assert!(refused.contains("1day") && refused.contains("limits.max_certificate_lifetime"), "{refused}");
 }
 
 #[test]
 fn a_login_name_is_one_principal_exactly() {
     for login in ["Tunnel", "tunnel ", "tun*", "*", "tunnel,dev", "", "tunnel\0"] {
-        assert_eq!(
-            ask_from(&certificate(|_| ()), login, "192.0.2.7"),
-            Err(Refused::NotAPrincipal),
-            "{login:?}"
-        );
+        let refused = ask_from(&certificate(|_| ()), login, "192.0.2.7").unwrap_err();
+        let (login, principals) = (shown(login), "`tunnel`".to_owned());
+        assert_eq!(refused, Refused::NotAPrincipal { login, principals });
     }
     let anybody = certificate(|builder| {
         builder.valid_principal("root").unwrap();
     });
-    assert_eq!(ask_from(&anybody, "root", "192.0.2.7"), Err(Refused::UnknownUser));
+    assert_eq!(ask_from(&anybody, "root", "192.0.2.7"), Err(Refused::UnknownUser("root".to_owned())));
+}
+
+/// As identity providers make them, and as nobody should.
+#[test]
+fn what_other_principals_are_called_is_left_alone() {
+    let longest = "x".repeat(Principal::MAX);
+    let named = [
+        "alice+ops@example.com",
+        "role:dba",
+        "team/dba",
+        "arn:aws:iam::123456789012:role/dba",
+        "spiffe://example.com/ns/a/sa/b",
+        "system:serviceaccount:a:b",
+        "google-oauth2|11",
+        r"CORP\alice",
+        "domain admins",
+        "josé",
+        " ",
+        "\n",
+        "\u{1b}[2J",
+        "!tunnel",
+        "[a-z]",
+        &"x".repeat(65),
+        &longest,
+    ];
+    let unnamed = ["", "*", "al*", "al?ce", "alice,root", "alice\0", "\0"];
+    for name in named.into_iter().chain(unnamed) {
+        let certificate = certificate(|builder| {
+            builder.valid_principal(name).unwrap();
+        });
+        let identity = ask(&certificate).unwrap_or_else(|refused| panic!("{name:?}: {refused}"));
+        assert_eq!(identity.principals(), ["tunnel", name]);
+        match Principal::parse(name) {
+            Some(principal) => assert!(named.contains(&name) && identity.has(&principal), "{name:?}"),
+            None => assert!(unnamed.contains(&name), "{name:?}"),
+        }
+        // Neither another spelling of it nor a part.
+        for other in [format!("{name} "), name.to_uppercase(), "tunne".to_owned(), "jose\u{301}".to_owned()] {
+            let other = Principal::parse(&other).filter(|other| other.as_str() != name);
+            assert!(other.is_none_or(|other| !identity.has(&other)), "{name:?}");
+        }
+    }
+}
+
+/// A person reads which of many it was.
+#[test]
+fn a_refusal_names_the_principal() {
+    let with = |principals: &[&str]| {
+        let user = key(2).public_key().key_data().clone();
+        let mut builder = Builder::new(vec![7; 16], user, NOW - 60, NOW + 60).unwrap();
+        for principal in principals {
+            builder.valid_principal(*principal).unwrap();
+        }
+        builder.sign(&key(1)).unwrap()
+    };
+    let long = "y".repeat(Principal::MAX + 1);
+    for (principals, login, code, words) in [
+        (
+            &["tunnel", &long] as &[&str],
+            "tunnel",
+            "principal_too_long",
+            format!("`{}…` is longer", &long[..64]),
+        ),
+        (&["a,b"], "a,b", "bad_principal", "its principal `a,b` is no name to log in by".to_owned()),
+        (&["*"], "*", "bad_principal", "its principal `*` is no name".to_owned()),
+        (&[""], "", "bad_principal", "its principal `` is no name".to_owned()),
+        (&["josé"], "josé", "bad_principal", "`josé` is no name".to_owned()),
+        (&["x\n"], "x\n", "bad_principal", r"`x\n` is no name".to_owned()),
+        (
+            &["dev", "a\u{1b}b", "c", "d", "e", "f"],
+            "tunnel",
+            "not_a_principal",
+            r"`tunnel` is not among its principals, `dev`, `a\u{1b}b`, `c`, `d` and 2 more".to_owned(),
+        ),
+        (&["a", "b", "c", "d"], "tunnel", "not_a_principal", "principals, `a`, `b`, `c`, `d`".to_owned()),
+        (&["root"], "root", "unknown_user", "nobody logs in as `root` here".to_owned()),
+    ] {
+        let refused = ask_from(&with(principals), login, "192.0.2.7").unwrap_err();
+        assert_eq!(refused.code(), code, "{principals:?}");
+        assert!(refused.to_string().contains(&words), "{refused}");
+    }
+    for plain in ["a", "Me.too_1@example.com-x", &"x".repeat(64)] {
+        assert!(LoginName::new(plain).is_plain(), "{plain}");
+    }
+    for other in ["", "a b", "é", "a+b", "a:b", "a/b", &"x".repeat(65)] {
+        assert!(!LoginName::new(other).is_plain(), "{other}");
+    }
 }
 
 #[test]
@@ -200,7 +300,10 @@ fn a_live_session_may_outlast_its_authority_and_nothing_else() {
     let run_out = gone(RemovedAuthority::LetRunOut);
     assert_eq!(again(&run_out, now()), None);
     assert_eq!(again(&run_out, now() + Duration::from_secs(3600)), Some(Refused::Expired));
-    assert_eq!(again(&Requirements { users: vec![], ..run_out }, now()), Some(Refused::UnknownUser));
+    assert_eq!(
+        again(&Requirements { users: vec![], ..run_out }, now()),
+        Some(Refused::UnknownUser("tunnel".to_owned()))
+    );
 }
 
 #[test]
