@@ -5,14 +5,13 @@
 
 use anyhow::Result;
 
-use crate::yaml;
+use serde_json::Value;
 
 /// Where the template stands in a chart.
 pub(crate) const PATH: &str = "templates/_defaults.tpl";
 
-pub(crate) fn template(chart: &str, values: &str) -> Result<String> {
-    let values = yaml(values)?;
-    let text = serde_json::to_string(&values)?;
+pub(crate) fn template(chart: &str, values: &Value) -> Result<String> {
+    let text = serde_json::to_string(values)?;
     // A template would be read in it.
     anyhow::ensure!(!text.contains("{{") || !text.contains("}}"), "values.yaml: a default holds a template");
     Ok(format!(

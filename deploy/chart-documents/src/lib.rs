@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+use schema::Nulls;
+
 pub use readme::MARK;
 
 /// A file that is made of others, and what it should hold.
@@ -57,8 +59,13 @@ pub fn documents(chart: &Path) -> Result<Vec<Document>> {
         document("values.schema.json", base.schema(&name, &yaml(&values)?)?),
         document("README.md", readme::whole(&read(&chart.join("README.md"))?, &values)?),
     ];
-    if base.nulls_take_defaults() {
-        found.push(document(defaults::PATH, defaults::template(&name, &values)?));
+    let values = yaml(&values)?;
+    match base.nulls() {
+        Nulls::Missed => {}
+        Nulls::Defaults => found.push(document(defaults::PATH, defaults::template(&name, &values)?)),
+        Nulls::Said => {
+            found.push(document(defaults::PATH, defaults::template(&name, &base.fallbacks(&values)?)?));
+        }
     }
     Ok(found)
 }

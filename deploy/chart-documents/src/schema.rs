@@ -5,7 +5,9 @@
 //! - `program: bastion-server` in place of a schema: that of the program's configuration file. `required` and `optional` name settings that
 //!   the chart asks for, or adds, beyond what the program does.
 //! - at the top, `include: FILE`: definitions of another base, of which those are taken that are referred to.
-//! - at the top, `nulls: defaults`: what is null or missing holds its default. Otherwise each value that has a default must be there.
+//! - at the top, `nulls: defaults`: what is null or missing holds its default. `nulls: said`: the same, but null where the base has it among
+//!   the types says something else, as it does within Kubernetes' own types and programs' files. Otherwise each value that has a default
+//!   must be there.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +24,18 @@ pub(crate) const BASE: &str = "values.schema.base.yaml";
 pub(crate) struct Base {
     schema: Value,
     included: Option<Value>,
-    nulls_take_defaults: bool,
+    nulls: Nulls,
+}
+
+/// What becomes of a value that has a default and is null, or missing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nulls {
+    /// It is refused.
+    Missed,
+    /// It holds its default.
+    Defaults,
+    /// It holds its default, but where the base says what null means.
+    Said,
 }
 
 impl Base {
@@ -43,16 +56,23 @@ impl Base {
             }
             Some(other) => bail!("{}: include names a file, and is {other}", path.display()),
         };
-        let nulls_take_defaults = match nulls {
-            None => false,
-            Some(Value::String(word)) if word == "defaults" => true,
-            Some(other) => bail!("{}: nulls is `defaults` or nothing, and is {other}", path.display()),
+        let nulls = match nulls.as_ref().map(Value::as_str) {
+            None => Nulls::Missed,
+            Some(Some("defaults")) => Nulls::Defaults,
+            Some(Some("said")) => Nulls::Said,
+            Some(_) => bail!("{}: nulls is `defaults`, `said` or nothing", path.display()),
         };
-        Ok(Self { schema, included, nulls_take_defaults })
+        Ok(Self { schema, included, nulls })
     }
 
-    pub(crate) fn nulls_take_defaults(&self) -> bool {
-        self.nulls_take_defaults
+    pub(crate) fn nulls(&self) -> Nulls {
+        self.nulls
+    }
+
+    /// The defaults that a template puts where nothing is: `{"=": DEFAULT}` each, by name. Those that may be null by themselves are not among
+    /// them, and of a program's file only what the program cannot be without.
+    pub(crate) fn fallbacks(&self, values: &Value) -> Result<Value> {
+        fallbacks(&self.schema, values)
     }
 
     /// `values.schema.json` of the chart that is called so and has these defaults.
@@ -62,7 +82,7 @@ impl Base {
         if let Some(included) = &self.included {
             include(&mut schema, included)?;
         }
-        if self.nulls_take_defaults {
+        if self.nulls == Nulls::Defaults {
             // A name that is not known is refused with those that are: the near one is among them.
             name_properties(&mut schema);
         }
@@ -70,9 +90,18 @@ impl Base {
         let definitions = schema["definitions"].as_object_mut().context("no definitions")?;
         definitions.extend(generator.take_definitions(true));
         tidy(&mut schema);
-        require(&mut schema, defaults, "", !self.nulls_take_defaults)?;
+        require(&mut schema, defaults, "", self.nulls == Nulls::Missed)?;
+        if self.nulls == Nulls::Said {
+            let_through(&mut schema, defaults);
+        }
         // Their words about settings are for editors, and stay.
         programs(&mut schema)?;
+        if self.nulls == Nulls::Said {
+            not_required(&mut schema, defaults);
+            for part in ["properties", "definitions"] {
+                schema[part].as_object_mut().context("no schemas")?.values_mut().for_each(nullable);
+            }
+        }
         schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
         schema["title"] = json!(format!("Values of the chart {chart}"));
         Ok(serde_json::to_string(&schema)? + "\n")
@@ -194,6 +223,92 @@ fn require(schema: &mut Value, defaults: &Value, path: &str, must: bool) -> Resu
         schema["required"] = Value::Array(required);
     }
     Ok(())
+}
+
+fn fallbacks(schema: &Value, values: &Value) -> Result<Value> {
+    let mut found = serde_json::Map::new();
+    for (name, default) in values.as_object().into_iter().flatten() {
+        let property = &schema["properties"][name];
+        if property.get("program").is_some() {
+            let mut program = property.clone();
+            programs(&mut program)?;
+            found.insert(name.clone(), needed(&program, default));
+        } else if !may_be_null(property) {
+            let inside = default.is_object() && property.get("properties").is_some();
+            let default = if inside { fallbacks(property, default)? } else { json!({"=": default}) };
+            found.insert(name.clone(), default);
+        }
+    }
+    Ok(Value::Object(found))
+}
+
+/// Of these defaults the ones that the schema requires.
+fn needed(schema: &Value, values: &Value) -> Value {
+    let Some(required) = schema["required"].as_array() else { return json!({"=": values}) };
+    let names = required.iter().filter_map(Value::as_str).filter(|name| values.get(name).is_some());
+    names.map(|name| (name.to_owned(), needed(&schema["properties"][name], &values[name]))).collect()
+}
+
+/// Lets scalars through where the default is a text: a template says that they are to be put into quotes.
+fn let_through(schema: &mut Value, defaults: &Value) {
+    for (name, default) in defaults.as_object().into_iter().flatten() {
+        let Some(property) = schema.get_mut("properties").and_then(|properties| properties.get_mut(name))
+        else {
+            continue;
+        };
+        if property["type"] == "string" && default.is_string() {
+            property["type"] = json!(["string", "number", "boolean"]);
+        }
+        let_through(property, default);
+    }
+}
+
+/// Requires nothing that has a default.
+fn not_required(schema: &mut Value, defaults: &Value) {
+    let Some(defaults) = defaults.as_object() else { return };
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| name.as_str().is_none_or(|name| !defaults.contains_key(name)));
+    }
+    for (name, default) in defaults {
+        if let Some(property) = schema.get_mut("properties").and_then(|properties| properties.get_mut(name)) {
+            not_required(property, default);
+        }
+    }
+}
+
+/// Lets a property be null, and all in it.
+fn nullable(schema: &mut Value) {
+    within(schema);
+    let Some(map) = schema.as_object_mut() else { return };
+    if ["oneOf", "anyOf", "allOf", "not", "const"].iter().any(|word| map.contains_key(*word)) {
+        if !may_be_null(schema) {
+            *schema = json!({"anyOf": [schema.take(), {"type": "null"}]});
+        }
+        return;
+    }
+    if let Some(Value::Array(values)) = map.get_mut("enum") {
+        values.push(Value::Null);
+    }
+    match map.get_mut("type") {
+        Some(Value::Array(kinds)) if !kinds.contains(&json!("null")) => kinds.push(json!("null")),
+        Some(kind @ Value::String(_)) => *kind = json!([kind.take(), "null"]),
+        _ => {}
+    }
+}
+
+/// The properties in it, and not itself: an item of a list is there or is not.
+fn within(schema: &mut Value) {
+    for (key, inner) in schema.as_object_mut().into_iter().flatten() {
+        match (key.as_str(), inner) {
+            ("properties" | "patternProperties", Value::Object(children)) => {
+                children.values_mut().for_each(nullable);
+            }
+            ("additionalProperties", inner) => nullable(inner),
+            ("items", inner) => within(inner),
+            ("allOf" | "anyOf" | "oneOf", Value::Array(others)) => others.iter_mut().for_each(within),
+            _ => {}
+        }
+    }
 }
 
 fn may_be_null(schema: &Value) -> bool {

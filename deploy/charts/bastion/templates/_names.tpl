@@ -15,6 +15,16 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Of what stands outside the release's namespace. No namespace has a colon in its name, and no release: so no two releases come to the same. */}}
+{{- define "bastion.nameOutside" -}}
+{{- printf "%s:%s" .Release.Namespace (include "bastion.fullname" .) -}}
+{{- end -}}
+
+{{/* The release's pods, for PromQL, and not those of a release whose name begins with this one's: a Deployment puts two words behind its own. */}}
+{{- define "bastion.podPattern" -}}
+{{- printf "%s-[bcdfghjklmnpqrstvwxz2-9]+-[bcdfghjklmnpqrstvwxz2-9]{5}" (include "bastion.fullname" . | regexQuoteMeta) -}}
+{{- end -}}
+
 {{- define "bastion.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "bastion.fullname" .) .Values.serviceAccount.name -}}

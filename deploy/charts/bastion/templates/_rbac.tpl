@@ -67,7 +67,7 @@
 {{/* The binding of a role to the bastion's account, from a list: the root, the role's kind. */}}
 {{- define "bastion.binding" -}}
 {{- $root := index . 0 -}}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ index . 1 }}, name: {{ index . 2 }}}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ index . 1 }}, name: {{ index . 2 | quote }}}
 subjects:
   - {kind: ServiceAccount, name: {{ include "bastion.serviceAccountName" $root | quote }}, namespace: {{ quote $root.Release.Namespace }}}
 {{- end -}}

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tests::chart;
+use tests::process::{Program, installed};
 
 use super::{one, rendered};
 
@@ -28,6 +29,45 @@ fn a_bastion_that_is_not_ready_counts_for_nothing() {
         assert!(expression.ends_with(end), "{expression}");
     }
     assert_eq!(expression("files", "BastionSingleReplica"), None);
+}
+
+/// Another release of the same namespace may have a name that begins with this one's.
+#[test]
+fn alerts_are_about_the_pods_of_their_release() {
+    let objects = rendered(&chart::folder().join("ci/monitoring-values.yaml"));
+    let rules = &one(&objects, "PrometheusRule", "bastion")["spec"]["groups"][0]["rules"];
+    let mut patterns = std::collections::BTreeSet::new();
+    for rule in rules.as_array().unwrap().iter().filter(|rule| rule["alert"] != "Nobody") {
+        let expression = rule["expr"].as_str().unwrap();
+        assert_eq!(
+            expression.matches("pod=~\"").count(),
+            expression.matches("bastion_").count(),
+            "{expression}"
+        );
+        patterns.extend(
+            expression.split("pod=~\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()),
+        );
+    }
+    assert_eq!(patterns.len(), 1, "{patterns:?}");
+    let pattern = patterns.pop_first().unwrap();
+    // Anchored at both ends, as in PromQL.
+    let fits = |pod: &str| {
+        let grep = Program::new(installed("grep")).args(["-E", "-x", "-q", "-e", &pattern]).input(pod);
+        grep.output().status.success()
+    };
+    for pod in ["bastion-5d8f7c9b6-x2x4z", "bastion-7d9-bcdfg"] {
+        assert!(fits(pod), "{pod} is not among {pattern}");
+    }
+    for pod in [
+        "bastion-staging-5d8f7c9b6-x2x4z",
+        "bastion-5d8f7c9b6-x2x4z-more",
+        "bastion-test",
+        "bastion-0",
+        "my-bastion-5d8f7c9b6-x2x4z",
+        "bastion",
+    ] {
+        assert!(!fits(pod), "{pod} is among {pattern}");
+    }
 }
 
 #[test]

@@ -69,6 +69,20 @@ fn a_name_that_looks_like_a_number_is_a_name() {
 }
 
 #[test]
+fn labels_and_annotations_need_no_quotes() {
+    let objects = rendered(&chart::folder().join("ci/loose-values.yaml"));
+    let pod = &kinds(&objects, "Deployment")[0]["spec"]["template"]["metadata"];
+    assert_eq!(pod["annotations"]["prometheus.io/port"], "9090");
+    assert_eq!(pod["annotations"]["prometheus.io/scrape"], "true");
+    assert_eq!(pod["annotations"]["example.com/build"], "20261129001");
+    assert!(pod["annotations"].get("example.com/nothing").is_none());
+    assert_eq!(pod["labels"]["tier"], "1");
+    let text = file(&objects, "bastion-config", "bastion.yaml");
+    let config: Config = config_file::parse(Path::new("bastion.yaml"), text).unwrap();
+    assert_eq!(config.authorities.sources().len(), 1, "{text}");
+}
+
+#[test]
 fn clients_are_told_what_the_chart_knows() {
     let told = |case: &str| {
         let objects = rendered(&chart::folder().join(format!("ci/{case}-values.yaml")));

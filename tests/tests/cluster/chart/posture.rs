@@ -6,6 +6,7 @@ use std::fs;
 use bastion_server::metrics::Metrics;
 use serde_json::{Value, json};
 use tests::chart::{self, cases};
+use tests::scratch::Scratch;
 
 use super::{NAMESPACE, found, kinds, objects, one, rendered, template};
 
@@ -202,7 +203,7 @@ fn a_role_has_the_verbs_that_are_used_and_nothing_else() {
         "list,watch tunnel-suite.invalid/clustertunnelpolicies",
         "patch tunnel-suite.invalid/clustertunnelpolicies/status",
     ];
-    assert_eq!(rules(one(&objects, "ClusterRole", "bastion-bastion")), set(&cluster));
+    assert_eq!(rules(one(&objects, "ClusterRole", "bastion:bastion")), set(&cluster));
     // Events of objects without a namespace stand in this one.
     let default =
         kinds(&objects, "Role").into_iter().find(|role| role["metadata"]["namespace"] == "default").unwrap();
@@ -210,7 +211,7 @@ fn a_role_has_the_verbs_that_are_used_and_nothing_else() {
 
     let objects = case("all-namespaces");
     let everywhere = [&cluster[..], &POLICIES, &[EVENTS]].concat();
-    assert_eq!(rules(one(&objects, "ClusterRole", "bastion-bastion")), set(&everywhere));
+    assert_eq!(rules(one(&objects, "ClusterRole", "bastion:bastion")), set(&everywhere));
     assert_eq!(kinds(&objects, "Role").len(), 1);
 
     for nothing_asked in ["vault", "files", "no-account"] {
@@ -218,6 +219,42 @@ fn a_role_has_the_verbs_that_are_used_and_nothing_else() {
         for kind in ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"] {
             assert!(kinds(&objects, kind).is_empty(), "{nothing_asked}: {kind}");
         }
+    }
+}
+
+/// Release `b-c` in namespace `a`, and `c` in `a-b`; and releases whose names end as an object's does.
+#[test]
+fn no_two_releases_name_the_same_object_outside_their_namespaces() {
+    let scratch = Scratch::new("names");
+    let values = scratch.write(
+        "values.yaml",
+        "{rbac: {aggregate: true}, config: {kubernetes: {policies: {cluster: true, namespaces: [databases]}}}}",
+    );
+    let outside = |release: &str, namespace: &str| -> BTreeSet<String> {
+        let name = format!("fullnameOverride={release}");
+        let text =
+            template(&chart::folder(), &[&values], &["--namespace", namespace, "--set", &name]).unwrap();
+        let objects =
+            objects(&text).into_iter().filter(|object| object["metadata"]["namespace"] != namespace);
+        let bound = |object: &Value| object["roleRef"]["name"].as_str().map(|name| format!("{name}, bound"));
+        objects
+            .flat_map(|object| {
+                let (kind, metadata) = (&object["kind"], &object["metadata"]);
+                [Some(format!("{kind} {} {}", metadata["namespace"], metadata["name"])), bound(&object)]
+            })
+            .flatten()
+            .collect()
+    };
+    for ((one, here), (other, there)) in [
+        (("b-c", "a"), ("c", "a-b")),
+        (("b", "c-a"), ("b-c", "a")),
+        (("c", "a"), ("c-edit", "a")),
+        (("c", "a"), ("c-view", "a")),
+        (("a", "a-a"), ("a-a", "a")),
+    ] {
+        let (one, other) = (outside(one, here), outside(other, there));
+        assert!(one.len() > 6, "{one:?}");
+        assert_eq!(one.intersection(&other).collect::<Vec<_>>(), Vec::<&String>::new());
     }
 }
 
