@@ -345,6 +345,89 @@ proptest! {
 }
 
 #[test]
+fn a_good_blob_is_what_it_says_and_its_size_is_bounded_to_the_byte() {
+    let padded = |size: usize| {
+        certificate(|builder| {
+            builder.extension("zzz@example.com", "x".repeat(size)).unwrap();
+        })
+    };
+    let around = padded(0).to_bytes().unwrap().len();
+    for (size, expected) in [(MAX_BLOB, None), (MAX_BLOB + 1, Some(Refused::TooLarge))] {
+        // An empty value has no length of its own inside.
+        let certificate = padded(size - around - 4);
+        let blob = certificate.to_bytes().unwrap();
+        assert_eq!(blob.len(), size);
+        assert_eq!(ask(&certificate).err(), expected);
+        assert_eq!(decode(&blob).err(), expected);
+    }
+    let good = certificate(|_| ());
+    assert_eq!(decode(&good.to_bytes().unwrap()), Ok(good));
+}
+
+/// A byte behind the key, in the authority's own field: the parser overlooks it.
+#[test]
+fn what_the_parser_forgets_is_refused() {
+    let mut blob = certificate(|_| ()).to_bytes().unwrap();
+    let authority = PublicKey::to_bytes(key(1).public_key()).unwrap();
+    let start = blob.windows(authority.len()).position(|window| window == authority).unwrap();
+    let length = u32::try_from(authority.len() + 1).unwrap();
+    blob.splice(start - 4..start, length.to_be_bytes());
+    blob.insert(start + authority.len(), 0);
+    assert!(Certificate::from_bytes(&blob).is_ok(), "the parser has become strict");
+    assert_eq!(decode(&blob), Err(Refused::Malformed));
+}
+
+#[test]
+fn principals_are_counted() {
+    for (count, expected) in [
+        (MAX_PRINCIPALS, None),
+        (MAX_PRINCIPALS + 1, Some(Refused::TooManyPrincipals)),
+        (MAX_PRINCIPALS * 2, Some(Refused::TooManyPrincipals)),
+    ] {
+        let certificate = certificate(|builder| {
+            for number in 1..count {
+                builder.valid_principal(format!("p{number}")).unwrap();
+            }
+        });
+        assert_eq!(ask(&certificate).err(), expected, "{count}");
+    }
+}
+
+#[test]
+fn a_key_id_is_as_long_as_it_may_be() {
+    let named = |length: usize| {
+        certificate(|builder| {
+            builder.key_id("k".repeat(length)).unwrap();
+        })
+    };
+    assert_eq!(ask(&named(MAX_KEY_ID)).err(), None);
+    for length in [MAX_KEY_ID + 1, MAX_KEY_ID * 2] {
+        assert_eq!(ask(&named(length)), Err(Refused::KeyIdTooLong));
+    }
+}
+
+#[test]
+fn a_signature_is_the_keys_own_and_never_sha1() {
+    let rsa =
+        RsaPublicKey::new(Mpint::from_positive_bytes(&[1, 0, 1]), Mpint::from_positive_bytes(&[0xc1; 256]));
+    let (rsa, ed25519) = (KeyData::Rsa(rsa.unwrap()), key(1).public_key().key_data().clone());
+    let [sha1, sha256, sha512] =
+        [None, Some(HashAlg::Sha256), Some(HashAlg::Sha512)].map(|hash| Algorithm::Rsa { hash });
+    for (key, algorithm, accepted) in [
+        (&ed25519, Algorithm::Ed25519, true),
+        (&ed25519, Algorithm::SkEd25519, false),
+        (&ed25519, Algorithm::Dsa, false),
+        (&ed25519, sha256.clone(), false),
+        (&rsa, sha256, true),
+        (&rsa, sha512, true),
+        (&rsa, sha1, false),
+        (&rsa, Algorithm::Ed25519, false),
+    ] {
+        assert_eq!(accepted_signature(key, &algorithm), accepted, "{algorithm:?}");
+    }
+}
+
+#[test]
 fn size_comes_first() {
     assert_eq!(decode(&vec![0; MAX_BLOB + 1]), Err(Refused::TooLarge));
     let large = certificate(|builder| {
