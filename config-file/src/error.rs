@@ -32,6 +32,8 @@ pub enum Problem {
     Unreadable(String),
     /// A directory, a device or a pipe.
     NotAFile,
+    /// A symbolic link, where none is followed.
+    Link,
     /// More than [`MAX_BYTES`].
     TooLarge,
     /// Not UTF-8.
@@ -174,7 +176,7 @@ impl Problem {
         Some(match self {
             Self::Missing => "Name an existing file.".to_owned(),
             Self::Unreadable(_) => return None,
-            Self::NotAFile => "Name the file itself.".to_owned(),
+            Self::NotAFile | Self::Link => "Name the file itself.".to_owned(),
             Self::TooLarge | Self::NotText | Self::Syntax => {
                 "Is this the configuration, and is it YAML? Check the indentation around this place."
                     .to_owned()
@@ -202,6 +204,7 @@ impl fmt::Display for Problem {
             Self::Missing => f.write_str("no such file"),
             Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
             Self::NotAFile => f.write_str("not a regular file"),
+            Self::Link => f.write_str("a link, and none is followed here"),
             Self::TooLarge => write!(f, "larger than {} MiB", MAX_BYTES >> 20),
             Self::NotText => f.write_str("not UTF-8 text"),
             Self::Empty => f.write_str("the file is empty"),

@@ -20,10 +20,13 @@ mod error;
 mod mistakes;
 mod sections;
 
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use serde::de::DeserializeOwned;
 
 use sections::Sections;
@@ -41,8 +44,70 @@ pub const MAX_BYTES: u64 = 1024 * 1024;
 /// When there is no such file, it is not a regular file, is larger than [`MAX_BYTES`], is not UTF-8, is not YAML, or
 /// says something that `T` does not accept.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = text(path).map_err(|problem| Error::whole_file(path, problem))?;
-    parse(path, &text)
+    Opened::open(path, Links::Follow)?.parse()
+}
+
+/// What becomes of a path whose last part is a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// The file that it leads to is opened.
+    Follow,
+    /// It is refused.
+    Refuse,
+}
+
+/// A regular file that is open: who owns it is asked of the same descriptor that is read, so that no other file can be put
+/// in its place in between.
+#[derive(Debug)]
+pub struct Opened {
+    path: PathBuf,
+    file: File,
+    metadata: Metadata,
+}
+
+impl Opened {
+    /// Opens it, and waits for nobody: a pipe is refused.
+    ///
+    /// # Errors
+    /// When there is no such file, it cannot be opened, is not a regular file, or is a link that is not to be followed.
+    pub fn open(path: &Path, links: Links) -> Result<Self, Error> {
+        let flags = match links {
+            Links::Follow => OFlag::O_NONBLOCK,
+            Links::Refuse => OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW,
+        };
+        let wrong = |problem| Error::whole_file(path, problem);
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| {
+            wrong(match error.kind() {
+                ErrorKind::NotFound => Problem::Missing,
+                _ if error.raw_os_error() == Some(Errno::ELOOP as i32) => Problem::Link,
+                _ => Problem::Unreadable(error.to_string()),
+            })
+        })?;
+        let metadata = file.metadata().map_err(|error| wrong(Problem::Unreadable(error.to_string())))?;
+        if !metadata.is_file() {
+            return Err(wrong(Problem::NotAFile));
+        }
+        Ok(Self { path: path.to_owned(), file, metadata })
+    }
+
+    /// Its name, as it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the system says about the open file.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Reads and parses it.
+    ///
+    /// # Errors
+    /// As for [`read`].
+    pub fn parse<T: DeserializeOwned>(self) -> Result<T, Error> {
+        let text = text(self.file).map_err(|problem| Error::whole_file(&self.path, problem))?;
+        parse(&self.path, &text)
+    }
 }
 
 /// Parses `text` as if it had been read from `name`, which only serves the error.
@@ -75,15 +140,7 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
-fn text(path: &Path) -> Result<String, Problem> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Problem::Missing,
-        _ => Problem::Unreadable(error.to_string()),
-    })?;
-    let kind = file.metadata().map_err(|error| Problem::Unreadable(error.to_string()))?;
-    if !kind.is_file() {
-        return Err(Problem::NotAFile);
-    }
+fn text(file: File) -> Result<String, Problem> {
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
@@ -298,6 +355,25 @@ mod tests {
             assert!(error.contains(expected), "{error}");
             assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_opened_is_what_is_read_and_nothing_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.yaml");
+        std::fs::write(&path, "count: mine\n").unwrap();
+        let opened = Opened::open(&path, Links::Refuse).unwrap();
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        std::fs::write(&path, "count: theirs\n").unwrap();
+        assert_eq!(opened.parse::<BTreeMap<String, String>>().unwrap()["count"], "mine");
+
+        let link = folder.path().join("link.yaml");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(Opened::open(&link, Links::Follow).is_ok());
+        assert_eq!(Opened::open(&link, Links::Refuse).unwrap_err().problem(), &Problem::Link);
+        let pipe = folder.path().join("pipe.yaml");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(Opened::open(&pipe, Links::Follow).unwrap_err().problem(), &Problem::NotAFile);
     }
 
     #[test]
