@@ -1,12 +1,13 @@
 //! A real PostgreSQL in a folder of its own, on a free loopback port.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use crate::ports;
 use crate::process::{Process, Program, is_root};
 use crate::scratch::Scratch;
+use crate::{ports, wait};
 
 /// The superuser that a test uses to look behind the scenes.
 pub const SUPERUSER: &str = "admin";
@@ -87,6 +88,29 @@ impl Postgres {
     #[must_use]
     pub fn password(&self) -> &str {
         &self.password
+    }
+
+    /// Has it speak TLS, with a certificate for this name, and returns the file of the authority that signed that.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn with_tls(&self, name: &str) -> PathBuf {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let (certificate, key) = (self.scratch.join("server.crt"), self.scratch.join("server.key"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some(server_user) = server_user() {
+            let user = nix::unistd::User::from_name(server_user).unwrap().expect("the package's user");
+            nix::unistd::chown(&key, Some(user.uid), Some(user.gid)).unwrap();
+        }
+        for (setting, value) in [("ssl_cert_file", &certificate), ("ssl_key_file", &key)] {
+            let _ = self.query(&format!("alter system set {setting} = '{}'", value.display()));
+        }
+        let _ = self.query("alter system set ssl = on");
+        let _ = self.query("select pg_reload_conf()");
+        wait::until_true("PostgreSQL with TLS", wait::START, || self.query("show ssl") == "on");
+        certificate
     }
 
     /// Runs a statement as the superuser in `orders`, without any tunnel, and returns the rows.

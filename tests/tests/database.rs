@@ -26,10 +26,15 @@ struct Place {
 impl Place {
     /// `life`: how long credentials live unless they are renewed.
     fn new(life: &str) -> Self {
+        Self::named(life, "127.0.0.1")
+    }
+
+    /// The same, where the database has this name.
+    fn named(life: &str, host: &str) -> Self {
         let (bao, postgres) = (OpenBao::start(), Postgres::start());
         let report = bao.bootstrap("127.0.0.1", &[]);
         bao.connect_database(&postgres, life);
-        let to = postgres.address().to_string();
+        let to = format!("{host}:{}", postgres.address().port());
         let host_key = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"]});
         let bastion = bastion::Setup::new()
             .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
@@ -40,7 +45,7 @@ impl Place {
             .start();
         let orders = json!({
             "kind": "postgres",
-            "host": postgres.address().ip().to_string(),
+            "host": host,
             "port": postgres.address().port(),
             "database": "orders",
             "roles": {"reader": "database/creds/reader"},
@@ -99,6 +104,24 @@ fn no_role_is_left_behind_however_it_ends() {
         assert_eq!(tunnel.count("revoked"), 1, "{signal}");
     }
 
+    // A supervisor's SIGTERM beside the session's SIGHUP, a terminal that sends SIGHUP twice, a shell that passes on what it got.
+    let both = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGHUP];
+    for signals in [
+        &both[..],
+        &[Signal::SIGHUP, Signal::SIGTERM],
+        &[Signal::SIGHUP, Signal::SIGHUP],
+        &[Signal::SIGINT; 2],
+    ] {
+        let (mut tunnel, _) = place.tunnel();
+        // The pauses are the senders', not ours: each signal meets a program that has begun to end.
+        for signal in signals {
+            tunnel.process.signal(*signal);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(tunnel.process.code(SOON), 0, "{signals:?}");
+        assert_eq!(place.postgres.roles(), [""; 0], "{signals:?} left a role behind");
+    }
+
     let (screen, terminal) = Terminal::open();
     let mut tunnel = place.project.start_database_on(terminal, &["orders", "--role", "reader"]);
     screen.wait_for("psql \"postgresql://", SOON);
@@ -139,6 +162,140 @@ fn a_command_gets_the_connection_in_its_environment() {
     let failing = place.project.program("pf-db-tunnel", &["orders", "--", "sh", "-c", "exit 33"]).output();
     assert_eq!(failing.status.code(), Some(33));
     assert_eq!(place.postgres.roles(), [""; 0]);
+}
+
+/// Each variable of libpq that could lead elsewhere, in the shell of whoever runs this; real psql says where it came out.
+#[test]
+fn a_command_comes_out_at_the_tunnel_whatever_the_shell_says() {
+    let place = Place::new("1h");
+    let services = place.project.scratch().write(
+        "services.conf",
+        format!(
+            "[staging]\nhost=127.0.0.1\nport={}\nuser={SUPERUSER}\ndbname=postgres\n",
+            place.postgres.address().port()
+        ),
+    );
+    let (services, folder) = (services.to_str().unwrap(), place.project.scratch().path().to_str().unwrap());
+    let wrong = "canary-password";
+    let all = [
+        ("PGHOST", "192.0.2.1"),
+        ("PGHOSTADDR", "192.0.2.1"),
+        ("PGPORT", "1"),
+        ("PGDATABASE", "postgres"),
+        ("PGUSER", SUPERUSER),
+        ("PGPASSWORD", wrong),
+        ("PGPASSFILE", "/dev/null"),
+        ("PGSERVICE", "staging"),
+        ("PGSERVICEFILE", services),
+        ("PGSYSCONFDIR", folder),
+        ("PGTARGETSESSIONATTRS", "standby"),
+        ("PGREQUIREPEER", "nobody"),
+        ("PGLOADBALANCEHOSTS", "random"),
+    ];
+    let select = "select current_user || ' ' || current_database()";
+    let psql = ["psql", "-X", "-A", "-t", "-c", select];
+    // One at a time would be thirteen tunnels: a command runs psql with each of them, by the one way that our own program takes
+    // them away, and the whole list at once.
+    let words = [&["-v", "orders", "--"][..], &psql].concat();
+    let mut program = place.project.program("pf-db-tunnel", &words);
+    for (name, value) in all {
+        program = program.env(name, value);
+    }
+    let output = program.output();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    assert!(
+        stdout.lines().any(|line| line.starts_with("v-") && line.ends_with(" orders")),
+        "{stdout}{stderr}"
+    );
+    for (name, _) in all {
+        assert!(stderr.contains(&format!("{name} is kept from the command")), "{name}: {stderr}");
+    }
+    assert!(!stderr.contains(wrong), "{stderr}");
+    // What each of them alone does to psql is why it is in the list.
+    for (name, value) in all.into_iter().filter(|(name, _)| {
+        !matches!(*name, "PGLOADBALANCEHOSTS" | "PGREQUIREPEER" | "PGSERVICEFILE" | "PGSYSCONFDIR")
+    }) {
+        let wanted = format!("{SUPERUSER} orders");
+        let mut program = place.postgres.psql_at(
+            place.postgres.address(),
+            SUPERUSER,
+            place.postgres.password(),
+            "orders",
+            select,
+        );
+        program = program.env("PGSERVICEFILE", services).env("PGCONNECT_TIMEOUT", "2").env(name, value);
+        let output = program.output();
+        let led = String::from_utf8_lossy(&output.stdout).trim() != wanted;
+        assert!(led || matches!(name, "PGUSER" | "PGPASSFILE"), "{name} alone leads nowhere else");
+    }
+    assert_eq!(place.postgres.roles(), [""; 0]);
+}
+
+/// However a program is started that is to find the password, and whatever it calls this computer.
+#[test]
+fn the_password_is_found_by_whatever_runs() {
+    let place = Place::new("1h");
+    let select = "select current_user";
+    let python = format!(
+        "import subprocess,sys; sys.exit(subprocess.run(['psql','-X','-A','-t','-c','{select}'], close_fds=True).returncode)"
+    );
+    let shell =
+        format!("for fd in 3 4 5 6 7 8 9; do eval \"exec $fd<&-\"; done; psql -X -A -t -c '{select}'");
+    for command in [
+        &["python3", "-c", &python][..],
+        &["sh", "-c", &shell],
+        &["psql", "-X", "-A", "-t", "-h", "localhost", "-c", select],
+        &["psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-c", select],
+        &["psql", "-X", "-A", "-t", "host=localhost", "-c", select],
+    ] {
+        let output = place.project.program("pf-db-tunnel", &[&["orders", "--"], command].concat()).output();
+        let told =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && told.lines().any(|line| line.starts_with("v-")),
+            "{command:?}: {told}"
+        );
+    }
+}
+
+/// The name in the database's certificate is the database's own, and the address is the tunnel's.
+#[test]
+fn a_program_can_verify_the_name_of_the_database() {
+    let place = Place::named("1h", "localhost");
+    let ca = place.postgres.with_tls("localhost");
+    let select = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    let run = |command: &[&str], mode: &str| {
+        let words = [&["orders", "--"], command].concat();
+        let program = place.project.program("pf-db-tunnel", &words).env("PGSSLROOTCERT", &ca);
+        let output = if mode.is_empty() { program } else { program.env("PGSSLMODE", mode) }.output();
+        let told =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success() && told.lines().any(|line| line == "t"), told)
+    };
+    let psql = ["psql", "-X", "-A", "-t", "-c", select];
+    let (good, told) = run(&psql, "verify-full");
+    assert!(good, "{told}");
+    let (good, told) = run(&["psql", "-X", "-A", "-t", "sslmode=verify-full", "-c", select], "");
+    assert!(good, "{told}");
+    // Whoever does not ask for it gets an address that every program understands.
+    let output = place
+        .project
+        .program("pf-db-tunnel", &["orders", "--", "sh", "-c", "echo $PGHOST $PGHOSTADDR"])
+        .output();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).lines().any(|line| line.trim() == "127.0.0.1"),
+        "{output:?}"
+    );
+    // What is printed works as it stands.
+    let (tunnel, told) = place.tunnel();
+    let printed = Program::new(tests::process::installed("psql"))
+        .args(["-X", "-A", "-t", "-c", select, told["verify_full_url"].as_str().unwrap()])
+        .env("PGPASSWORD", told["password"].as_str().unwrap())
+        .env("PGSSLMODE", "verify-full")
+        .env("PGSSLROOTCERT", &ca);
+    assert_eq!(printed.succeed().trim(), "t");
+    drop(tunnel);
 }
 
 #[test]

@@ -8,11 +8,14 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::config::DatabaseKind;
+use crate::endpoint::Host;
 
 /// Where a database is now, and as whom to use it.
 pub struct Access<'a> {
     /// The local end of the tunnel.
     pub listen: SocketAddr,
+    /// The name that the database's certificate is for.
+    pub host: &'a Host,
     /// The database's own name.
     pub database: &'a str,
     /// As whom.
@@ -21,18 +24,27 @@ pub struct Access<'a> {
     pub password: &'a SecretString,
 }
 
+/// Whether a program verifies the name in the database's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// It is told the local address alone, which every program can use.
+    No,
+    /// It is told the database's name, and the local address as where that is.
+    Name,
+}
+
 impl Access<'_> {
     /// A URL, without the password.
-    pub fn url(&self, kind: DatabaseKind) -> String {
+    pub fn url(&self, kind: DatabaseKind, verify: Verify) -> String {
         match kind {
-            DatabaseKind::Postgres => postgres::url(self),
+            DatabaseKind::Postgres => postgres::url(self, verify),
         }
     }
 
     /// Environment variables, without the password.
-    pub fn variables(&self, kind: DatabaseKind) -> Vec<(&'static str, String)> {
+    pub fn variables(&self, kind: DatabaseKind, verify: Verify) -> Vec<(&'static str, String)> {
         match kind {
-            DatabaseKind::Postgres => postgres::variables(self),
+            DatabaseKind::Postgres => postgres::variables(self, verify),
         }
     }
 
@@ -41,5 +53,23 @@ impl Access<'_> {
         match kind {
             DatabaseKind::Postgres => postgres::password_file(self),
         }
+    }
+}
+
+/// The variables that could lead a program elsewhere than through the tunnel.
+pub fn misleading(kind: DatabaseKind) -> &'static [&'static str] {
+    match kind {
+        DatabaseKind::Postgres => &postgres::MISLEADING,
+    }
+}
+
+/// Whether a program that is started with these arguments, in this environment, will verify the database's name.
+pub fn verifies<'a>(
+    kind: DatabaseKind,
+    arguments: impl IntoIterator<Item = &'a str>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Verify {
+    match kind {
+        DatabaseKind::Postgres => postgres::verifies(arguments, variable),
     }
 }

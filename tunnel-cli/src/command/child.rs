@@ -1,7 +1,8 @@
 //! A program that is run with a database's connection in its environment.
 //!
-//! The password is in neither its environment nor its arguments, where others could read it, nor in a file: the program
-//! inherits a descriptor of anonymous memory, and is told to read its password file from there.
+//! The password is in neither its environment nor its arguments, where others could read it, nor in a file on a disk: it is
+//! told to read its password file from anonymous memory that this process holds, and that goes with it. The file is named
+//! by our process id, so that a program finds it which has closed what it inherited, and so do the programs that it starts.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -27,6 +28,8 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What a child is told.
 pub(super) struct Told {
+    /// Variables that it is not to have, whatever this process has.
+    pub(super) taken: Vec<&'static str>,
     /// Variables without secrets.
     pub(super) variables: Vec<(&'static str, String)>,
     /// The variable that names a password file.
@@ -38,7 +41,7 @@ pub(super) struct Told {
 /// A running child.
 pub(super) struct Running {
     child: Child,
-    /// The child has a descriptor of its own; ours keeps the number from being used again before that.
+    /// The child opens it by its number here.
     _password: File,
 }
 
@@ -51,11 +54,12 @@ impl Running {
         let password = in_memory(&told.password)
             .map_err(|error| failed(format!("the password cannot be handed over: {error}")))?;
         let mut command = Command::new(program);
-        command.args(arguments).envs(told.variables.iter().map(|(name, value)| (name, value)));
-        command.env(told.password_file, format!("/proc/self/fd/{}", password.as_raw_fd()));
-        for secret in SECRETS {
-            command.env_remove(secret);
+        for name in SECRETS.iter().chain(&told.taken) {
+            command.env_remove(name);
         }
+        command.args(arguments).envs(told.variables.iter().map(|(name, value)| (name, value)));
+        let (process, descriptor) = (std::process::id(), password.as_raw_fd());
+        command.env(told.password_file, format!("/proc/{process}/fd/{descriptor}"));
         let child = command
             .kill_on_drop(true)
             .spawn()
@@ -88,9 +92,9 @@ fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-/// Anonymous memory that a child inherits. libpq refuses a password file that others may read.
+/// Anonymous memory that no child inherits. libpq refuses a password file that others may read.
 fn in_memory(text: &str) -> std::io::Result<File> {
-    let mut file = File::from(memfd_create(c"password", MFdFlags::empty())?);
+    let mut file = File::from(memfd_create(c"password", MFdFlags::MFD_CLOEXEC)?);
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
     Ok(file)
@@ -103,6 +107,7 @@ mod tests {
     #[tokio::test]
     async fn the_password_is_in_the_file_and_nowhere_else() {
         let told = Told {
+            taken: vec!["HOME", "PGHOST"],
             variables: vec![("PGHOST", "127.0.0.1".into())],
             password_file: "PGPASSFILE",
             password: "hunter2".to_owned().into(),
@@ -113,6 +118,11 @@ mod tests {
             test "$(stat -Lc %a "$PGPASSFILE")" = 600 || exit 5
             test "$PGHOST" = 127.0.0.1 || exit 6
             tr '\0' '\n' < /proc/self/environ | grep -q hunter2 && exit 7
+            test -z "$HOME" || exit 8
+            for number in 3 4 5 6 7 8 9; do
+                (exec sh -c "exec $number<&-; cat \"\$PGPASSFILE\"") | grep -q hunter2 || exit 9
+                readlink /proc/self/fd/$number | grep -q memfd && exit 10
+            done
             exit 42"#;
         let command = ["sh", "-c", script].map(OsString::from);
         assert_eq!(Running::start(&command, &told).unwrap().ended().await, Ok(42));
@@ -120,7 +130,12 @@ mod tests {
 
     #[tokio::test]
     async fn it_ends_when_told() {
-        let told = Told { variables: vec![], password_file: "PGPASSFILE", password: String::new().into() };
+        let told = Told {
+            taken: vec![],
+            variables: vec![],
+            password_file: "PGPASSFILE",
+            password: String::new().into(),
+        };
         let mut running = Running::start(&["sleep", "1000"].map(OsString::from), &told).unwrap();
         running.end().await;
         assert_eq!(running.ended().await, Ok(128 + 15));

@@ -14,11 +14,11 @@ use vault_signer::database::{self as engine, Lease};
 
 use super::child::{Running, Told};
 use super::signals::{self, Interrupt};
-use super::{credentials, dialler, hold};
+use super::{credentials, dialler, hold, variable};
 use crate::cli::Flags;
 use crate::config::{Database, Layer};
 use crate::credential::{Credentials, Life, database_failed};
-use crate::database::Access;
+use crate::database::{Access, Verify, misleading, verifies};
 use crate::endpoint::port_number;
 use crate::exit_code;
 use crate::failure::{Failure, Stage};
@@ -191,8 +191,10 @@ impl Work {
             .map_err(|error| database_failed(&error))?;
         self.leases.hold(made.lease().clone());
         let kind = self.wanted.database.kind;
+        let endpoint = self.wanted.database.endpoint();
         let access = Access {
             listen: self.listen,
+            host: endpoint.host(),
             database: &self.wanted.database.database,
             user: made.username(),
             password: made.password(),
@@ -203,11 +205,17 @@ impl Work {
         let mut running = if self.command.is_empty() {
             None
         } else {
+            let words = self.command.iter().filter_map(|word| word.to_str());
+            let verify = verifies(kind, words, variable);
             let (password_file, password) = access.password_file(kind);
-            Some(Running::start(
-                &self.command,
-                &Told { variables: access.variables(kind), password_file, password },
-            )?)
+            let (variables, taken) = (access.variables(kind, verify), misleading(kind).to_vec());
+            for name in taken.iter().filter(|name| std::env::var_os(name).is_some()) {
+                let note = format!(
+                    "{name} is kept from the command: it could lead elsewhere than through the tunnel"
+                );
+                self.output.say(&Event::Note(&note));
+            }
+            Some(Running::start(&self.command, &Told { taken, variables, password_file, password })?)
         };
         let child = async {
             match &mut running {
@@ -228,7 +236,8 @@ impl Work {
     }
 
     fn say(&self, access: &Access<'_>, lease: &Lease) {
-        let url = access.url(self.wanted.database.kind);
+        let kind = self.wanted.database.kind;
+        let (url, verifying_url) = (access.url(kind, Verify::No), access.url(kind, Verify::Name));
         self.output.say(&Event::Database {
             name: &self.wanted.name,
             listen: access.listen,
@@ -236,6 +245,7 @@ impl Work {
             user: access.user,
             password: access.password,
             url: &url,
+            verifying_url: &verifying_url,
             until: lease.expires_at(),
         });
         if !self.output.is_json() && !self.output.secret("  password  ", access.password) {

@@ -141,6 +141,8 @@ pub enum Event<'a> {
         password: &'a secrecy::SecretString,
         /// `postgresql://…` without a password.
         url: &'a str,
+        /// The same for libpq, with the name that the database's certificate is for.
+        verifying_url: &'a str,
         /// When the credentials end unless they are renewed.
         until: SystemTime,
     },
@@ -227,7 +229,7 @@ impl Event<'_> {
             Self::Closed { peer, destination, reason } => format!("{peer} → {destination}   {reason}"),
             Self::NotOpened { destination, cause: _, reason } => format!("{destination}   {reason}"),
             Self::HeldBack { destination, reason } => format!("{destination}   held back: {reason}"),
-            Self::Database { url, .. } => format!("  psql \"{url}\""),
+            Self::Database { verifying_url, .. } => format!("  psql \"{verifying_url}\""),
             Self::Revoked => "The database credentials are revoked".to_owned(),
             Self::Warning(text) => format!("warning: {text}"),
             Self::Note(text) => (*text).to_owned(),
@@ -282,11 +284,12 @@ impl Event<'_> {
             Self::HeldBack { destination, reason } => json!({
                 "event": "held-back", "destination": destination.to_string(), "reason": reason,
             }),
-            Self::Database { name, listen, database, user, password, url, until } => {
+            Self::Database { name, listen, database, user, password, url, verifying_url, until } => {
                 use secrecy::ExposeSecret;
                 json!({
                     "event": "database", "name": name, "host": listen.ip(), "port": listen.port(),
                     "database": database, "user": user, "password": password.expose_secret(), "url": url,
+                    "verify_full_url": verifying_url,
                     "until": time(*until),
                 })
             }
