@@ -30,6 +30,7 @@ use tokio::runtime::Builder;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    vault_signer::core_dump::disable();
     let cli = Cli::parse();
     match (cli.command, cli.config) {
         _ if cli.print_config_schema => print_config_schema(),

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use vault_signer::{
     Server, Settings,
     login::{AppRole, GivenToken, Kubernetes, Login, LoginError, Source, Userpass},
-    server::SettingsError,
+    server::{Ca, SettingsError, not_obeyed},
 };
 
 use crate::config::{self, Auth};
@@ -49,9 +49,13 @@ impl Vault {
         let settings = Settings {
             address: config.address.clone(),
             namespace: config.namespace.clone(),
-            ca_file: config.ca_cert.clone(),
-            ca: None,
+            ca: config.ca_cert.clone().map(Ca::File),
+            dangerously_allow_plain_http: config.dangerously_allow_plain_http,
+            ..Settings::default()
         };
+        for sentence in not_obeyed(&variable) {
+            tracing::warn!("{sentence}");
+        }
         let server = Server::new(&settings.or_environment(variable)?)?;
         Ok(Self { server, auth: config.auth.clone() })
     }

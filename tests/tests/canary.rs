@@ -97,6 +97,55 @@ fn secrets_are_nowhere() {
         .output();
     assert!(!refused.status.success());
     clean("vault-signer's words", &String::from_utf8_lossy(&refused.stderr), &secrets);
+    // So may be what stands in an address that people copied from elsewhere.
+    let (password, parameter) = ("address-canary-password", "address-canary-parameter");
+    secrets.extend([
+        ("a password in an address", password.into()),
+        ("a parameter in an address", parameter.into()),
+    ]);
+    let unnamed = tunnel::Setup::new(bastion.address())
+        .set("/bastion/host_key", json!(bastion.host_key().public_line().trim()))
+        .env("VAULT_TOKEN", wrong);
+    for address in [
+        format!("https://me:{password}@vault.example.com:8200"),
+        format!("https://vault.example.com:8200/?token={parameter}"),
+        format!("https://me:{password}/@vault.example.com?token={parameter}#{password}"),
+        format!("http://me:{password}@192.0.2.1:8200?token={parameter}"),
+        format!("vault.example.com:8200?token={parameter}"),
+    ] {
+        let words: [(&str, &[&str]); 5] = [
+            ("pf-tunnel", &["config", "-vv"]),
+            ("pf-tunnel", &["config", "--json"]),
+            ("pf-tunnel", &["-vv", "db:1", "0", "--once"]),
+            ("pf-db-tunnel", &["-vv", "--list"]),
+            ("vault-signer", &["sign", "--public-key", "id.pub"]),
+        ];
+        let _ = unnamed.scratch().write("id.pub", bastion.host_key().public_line());
+        for (name, words) in words {
+            for variable in ["VAULT_ADDR", "BAO_AGENT_ADDR"] {
+                let output = unnamed.program(name, words).env(variable, &address).output();
+                clean(
+                    &format!("{name}'s standard output"),
+                    &String::from_utf8_lossy(&output.stdout),
+                    &secrets,
+                );
+                clean(
+                    &format!("{name}'s standard error"),
+                    &String::from_utf8_lossy(&output.stderr),
+                    &secrets,
+                );
+            }
+        }
+        let config = json!({
+            "listen": "127.0.0.1:0", "vault": {"address": address}, "log": {"level": "trace"},
+            "authorities": [{"vault": {"mount": "ssh"}}], "host_key": {"generate": true},
+            "login": {"users": [LOGIN]},
+        });
+        let file = unnamed.scratch().write("bastion.yaml", serde_json::to_string_pretty(&config).unwrap());
+        let output = Program::ours("bastion-server").arg("--check-config").arg(file).output();
+        assert_eq!(output.status.code(), Some(2));
+        clean("bastion-server's words", &String::from_utf8_lossy(&output.stderr), &secrets);
+    }
     bastion_is_clean(&mut bastion, &secrets);
 }
 

@@ -35,3 +35,4 @@ mod policy;
 mod revocation;
 mod sink;
 mod tunnel;
+mod vault_clients;

@@ -13,6 +13,7 @@ use tests::process::{Process, Program};
 use tests::scratch::Scratch;
 use tests::{forge, ports, wait};
 use vault_signer::login::{AppRole, GivenToken, Login, LoginError, Source, Userpass};
+use vault_signer::server::Ca;
 use vault_signer::{
     Credential, Error, Request, Server, Settings, SignError, Signer as _, Token, Vault, database,
 };
@@ -347,9 +348,9 @@ fn only_the_right_authority_makes_a_server_trusted() {
         .map(|entry| entry.unwrap().path())
         .find(|path| path.to_string_lossy().ends_with("-ca.pem"))
         .unwrap();
-    let health = |ca_file| {
-        let settings =
-            Settings { address: Some(format!("https://{address}")), ca_file, ..Settings::default() };
+    let health = |ca: Option<std::path::PathBuf>| {
+        let ca = ca.map(Ca::File);
+        let settings = Settings { address: Some(format!("https://{address}")), ca, ..Settings::default() };
         block(Server::new(&settings).unwrap().health())
     };
     wait::until_true("OpenBao with TLS", END, || !matches!(health(None), Err(Error::Unreachable { .. })));

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::config::{Auth, Kube, Layer, Source, Sourced};
+use vault_signer::server::Ca;
+
+use crate::config::{Auth, Kube, Layer, Party, Source, Sourced, at_home, home, path_at_home};
 use crate::failure::{Failure, Stage};
 use crate::forward::Forward;
 use crate::output::Style;
@@ -53,8 +55,8 @@ Settings are read from pf-tunnel.yaml in this folder or above it, and from
 ~/.config/pf-tunnel/config.yaml. Flags beat the environment, which beats the
 user's file, which beats the project's, which beats what a cluster publishes
 (--kube-context, with the kubeconfig that kubectl uses). VAULT_ADDR, VAULT_TOKEN,
-VAULT_NAMESPACE and VAULT_CACERT, or the same with BAO_, mean what they mean
-to vault and bao.
+VAULT_NAMESPACE, VAULT_CACERT and what else leads to a server, or the same with
+BAO_, mean what they mean to vault and bao; what is not obeyed is named.
 
 Exit codes: 0 ended as asked, 2 arguments or configuration, 3 login to Vault,
 4 signing, 5 bastion not reached (with --once), 6 host identity, 7 certificate
@@ -110,7 +112,10 @@ Examples:
 
 The credentials are made by Vault for this run, renewed while it lasts, and
 revoked when it ends. The password is shown on a terminal or with --json, and
-is never written to a file, a log or a command line.
+is never written to a disk, a log or a command line. A COMMAND has the PG…
+variables that lead through the tunnel, and no others that could lead elsewhere
+(-v names those that were set); with sslmode=verify-full, or PGSSLMODE, it has
+the database's own name and PGHOSTADDR.
 
 Exit codes: as for pf-tunnel; 10 the database does not answer, 11 no
 credentials; with a COMMAND, the command's own.";
@@ -131,7 +136,7 @@ struct ConductFlags {
 /// What both programs have.
 #[derive(Debug, Args)]
 struct Common {
-    /// The bastion; may be repeated [env: PF_TUNNEL_BASTION]
+    /// The bastion; may be repeated, or a list with commas [env: PF_TUNNEL_BASTION]
     #[arg(long, global = true, value_name = "HOST[:PORT]", help_heading = "Bastion")]
     bastion: Vec<String>,
     /// Login name at the bastion [env: PF_TUNNEL_USER] [default: tunnel]
@@ -167,22 +172,31 @@ struct Common {
     /// Certificates that Vault's is signed by [env: VAULT_CACERT, BAO_CACERT]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Vault or OpenBao")]
     ca_cert: Option<PathBuf>,
+    /// Send tokens in clear to a Vault that is not on this computer, and believe whoever answers there
+    /// [env: PF_TUNNEL_DANGEROUSLY_ALLOW_PLAIN_HTTP]
+    #[arg(long, global = true, help_heading = "Vault or OpenBao")]
+    dangerously_allow_plain_http: bool,
     /// Namespace in Vault [env: VAULT_NAMESPACE, BAO_NAMESPACE]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
     namespace: Option<String>,
     /// Where Vault's SSH engine is mounted [env: PF_TUNNEL_MOUNT] [default: ssh]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Vault or OpenBao")]
     mount: Option<String>,
-    /// A principal to ask for; may be repeated [env: PF_TUNNEL_PRINCIPALS] [default: the login name]
+    /// A principal to ask for; may be repeated, or a list with commas [env: PF_TUNNEL_PRINCIPALS] [default: the login name]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
     principal: Vec<String>,
     /// How long a certificate lives; it is renewed in time [env: PF_TUNNEL_TTL] [default: 1h]
     #[arg(long, global = true, value_name = "DURATION", help_heading = "Vault or OpenBao")]
     ttl: Option<String>,
+    /// The type of key to have signed: ed25519, ecdsa-256, ecdsa-384, ecdsa-521, rsa-2048, rsa-3072 or rsa-4096
+    /// [env: PF_TUNNEL_KEY_TYPE] [default: ed25519]
+    #[arg(long, global = true, value_name = "TYPE", help_heading = "Vault or OpenBao")]
+    key_type: Option<String>,
     /// How to log in: token, approle, userpass or kubernetes [env: PF_TUNNEL_AUTH] [default: token]
     #[arg(long, global = true, value_name = "METHOD", help_heading = "Vault or OpenBao")]
     auth: Option<String>,
-    /// A file with the token, - for standard input; without it VAULT_TOKEN, BAO_TOKEN or ~/.vault-token. There is no
+    /// A file with the token, - for standard input; without it BAO_TOKEN, VAULT_TOKEN, the file of BAO_TOKEN_PATH, or
+    /// ~/.vault-token. There is no
     /// flag for the token itself, since everybody on this computer can read a command line
     #[arg(long, global = true, value_name = "FILE", help_heading = "Vault or OpenBao")]
     token_file: Option<PathBuf>,
@@ -360,11 +374,10 @@ impl Flags {
     ///
     /// # Errors
     /// Names the flag and what is wrong with its value.
-    pub fn layer(&self) -> Result<Layer, Failure> {
+    pub fn layer(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Layer, Failure> {
+        let home = home(variable);
+        let at_home = |text: &str| at_home(text, &home);
         fn text(value: Option<&String>, flag: &'static str) -> Option<Sourced<String>> {
-            value.map(|value| Sourced::new(value.clone(), Source::Flag(flag)))
-        }
-        fn path(value: Option<&PathBuf>, flag: &'static str) -> Option<Sourced<PathBuf>> {
             value.map(|value| Sourced::new(value.clone(), Source::Flag(flag)))
         }
         fn parsed<T, E: ToString>(
@@ -381,20 +394,27 @@ impl Flags {
                 }
             }
         }
+        let path = |value: Option<&PathBuf>, flag: &'static str| {
+            value.map(|value| Sourced::new(path_at_home(value, &home), Source::Flag(flag)))
+        };
         let here = std::path::Path::new("");
         let common = &self.common;
         let mut bastions = Vec::new();
         for text in &common.bastion {
-            bastions.extend(parsed(Some(text), "--bastion", crate::config::bastion)?.map(|one| one.value));
+            let all = parsed(Some(text), "--bastion", crate::config::bastions)?;
+            bastions.extend(all.into_iter().flat_map(|all| all.value));
         }
+        let principals: Vec<String> =
+            common.principal.iter().flat_map(|names| vault_signer::list(names)).collect();
         let authority = parsed(common.host_authority.as_ref(), "--host-authority", |text| {
-            Trust::authorities(&[text], here)
+            Trust::authorities(&[at_home(text)], here)
         })?;
-        let key = parsed(common.host_key.as_ref(), "--host-key", |text| Trust::keys(&[text], here))?;
+        let key = parsed(common.host_key.as_ref(), "--host-key", |text| Trust::keys(&[at_home(text)], here))?;
         let kube = Kube {
             context: text(common.kube_context.as_ref(), "--kube-context"),
             namespace: parsed(common.kube_namespace.as_ref(), "--kube-namespace", str::parse)?,
             config_map: parsed(common.kube_config_map.as_ref(), "--kube-config-map", str::parse)?,
+            chosen_by: Party::Person,
         };
         Ok(Layer {
             bastion: (!bastions.is_empty()).then(|| Sourced::new(bastions, Source::Flag("--bastion"))),
@@ -402,12 +422,16 @@ impl Flags {
             trust: authority.or(key),
             address: text(common.vault_addr.as_ref(), "--vault-addr"),
             namespace: text(common.namespace.as_ref(), "--namespace"),
-            ca_cert: path(common.ca_cert.as_ref(), "--ca-cert"),
+            ca: path(common.ca_cert.as_ref(), "--ca-cert").map(|path| path.map(Ca::File)),
+            dangerously_allow_plain_http: common
+                .dangerously_allow_plain_http
+                .then(|| Sourced::new(true, Source::Flag("--dangerously-allow-plain-http"))),
             mount: text(common.mount.as_ref(), "--mount"),
             role: text(self.role.as_ref(), "--role"),
-            principals: (!common.principal.is_empty())
-                .then(|| Sourced::new(common.principal.clone(), Source::Flag("--principal"))),
+            principals: (!principals.is_empty())
+                .then(|| Sourced::new(principals, Source::Flag("--principal"))),
             ttl: parsed(common.ttl.as_ref(), "--ttl", str::parse)?,
+            key_type: parsed(common.key_type.as_ref(), "--key-type", str::parse)?,
             auth: Auth {
                 method: parsed(common.auth.as_ref(), "--auth", str::parse)?,
                 mount: None,
@@ -434,7 +458,7 @@ mod tests {
         let arguments = ["pf-tunnel"].iter().chain(arguments).map(OsString::from);
         let refused = match tunnel(arguments) {
             Ok(Typed { wish: TunnelWish::Forward { pairs, local }, flags, .. }) => {
-                forwards(&pairs, &local).err().or_else(|| flags.layer().err()).expect("refused")
+                forwards(&pairs, &local).err().or_else(|| flags.layer(|_| None).err()).expect("refused")
             }
             Ok(other) => panic!("{other:?}"),
             Err(NotTyped::Bad(failure)) => failure,
@@ -489,7 +513,7 @@ mod tests {
         let typed = tunnel(arguments).unwrap();
         assert!(matches!(typed.wish, TunnelWish::Config));
         assert!(typed.style.json);
-        assert_eq!(typed.flags.layer().unwrap().role.unwrap().value, "x");
+        assert_eq!(typed.flags.layer(|_| None).unwrap().role.unwrap().value, "x");
     }
 
     #[test]

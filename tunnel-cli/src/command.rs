@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use vault_signer::server::not_obeyed;
 use vault_signer::{Request, Server, Settings};
 
 use crate::cli::{DatabaseWish, Flags, NotTyped, TunnelWish, Typed};
@@ -55,6 +56,7 @@ fn run<T>(
     typed: Result<Typed<T>, NotTyped>,
     work: impl AsyncFnOnce(Typed<T>, Arc<Output>) -> Result<u8, Failure>,
 ) -> ExitCode {
+    vault_signer::core_dump::disable();
     let typed = match typed {
         Ok(typed) => typed,
         Err(NotTyped::Answered) => return ExitCode::SUCCESS,
@@ -92,16 +94,20 @@ async fn settings_of(flags: &Flags, output: &Output) -> Result<Layer, Failure> {
     let here = std::env::current_dir().map_err(|error| {
         Failure::lasting(Stage::Configuration, format!("the working directory cannot be used: {error}"))
     })?;
-    let named =
-        flags.config().map(ToOwned::to_owned).or_else(|| variable("PF_TUNNEL_CONFIG").map(Into::into));
-    let said = config::load(flags.layer()?, named.as_deref(), &here, variable)?;
-    Ok(with_published(said, output).await?.over(Layer::defaults()))
+    let said_file = || variable("PF_TUNNEL_CONFIG").filter(|path| !path.is_empty()).map(Into::into);
+    let named = flags.config().map(ToOwned::to_owned).or_else(said_file);
+    let said = config::load(flags.layer(variable)?, named.as_deref(), &here, variable)?;
+    let (settings, notes) = with_published(said, output).await?.over(Layer::defaults()).vouched();
+    for note in notes.iter().chain(&not_obeyed(variable)) {
+        output.say(&Event::Warning(note));
+    }
+    Ok(settings)
 }
 
 /// Adds what the cluster publishes, if one is to be asked.
 async fn with_published(mut said: Layer, output: &Output) -> Result<Layer, Failure> {
     let Some(kube) = &mut said.kube else { return Ok(said) };
-    let place = kube.place();
+    let (place, chosen_by) = (kube.place(), kube.chosen_by);
     let found = kubernetes::read(&place, variable).await?;
     kube.context.get_or_insert_with(|| Sourced::new(found.context.clone(), Source::CurrentContext));
     let bastion = said.bastion.as_ref().map(|bastion| bastion.value.as_slice());
@@ -111,7 +117,7 @@ async fn with_published(mut said: Layer, output: &Output) -> Result<Layer, Failu
         origin = format!("{origin}, as it was {age}");
         output.say(&Event::Warning(&format!("{}; what it published {age} holds", failure.what())));
     }
-    let published = published::read(&found.data, &origin, bastion)?;
+    let published = published::read(&found.data, &origin, chosen_by, bastion)?;
     for note in &published.notes {
         output.say(&Event::Note(note));
     }
@@ -160,8 +166,12 @@ fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Fa
     let server = Settings {
         address: plain(&settings.address),
         namespace: plain(&settings.namespace),
-        ca_file: settings.ca_cert.as_ref().map(|sourced| sourced.value.clone()),
-        ca: if settings.ca_cert.is_some() { None } else { plain(&settings.ca) },
+        ca: settings.ca.as_ref().map(|sourced| sourced.value.clone()),
+        dangerously_allow_plain_http: settings
+            .dangerously_allow_plain_http
+            .as_ref()
+            .is_some_and(|said| said.value),
+        ..Settings::default()
     }
     .or_environment(variable)
     .and_then(|settings| Server::new(&settings))
@@ -176,8 +186,11 @@ fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Fa
     };
     let ttl = settings.ttl.as_ref().map(|ttl| ttl.value.duration()).unwrap_or_default();
     let request = Request::forwarding(value(&settings.role), principals, ttl);
+    let nobody_chose = settings.ttl.as_ref().is_none_or(|ttl| ttl.source == Source::Default);
+    let request = if nobody_chose { request.with_guessed_ttl() } else { request };
+    let key_type = settings.key_type.as_ref().map(|sourced| sourced.value).unwrap_or_default();
     let login = login::of(settings, variable)?;
-    Ok(Credentials::new(server, login, value(&settings.mount), request, Arc::clone(output)))
+    Ok(Credentials::new(server, login, value(&settings.mount), request, key_type, Arc::clone(output)))
 }
 
 /// The place of what was published, with the context that was used.

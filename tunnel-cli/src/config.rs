@@ -3,42 +3,23 @@
 
 mod file;
 mod layer;
+mod origin;
 pub mod published;
 mod source;
 
 pub use file::{Database, DatabaseKind, Period};
 pub use layer::{Auth, Kube, Layer, Row};
-pub use source::{Source, Sourced};
+pub(crate) use layer::{at_home, home, path_at_home};
+pub use source::{Party, Source, Sourced};
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::endpoint::{BadEndpoint, Endpoint};
 use crate::failure::Failure;
-use file::{File, Origin};
+use file::File;
 
 /// The name of a project's file.
 pub const PROJECT_FILE: &str = "pf-tunnel.yaml";
-
-/// The files that were found, the one that beats the other first.
-fn find(
-    explicit: Option<&Path>,
-    working_directory: &Path,
-    variable: impl Fn(&str) -> Option<String>,
-) -> Vec<Origin> {
-    if let Some(path) = explicit {
-        return vec![Origin::Named(path.to_owned())];
-    }
-    let user = users_folder(variable).map(|folder| folder.join("pf-tunnel").join("config.yaml"));
-    let project =
-        working_directory.ancestors().map(|folder| folder.join(PROJECT_FILE)).find(|path| path.exists());
-    let user = user.filter(|path| path.exists()).map(Origin::User);
-    user.into_iter().chain(project.map(Origin::Project)).collect()
-}
-
-fn users_folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")))
-}
 
 /// What is said here, in order: `flags` beat the environment, which beats the files. What a cluster publishes and the
 /// defaults are not yet in it.
@@ -52,20 +33,22 @@ pub fn load(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Layer, Failure> {
     let mut settings = flags.over(Layer::from_environment(&variable)?);
-    for origin in find(explicit, working_directory, &variable) {
-        origin.check_owner()?;
-        let file: File = config_file::read(origin.path())?;
-        settings = settings.over(Layer::from_file(file, &origin)?);
+    for (origin, opened) in origin::find(explicit, working_directory, &variable)? {
+        let file: File = opened.parse()?;
+        settings = settings.over(Layer::from_file(file, &origin, &variable)?);
     }
     Ok(settings)
 }
 
-/// One bastion: `host` or `host:port`.
+/// Bastions, each `host` or `host:port`, with commas between them.
 ///
 /// # Errors
-/// When it is neither.
-pub fn bastion(text: &str) -> Result<Endpoint, BadEndpoint> {
-    text.parse().map(|file::BastionAddress(endpoint)| endpoint)
+/// When one is neither.
+pub fn bastions(text: &str) -> Result<Vec<Endpoint>, BadEndpoint> {
+    let all: Vec<_> = vault_signer::list(text)
+        .map(|one| one.parse().map(|file::BastionAddress(endpoint)| endpoint))
+        .collect::<Result<_, _>>()?;
+    if all.is_empty() { Err(BadEndpoint::NoHost) } else { Ok(all) }
 }
 
 #[cfg(test)]
@@ -127,6 +110,99 @@ mod tests {
             assert_eq!(row(&settings, name), (value.to_owned(), source), "{name}");
         }
         assert!(row(&settings, "bastion.host_authority").0.starts_with("SHA256:"));
+    }
+
+    /// What a project's file says about trust counts for its own addresses, and not for those of the person.
+    #[test]
+    fn an_address_and_what_vouches_for_it_come_from_one_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let project = "bastion: {address: project, host_authority: KEY}\nvault: {address: 'https://project', ca_cert: ca.pem, dangerously_allow_plain_http: true}\n";
+        let user = folder.path().join("home/.config/pf-tunnel");
+        fs::create_dir_all(&user).unwrap();
+        let home = folder.path().join("home").display().to_string();
+        let bastion = || Layer {
+            bastion: Some(Sourced::new(bastions("mine").unwrap(), Source::Flag("--bastion"))),
+            ..Layer::default()
+        };
+        let nothing = ["vault.ca_cert", "vault.dangerously_allow_plain_http", "bastion.host_authority"];
+        for (users_file, variables, flags, left_out) in [
+            ("", &[][..], Layer::default(), &[][..]),
+            ("", &[("VAULT_ADDR", "https://mine")], Layer::default(), &nothing[..2]),
+            ("vault: {address: 'https://mine'}\n", &[], Layer::default(), &nothing[..2]),
+            ("", &[], bastion(), &nothing[2..]),
+            ("", &[("VAULT_ADDR", "https://mine")], bastion(), &nothing),
+            (
+                "",
+                &[("VAULT_ADDR", "https://mine"), ("VAULT_CACERT", "/mine")],
+                Layer::default(),
+                &nothing[1..2],
+            ),
+            ("", &[("VAULT_CACERT", "/mine")], Layer::default(), &[]),
+            ("vault: {ca_cert: mine}\n", &[("VAULT_ADDR", "https://mine")], Layer::default(), &nothing[1..2]),
+        ] {
+            fs::write(folder.path().join(PROJECT_FILE), project.replace("KEY", KEY)).unwrap();
+            let users = user.join("config.yaml");
+            if users_file.is_empty() {
+                _ = fs::remove_file(&users)
+            } else {
+                fs::write(&users, users_file).unwrap()
+            }
+            let variables = [variables, &[("HOME", home.as_str())]].concat();
+            let (settings, notes) = load_in(folder.path(), &variables, flags).unwrap().vouched();
+            for setting in nothing {
+                let noted = notes.iter().any(|note| note.starts_with(setting));
+                assert_eq!(
+                    noted,
+                    left_out.contains(&setting),
+                    "{setting} {variables:?} {users_file} {notes:?}"
+                );
+                let project_says = settings
+                    .rows()
+                    .into_iter()
+                    .any(|row| row.name == setting && row.source.contains(PROJECT_FILE));
+                assert!(!(noted && project_says), "{setting}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_is_split_and_trimmed_and_what_is_empty_is_not_set() {
+        let folder = tempfile::tempdir().unwrap();
+        for list in ["a,b", "a, b", " a ,, b "] {
+            fs::write(
+                folder.path().join(PROJECT_FILE),
+                format!("bastion: {{address: {list:?}}}\nvault: {{principals: {list:?}}}\n"),
+            )
+            .unwrap();
+            let file = load_in(folder.path(), &[], Layer::default()).unwrap();
+            let said = [("PF_TUNNEL_BASTION", list), ("PF_TUNNEL_PRINCIPALS", list), ("PF_TUNNEL_ROLE", "")];
+            let environment = load_in(Path::new("/"), &said, Layer::default()).unwrap();
+            for settings in [file, environment] {
+                assert_eq!(row(&settings, "bastion.address").0, "a:22, b:22", "{list}");
+                assert_eq!(row(&settings, "vault.principals").0, "a, b", "{list}");
+                assert_eq!(row(&settings, "vault.role").1, "default");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_may_begin_at_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("home");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("ca.pub"), format!("# ours\n@cert-authority *.example.com {KEY}\n")).unwrap();
+        fs::write(
+            folder.path().join(PROJECT_FILE),
+            "bastion: {host_authority: ~/ca.pub}\nvault: {ca_cert: ~/vault.pem}\n",
+        )
+        .unwrap();
+        let home = home.display().to_string();
+        for variables in [&[][..], &[("PF_TUNNEL_HOST_AUTHORITY", "~/ca.pub")]] {
+            let variables = [&[("HOME", home.as_str())], variables].concat();
+            let settings = load_in(folder.path(), &variables, Layer::default()).unwrap();
+            assert!(row(&settings, "bastion.host_authority").0.starts_with("SHA256:"));
+            assert_eq!(row(&settings, "vault.ca_cert").0, format!("{home}/vault.pem"));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 use vault_signer::login::{Login, LoginError};
-use vault_signer::{Credential, Request, Server, SignError, Token, Vault};
+use vault_signer::{Credential, KeyType, Request, Server, SignError, Token, Vault};
 
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Output};
@@ -76,6 +76,7 @@ pub struct Credentials {
     login: Box<dyn Login>,
     mount: String,
     request: Request,
+    key_type: KeyType,
     output: Arc<Output>,
     state: Mutex<State>,
 }
@@ -93,9 +94,10 @@ impl Credentials {
         login: Box<dyn Login>,
         mount: String,
         request: Request,
+        key_type: KeyType,
         output: Arc<Output>,
     ) -> Self {
-        Self { server, login, mount, request, output, state: Mutex::default() }
+        Self { server, login, mount, request, key_type, output, state: Mutex::default() }
     }
 
     /// The server.
@@ -174,7 +176,7 @@ impl Credentials {
             let token = self.token_in(state).await?;
             let vault = Vault::new(self.server.clone(), token, self.mount.clone());
             let from = SystemTime::now();
-            match Credential::generate(&vault, &self.request).await {
+            match Credential::generate_of(self.key_type, &vault, &self.request).await {
                 Ok(credential) => {
                     let until = credential.valid_before();
                     let certificate = credential.certificate();

@@ -7,6 +7,7 @@ mod failed;
 mod kubeconfig;
 mod memory;
 mod plugin;
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

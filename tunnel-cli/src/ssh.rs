@@ -1,8 +1,10 @@
 //! The russh edge: one authenticated connection, and streams on it. Nothing outside this module knows what a channel is.
 
 mod host;
+mod key_lines;
 pub mod known_hosts;
 mod names;
+mod own_key;
 
 pub use host::{BadTrust, Impostor, Trust};
 
@@ -13,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use russh::client::{self, AuthResult, DisconnectReason};
-use russh::keys::PublicKeyOrCertificate;
+use russh::keys::{HashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, SshId};
 use ssh_transport::key_exchange::{self, Rekey, UNREACHED_WINDOW};
 use ssh_transport::relay::{Account, End};
@@ -28,6 +30,7 @@ use vault_signer::Credential;
 use crate::endpoint::{Endpoint, Host};
 use crate::output::clean;
 use names::Names;
+use own_key::{OwnKey, Unsigned};
 
 /// How long a server may take for the handshake and the login together.
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -164,10 +167,23 @@ impl Session {
                 .await
                 .map_err(|error| refusal(error, &shared))?;
             let key = Arc::new(credential.private_key().clone());
-            let answer = handle
-                .authenticate_openssh_cert(login, key, credential.certificate().clone())
-                .await
-                .map_err(|error| refusal(error.into(), &shared))?;
+            let certificate = credential.certificate().clone();
+            let answer = if key.algorithm().is_rsa() {
+                handle
+                    .authenticate_certificate_with(
+                        login,
+                        certificate,
+                        Some(HashAlg::Sha512),
+                        &mut OwnKey(key),
+                    )
+                    .await
+                    .map_err(|Unsigned| refusal(russh::Error::SendError.into(), &shared))?
+            } else {
+                handle
+                    .authenticate_openssh_cert(login, key, certificate)
+                    .await
+                    .map_err(|error| refusal(error.into(), &shared))?
+            };
             if !answer.success() {
                 // The bastion says why in the message that ends the connection, right behind the refusal.
                 let _ = timeout(LAST_WORDS, ended.clone().wait_for(Option::is_some)).await;

@@ -119,12 +119,62 @@ pub enum Mismatch {
     Signature,
 }
 
+/// A critical option of a user's certificate that the bastion honours, and that the client therefore takes. This is the
+/// one list of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HonouredOption {
+    /// Binds the certificate to networks.
+    SourceAddress,
+    /// Our own, by which a certificate confines itself to destinations. Critical, so that every other server refuses it.
+    PermitOpen,
+}
+
+impl HonouredOption {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::SourceAddress, Self::PermitOpen];
+
+    /// Its name in a certificate.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SourceAddress => "source-address",
+            Self::PermitOpen => "permit-open@tunnel-suite.invalid",
+        }
+    }
+
+    /// The option of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|option| option.name() == name)
+    }
+}
+
+/// What of a certificate was left to the role that signed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeftToTheRole {
+    /// How long it lives.
+    pub(crate) ttl: bool,
+    /// Whom else it names.
+    pub(crate) principals: bool,
+}
+
 /// Compares a certificate with what was asked for: same key, type, principals and dates; signed by one of
 /// `authorities`, when those are known.
 ///
 /// # Errors
 /// The first [`Mismatch`].
 pub fn check(
+    text: &str,
+    key: &PublicKey,
+    request: &Request,
+    authorities: Option<&[PublicKey]>,
+    now: SystemTime,
+) -> Result<Certificate, Mismatch> {
+    check_but_for(LeftToTheRole::default(), text, key, request, authorities, now)
+}
+
+pub(crate) fn check_but_for(
+    left: LeftToTheRole,
     text: &str,
     key: &PublicKey,
     request: &Request,
@@ -138,8 +188,9 @@ pub fn check(
     let certificate = Certificate::from_openssh(text).map_err(|_| Mismatch::Malformed)?;
     same_key(&certificate, key)?;
     same_kind(&certificate, request.kind)?;
-    same_principals(&certificate, &request.principals)?;
-    dates(certificate.valid_after(), certificate.valid_before(), request.ttl, now)?;
+    same_principals(&certificate, &request.principals, left.principals)?;
+    let asked = (!left.ttl).then_some(request.ttl);
+    dates(certificate.valid_after(), certificate.valid_before(), asked, now)?;
     options(&certificate, request)?;
     signature(&certificate, authorities)?;
     Ok(certificate)
@@ -163,7 +214,7 @@ fn same_kind(certificate: &Certificate, asked: Kind) -> Result<(), Mismatch> {
     if got == asked { Ok(()) } else { Err(Mismatch::Kind { asked: asked.name(), got: got.name() }) }
 }
 
-fn same_principals(certificate: &Certificate, asked: &[String]) -> Result<(), Mismatch> {
+fn same_principals(certificate: &Certificate, asked: &[String], others_too: bool) -> Result<(), Mismatch> {
     let got = certificate.valid_principals();
     if got.is_empty() {
         return Err(Mismatch::NoPrincipals);
@@ -175,12 +226,12 @@ fn same_principals(certificate: &Certificate, asked: &[String]) -> Result<(), Mi
         return Err(Mismatch::MissingPrincipal { name: shown(name) });
     }
     match got.iter().find(|name| !asked.contains(name)) {
-        Some(name) if !asked.is_empty() => Err(Mismatch::ExtraPrincipal { name: shown(name) }),
+        Some(name) if !asked.is_empty() && !others_too => Err(Mismatch::ExtraPrincipal { name: shown(name) }),
         Some(_) | None => Ok(()),
     }
 }
 
-fn dates(after: u64, before: u64, asked: Duration, now: SystemTime) -> Result<(), Mismatch> {
+fn dates(after: u64, before: u64, asked: Option<Duration>, now: SystemTime) -> Result<(), Mismatch> {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     // PROTOCOL.certkeys has no other way to say "for ever" than times that no clock reaches.
     if i64::try_from(before).is_err() {
@@ -195,6 +246,7 @@ fn dates(after: u64, before: u64, asked: Duration, now: SystemTime) -> Result<()
     if before <= now {
         return Err(Mismatch::Expired { ago: Duration::from_secs(now - before) });
     }
+    let Some(asked) = asked else { return Ok(()) };
     let excess = Duration::from_secs(before - now).saturating_sub(asked);
     if excess > ALLOWANCE { Err(Mismatch::TooLong { asked, excess }) } else { Ok(()) }
 }
@@ -204,8 +256,8 @@ fn options(certificate: &Certificate, request: &Request) -> Result<(), Mismatch>
     if let Some(name) = request.extensions.iter().find(|name| !extensions.contains_key(*name)) {
         return Err(Mismatch::MissingExtension { name: shown(name) });
     }
-    // A server applies `source-address` by itself; a host certificate has no options at all.
-    let honoured = |name: &str| request.kind == Kind::User && name == "source-address";
+    // The server applies them; a host certificate has no options at all.
+    let honoured = |name: &str| request.kind == Kind::User && HonouredOption::of(name).is_some();
     match certificate.critical_options().keys().find(|name| !honoured(name)) {
         Some(name) => Err(Mismatch::CriticalOption { name: shown(name) }),
         None => Ok(()),

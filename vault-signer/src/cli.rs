@@ -43,8 +43,11 @@ pub(crate) struct Connection {
     /// PEM file of the authorities that may sign Vault's own certificate [env: BAO_CACERT, VAULT_CACERT]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Option<PathBuf>,
+    /// Send tokens in clear to a server that is not on this computer, and believe whoever answers there
+    #[arg(long)]
+    pub(crate) dangerously_allow_plain_http: bool,
     /// How to log in: token, approle, userpass or kubernetes. A token is looked for in --token-file, BAO_TOKEN,
-    /// VAULT_TOKEN and ~/.vault-token
+    /// VAULT_TOKEN, the file that BAO_TOKEN_PATH or VAULT_TOKEN_PATH names, and ~/.vault-token
     #[arg(long, value_name = "METHOD", default_value_t)]
     pub(crate) auth: Method,
     /// Where that method is enabled, unless under its own name
@@ -88,11 +91,17 @@ pub(crate) struct Connection {
   vault-signer bootstrap --domain example.com --principal '{{identity.entity.name}}'")]
 pub(crate) struct Bootstrap {
     /// Name of a bastion, or the domain that bastions are in. Repeatable
-    #[arg(long = "domain", value_name = "NAME", required = true, value_parser = name)]
+    #[arg(long = "domain", value_name = "NAME", required = true, value_delimiter = ',', value_parser = trimmed)]
     pub(crate) domains: Vec<String>,
     /// Who may be named in a certificate; the first is, when a request names nobody. Repeatable. Templates
     /// such as {{identity.entity.name}} are understood
-    #[arg(long = "principal", value_name = "NAME", default_value = "tunnel", value_parser = name)]
+    #[arg(
+        long = "principal",
+        value_name = "NAME",
+        default_value = "tunnel",
+        value_delimiter = ',',
+        value_parser = trimmed
+    )]
     pub(crate) principals: Vec<String>,
     /// Where users' keys are signed
     #[arg(long, default_value = "ssh", value_parser = mount)]
@@ -188,7 +197,13 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "TOKEN", env = "VAULT_DEV_ROOT_TOKEN_ID", hide_env_values = true)]
     pub(crate) root_token: Option<String>,
     /// Who may be named in a certificate, `*` for anybody; the first is, when a request names nobody. Repeatable
-    #[arg(long = "principal", value_name = "NAME", default_value = "tunnel")]
+    #[arg(
+        long = "principal",
+        value_name = "NAME",
+        default_value = "tunnel",
+        value_delimiter = ',',
+        value_parser = trim
+    )]
     pub(crate) principals: Vec<String>,
     /// The longest that a user's certificate may live
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
@@ -206,7 +221,7 @@ pub(crate) struct Dev {
 #[command(after_help = "Example, for a stock ssh:
   vault-signer sign --public-key ~/.ssh/id_ed25519.pub > ~/.ssh/id_ed25519-cert.pub")]
 pub(crate) struct Sign {
-    /// The file with the public key
+    /// The file with the public key, - for standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) public_key: PathBuf,
     /// Where the SSH engine is mounted
@@ -218,12 +233,12 @@ pub(crate) struct Sign {
     /// What the certificate is for
     #[arg(long, value_enum, default_value_t = KindName::User)]
     pub(crate) kind: KindName,
-    /// Whom it names; the role's own choice if not given. Repeatable
+    /// Whom it names; the role's own choice if not given. Repeatable, and a list with commas
     #[arg(long = "principal", value_name = "NAME")]
     pub(crate) principals: Vec<String>,
-    /// How long it lives
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
-    pub(crate) ttl: Duration,
+    /// How long it lives [default: 30m, or what the role allows]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
     /// One JSON object on standard output instead of the certificate alone
     #[arg(long)]
     pub(crate) json: bool,
@@ -260,6 +275,15 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The same, in a list with blanks after its commas.
+fn trimmed(text: &str) -> Result<String, String> {
+    name(text.trim())
+}
+
+fn trim(text: &str) -> Result<String, String> {
+    Ok(text.trim().to_owned())
+}
+
 /// A mount, which is often written with a slash at its end.
 fn mount(text: &str) -> Result<String, String> {
     name(text.trim_matches('/'))
@@ -283,6 +307,25 @@ mod tests {
         }
         for text in ["tunnel", "me@example.com", "{{identity.entity.name}}", "team/ssh", "::1"] {
             assert!(name(text).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_split_and_trimmed_alike() {
+        for list in ["a,b", "a, b", " a ,b "] {
+            let words = ["vault-signer", "bootstrap", "--domain", "x.com", "--principal", list];
+            let Ok(Cli { command: Command::Bootstrap(Bootstrap { principals, .. }) }) =
+                Cli::try_parse_from(words)
+            else {
+                panic!("{list}")
+            };
+            assert_eq!(principals, ["a", "b"], "{list}");
+            let words = ["vault-signer", "dev", "--principal", list];
+            let Ok(Cli { command: Command::Dev(Dev { principals, .. }) }) = Cli::try_parse_from(words) else {
+                panic!("{list}")
+            };
+            assert_eq!(principals, ["a", "b"], "{list}");
+            assert_eq!(vault_signer::list(list).collect::<Vec<_>>(), ["a", "b"], "{list}");
         }
     }
 

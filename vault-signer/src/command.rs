@@ -10,6 +10,7 @@ use std::path::Path;
 
 use secrecy::SecretString;
 use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, Method, Source, Userpass};
+use vault_signer::server::{Ca, not_obeyed};
 use vault_signer::{Server, Settings, Token};
 use zeroize::Zeroizing;
 
@@ -39,9 +40,13 @@ async fn connect(connection: Connection) -> Result<(Server, Token), Failure> {
     let settings = Settings {
         address: connection.address.clone(),
         namespace: connection.namespace.clone(),
-        ca_file: connection.ca_cert.clone(),
-        ca: None,
+        ca: connection.ca_cert.clone().map(Ca::File),
+        dangerously_allow_plain_http: connection.dangerously_allow_plain_http,
+        ..Settings::default()
     };
+    for sentence in not_obeyed(variable) {
+        tell(&format!("warning: {sentence}"));
+    }
     let server = Server::new(&settings.or_environment(variable)?)?;
     let token = login(connection)?.login(&server).await?;
     Ok((server, token))
@@ -56,7 +61,8 @@ fn login(connection: Connection) -> Result<Box<dyn Login>, Failure> {
             None => Box::new(GivenToken::find(None, variable)),
         },
         Method::AppRole => {
-            let role_id = connection.role_id.ok_or_else(|| missing("--role-id"))?;
+            let role_id =
+                connection.role_id.filter(|id| !id.is_empty()).ok_or_else(|| missing("--role-id"))?;
             let file = connection.secret_id_file.ok_or_else(|| missing("--secret-id-file"))?;
             Box::new(AppRole::new(mount, role_id, secret(&file)?))
         }
@@ -83,9 +89,13 @@ fn secret(path: &Path) -> Result<SecretString, Failure> {
 
 /// A short text file.
 fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    read_all(path, File::open(path).map_err(|error| unusable(path, &error.to_string()))?)
+}
+
+/// A short text. `path` is its name.
+fn read_all(path: &Path, from: impl std::io::Read) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
-    let file = File::open(path).map_err(|error| unusable(path, &error.to_string()))?;
-    file.take(LONGEST_FILE).read_to_string(&mut text).map_err(|_| unusable(path, "is not a text file"))?;
+    from.take(LONGEST_FILE).read_to_string(&mut text).map_err(|_| unusable(path, "is not a text file"))?;
     Ok(text)
 }
 

@@ -1,11 +1,78 @@
 //! A private key that never leaves memory, and the certificate for it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ssh_key::{Algorithm, Certificate, PrivateKey, PublicKey};
+use ssh_key::private::RsaKeypair;
+use ssh_key::{Algorithm, Certificate, EcdsaCurve, PrivateKey, PublicKey};
 
 use crate::signer::{Request, SignError, Signer};
+
+/// The kinds of key that can be made. Roles of Vault may allow only some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub enum KeyType {
+    /// What is used unless told otherwise.
+    #[default]
+    Ed25519,
+    /// ECDSA on a NIST curve.
+    Ecdsa(EcdsaCurve),
+    /// RSA, of so many bits.
+    Rsa(usize),
+}
+
+impl KeyType {
+    /// All of them, by name.
+    pub const ALL: [(&str, Self); 7] = [
+        ("ed25519", Self::Ed25519),
+        ("ecdsa-256", Self::Ecdsa(EcdsaCurve::NistP256)),
+        ("ecdsa-384", Self::Ecdsa(EcdsaCurve::NistP384)),
+        ("ecdsa-521", Self::Ecdsa(EcdsaCurve::NistP521)),
+        ("rsa-2048", Self::Rsa(2048)),
+        ("rsa-3072", Self::Rsa(3072)),
+        ("rsa-4096", Self::Rsa(4096)),
+    ];
+
+    fn key(self) -> Result<PrivateKey, ssh_key::Error> {
+        let mut random = rand::rng();
+        match self {
+            Self::Ed25519 => PrivateKey::random(&mut random, Algorithm::Ed25519),
+            Self::Ecdsa(curve) => PrivateKey::random(&mut random, Algorithm::Ecdsa { curve }),
+            Self::Rsa(bits) => Ok(RsaKeypair::random(&mut random, bits)?.into()),
+        }
+    }
+}
+
+/// Not a [`KeyType`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a type of key here; there are ed25519, ecdsa-256, ecdsa-384, ecdsa-521, rsa-2048, rsa-3072 and rsa-4096"
+)]
+pub struct UnknownKeyType;
+
+impl FromStr for KeyType {
+    type Err = UnknownKeyType;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKeyType> {
+        Self::ALL.into_iter().find(|(name, _)| *name == text).map(|(_, kind)| kind).ok_or(UnknownKeyType)
+    }
+}
+
+impl TryFrom<String> for KeyType {
+    type Error = UnknownKeyType;
+
+    fn try_from(text: String) -> Result<Self, UnknownKeyType> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.into_iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name);
+        f.write_str(name)
+    }
+}
 
 /// A key and its certificate. The key is wiped when this is dropped.
 #[derive(Clone)]
@@ -29,7 +96,23 @@ impl Credential {
     /// # Errors
     /// See [`SignError`].
     pub async fn generate(signer: &dyn Signer, request: &Request) -> Result<Self, SignError> {
-        let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(SignError::Key)?;
+        Self::generate_of(KeyType::default(), signer, request).await
+    }
+
+    /// Makes a key of another type and has it signed.
+    ///
+    /// # Errors
+    /// See [`SignError`].
+    pub async fn generate_of(
+        key_type: KeyType,
+        signer: &dyn Signer,
+        request: &Request,
+    ) -> Result<Self, SignError> {
+        // An RSA key takes a second or more to be found.
+        let key = tokio::task::spawn_blocking(move || key_type.key())
+            .await
+            .map_err(|_| SignError::Key(ssh_key::Error::Crypto))?
+            .map_err(SignError::Key)?;
         Self::for_key(signer, key, request).await
     }
 

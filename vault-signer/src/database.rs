@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::http::{Error, VaultPath};
-use crate::text::shown;
+use crate::text::{absent, shown};
 use crate::{Server, Token};
 
 /// A user name and password that Vault made, and made for this lease alone.
@@ -136,11 +136,11 @@ pub async fn revoke(server: &Server, token: &Token, lease: &Lease) -> Result<(),
 
 #[derive(Deserialize)]
 struct Reply {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     lease_id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     lease_duration: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     renewable: bool,
     #[serde(default)]
     data: Option<Made>,

@@ -4,9 +4,10 @@ mod error;
 mod path;
 
 use std::error::Error as _;
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
@@ -17,7 +18,8 @@ use zeroize::Zeroizing;
 
 pub use self::error::{Error, Errors};
 pub(crate) use self::path::VaultPath;
-use crate::text::shown;
+use crate::server::is_loopback;
+use crate::text::{absent, shown};
 
 /// A whole request, from the connection to the last byte of the reply.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -28,11 +30,24 @@ const LARGEST_REPLY: usize = 1024 * 1024;
 /// The longest `Retry-After` that is believed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
+/// Who vouches for the server, and what proves to it who connects.
+#[derive(Default)]
+pub(crate) struct Tls {
+    /// The only authorities that are trusted; those of the system if `None`.
+    pub(crate) trusted: Option<Vec<reqwest::Certificate>>,
+    /// A client certificate.
+    pub(crate) identity: Option<reqwest::Identity>,
+    /// The name that the server's certificate is for, if that is not the address'.
+    pub(crate) server_name: Option<String>,
+}
+
 /// The HTTP client and what every request carries. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Door {
     client: Client,
     base: Url,
+    /// The same, by the name that the certificate is for.
+    requested: Url,
     namespace: Option<HeaderValue>,
 }
 
@@ -40,23 +55,37 @@ impl Door {
     pub(crate) fn new(
         base: Url,
         namespace: Option<HeaderValue>,
-        trusted: Option<Vec<reqwest::Certificate>>,
+        tls: Tls,
+        proxy: Option<reqwest::Proxy>,
     ) -> Result<Self, reqwest::Error> {
         let mut client = Client::builder()
             .redirect(redirect::Policy::none())
             .referer(false)
             .timeout(TIME_LIMIT)
             .user_agent(concat!("vault-signer/", env!("CARGO_PKG_VERSION")));
-        client = match trusted {
+        client = match tls.trusted {
             Some(certificates) => client.tls_certs_only(certificates),
             // Plain HTTP verifies nothing, and must not fail where the system has no certificates.
             None if base.scheme() == "http" => client.tls_certs_only([]),
             None => client,
         };
-        if is_loopback(&base) {
-            client = client.no_proxy();
+        if let Some(identity) = tls.identity {
+            client = client.identity(identity);
         }
-        Ok(Self { client: client.build()?, base, namespace })
+        client = match proxy {
+            Some(proxy) => client.proxy(proxy),
+            None if is_loopback(&base) => client.no_proxy(),
+            None => client,
+        };
+        let mut requested = base.clone();
+        if let Some(name) = tls.server_name.filter(|_| base.scheme() == "https") {
+            // Asked for by that name, and found where the address is.
+            let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            if requested.set_host(Some(&name)).is_ok() {
+                client = client.dns_resolver(Arc::new(Elsewhere(host))).no_proxy();
+            }
+        }
+        Ok(Self { client: client.build()?, base, requested, namespace })
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -132,7 +161,7 @@ impl Door {
     }
 
     fn url(&self, path: &VaultPath) -> Result<Url, Error> {
-        let mut url = self.base.clone();
+        let mut url = self.requested.clone();
         let parts =
             path.parts().ok_or_else(|| Error::unexpected(path, "a part of it is empty, `.` or `..`"))?;
         match url.path_segments_mut() {
@@ -248,20 +277,23 @@ impl Door {
 /// What Vault answers when it does not do what it was asked for.
 #[derive(Default, Deserialize)]
 struct Complaint {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     errors: Vec<String>,
     sealed: Option<bool>,
     standby: Option<bool>,
     initialized: Option<bool>,
 }
 
-fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => {
-            host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-        None => false,
+/// Finds one host, whatever name is asked for.
+struct Elsewhere(String);
+
+impl Resolve for Elsewhere {
+    fn resolve(&self, _: Name) -> Resolving {
+        let host = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<_> = tokio::net::lookup_host((host, 0)).await?.collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
     }
 }
 

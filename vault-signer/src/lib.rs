@@ -14,6 +14,7 @@
 
 pub mod bootstrap;
 pub mod certificate;
+pub mod core_dump;
 pub mod credential;
 pub mod database;
 pub mod dev;
@@ -28,12 +29,13 @@ pub mod token;
 
 use std::pin::Pin;
 
-pub use credential::Credential;
+pub use credential::{Credential, KeyType};
 pub use http::{Error, Errors};
 pub use server::{Server, Settings};
 pub use signer::local::Local;
 pub use signer::vault::Vault;
 pub use signer::{Kind, Request, SignError, Signer};
+pub use text::list;
 pub use token::Token;
 
 /// The future that an object-safe trait returns.

@@ -193,6 +193,9 @@ async fn send(
     if auth.wants_second_factor() {
         return Err(LoginError::SecondFactor { method });
     }
+    if auth.is_without_token() {
+        return Err(Error::unexpected(path, "there is no token in it").into());
+    }
     Ok(Token::from_login(auth, who, asked))
 }
 

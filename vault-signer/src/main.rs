@@ -12,6 +12,7 @@ use crate::cli::{Cli, Command};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    vault_signer::core_dump::disable();
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Bootstrap(args) => command::bootstrap::run(args).await,

@@ -1,19 +1,27 @@
-//! Where Vault is and how it is reached: address, namespace and trusted certificates.
+//! Where Vault is and how it is reached: address, namespace, and who vouches for it.
+
+mod address;
+mod ca;
+mod environment;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use reqwest::{Certificate, Method, Url};
+use reqwest::{Method, Proxy};
 use serde::Deserialize;
 use ssh_key::PublicKey;
+use zeroize::Zeroizing;
 
-use crate::http::{Door, Error, VaultPath};
-use crate::text::shown;
+pub(crate) use address::is_loopback;
+pub use address::without_secrets;
+pub use ca::{Ca, Pem};
+pub(crate) use environment::environment;
+pub use environment::{Treatment, VARIABLES, not_obeyed};
 
-/// The largest bundle of trusted certificates that is read, in bytes.
-const LARGEST_BUNDLE: u64 = 1024 * 1024;
+use crate::http::{Door, Error, Tls, VaultPath};
+use crate::text::{absent, shown};
 
 /// The most public keys that one mount may publish.
 const MOST_AUTHORITIES: usize = 16;
@@ -25,40 +33,41 @@ pub struct Settings {
     pub address: Option<String>,
     /// As in `VAULT_NAMESPACE`.
     pub namespace: Option<String>,
-    /// As in `VAULT_CACERT`: a PEM file; only the certificates in it are trusted.
-    pub ca_file: Option<PathBuf>,
-    /// The same certificates themselves, in PEM. A file goes before.
-    pub ca: Option<String>,
+    /// The only authorities that are trusted; those of the system if not set.
+    pub ca: Option<Ca>,
+    /// As in `VAULT_TLS_SERVER_NAME`: the name that the server's certificate is for, if that is not the address'.
+    pub tls_server_name: Option<String>,
+    /// As in `VAULT_CLIENT_CERT` and `VAULT_CLIENT_KEY`: what proves to the server who connects.
+    pub client: Option<ClientCertificate>,
+    /// As in `VAULT_PROXY_ADDR`: through which proxy everything goes.
+    pub proxy: Option<Hidden>,
+    /// Send tokens in clear to a server that is not on this computer, and believe whoever answers.
+    pub dangerously_allow_plain_http: bool,
 }
 
-impl Settings {
-    /// Fills what is not set from `BAO_ADDR` or `VAULT_ADDR`, and so on, as the `bao` command does: a `BAO_`
-    /// variable that is present wins, even an empty one.
-    ///
-    /// # Errors
-    /// [`SettingsError::SkipVerify`] if the environment asks not to verify the server.
-    pub fn or_environment(self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
-        for prefix in ["BAO_", "VAULT_"] {
-            let name = format!("{prefix}SKIP_VERIFY");
-            let asked = variable(&name).unwrap_or_default();
-            if !matches!(asked.as_str(), "" | "0" | "f" | "F" | "false" | "FALSE" | "False") {
-                return Err(SettingsError::SkipVerify { name });
-            }
-        }
-        Ok(Self {
-            address: self.address.or_else(|| environment(&variable, "ADDR")),
-            namespace: self.namespace.or_else(|| environment(&variable, "NAMESPACE")),
-            ca_file: self.ca_file.or_else(|| environment(&variable, "CACERT").map(PathBuf::from)),
-            ca: self.ca,
-        })
+/// A certificate and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate.
+    pub certificate: Pem,
+    /// Its key.
+    pub key: Pem,
+}
+
+/// A text that may hold a secret, and does not print.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(Zeroizing<String>);
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
     }
 }
 
-/// The value of `BAO_name`, or else of `VAULT_name`; an empty one is none.
-pub(crate) fn environment(variable: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
-    variable(&format!("BAO_{name}"))
-        .or_else(|| variable(&format!("VAULT_{name}")))
-        .filter(|value| !value.is_empty())
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// What is wrong with where Vault is said to be.
@@ -73,10 +82,18 @@ pub enum SettingsError {
     /// The address cannot be used.
     #[error("`{address}` is not a Vault address: {reason}\n  One looks like https://vault.example.com:8200")]
     Address {
-        /// As given, escaped.
+        /// Without what may be secret in it, escaped.
         address: String,
         /// Which part is wrong.
         reason: &'static str,
+    },
+    /// The address has no TLS and leaves this computer.
+    #[error(
+        "`{address}` is reached without TLS: the token would cross the network in clear, and anybody on the way could answer in Vault's place\n  Use https://. Where that cannot be, `dangerously_allow_plain_http` says that you accept it"
+    )]
+    PlainHttp {
+        /// The address, escaped.
+        address: String,
     },
     /// The namespace cannot be sent.
     #[error("`{namespace}` is not a namespace: it has characters that an HTTP header cannot carry")]
@@ -98,6 +115,27 @@ pub enum SettingsError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The name that the server's certificate is to have.
+    #[error(
+        "`{name}` is not a name that a server's certificate can be asked for\n  VAULT_TLS_SERVER_NAME is a DNS name, such as vault.example.com"
+    )]
+    ServerName {
+        /// As given, escaped.
+        name: String,
+    },
+    /// The certificate that proves who connects. What it holds is never shown.
+    #[error(
+        "the client certificate for Vault cannot be used: {reason}\n  VAULT_CLIENT_CERT and VAULT_CLIENT_KEY name PEM files of a certificate and its private key, both or neither"
+    )]
+    Client {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The proxy. It may have a password in it, and is never shown.
+    #[error(
+        "the proxy for Vault is not a URL such as http://proxy.example.com:3128\n  VAULT_PROXY_ADDR and VAULT_HTTP_PROXY say it"
+    )]
+    Proxy,
     /// The environment asks not to verify the server's certificate.
     #[error(
         "{name} is set, and a server that is not verified could sign anything and keep the token\n  Unset it, and name the authority that signed Vault's certificate in VAULT_CACERT instead"
@@ -134,7 +172,8 @@ impl Server {
     /// # Errors
     /// What is wrong with the settings; the file of trusted certificates is read here.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        let base = address(settings.address.as_deref().ok_or(SettingsError::NoAddress)?)?;
+        let text = settings.address.as_deref().ok_or(SettingsError::NoAddress)?;
+        let base = address::parse(text, settings.dangerously_allow_plain_http)?;
         let namespace = settings
             .namespace
             .as_deref()
@@ -143,14 +182,18 @@ impl Server {
                 namespace.parse().map_err(|_| SettingsError::Namespace { namespace: shown(namespace) })
             })
             .transpose()?;
-        let trusted = match (&settings.ca_file, &settings.ca) {
-            (Some(path), _) => Some(bundle(path)?),
-            (None, Some(text)) => {
-                Some(certificates(text.as_bytes()).map_err(|reason| SettingsError::CaText { reason })?)
-            }
-            (None, None) => None,
+        let server_name = settings.tls_server_name.as_deref().map(address::server_name).transpose()?;
+        let proxy = settings
+            .proxy
+            .as_ref()
+            .map(|Hidden(url)| Proxy::all(url.as_str()).map_err(|_| SettingsError::Proxy))
+            .transpose()?;
+        let tls = Tls {
+            trusted: settings.ca.as_ref().map(Ca::certificates).transpose()?,
+            identity: settings.client.as_ref().map(ca::identity).transpose()?,
+            server_name,
         };
-        let door = Door::new(base, namespace, trusted)
+        let door = Door::new(base, namespace, tls, proxy)
             .map_err(|error| SettingsError::Tls { reason: crate::http::innermost(&error) })?;
         Ok(Self { door })
     }
@@ -217,180 +260,9 @@ impl Server {
 #[non_exhaustive]
 pub struct Health {
     /// As the server has it, not escaped.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     pub version: String,
     /// Set by `vault-signer dev` alone.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     pub development: bool,
-}
-
-fn address(text: &str) -> Result<Url, SettingsError> {
-    let wrong = |reason| SettingsError::Address { address: shown(text), reason };
-    let url = Url::parse(text.trim()).map_err(|_| wrong("it is not a URL"))?;
-    // First, since the message would show the password otherwise.
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(SettingsError::Address {
-            address: url.host_str().map(shown).unwrap_or_default(),
-            reason: "it has a user name or password in it",
-        });
-    }
-    match url.scheme() {
-        "https" | "http" => {}
-        "unix" => return Err(wrong("unix sockets are not supported")),
-        _ => return Err(wrong("it begins with neither https:// nor http://")),
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(wrong("it has no host"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("it has a `?` or `#` in it"));
-    }
-    Ok(url)
-}
-
-/// Reads trusted certificates. No error shows what the file holds: somebody may have named a private key.
-fn bundle(path: &Path) -> Result<Vec<Certificate>, SettingsError> {
-    let wrong = |reason: String| SettingsError::CaFile { path: path.to_owned(), reason };
-    let unreadable = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(wrong("is not a regular file".into()));
-    }
-    let mut pem = zeroize::Zeroizing::new(Vec::new());
-    File::open(path)
-        .map_err(unreadable)?
-        .take(LARGEST_BUNDLE + 1)
-        .read_to_end(&mut pem)
-        .map_err(unreadable)?;
-    if pem.len() as u64 > LARGEST_BUNDLE {
-        return Err(wrong("is larger than 1 MiB".into()));
-    }
-    certificates(&pem).map_err(|reason| wrong(reason.into()))
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, &'static str> {
-    if pem.windows(11).any(|part| part == b"PRIVATE KEY") {
-        return Err("holds a private key, and nothing that only verifies needs one");
-    }
-    let certificates = Certificate::from_pem_bundle(pem).map_err(|_| "is not a PEM file of certificates")?;
-    if certificates.is_empty() { Err("has no certificate in it") } else { Ok(certificates) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn variables<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
-        |name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-    }
-
-    fn from(set: &[(&str, &str)]) -> Settings {
-        Settings::default().or_environment(variables(set)).unwrap()
-    }
-
-    #[test]
-    fn the_environment_means_what_it_means_to_the_command() {
-        let vault = [("VAULT_ADDR", "a"), ("VAULT_NAMESPACE", "b"), ("VAULT_CACERT", "c")];
-        let expected = Settings {
-            address: Some("a".into()),
-            namespace: Some("b".into()),
-            ca_file: Some("c".into()),
-            ca: None,
-        };
-        assert_eq!(from(&vault), expected);
-        assert_eq!(from(&[("VAULT_ADDR", "a"), ("BAO_ADDR", "b")]).address.as_deref(), Some("b"));
-        assert_eq!(from(&[("VAULT_ADDR", "a"), ("BAO_ADDR", "")]).address, None);
-        assert_eq!(from(&[]), Settings::default());
-        let flag = Settings { address: Some("flag".into()), ..Settings::default() };
-        assert_eq!(flag.or_environment(variables(&vault)).unwrap().address.as_deref(), Some("flag"));
-    }
-
-    #[test]
-    fn a_wish_not_to_verify_is_refused_and_names_what_to_do() {
-        for name in ["VAULT_SKIP_VERIFY", "BAO_SKIP_VERIFY"] {
-            for value in ["1", "true", "t", "yes"] {
-                let error = Settings::default().or_environment(variables(&[(name, value)])).unwrap_err();
-                assert!(error.to_string().contains("VAULT_CACERT"), "{error}");
-            }
-            for value in ["", "0", "false"] {
-                assert_eq!(from(&[(name, value)]), Settings::default());
-            }
-        }
-    }
-
-    fn server(address: &str) -> Result<Server, SettingsError> {
-        Server::new(&Settings { address: Some(address.to_owned()), ..Settings::default() })
-    }
-
-    #[test]
-    fn an_address_is_a_url_with_a_host_and_nothing_secret() {
-        for (address, name) in [
-            ("https://vault.example.com", "vault.example.com"),
-            ("https://vault.example.com:8200/", "vault.example.com:8200"),
-            ("http://[::1]:8200", "[::1]:8200"),
-            ("https://example.com/vault", "example.com"),
-        ] {
-            assert_eq!(server(address).unwrap().name(), name);
-        }
-        for address in [
-            "",
-            "vault.example.com",
-            "vault.example.com:8200",
-            "ftp://x",
-            "unix:///run/vault.sock",
-            "https://",
-            "https://x?y",
-            "https://x#y",
-            "https://\u{1b}[2J",
-        ] {
-            let error = server(address).unwrap_err();
-            assert!(matches!(error, SettingsError::Address { .. }), "{address}: {error:?}");
-            assert!(!error.to_string().contains('\u{1b}'));
-        }
-        let error = server("https://me:canary@vault.example.com").unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
-        assert!(matches!(Server::new(&Settings::default()), Err(SettingsError::NoAddress)));
-    }
-
-    #[test]
-    fn a_bundle_that_cannot_be_trusted_is_refused_without_showing_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, content: &[u8]| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, content).unwrap();
-            path
-        };
-        let large = vec![b'a'; 2 * 1024 * 1024];
-        let pem = "-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n-----END CERTIFICATE-----\n";
-        for (path, reason) in [
-            (folder.path().join("missing"), "cannot be read"),
-            (folder.path().to_owned(), "not a regular file"),
-            (file("empty", b""), "no certificate"),
-            (file("text", b"canary"), "no certificate"),
-            (file("large", &large), "larger than 1 MiB"),
-            (file("key", b"-----BEGIN EC PRIVATE KEY-----\ncanary\n"), "private key"),
-            (file("both", format!("{pem}-----BEGIN PRIVATE KEY-----\n").as_bytes()), "private key"),
-        ] {
-            let settings = Settings {
-                address: Some("https://vault.example.com".into()),
-                ca_file: Some(path.clone()),
-                ..Settings::default()
-            };
-            let error = Server::new(&settings).unwrap_err().to_string();
-            assert!(error.contains(reason) && error.contains(path.to_str().unwrap()), "{error}");
-            assert!(!error.contains("canary") && !error.contains("Y2FuYXJ5"), "{error}");
-        }
-        for text in ["", "canary", "-----BEGIN PRIVATE KEY-----\ncanary\n"] {
-            let settings = Settings {
-                address: Some("https://vault.example.com".into()),
-                ca: Some(text.into()),
-                ..Settings::default()
-            };
-            let error = Server::new(&settings).unwrap_err();
-            assert!(
-                matches!(error, SettingsError::CaText { .. }) && !format!("{error:?}").contains("canary"),
-                "{error}"
-            );
-        }
-    }
 }

@@ -45,6 +45,8 @@ pub struct Request {
     pub principals: Vec<String>,
     /// How long the certificate shall live.
     pub ttl: Duration,
+    /// Whether the role may choose another time: nobody asked for this one.
+    pub ttl_is_a_guess: bool,
     /// Extensions that must be in it. A host certificate has none.
     pub extensions: Vec<String>,
 }
@@ -54,13 +56,20 @@ impl Request {
     #[must_use]
     pub fn forwarding(role: impl Into<String>, principals: Vec<String>, ttl: Duration) -> Self {
         let extensions = vec![PERMIT_PORT_FORWARDING.to_owned()];
-        Self { kind: Kind::User, role: role.into(), principals, ttl, extensions }
+        Self { kind: Kind::User, role: role.into(), principals, ttl, ttl_is_a_guess: false, extensions }
     }
 
     /// A host's certificate.
     #[must_use]
     pub fn host(role: impl Into<String>, names: Vec<String>, ttl: Duration) -> Self {
-        Self { kind: Kind::Host, role: role.into(), principals: names, ttl, extensions: Vec::new() }
+        let (kind, role) = (Kind::Host, role.into());
+        Self { kind, role, principals: names, ttl, ttl_is_a_guess: false, extensions: Vec::new() }
+    }
+
+    /// The same, whose time to live nobody chose: where the role does not allow it, the role's own is taken.
+    #[must_use]
+    pub fn with_guessed_ttl(self) -> Self {
+        Self { ttl_is_a_guess: true, ..self }
     }
 }
 

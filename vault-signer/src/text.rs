@@ -1,4 +1,6 @@
-//! Text that others chose, made fit for a terminal or a log.
+//! Text that others chose, made fit for a terminal or a log; and fields that others left out.
+
+use serde::{Deserialize, Deserializer};
 
 /// The longest text of another's choosing that one message shows, in characters.
 const LONGEST: usize = 300;
@@ -20,6 +22,20 @@ pub(crate) fn shown(text: &str) -> String {
         }
     }
     out
+}
+
+/// The parts of a list as people type it, `a,b` or `a, b`: trimmed, and without the empty ones.
+pub fn list(text: &str) -> impl Iterator<Item = String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned)
+}
+
+/// A field that is `null` is one that is not there: Vault and OpenBao, which are written in Go, write an empty list so.
+pub(crate) fn absent<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]

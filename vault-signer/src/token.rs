@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::Server;
 use crate::http::{Error, VaultPath};
-use crate::text::shown;
+use crate::text::{absent, shown};
 
 /// A token that Vault has accepted. It does not print, and is wiped when it is dropped.
 #[derive(Clone)]
@@ -79,6 +79,17 @@ impl Token {
         })
     }
 
+    /// A token of which Vault says only that its policies do not let it ask about itself.
+    pub(crate) fn unnamed(secret: SecretString) -> Self {
+        Self {
+            secret,
+            display_name: "a token that may not look itself up".to_owned(),
+            policies: Vec::new(),
+            expires_at: None,
+            renewable: false,
+        }
+    }
+
     /// Renews the token by its own period. The token stays the same; its end moves.
     ///
     /// # Errors
@@ -127,12 +138,13 @@ pub(crate) struct Reply {
 /// What a login or a renewal gives.
 #[derive(Deserialize)]
 pub(crate) struct Auth {
+    #[serde(default, deserialize_with = "absent")]
     client_token: SecretString,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     policies: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     lease_duration: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     renewable: bool,
     #[serde(default)]
     mfa_requirement: Option<serde::de::IgnoredAny>,
@@ -141,7 +153,11 @@ pub(crate) struct Auth {
 impl Auth {
     /// A login that wants a second factor has no token yet.
     pub(crate) fn wants_second_factor(&self) -> bool {
-        self.mfa_requirement.is_some() && self.client_token.expose_secret().is_empty()
+        self.mfa_requirement.is_some() && self.is_without_token()
+    }
+
+    pub(crate) fn is_without_token(&self) -> bool {
+        self.client_token.expose_secret().is_empty()
     }
 
     fn end(&self, asked: SystemTime) -> Option<SystemTime> {
@@ -151,13 +167,14 @@ impl Auth {
 
 #[derive(Deserialize)]
 struct LookedUp {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     display_name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     policies: Vec<String>,
+    #[serde(default, deserialize_with = "absent")]
     ttl: u64,
     #[serde(default)]
     expire_time: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "absent")]
     renewable: bool,
 }

@@ -17,6 +17,9 @@ pub struct Vault {
     pub namespace: Option<String>,
     /// A PEM file with the authorities of Vault's own certificate.
     pub ca_cert: Option<PathBuf>,
+    /// Reach a Vault that is not on this machine without TLS. Anybody on the way can then read the bastion's token, and
+    /// say whose certificates it believes.
+    pub dangerously_allow_plain_http: bool,
     /// Who the bastion is to Vault. Only a host key that Vault signs needs it; public keys are public.
     pub auth: Auth,
 }

@@ -11,6 +11,7 @@ use russh::keys::ssh_key::{Algorithm, Certificate, HashAlg, certificate::CertTyp
 use schemars::JsonSchema;
 use serde::Deserialize;
 use thiserror::Error;
+use vault_signer::certificate::HonouredOption;
 
 use super::authorities::{self, AuthoritySet, Unfit};
 use super::revocation::{RevocationList, Revoked};
@@ -32,11 +33,8 @@ const MAX_DESTINATIONS: usize = 64;
 
 /// The extension without which nothing is forwarded.
 const PERMIT_PORT_FORWARDING: &str = "permit-port-forwarding";
-/// The critical option that binds a certificate to networks.
-const SOURCE_ADDRESS: &str = "source-address";
-/// Our own critical option, by which a certificate confines itself to destinations. Critical, so that every other server
-/// refuses the certificate instead of ignoring the restriction.
-pub const PERMIT_OPEN: &str = "permit-open@tunnel-suite.invalid";
+/// Our own critical option, by which a certificate confines itself to destinations.
+pub const PERMIT_OPEN: &str = HonouredOption::PermitOpen.name();
 
 /// What the operator decided about certificates.
 #[derive(Debug, Clone)]
@@ -392,12 +390,12 @@ fn critical_options(
 ) -> Result<Option<Vec<DestinationPattern>>, Refused> {
     let mut confined_to = None;
     for (name, value) in certificate.critical_options().iter() {
-        match name.as_str() {
-            SOURCE_ADDRESS => source_address(value, client)?,
-            PERMIT_OPEN => confined_to = Some(permit_open(value)?),
-            "force-command" => return Err(Refused::ForceCommand),
-            "verify-required" => return Err(Refused::VerifyRequired),
-            _ => return Err(Refused::UnknownCriticalOption),
+        match (HonouredOption::of(name), name.as_str()) {
+            (Some(HonouredOption::SourceAddress), _) => source_address(value, client)?,
+            (Some(HonouredOption::PermitOpen), _) => confined_to = Some(permit_open(value)?),
+            (None, "force-command") => return Err(Refused::ForceCommand),
+            (None, "verify-required") => return Err(Refused::VerifyRequired),
+            (None, _) => return Err(Refused::UnknownCriticalOption),
         }
     }
     Ok(confined_to)

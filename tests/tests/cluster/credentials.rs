@@ -94,7 +94,10 @@ fn a_proxy_of_the_environment_is_for_vault_and_not_for_the_api_server() {
     let bastion = place
         .setup("proxied")
         .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
-        .set("/vault", json!({"address": "http://vault.example.invalid:8200"}))
+        .set(
+            "/vault",
+            json!({"address": "http://vault.example.invalid:8200", "dangerously_allow_plain_http": true}),
+        )
         .env("HTTP_PROXY", vault.url())
         .env("HTTPS_PROXY", vault.url())
         .start();

@@ -62,6 +62,7 @@ impl<'a> Place<'a> {
         let node = cluster.node_address().to_string();
         Program::ours("vault-signer")
             .args(["bootstrap", "--domain", &node, "--kubernetes", "--kubernetes-namespace", &name])
+            .arg("--dangerously-allow-plain-http")
             .env("VAULT_ADDR", &vault)
             .env("VAULT_TOKEN", "root")
             .succeed();
@@ -77,6 +78,7 @@ impl<'a> Place<'a> {
                 "authorities": [{"vault": {"mount": "ssh"}}],
                 "vault": {
                     "address": format!("http://openbao.{name}.svc:8200"),
+                    "dangerously_allow_plain_http": true,
                     "auth": {"method": "kubernetes", "role": "bastion", "token_file": token},
                 },
                 "drain": {"readiness_delay": seconds(DELAY), "timeout": seconds(GRACE)},
@@ -135,6 +137,7 @@ impl<'a> Place<'a> {
             .env("VAULT_TOKEN", login["auth"]["client_token"].as_str().unwrap())
             .args([
                 "--json",
+                "--dangerously-allow-plain-http",
                 "--kube-context",
                 context.trim(),
                 "--kube-namespace",

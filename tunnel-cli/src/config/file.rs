@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU16;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use config_file::Spanned;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use vault_signer::KeyType;
 use vault_signer::login::Method;
 
 use crate::endpoint::{Endpoint, Host};
-use crate::failure::{Failure, Stage};
 use crate::kubernetes::ObjectName;
 
 /// The whole file.
@@ -30,7 +30,7 @@ pub(super) struct File {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Bastion {
-    pub(super) address: Option<Spanned<OneOrMany<BastionAddress>>>,
+    pub(super) address: Option<Spanned<List<BastionAddress>>>,
     pub(super) user: Option<Spanned<String>>,
     pub(super) host_authority: Option<Spanned<OneOrMany<String>>>,
     pub(super) host_key: Option<Spanned<OneOrMany<String>>>,
@@ -42,10 +42,12 @@ pub(super) struct Vault {
     pub(super) address: Option<Spanned<String>>,
     pub(super) namespace: Option<Spanned<String>>,
     pub(super) ca_cert: Option<Spanned<PathBuf>>,
+    pub(super) dangerously_allow_plain_http: Option<Spanned<bool>>,
     pub(super) mount: Option<Spanned<String>>,
     pub(super) role: Option<Spanned<String>>,
-    pub(super) principals: Option<Spanned<OneOrMany<String>>>,
+    pub(super) principals: Option<Spanned<List<String>>>,
     pub(super) ttl: Option<Spanned<Period>>,
+    pub(super) key_type: Option<Spanned<KeyType>>,
     pub(super) auth: Auth,
 }
 
@@ -206,78 +208,59 @@ impl fmt::Display for Period {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
 
-impl<'de, T> Deserialize<'de> for OneOrMany<T>
-where
-    T: FromStr<Err: fmt::Display>,
-{
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either<T>(std::marker::PhantomData<T>);
-
-        impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Either<T> {
-            type Value = Vec<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a list of texts")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-                Ok(vec![text.parse().map_err(E::custom)?])
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-                let mut all = Vec::new();
-                while let Some(text) = list.next_element::<String>()? {
-                    all.push(text.parse().map_err(serde::de::Error::custom)?);
-                }
-                if all.is_empty() {
-                    return Err(serde::de::Error::custom("the list is empty"));
-                }
-                Ok(all)
-            }
-        }
-
-        deserializer.deserialize_any(Either(std::marker::PhantomData)).map(Self)
+        deserializer.deserialize_any(Texts::new(|text| vec![text.to_owned()])).map(Self)
     }
 }
 
-/// A file that was found, and how far it is trusted.
+/// The same, of texts that have no comma in them: `a, b` is two of them, as in a flag or a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// Named on the command line.
-    Named(PathBuf),
-    /// The user's own.
-    User(PathBuf),
-    /// Found on the way up from the working directory; whoever wrote the code wrote it.
-    Project(PathBuf),
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Texts::new(|text| vault_signer::list(text).collect())).map(Self)
+    }
 }
 
-impl Origin {
-    /// The file.
-    pub(super) fn path(&self) -> &Path {
-        match self {
-            Self::Named(path) | Self::User(path) | Self::Project(path) => path,
-        }
+/// Reads one text or several, each of which may have parts.
+struct Texts<T> {
+    parts: fn(&str) -> Vec<String>,
+    of: std::marker::PhantomData<T>,
+}
+
+impl<T: FromStr<Err: fmt::Display>> Texts<T> {
+    fn new(parts: fn(&str) -> Vec<String>) -> Self {
+        Self { parts, of: std::marker::PhantomData }
     }
 
-    /// Whether it may say which local file holds a secret. A project's file may not: it also says who that secret is
-    /// sent to.
-    pub(super) fn may_name_secrets(&self) -> bool {
-        !matches!(self, Self::Project(_))
+    fn read<E: serde::de::Error>(&self, text: &str, all: &mut Vec<T>) -> Result<(), E> {
+        for part in (self.parts)(text) {
+            all.push(part.parse().map_err(E::custom)?);
+        }
+        Ok(())
+    }
+}
+
+impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Texts<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of texts")
     }
 
-    /// A file that merely lies above the working directory decides where the Vault token goes. It has to be ours.
-    ///
-    /// # Errors
-    /// When it belongs to somebody else.
-    pub(super) fn check_owner(&self) -> Result<(), Failure> {
-        use std::os::unix::fs::MetadataExt;
-        let Self::Project(path) = self else { return Ok(()) };
-        let Ok(metadata) = path.metadata() else { return Ok(()) };
-        if metadata.uid() == 0 || metadata.uid() == nix::unistd::Uid::effective().as_raw() {
-            return Ok(());
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+        let mut all = Vec::new();
+        self.read(text, &mut all)?;
+        if all.is_empty() { Err(E::custom("the list is empty")) } else { Ok(all) }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(text) = list.next_element::<String>()? {
+            self.read(&text, &mut all)?;
         }
-        let what = format!("{} belongs to another user of this computer", path.display());
-        Err(Failure::lasting(Stage::Configuration, what)
-            .advise("It could send your Vault token anywhere. If you trust it, name it: --config FILE"))
+        if all.is_empty() { Err(serde::de::Error::custom("the list is empty")) } else { Ok(all) }
     }
 }

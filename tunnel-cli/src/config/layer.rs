@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config_file::Spanned;
+use vault_signer::KeyType;
 use vault_signer::login::Method;
+use vault_signer::server::{Ca, without_secrets};
 
-use super::file::{BastionAddress, Database, File, OneOrMany, Origin, Period};
-use super::{Source, Sourced};
+use super::file::{BastionAddress, Database, File, List, OneOrMany, Period};
+use super::origin::Origin;
+use super::{Party, Source, Sourced};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
 use crate::kubernetes::{ObjectName, Place};
@@ -27,10 +30,10 @@ pub struct Layer {
     pub address: Option<Sourced<String>>,
     /// Vault's namespace.
     pub namespace: Option<Sourced<String>>,
-    /// The certificates that Vault's has to be signed by.
-    pub ca_cert: Option<Sourced<PathBuf>>,
-    /// Those certificates themselves, in PEM, if a cluster publishes them.
-    pub ca: Option<Sourced<String>>,
+    /// The authorities that Vault's certificate has to be signed by.
+    pub ca: Option<Sourced<Ca>>,
+    /// Reach a Vault that is not on this computer without TLS.
+    pub dangerously_allow_plain_http: Option<Sourced<bool>>,
     /// Where the SSH engine is mounted.
     pub mount: Option<Sourced<String>>,
     /// The role of the SSH engine.
@@ -39,6 +42,8 @@ pub struct Layer {
     pub principals: Option<Sourced<Vec<String>>>,
     /// How long a certificate is to live.
     pub ttl: Option<Sourced<Period>>,
+    /// The type of the key that is made.
+    pub key_type: Option<Sourced<KeyType>>,
     /// How to log in to Vault.
     pub auth: Auth,
     /// How long a local connection waits for the bastion.
@@ -58,6 +63,8 @@ pub struct Kube {
     pub namespace: Option<Sourced<ObjectName>>,
     /// `bastion-connection-info` unless set.
     pub config_map: Option<Sourced<ObjectName>>,
+    /// Who chose the cluster.
+    pub chosen_by: Party,
 }
 
 /// How to log in to Vault.
@@ -103,6 +110,10 @@ impl Layer {
         databases.extend(self.databases);
         let kube = match (self.kube, below.kube) {
             (Some(kube), Some(below)) => Some(Kube {
+                chosen_by: match (&kube.context, &below.context) {
+                    (None, Some(_)) => below.chosen_by,
+                    (_, _) => kube.chosen_by,
+                },
                 context: kube.context.or(below.context),
                 namespace: kube.namespace.or(below.namespace),
                 config_map: kube.config_map.or(below.config_map),
@@ -115,12 +126,15 @@ impl Layer {
             trust: self.trust.or(below.trust),
             address: self.address.or(below.address),
             namespace: self.namespace.or(below.namespace),
-            ca_cert: self.ca_cert.or(below.ca_cert),
             ca: self.ca.or(below.ca),
+            dangerously_allow_plain_http: self
+                .dangerously_allow_plain_http
+                .or(below.dangerously_allow_plain_http),
             mount: self.mount.or(below.mount),
             role: self.role.or(below.role),
             principals: self.principals.or(below.principals),
             ttl: self.ttl.or(below.ttl),
+            key_type: self.key_type.or(below.key_type),
             auth: Auth {
                 method: self.auth.method.or(below.auth.method),
                 mount: self.auth.mount.or(below.auth.mount),
@@ -136,6 +150,21 @@ impl Layer {
         }
     }
 
+    /// An address and what vouches for it come from one source: what a project's file says about trust counts for the
+    /// addresses in that file, and not for one that the person who runs this chose. Says what is left out.
+    #[must_use]
+    pub fn vouched(mut self) -> (Self, Vec<String>) {
+        let mut notes = Vec::new();
+        let address = self.address.as_ref().map(|address| &address.source);
+        notes.extend(left_out("vault.ca_cert", &mut self.ca, "vault.address", address));
+        let (setting, plain) = ("vault.dangerously_allow_plain_http", &mut self.dangerously_allow_plain_http);
+        notes.extend(left_out(setting, plain, "vault.address", address));
+        let setting = self.trust.as_ref().map_or("", |trust| trust.value.setting());
+        let bastion = self.bastion.as_ref().map(|bastion| &bastion.source);
+        notes.extend(left_out(setting, &mut self.trust, "bastion.address", bastion));
+        (self, notes)
+    }
+
     /// What holds when nobody says anything.
     pub fn defaults() -> Self {
         fn default<T>(value: T) -> Option<Sourced<T>> {
@@ -146,6 +175,7 @@ impl Layer {
             mount: default("ssh".to_owned()),
             role: default("forward".to_owned()),
             ttl: default(TTL),
+            key_type: default(KeyType::default()),
             hold: default(HOLD),
             auth: Auth { method: default(Method::Token), ..Auth::default() },
             ..Self::default()
@@ -163,39 +193,48 @@ impl Layer {
             Some(_) => set(bao),
             None => set(vault),
         };
+        let file = |bao, vault| either(bao, vault).map(|path| path.map(PathBuf::from));
+        let home = home(&variable);
         let trust = match (set("PF_TUNNEL_HOST_AUTHORITY"), set("PF_TUNNEL_HOST_KEY")) {
             (None, None) => None,
             (Some(authority), None) => {
-                Some(parsed(authority, |text| Trust::authorities(&[text], Path::new("")))?)
+                Some(parsed(authority, |text| Trust::authorities(&[at_home(text, &home)], Path::new("")))?)
             }
-            (None, Some(key)) => Some(parsed(key, |text| Trust::keys(&[text], Path::new("")))?),
+            (None, Some(key)) => {
+                Some(parsed(key, |text| Trust::keys(&[at_home(text, &home)], Path::new("")))?)
+            }
             (Some(_), Some(_)) => {
                 let what = "PF_TUNNEL_HOST_AUTHORITY and PF_TUNNEL_HOST_KEY are both set";
                 return Err(Failure::lasting(Stage::Configuration, what).advise("Unset one of them."));
             }
         };
-        let bastion = set("PF_TUNNEL_BASTION")
-            .map(|text| {
-                parsed(text, |text| text.split(',').map(super::bastion).collect::<Result<Vec<_>, _>>())
-            })
-            .transpose()?;
+        let bastion = set("PF_TUNNEL_BASTION").map(|text| parsed(text, super::bastions)).transpose()?;
         let kube = Kube {
             context: set("PF_TUNNEL_KUBE_CONTEXT"),
             namespace: set("PF_TUNNEL_KUBE_NAMESPACE").map(|text| parsed(text, str::parse)).transpose()?,
             config_map: set("PF_TUNNEL_KUBE_CONFIG_MAP").map(|text| parsed(text, str::parse)).transpose()?,
+            chosen_by: Party::Person,
         };
         Ok(Self {
             bastion,
             user: set("PF_TUNNEL_USER"),
             trust,
-            address: either("BAO_ADDR", "VAULT_ADDR"),
+            address: either("BAO_AGENT_ADDR", "VAULT_AGENT_ADDR")
+                .or_else(|| either("BAO_ADDR", "VAULT_ADDR")),
             namespace: either("BAO_NAMESPACE", "VAULT_NAMESPACE"),
-            ca_cert: either("BAO_CACERT", "VAULT_CACERT").map(|path| path.map(PathBuf::from)),
+            ca: file("BAO_CACERT", "VAULT_CACERT")
+                .map(|path| path.map(Ca::File))
+                .or_else(|| either("BAO_CACERT_BYTES", "VAULT_CACERT_BYTES").map(|text| text.map(Ca::Text)))
+                .or_else(|| file("BAO_CAPATH", "VAULT_CAPATH").map(|path| path.map(Ca::Folder))),
+            dangerously_allow_plain_http: set("PF_TUNNEL_DANGEROUSLY_ALLOW_PLAIN_HTTP")
+                .map(|text| parsed(text, yes_or_no))
+                .transpose()?,
             mount: set("PF_TUNNEL_MOUNT"),
             role: set("PF_TUNNEL_ROLE"),
             principals: set("PF_TUNNEL_PRINCIPALS")
-                .map(|list| list.map(|list| list.split(',').map(str::to_owned).collect())),
+                .map(|names| names.map(|names| vault_signer::list(&names).collect())),
             ttl: set("PF_TUNNEL_TTL").map(|text| parsed(text, str::parse)).transpose()?,
+            key_type: set("PF_TUNNEL_KEY_TYPE").map(|text| parsed(text, str::parse)).transpose()?,
             auth: Auth {
                 method: set("PF_TUNNEL_AUTH").map(|text| parsed(text, str::parse)).transpose()?,
                 role: set("PF_TUNNEL_AUTH_ROLE"),
@@ -206,14 +245,19 @@ impl Layer {
             hold: set("PF_TUNNEL_HOLD").map(|text| parsed(text, str::parse)).transpose()?,
             databases: BTreeMap::new(),
             kube: kube.if_said(),
-            ca: None,
         })
     }
 
-    /// What a file says. Paths in it are relative to it.
-    pub(super) fn from_file(file: File, origin: &Origin) -> Result<Self, Failure> {
+    /// What a file says. Paths in it are relative to it, or begin with `~/`.
+    pub(super) fn from_file(
+        file: File,
+        origin: &Origin,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Failure> {
+        let home = home(variable);
         let path = origin.path();
         let folder = path.parent().unwrap_or(Path::new(""));
+        let beside = |file: &Path| folder.join(path_at_home(file, &home));
         let File { bastion, vault, databases, kube, hold } = file;
         let auth = vault.auth;
         for secret in [&auth.token_file, &auth.secret_id_file].into_iter().flatten() {
@@ -223,37 +267,38 @@ impl Layer {
             }
         }
         Ok(Self {
-            bastion: of(bastion.address, path).map(|list| {
-                list.map(|OneOrMany(list)| list.into_iter().map(|BastionAddress(one)| one).collect())
-            }),
-            user: of(bastion.user, path),
-            trust: trust(bastion.host_authority, bastion.host_key, path, folder)?,
-            address: of(vault.address, path),
-            namespace: of(vault.namespace, path),
-            ca_cert: of(vault.ca_cert, path).map(|file| file.map(|file| folder.join(file))),
-            mount: of(vault.mount, path),
-            role: of(vault.role, path),
-            principals: of(vault.principals, path).map(|list| list.map(|OneOrMany(list)| list)),
-            ttl: of(vault.ttl, path),
+            bastion: of(bastion.address, origin)
+                .map(|list| list.map(|List(list)| list.into_iter().map(|BastionAddress(one)| one).collect())),
+            user: of(bastion.user, origin),
+            trust: trust(bastion.host_authority, bastion.host_key, origin, folder, &home)?,
+            address: of(vault.address, origin),
+            namespace: of(vault.namespace, origin),
+            ca: of(vault.ca_cert, origin).map(|file| file.map(|file| Ca::File(beside(&file)))),
+            dangerously_allow_plain_http: of(vault.dangerously_allow_plain_http, origin),
+            mount: of(vault.mount, origin),
+            role: of(vault.role, origin),
+            principals: of(vault.principals, origin).map(|list| list.map(|List(list)| list)),
+            ttl: of(vault.ttl, origin),
+            key_type: of(vault.key_type, origin),
             auth: Auth {
-                method: of(auth.method, path),
-                mount: of(auth.mount, path),
-                role: of(auth.role, path),
-                username: of(auth.username, path),
-                role_id: of(auth.role_id, path),
-                secret_id_file: of(auth.secret_id_file, path).map(|file| file.map(|file| folder.join(file))),
-                token_file: of(auth.token_file, path).map(|file| file.map(|file| folder.join(file))),
+                method: of(auth.method, origin),
+                mount: of(auth.mount, origin),
+                role: of(auth.role, origin),
+                username: of(auth.username, origin),
+                role_id: of(auth.role_id, origin),
+                secret_id_file: of(auth.secret_id_file, origin).map(|file| file.map(|file| beside(&file))),
+                token_file: of(auth.token_file, origin).map(|file| file.map(|file| beside(&file))),
             },
-            hold: of(hold, path),
+            hold: of(hold, origin),
             kube: kube.map(|kube| Kube {
-                context: of(kube.context, path),
-                namespace: of(kube.namespace, path),
-                config_map: of(kube.config_map, path),
+                context: of(kube.context, origin),
+                namespace: of(kube.namespace, origin),
+                config_map: of(kube.config_map, origin),
+                chosen_by: origin.party(),
             }),
-            ca: None,
             databases: databases
                 .into_iter()
-                .map(|(name, database)| (name, Sourced::of_file(database, path)))
+                .map(|(name, database)| (name, Sourced::of_file(database, origin)))
                 .collect(),
         })
     }
@@ -280,16 +325,25 @@ impl Layer {
                 trust,
                 ToString::to_string,
             ),
-            row("vault.address", self.address.as_ref(), String::clone),
+            row("vault.address", self.address.as_ref(), |address| without_secrets(address)),
             row("vault.namespace", self.namespace.as_ref(), String::clone),
-            match (&self.ca_cert, &self.ca) {
-                (None, Some(ca)) => row("vault.ca", Some(ca), |_| "given itself".to_owned()),
-                (path, _) => row("vault.ca_cert", path.as_ref(), |path| path.display().to_string()),
+            match &self.ca {
+                Some(Sourced { value: Ca::Text(_), .. }) => {
+                    row("vault.ca", self.ca.as_ref(), |_| "given itself".to_owned())
+                }
+                Some(Sourced { value: Ca::Folder(folder), .. }) => {
+                    row("vault.ca_path", self.ca.as_ref(), |_| folder.display().to_string())
+                }
+                Some(Sourced { value: Ca::File(file), .. }) => {
+                    row("vault.ca_cert", self.ca.as_ref(), |_| file.display().to_string())
+                }
+                None => row("vault.ca_cert", self.ca.as_ref(), |_| String::new()),
             },
             row("vault.mount", self.mount.as_ref(), String::clone),
             row("vault.role", self.role.as_ref(), String::clone),
             row("vault.principals", self.principals.as_ref(), |principals| list(principals)),
             row("vault.ttl", self.ttl.as_ref(), ToString::to_string),
+            row("vault.key_type", self.key_type.as_ref(), ToString::to_string),
             row("vault.auth.method", auth.method.as_ref(), ToString::to_string),
             row("vault.auth.mount", auth.mount.as_ref(), String::clone),
             row("vault.auth.role", auth.role.as_ref(), String::clone),
@@ -299,6 +353,9 @@ impl Layer {
             row("vault.auth.token_file", auth.token_file.as_ref(), |path| path.display().to_string()),
             row("hold", self.hold.as_ref(), ToString::to_string),
         ];
+        if let Some(plain) = &self.dangerously_allow_plain_http {
+            rows.push(row("vault.dangerously_allow_plain_http", Some(plain), ToString::to_string));
+        }
         if let Some(kube) = &self.kube {
             let Place { context: _, namespace, config_map } = kube.place();
             let or = |set: Option<&Sourced<ObjectName>>, usual: ObjectName| match set {
@@ -339,8 +396,49 @@ impl Kube {
     }
 }
 
-fn of<T>(value: Option<Spanned<T>>, path: &Path) -> Option<Sourced<T>> {
-    value.map(|spanned| Sourced::of_file(spanned, path))
+fn of<T>(value: Option<Spanned<T>>, origin: &Origin) -> Option<Sourced<T>> {
+    value.map(|spanned| Sourced::of_file(spanned, origin))
+}
+
+/// Takes away what vouches for an address that somebody with more to say chose, and says so.
+fn left_out<T>(
+    setting: &str,
+    voucher: &mut Option<Sourced<T>>,
+    of: &str,
+    address: Option<&Source>,
+) -> Option<String> {
+    let (address, source) = (address?, &voucher.as_ref()?.source);
+    if source.party() >= address.party() {
+        return None;
+    }
+    let note = format!("{setting} of {source} is not used: it cannot vouch for the {of} of {address}");
+    *voucher = None;
+    Some(note)
+}
+
+fn yes_or_no(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err("neither true nor false"),
+    }
+}
+
+/// Where `~/` is.
+pub(crate) fn home(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    variable("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
+}
+
+/// A path that begins with `~/`, as a shell would have it; any other text as it is.
+pub(crate) fn at_home(text: &str, home: &Option<PathBuf>) -> String {
+    path_at_home(Path::new(text.trim()), home).to_str().map_or_else(|| text.to_owned(), ToOwned::to_owned)
+}
+
+pub(crate) fn path_at_home(path: &Path, home: &Option<PathBuf>) -> PathBuf {
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
 }
 
 fn refused<T>(path: &Path, at: &Spanned<T>, what: impl ToString) -> Failure {
@@ -350,25 +448,30 @@ fn refused<T>(path: &Path, at: &Spanned<T>, what: impl ToString) -> Failure {
 fn trust(
     authority: Option<Spanned<OneOrMany<String>>>,
     key: Option<Spanned<OneOrMany<String>>>,
-    path: &Path,
+    origin: &Origin,
     folder: &Path,
+    home: &Option<PathBuf>,
 ) -> Result<Option<Sourced<Trust>>, Failure> {
+    let path = origin.path();
+    let texts = |OneOrMany(texts): &OneOrMany<String>| -> Vec<String> {
+        texts.iter().map(|text| at_home(text, home)).collect()
+    };
     let (spanned, trust) = match (authority, key) {
         (None, None) => return Ok(None),
         (Some(_), Some(key)) => {
             return Err(refused(path, &key, "only one of host_authority and host_key can hold"));
         }
-        (Some(texts), None) => {
-            let trust = Trust::authorities(&texts.value.0, folder);
-            (texts, trust)
+        (Some(authority), None) => {
+            let trust = Trust::authorities(&texts(&authority.value), folder);
+            (authority, trust)
         }
-        (None, Some(texts)) => {
-            let trust = Trust::keys(&texts.value.0, folder);
-            (texts, trust)
+        (None, Some(key)) => {
+            let trust = Trust::keys(&texts(&key.value), folder);
+            (key, trust)
         }
     };
     let trust = trust.map_err(|why| refused(path, &spanned, why))?;
-    Ok(Some(Sourced::new(trust, Source::File(path.to_owned(), spanned.defined.line()))))
+    Ok(Some(Sourced::new(trust, origin.line(spanned.defined.line()))))
 }
 
 /// A variable's value as another type, or a failure that names the variable.

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use config_file::Spanned;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use vault_signer::login::Method;
+use vault_signer::server::Ca;
 
-use super::file::{BastionAddress, Database, DatabaseKind, ListedDatabase, OneOrMany, Period};
-use super::{Auth, Layer, Source, Sourced};
+use super::file::{BastionAddress, Database, DatabaseKind, List, ListedDatabase, OneOrMany, Period};
+use super::{Auth, Layer, Party, Source, Sourced};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
 use crate::ssh::{Trust, known_hosts};
@@ -56,7 +57,7 @@ struct Words {
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Bastion {
-    address: Option<OneOrMany<BastionAddress>>,
+    address: Option<List<BastionAddress>>,
     user: Option<String>,
     host_authority: Option<Spanned<OneOrMany<String>>>,
     host_key: Option<Spanned<OneOrMany<String>>>,
@@ -70,7 +71,7 @@ struct Vault {
     ca: Option<String>,
     mount: Option<String>,
     role: Option<String>,
-    principals: Option<OneOrMany<String>>,
+    principals: Option<List<String>>,
     ttl: Option<Period>,
     auth: VaultAuth,
 }
@@ -92,13 +93,14 @@ pub struct Published {
     pub notes: Vec<String>,
 }
 
-/// Reads the `data` of the ConfigMap that is called `place`. `bastion` is where the bastion is if somebody said so above.
+/// Reads the `data` of the ConfigMap that is called `place`, in a cluster that `chosen_by` chose. `bastion` is where the bastion is if somebody said so above.
 ///
 /// # Errors
 /// When it holds what cannot be used; names the line.
 pub fn read(
     data: &BTreeMap<String, String>,
     place: &str,
+    chosen_by: Party,
     bastion: Option<&[Endpoint]>,
 ) -> Result<Published, Failure> {
     let name = format!("{place}, {SETTINGS}");
@@ -115,11 +117,11 @@ pub fn read(
         .map(|key| format!("{place}: `{key}` is not taken from there, or not known to this version"))
         .collect();
 
-    let source = Source::Published(Arc::from(place));
+    let source = Source::Published(Arc::from(place), chosen_by);
     let sourced = |text: Option<String>| text.map(|text| Sourced::new(text, source.clone()));
     let Words { bastion: said, vault, databases } = words;
     let address: Option<Vec<Endpoint>> =
-        said.address.map(|OneOrMany(list)| list.into_iter().map(|BastionAddress(one)| one).collect());
+        said.address.map(|List(list)| list.into_iter().map(|BastionAddress(one)| one).collect());
     let trust = match stated(said.host_authority, said.host_key, file)? {
         Some(trust) => Some(trust),
         None => match data.get(KNOWN_HOSTS) {
@@ -145,10 +147,10 @@ pub fn read(
         trust: trust.map(|trust| Sourced::new(trust, source.clone())),
         address: sourced(vault.address),
         namespace: sourced(vault.namespace),
-        ca: sourced(vault.ca),
+        ca: sourced(vault.ca).map(|text| text.map(Ca::Text)),
         mount: sourced(vault.mount),
         role: sourced(vault.role),
-        principals: vault.principals.map(|OneOrMany(list)| Sourced::new(list, source.clone())),
+        principals: vault.principals.map(|List(list)| Sourced::new(list, source.clone())),
         ttl: vault.ttl.map(|ttl| Sourced::new(ttl, source.clone())),
         auth: Auth {
             method: vault.auth.method.map(|method| Sourced::new(method, source.clone())),
@@ -266,7 +268,7 @@ mod tests {
     fn published(settings: &str, known_hosts: Option<&str>) -> Result<Published, String> {
         let mut data = BTreeMap::from([(SETTINGS.to_owned(), settings.replace("KEY", KEY))]);
         data.extend(known_hosts.map(|lines| (KNOWN_HOSTS.to_owned(), lines.replace("KEY", KEY))));
-        read(&data, PLACE, None).map_err(|failure| {
+        read(&data, PLACE, Party::Person, None).map_err(|failure| {
             assert_eq!(failure.stage(), Stage::Configuration);
             failure.to_string()
         })
@@ -356,7 +358,10 @@ mod tests {
             );
         }
         assert!(
-            read(&BTreeMap::new(), PLACE, None).unwrap_err().to_string().contains("has no pf-tunnel.yaml")
+            read(&BTreeMap::new(), PLACE, Party::Person, None)
+                .unwrap_err()
+                .to_string()
+                .contains("has no pf-tunnel.yaml")
         );
     }
 
@@ -376,6 +381,6 @@ mod tests {
             (KNOWN_HOSTS.to_owned(), format!("c {KEY}\n")),
         ]);
         let said = ["c:2222".parse().unwrap()];
-        assert!(read(&data, PLACE, Some(&said)).unwrap().layer.trust.is_some());
+        assert!(read(&data, PLACE, Party::Person, Some(&said)).unwrap().layer.trust.is_some());
     }
 }

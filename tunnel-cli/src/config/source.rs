@@ -1,10 +1,12 @@
 //! Where a value came from.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use config_file::Spanned;
+
+use super::origin::Origin;
 
 /// The place a person would have to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,14 +15,26 @@ pub enum Source {
     Flag(&'static str),
     /// An environment variable.
     Environment(&'static str),
-    /// A line of a file.
+    /// A line of a file that is the person's own, or that the person named.
     File(PathBuf, u64),
-    /// A ConfigMap of a cluster, with the context that leads there.
-    Published(Arc<str>),
+    /// A line of a project's file.
+    Project(PathBuf, u64),
+    /// A ConfigMap of a cluster, with the context that leads there, and who chose that cluster.
+    Published(Arc<str>, Party),
     /// The kubeconfig's current context.
     CurrentContext,
     /// Nobody said anything.
     Default,
+}
+
+/// On whose word a value holds, the one that has less to say first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Party {
+    /// Whoever wrote the project's file.
+    Project,
+    /// The person who runs the program.
+    #[default]
+    Person,
 }
 
 /// A value and its source.
@@ -38,9 +52,10 @@ impl<T> Sourced<T> {
         Self { value, source }
     }
 
-    /// A value of the file at `path`.
-    pub(crate) fn of_file(spanned: Spanned<T>, path: &Path) -> Self {
-        Self::new(spanned.value, Source::File(path.to_owned(), spanned.defined.line()))
+    /// A value of a file.
+    pub(super) fn of_file(spanned: Spanned<T>, origin: &Origin) -> Self {
+        let source = origin.line(spanned.defined.line());
+        Self::new(spanned.value, source)
     }
 
     /// The same source, another value.
@@ -49,12 +64,25 @@ impl<T> Sourced<T> {
     }
 }
 
+impl Source {
+    /// On whose word the value holds.
+    pub fn party(&self) -> Party {
+        match self {
+            Self::Flag(_) | Self::Environment(_) | Self::File(..) | Self::CurrentContext | Self::Default => {
+                Party::Person
+            }
+            Self::Project(..) => Party::Project,
+            Self::Published(_, chosen_by) => *chosen_by,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(name) | Self::Environment(name) => f.write_str(name),
-            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Self::Published(place) => f.write_str(place),
+            Self::File(path, line) | Self::Project(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Published(place, _) => f.write_str(place),
             Self::CurrentContext => f.write_str("current context of the kubeconfig"),
             Self::Default => f.write_str("default"),
         }

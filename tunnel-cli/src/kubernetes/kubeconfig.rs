@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
+use super::proxy;
 use crate::failure::{Failure, Stage};
 
 /// How long TCP and TLS may take each.
@@ -34,8 +34,8 @@ pub(super) async fn load(
     // A server that has too much to do is told of at once, and what it said last is used.
     config.default_retry = false;
     // kube asks whether the proxy itself is exempt. What matters is whether the API server is.
-    if !own_proxy && Matcher::from_env().intercept(&config.cluster_url).is_none() {
-        config.proxy_url = None;
+    if !own_proxy {
+        config.proxy_url = proxy_of_environment(&config.cluster_url, &variable)?;
     }
     Ok((context, config))
 }
@@ -58,7 +58,9 @@ fn merged(paths: &[PathBuf]) -> Result<Kubeconfig, Failure> {
         let unusable = |error: KubeconfigError| {
             refused(format!("{} cannot be used: {}", path.display(), reason(&error)))
         };
-        let next = Kubeconfig::read_from(path).map_err(unusable)?;
+        let mut next = Kubeconfig::read_from(path).map_err(unusable)?;
+        // As kubectl has it: an empty one is none, and the next file may say one.
+        next.current_context = next.current_context.filter(|name| !name.is_empty());
         all = Some(match all {
             Some(first) => first.merge(next).map_err(unusable)?,
             None => next,
@@ -113,6 +115,18 @@ fn has_own_proxy(kubeconfig: &Kubeconfig, context: &str) -> bool {
         .is_some_and(|url| !url.is_empty())
 }
 
+fn proxy_of_environment(
+    server: &http::Uri,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<http::Uri>, Failure> {
+    let scheme = server.scheme_str().unwrap_or("https");
+    let port = server.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    proxy::of_environment(scheme, server.host().unwrap_or_default(), port, variable)
+        // It may have a password in it.
+        .map(|url| url.parse().map_err(|_| refused("the proxy of HTTPS_PROXY or HTTP_PROXY is not a URL")))
+        .transpose()
+}
+
 /// What is published says where the token for Vault goes. It must come from whom the context means.
 fn safe(config: &Config, context: &str) -> Result<(), Failure> {
     let loopback = matches!(config.cluster_url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
@@ -147,4 +161,73 @@ fn reason(error: &KubeconfigError) -> String {
 
 fn refused(what: impl Into<String>) -> Failure {
     Failure::lasting(Stage::Configuration, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kubeconfig(context: &str, server: &str, more: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: {context:?}\n\
+             clusters: [{{name: c, cluster: {{server: '{server}'{more}}}}}]\n\
+             users: [{{name: u, user: {{token: t}}}}]\n\
+             contexts: [{{name: prod, context: {{cluster: c, user: u}}}}, {{name: test, context: {{cluster: c, user: u}}}}]\n"
+        )
+    }
+
+    async fn loaded(files: &[&str], set: &[(&str, &str)]) -> Result<(String, Option<String>), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<String> = (0..)
+            .zip(files)
+            .map(|(number, text)| {
+                let path = folder.path().join(format!("{number}.yaml"));
+                std::fs::write(&path, text).unwrap();
+                path.display().to_string()
+            })
+            .collect();
+        let list = paths.join(":");
+        load(None, |name| match name {
+            "KUBECONFIG" => Some(list.clone()),
+            name => set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()),
+        })
+        .await
+        .map(|(context, config)| (context, config.proxy_url.map(|url| url.to_string())))
+        .map_err(|failure| failure.to_string())
+    }
+
+    /// What kubectl does with the same files, by its manual and its source.
+    #[tokio::test]
+    async fn a_kubeconfig_means_what_it_means_to_kubectl() {
+        let (near, far) = ("https://127.0.0.1:6443", "https://api.example.com:6443");
+        let plain = |context: &str| kubeconfig(context, far, "");
+        for (files, context) in [
+            (vec![plain("prod")], Ok("prod")),
+            (vec![plain(""), plain("prod")], Ok("prod")),
+            (vec![plain("test"), plain("prod")], Ok("test")),
+            (vec![String::new(), plain("prod")], Ok("prod")),
+            (vec![plain(""), plain("")], Err("no current context")),
+            (vec![plain(""), plain("none")], Err("no context `none`")),
+        ] {
+            let texts: Vec<&str> = files.iter().map(String::as_str).collect();
+            match (loaded(&texts, &[]).await, context) {
+                (Ok((got, _)), Ok(wanted)) => assert_eq!(got, wanted, "{texts:?}"),
+                (Err(told), Err(words)) => assert!(told.contains(words), "{told}"),
+                (got, _) => panic!("{texts:?}: {got:?}"),
+            }
+        }
+        let proxies = [("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "")];
+        let exempt = [("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", "example.com")];
+        let own = ", proxy-url: 'http://own:3128'";
+        for (server, more, set, proxy) in [
+            (near, "", &proxies, None),
+            (far, "", &proxies, Some("http://proxy:3128/")),
+            (far, "", &exempt, None),
+            (near, own, &proxies, Some("http://own:3128/")),
+            (far, own, &exempt, Some("http://own:3128/")),
+        ] {
+            let (_, got) = loaded(&[&kubeconfig("prod", server, more)], set).await.unwrap();
+            assert_eq!(got.as_deref(), proxy, "{server}{more} {set:?}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
+use super::key_lines::{self, Wanted};
 use crate::endpoint::Host;
 
 /// The longest file of keys that is read, in bytes.
@@ -44,11 +45,35 @@ pub enum BadTrust {
         /// Counted from 1.
         line: usize,
     },
+    /// A line of a file that is of another kind.
+    #[error("{}: line {line}: {why}", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: Box<BadTrust>,
+    },
+    /// `@cert-authority` where a host's own key is meant.
+    #[error("this is an authority's line (@cert-authority); write it under host_authority")]
+    IsAnAuthoritysLine,
+    /// A host's own line where an authority is meant.
+    #[error(
+        "this is the line of one host's own key; write it under host_key, or the key alone if it is an authority's"
+    )]
+    IsAHostsLine,
+    /// `@revoked`, or one that is not known.
+    #[error("this marker is not supported; only @cert-authority is")]
+    Marker,
+    /// A whole `known_hosts`.
+    #[error("there are lines for several hosts; write the bastion's own")]
+    SeveralHosts,
     /// A private key.
     #[error("the file holds a private key, and nothing here needs one; name the .pub file beside it")]
     Private,
     /// Nothing in it.
-    #[error("the file has no key in it")]
+    #[error("there is no key in it")]
     Empty,
     /// A directory or a device, or larger than any list of keys.
     #[error("this is not a file of public keys")]
@@ -110,7 +135,7 @@ impl Trust {
     /// # Errors
     /// When one is neither.
     pub fn authorities(texts: &[impl AsRef<str>], folder: &Path) -> Result<Self, BadTrust> {
-        keys(texts, folder).map(Self::Authorities)
+        keys(texts, folder, Wanted::Authorities).map(Self::Authorities)
     }
 
     /// The same, for pinned keys.
@@ -118,7 +143,7 @@ impl Trust {
     /// # Errors
     /// When one is neither.
     pub fn keys(texts: &[impl AsRef<str>], folder: &Path) -> Result<Self, BadTrust> {
-        keys(texts, folder).map(Self::Keys)
+        keys(texts, folder, Wanted::HostKeys).map(Self::Keys)
     }
 
     /// The keys that these texts are. No file is looked for: whoever wrote them does not know this computer.
@@ -243,20 +268,20 @@ fn fingerprint(key: &KeyData) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
-fn keys(texts: &[impl AsRef<str>], folder: &Path) -> Result<Vec<PublicKey>, BadTrust> {
+fn keys(texts: &[impl AsRef<str>], folder: &Path, wanted: Wanted) -> Result<Vec<PublicKey>, BadTrust> {
     let mut all = Vec::new();
     for text in texts {
         let text = text.as_ref().trim();
-        if ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| text.starts_with(prefix)) && text.contains(' ') {
-            all.push(PublicKey::from_openssh(text).map_err(|_| BadTrust::NotAKey)?);
+        if key_lines::is_text(text) {
+            all.extend(key_lines::keys(text, wanted).map_err(|(_, why)| why)?);
         } else {
-            all.extend(file_of_keys(&folder.join(text))?);
+            all.extend(file_of_keys(&folder.join(text), wanted)?);
         }
     }
     Ok(all)
 }
 
-fn file_of_keys(path: &Path) -> Result<Vec<PublicKey>, BadTrust> {
+fn file_of_keys(path: &Path, wanted: Wanted) -> Result<Vec<PublicKey>, BadTrust> {
     let unreadable = |error: std::io::Error| BadTrust::Unreadable(error.kind());
     let file = File::open(path).map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
@@ -270,16 +295,11 @@ fn file_of_keys(path: &Path) -> Result<Vec<PublicKey>, BadTrust> {
     if text.contains("PRIVATE KEY") {
         return Err(BadTrust::Private);
     }
-    let keys = text
-        .lines()
-        .enumerate()
-        .map(|(number, line)| (number + 1, line.trim()))
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(line, text)| {
-            PublicKey::from_openssh(text).map_err(|_| BadTrust::NotAKeyInFile { path: path.to_owned(), line })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    if keys.is_empty() { Err(BadTrust::Empty) } else { Ok(keys) }
+    key_lines::keys(&text, wanted).map_err(|(line, why)| match why {
+        BadTrust::Empty => BadTrust::Empty,
+        BadTrust::NotAKey => BadTrust::NotAKeyInFile { path: path.to_owned(), line },
+        why => BadTrust::Line { path: path.to_owned(), line, why: Box::new(why) },
+    })
 }
 
 #[cfg(test)]

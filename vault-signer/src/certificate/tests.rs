@@ -79,6 +79,11 @@ fn each_mutation_is_found() {
         ("principals in another order", |made| made.principals.reverse(), Ok(())),
         ("one extension more", |made| made.extensions.push("permit-pty"), Ok(())),
         ("an option that the server applies", |made| made.critical.push(("source-address", "::1")), Ok(())),
+        (
+            "our own option",
+            |made| made.critical.push(("permit-open@tunnel-suite.invalid", "db:5432")),
+            Ok(()),
+        ),
         ("valid for one second more", |made| made.before = NOW + 1, Ok(())),
         ("valid since this second", |made| made.after = NOW, Ok(())),
         ("as long as the allowance has it", |made| made.before += ALLOWANCE.as_secs(), Ok(())),

@@ -29,7 +29,8 @@ pub(crate) async fn run(args: Dev) -> Result<(), Failure> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let token = args.root_token.unwrap_or_else(|| format!("dev-{:032x}", rand::random::<u128>()));
+    let given = args.root_token.filter(|token| !token.is_empty());
+    let token = given.unwrap_or_else(|| format!("dev-{:032x}", rand::random::<u128>()));
     let authority = Authority::generate(Options {
         root_token: token.clone().into(),
         principals: args.principals,

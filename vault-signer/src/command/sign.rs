@@ -5,18 +5,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use ssh_key::PublicKey;
-use vault_signer::{Request, SignError, Signer as _, Vault};
+use vault_signer::{Request, SignError, Signer as _, Vault, list};
 
-use super::{connect, print, read, tell, unusable};
+use super::{connect, print, read, read_all, tell, unusable};
 use crate::cli::{KindName, Sign};
 use crate::failure::Failure;
 
+/// How long a certificate lives unless told otherwise.
+const TTL: Duration = Duration::from_secs(30 * 60);
+
 pub(crate) async fn run(args: Sign) -> Result<(), Failure> {
     let key = public_key(&args.public_key)?;
+    let principals = args.principals.iter().flat_map(|names| list(names)).collect();
+    let ttl = args.ttl.unwrap_or(TTL);
     let request = match args.kind {
-        KindName::User => Request::forwarding(args.role, args.principals, args.ttl),
-        KindName::Host => Request::host(args.role, args.principals, args.ttl),
+        KindName::User => Request::forwarding(args.role, principals, ttl),
+        KindName::Host => Request::host(args.role, principals, ttl),
     };
+    let request = if args.ttl.is_none() { request.with_guessed_ttl() } else { request };
     let (server, token) = connect(args.connection).await?;
     let vault = Vault::new(server, token, args.mount);
     let certificate = vault.sign(&key, &request).await?;
@@ -42,13 +48,21 @@ pub(crate) async fn run(args: Sign) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One public key, as `ssh-keygen` writes it and people keep it: comments and empty lines beside it are left out.
 fn public_key(path: &Path) -> Result<PublicKey, Failure> {
-    let text = read(path)?;
+    let text = if path.as_os_str() == "-" { read_all(path, std::io::stdin().lock())? } else { read(path)? };
     if text.contains("PRIVATE KEY") {
         return Err(unusable(
             path,
             "is a private key\n  The public key is in the file of that name with .pub at the end",
         ));
     }
-    PublicKey::from_openssh(text.trim()).map_err(|_| unusable(path, "is not an OpenSSH public key"))
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    match (lines.next().map(PublicKey::from_openssh), lines.next()) {
+        (Some(Ok(key)), None) => Ok(key),
+        (Some(Ok(_)), Some(_)) => {
+            Err(unusable(path, "has more than one key in it, and one is signed at a time"))
+        }
+        (Some(Err(_)) | None, _) => Err(unusable(path, "is not an OpenSSH public key")),
+    }
 }

@@ -41,8 +41,7 @@ async fn a_namespace_goes_along_and_a_path_in_the_address_stays() {
     let settings = crate::Settings {
         address: Some(format!("{}/behind/", rogue.address())),
         namespace: Some("team/one".into()),
-        ca_file: None,
-        ca: None,
+        ..crate::Settings::default()
     };
     let server = crate::Server::new(&settings).unwrap();
     let path = VaultPath::new("/ssh/").join("sign").name("a b/../c?d#e");

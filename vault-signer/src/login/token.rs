@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::{Login, LoginError};
-use crate::http::Error;
+use crate::http::{Error, Errors};
 use crate::server::environment;
 use crate::{BoxFuture, Server, Token};
 
@@ -49,13 +49,16 @@ impl GivenToken {
         Self { source }
     }
 
-    /// Looks where the vault command looks: `given`, then `BAO_TOKEN` or `VAULT_TOKEN`, then `~/.vault-token`.
+    /// Looks where the bao command looks: `given`, then `BAO_TOKEN` or `VAULT_TOKEN`, then the file of `BAO_TOKEN_PATH`,
+    /// then `~/.vault-token`.
     #[must_use]
     pub fn find(given: Option<SecretString>, variable: impl Fn(&str) -> Option<String>) -> Self {
         let source = if let Some(token) = given {
             Source::Given(token)
         } else if let Some(token) = environment(&variable, "TOKEN") {
             Source::Environment(token.into())
+        } else if let Some(path) = environment(&variable, "TOKEN_PATH") {
+            Source::File(path.into())
         } else {
             let home = variable("HOME").unwrap_or_default();
             // Without a home, never the working directory: whoever wrote what lies there may not be us.
@@ -82,18 +85,27 @@ impl Login for GivenToken {
                 Source::Given(token) | Source::Environment(token) => token.clone(),
                 Source::File(path) => read(path)?,
             };
-            Token::look_up(server, secret).await.map_err(|error| match error {
-                Error::Denied { .. } => {
-                    LoginError::TokenRefused { origin: self.source.to_string(), source: error }
+            match Token::look_up(server, secret.clone()).await {
+                Ok(token) => Ok(token),
+                Err(Error::Denied { errors, .. }) if is_about_policies(&errors) => Ok(Token::unnamed(secret)),
+                Err(source @ Error::Denied { .. }) => {
+                    Err(LoginError::TokenRefused { origin: self.source.to_string(), source })
                 }
-                error => error.into(),
-            })
+                Err(error) => Err(error.into()),
+            }
         })
     }
 
     fn unattended(&self) -> bool {
         false
     }
+}
+
+/// Whether Vault knows the token, and only its policies do not allow what was asked: for a token without the policy
+/// `default`, to look itself up. Vault lists such reasons; of a token that it does not know it says "permission denied"
+/// alone, or that it is invalid. What the token may do shows when it is used.
+fn is_about_policies(errors: &Errors) -> bool {
+    errors.mention("error occurred") && !errors.mention("invalid token") && !errors.mention("bad token")
 }
 
 fn read(path: &Path) -> Result<SecretString, LoginError> {

@@ -1,13 +1,14 @@
 //! The SSH engine of Vault or OpenBao as a signer.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use ssh_key::{Certificate, PublicKey};
 
-use super::{Request, SignError, Signer};
+use super::{Kind, Request, SignError, Signer};
+use crate::certificate::{LeftToTheRole, Mismatch};
 use crate::http::{Error, VaultPath};
 use crate::text::shown;
 use crate::token::{Data, Token};
@@ -28,32 +29,137 @@ impl Vault {
         Self { server, token, mount: mount.into() }
     }
 
-    async fn ask(&self, key: &PublicKey, request: &Request) -> Result<Signed, SignError> {
+    /// Asks for all that is wanted, and for less where the role or a policy does not want to be asked: what the role gives
+    /// of itself may be what is needed. The first refusal is the one that is told.
+    async fn ask(
+        &self,
+        key: &PublicKey,
+        request: &Request,
+    ) -> Result<(Signed, Said, Option<SignError>), SignError> {
+        let mut said = Said::all(request);
+        let mut first = None;
+        loop {
+            let error = match self.send(key, request, said).await {
+                Ok(signed) => return Ok((signed, said, first.map(|error| refused(error, request)))),
+                Err(error) => error,
+            };
+            let less = said.less(&error, request);
+            let told = first.get_or_insert(error);
+            match less {
+                Some(less) => said = less,
+                None => return Err(refused(told.clone(), request)),
+            }
+        }
+    }
+
+    async fn send(&self, key: &PublicKey, request: &Request, said: Said) -> Result<Signed, Failed> {
         let path = VaultPath::new(&self.mount).join("sign").name(&request.role);
         let mut body = Map::new();
-        body.insert("public_key".into(), key.to_openssh().map_err(SignError::Key)?.into());
-        body.insert("cert_type".into(), request.kind.name().into());
-        body.insert("ttl".into(), request.ttl.as_secs().into());
-        if !request.principals.is_empty() {
+        body.insert("public_key".into(), key.to_openssh().map_err(Failed::Key)?.into());
+        if said.kind {
+            body.insert("cert_type".into(), request.kind.name().into());
+        }
+        if let Some(ttl) = said.ttl {
+            body.insert("ttl".into(), ttl.as_secs().into());
+        }
+        if said.principals {
             body.insert("valid_principals".into(), request.principals.join(",").into());
         }
-        if !request.extensions.is_empty() {
+        if said.extensions {
             let extensions: Map<String, Value> =
                 request.extensions.iter().map(|name| (name.clone(), "".into())).collect();
             body.insert("extensions".into(), extensions.into());
         }
         let secret = Some(self.token.secret());
-        let reply: Data<Signed> =
-            self.server.door().call(Method::POST, &path, secret, Some(body.into())).await.map_err(
-                |error| match &error {
-                    Error::BadRequest { errors, .. } => {
-                        SignError::Refused { role: shown(&request.role), reason: remedy(&errors.to_string()) }
-                    }
-                    _ => SignError::Server(error),
-                },
-            )?;
+        let reply: Data<Signed> = self
+            .server
+            .door()
+            .call(Method::POST, &path, secret, Some(body.into()))
+            .await
+            .map_err(Failed::Server)?;
         Ok(reply.data)
     }
+}
+
+/// Why nothing was signed.
+#[derive(Clone, Debug)]
+enum Failed {
+    Server(Error),
+    Key(ssh_key::Error),
+}
+
+fn refused(failed: Failed, request: &Request) -> SignError {
+    match failed {
+        Failed::Server(Error::BadRequest { errors, .. }) => {
+            SignError::Refused { role: shown(&request.role), reason: remedy(&errors.to_string()) }
+        }
+        Failed::Server(error) => SignError::Server(error),
+        Failed::Key(error) => SignError::Key(error),
+    }
+}
+
+/// What of a request is said; the role decides about the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Said {
+    kind: bool,
+    ttl: Option<Duration>,
+    principals: bool,
+    extensions: bool,
+}
+
+impl Said {
+    fn all(request: &Request) -> Self {
+        Self {
+            kind: true,
+            ttl: Some(request.ttl),
+            principals: !request.principals.is_empty(),
+            extensions: !request.extensions.is_empty(),
+        }
+    }
+
+    /// What to say instead, if that may help: always less, so this ends.
+    fn less(self, failed: &Failed, request: &Request) -> Option<Self> {
+        let less = match failed {
+            Failed::Server(Error::BadRequest { errors, .. }) if errors.mention("not on allowed list") => {
+                Self { extensions: false, ..self }
+            }
+            Failed::Server(Error::BadRequest { errors, .. })
+                if errors.mention("larger than maximum allowed") =>
+            {
+                match self.ttl {
+                    Some(ttl) if request.ttl_is_a_guess => {
+                        Self { ttl: largest(&errors.to_string()).filter(|most| *most < ttl), ..self }
+                    }
+                    _ => self,
+                }
+            }
+            // A policy may name the parameters that it allows (`allowed_parameters`).
+            Failed::Server(Error::Denied { .. }) => {
+                let kind = self.kind && request.kind == Kind::Host;
+                let sparse = Self { kind, extensions: false, ..self };
+                if sparse != self {
+                    sparse
+                } else if self.ttl.is_some() {
+                    Self { ttl: None, ..self }
+                } else {
+                    Self { principals: false, ..self }
+                }
+            }
+            Failed::Server(_) | Failed::Key(_) => self,
+        };
+        (less != self).then_some(less)
+    }
+
+    fn left(self, request: &Request) -> LeftToTheRole {
+        LeftToTheRole { ttl: request.ttl_is_a_guess && self.ttl.is_none(), principals: !self.principals }
+    }
+}
+
+/// The number of seconds in Vault's words.
+fn largest(words: &str) -> Option<Duration> {
+    let (_, after) = words.split_once("larger than maximum allowed ")?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
 impl Signer for Vault {
@@ -65,10 +171,18 @@ impl Signer for Vault {
         Box::pin(async move {
             // Read each time, and together: an authority that was just replaced is no mismatch.
             let (signed, authorities) = tokio::join!(self.ask(key, request), self.authorities());
-            let text = signed?.signed_key;
-            let certificate =
-                certificate::check(&text, key, request, Some(&authorities?), SystemTime::now())?;
-            Ok(certificate)
+            let ((signed, said, told), authorities) = (signed?, authorities?);
+            let left = said.left(request);
+            let text = signed.signed_key;
+            match certificate::check_but_for(left, &text, key, request, Some(&authorities), SystemTime::now())
+            {
+                Ok(certificate) => Ok(certificate),
+                // What was left out because it was refused is what is missing: the refusal says more.
+                Err(mismatch @ Mismatch::MissingExtension { .. }) => Err(told
+                    .filter(|told| matches!(told, SignError::Refused { .. }))
+                    .unwrap_or(mismatch.into())),
+                Err(mismatch) => Err(mismatch.into()),
+            }
         })
     }
 
@@ -87,6 +201,8 @@ fn remedy(words: &str) -> String {
         "Ask for principals that allowed_users of the role has"
     } else if words.contains("extensions") {
         "Add the extension to allowed_extensions of the role"
+    } else if words.contains("key requirements") {
+        "Ask with a key of another type: --key-type or vault.key_type, for example rsa-3072 or ecdsa-256"
     } else {
         "Compare what is asked for with what the role allows: `vault read MOUNT/roles/ROLE`"
     };

@@ -260,13 +260,13 @@ fn source_addresses() {
         ("any", "192.0.2.7", Err(Refused::MalformedSourceAddress)),
     ] {
         let certificate = certificate(|builder| {
-            builder.critical_option(SOURCE_ADDRESS, list).unwrap();
+            builder.critical_option(HonouredOption::SourceAddress.name(), list).unwrap();
         });
         assert_eq!(ask_from(&certificate, "tunnel", client).map(|_| ()), expected, "{list:?} from {client}");
     }
     let many = vec!["192.0.2.7"; MAX_SOURCES + 1].join(",");
     let certificate = certificate(|builder| {
-        builder.critical_option(SOURCE_ADDRESS, many).unwrap();
+        builder.critical_option(HonouredOption::SourceAddress.name(), many).unwrap();
     });
     assert_eq!(ask(&certificate), Err(Refused::MalformedSourceAddress));
 }
