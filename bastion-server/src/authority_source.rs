@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use backoff::Backoff;
 use ssh_key::PublicKey;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -18,7 +19,6 @@ use tokio::{
 use vault_signer::Server;
 
 use crate::{
-    backoff::Backoff,
     config::{AuthoritySource, VaultAuthority},
     identity::authorities::{AuthoritySet, Unfit},
     kubernetes::{
@@ -406,7 +406,7 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
                     );
                 }
                 failing = true;
-                backoff.failed()
+                backoff.failed(&mut rand::rng())
             }
         };
         tokio::select! {

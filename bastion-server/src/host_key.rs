@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use backoff::Backoff;
 use ssh_key::{
     Algorithm, Certificate, HashAlg, LineEnding, PrivateKey, certificate::CertType, public::KeyData,
 };
@@ -19,7 +20,6 @@ use vault_signer::{Credential, Request};
 use zeroize::Zeroizing;
 
 use crate::{
-    backoff::Backoff,
     config,
     kubernetes::{Cluster, identity},
     means::Means,
@@ -244,8 +244,9 @@ async fn find_secret(
                 }
             }
         }
+        let next = backoff.failed(&mut rand::rng());
         tokio::select! {
-            () = sleep(backoff.failed()) => {}
+            () = sleep(next) => {}
             () = publish.closed() => return,
         }
     }
@@ -420,7 +421,7 @@ impl Renewal {
                         expires,
                         "cannot have the host key signed; trying again"
                     );
-                    backoff.failed()
+                    backoff.failed(&mut rand::rng())
                 }
             };
             tokio::select! {

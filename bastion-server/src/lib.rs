@@ -28,7 +28,6 @@ pub mod access;
 pub mod admin;
 pub mod audit;
 pub mod authority_source;
-pub mod backoff;
 pub mod bucket;
 pub mod census;
 pub mod cli;

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backoff::Backoff;
 use futures_util::FutureExt;
 use nix::{
     errno::Errno,
@@ -29,7 +30,6 @@ use tokio::{
 };
 
 use crate::{
-    backoff::Backoff,
     drain::Drain,
     metrics::Metrics,
     throttle::{self, Source},
@@ -175,7 +175,7 @@ where
                 }
                 tokio::select! {
                     () = &mut begun => return,
-                    () = sleep(pause.failed()) => {}
+                    () = sleep(pause.paced()) => {}
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use backoff::Backoff;
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
@@ -17,7 +18,6 @@ use zeroize::Zeroizing;
 
 use super::{Cluster, MANAGER};
 use crate::{
-    backoff::Backoff,
     config,
     host_key::{self, HostKey},
     telemetry::one_line,
@@ -127,7 +127,7 @@ impl Cluster {
                             error = one_line(&error),
                             "the host identity is not published; trying again"
                         );
-                        next = Some(backoff.failed());
+                        next = Some(backoff.failed(&mut rand::rng()));
                     }
                 }
             }

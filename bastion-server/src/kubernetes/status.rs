@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backoff::Backoff;
 use k8s_openapi::{
     api::core::v1::ObjectReference,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -31,7 +32,7 @@ use super::{
     crd::{ClusterTunnelPolicy, TunnelPolicy},
     policies::Seen,
 };
-use crate::{backoff::Backoff, notice::Notice, telemetry::one_line};
+use crate::{notice::Notice, telemetry::one_line};
 
 /// The waits between two writes of the same object's status.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
@@ -261,7 +262,7 @@ impl Written {
         if self.next.is_some_and(|next| now < next) {
             return false;
         }
-        self.next = Some(now + self.backoff.failed());
+        self.next = Some(now + self.backoff.paced());
         true
     }
 }

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use backoff::{Backoff, between};
 use futures_util::StreamExt;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -24,7 +25,6 @@ use tokio::{
 
 use super::Cluster;
 use crate::{
-    backoff::Backoff,
     metrics::{Metrics, WatchLabels},
     telemetry::with_cause,
 };
@@ -122,7 +122,8 @@ impl<V> Watching<V> {
                 let mut health = Health::new();
                 loop {
                     self.until_gone(&api, &config, &extract, &mut health).await;
-                    sleep(RETRY.first()).await;
+                    let pause = between(Duration::ZERO, RETRY.first(), &mut rand::rng());
+                    sleep(pause).await;
                 }
             } => {}
         }
@@ -285,7 +286,7 @@ impl Health {
     /// Whether that is news, and how long to wait.
     fn failed(&mut self) -> (bool, Duration) {
         self.settles = None;
-        (!std::mem::replace(&mut self.failing, true), self.backoff.failed())
+        (!std::mem::replace(&mut self.failing, true), self.backoff.failed(&mut rand::rng()))
     }
 }
 
@@ -298,11 +299,18 @@ mod tests {
         let mut health = Health::new();
         assert!(!health.works(), "it never failed");
         let said: Vec<_> = (0..4).map(|_| health.failed()).collect();
-        let millis = said.iter().map(|(news, wait)| (*news, wait.as_millis())).collect::<Vec<_>>();
-        assert_eq!(millis, [(true, 250), (false, 500), (false, 1000), (false, 1000)]);
+        for ((news, wait), (expected, bound)) in
+            said.iter().zip([(true, 250), (false, 500), (false, 1000), (false, 1000)])
+        {
+            assert_eq!(*news, expected);
+            assert!(*wait <= Duration::from_millis(bound), "{said:?}");
+        }
         assert!(health.works());
         assert!(!health.works());
-        assert_eq!(health.failed(), (true, RETRY.first()));
+        let (news, wait) = health.failed();
+        assert!(news && wait <= RETRY.first(), "{wait:?}");
+        let another: Vec<_> = (0..4).map(|_| Health::new().failed().1).collect();
+        assert!(another.iter().any(|one| *one != another[0]), "replicas ask together: {another:?}");
     }
 
     #[test]
