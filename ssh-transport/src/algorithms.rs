@@ -95,7 +95,25 @@ pub fn for_server(more: &[More]) -> Preferred {
     offer
 }
 
-/// Host keys a client accepts when it has one pinned.
+/// Host keys a client accepts when it has some pinned, whose algorithms are `pinned`: those first, since a server that has
+/// keys of several kinds presents the one that its client likes best. The others stay behind them: a server without any
+/// of those kinds should fail with the key that it has instead.
+pub fn with_pinned_keys<'a>(pinned: impl IntoIterator<Item = &'a Algorithm>) -> Preferred {
+    let pinned: Vec<&Algorithm> = pinned.into_iter().collect();
+    let is_pinned = |offered: &&Algorithm| pinned.iter().any(|pinned| is_of_same_key(pinned, offered));
+    let (first, rest): (Vec<&Algorithm>, Vec<&Algorithm>) = KEYS.iter().partition(is_pinned);
+    Preferred { key: first.into_iter().chain(rest).cloned().collect(), ..with_host_keys() }
+}
+
+/// An RSA key signs with either hash.
+fn is_of_same_key(one: &Algorithm, other: &Algorithm) -> bool {
+    match (one, other) {
+        (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
+        (one, other) => one == other,
+    }
+}
+
+/// Host keys, the fastest first.
 pub fn with_host_keys() -> Preferred {
     Preferred {
         kex: Cow::Owned([KEX, KEX_EXTENSIONS].concat()),
@@ -135,6 +153,28 @@ mod tests {
         More::HmacSha256,
         More::HmacSha512,
     ];
+
+    #[test]
+    fn the_kind_that_is_pinned_is_asked_for_first_and_none_is_lost() {
+        let names = |pinned: &[&str]| -> Vec<String> {
+            let pinned: Vec<Algorithm> = pinned.iter().map(|name| name.parse().unwrap()).collect();
+            with_pinned_keys(&pinned).key.iter().map(ToString::to_string).collect()
+        };
+        let all: Vec<String> = KEYS.iter().map(ToString::to_string).collect();
+        assert_eq!(names(&[]), all);
+        for (pinned, first) in [
+            (&["ssh-rsa"] as &[&str], &["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519"] as &[&str]),
+            (&["ecdsa-sha2-nistp384"], &["ecdsa-sha2-nistp384", "ssh-ed25519", "ecdsa-sha2-nistp256"]),
+            (&["ssh-ed25519"], &["ssh-ed25519", "ecdsa-sha2-nistp256"]),
+            (&["ssh-rsa", "ecdsa-sha2-nistp256"], &["ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256"]),
+        ] {
+            let offered = names(pinned);
+            assert_eq!(offered[..first.len()], *first, "{pinned:?}");
+            let mut sorted = [offered, all.clone()];
+            sorted.iter_mut().for_each(|names| names.sort());
+            assert_eq!(sorted[0], sorted[1], "{pinned:?}");
+        }
+    }
 
     #[test]
     fn nothing_weak_is_offered() {

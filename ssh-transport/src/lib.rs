@@ -4,6 +4,7 @@
 //! - [`algorithms`]: the lists, and why each entry is in them.
 //! - [`socket`]: the socket under an SSH session. It reads ahead while a write is pending, since russh does not, and can
 //!   be cut from outside.
+//! - [`preamble`]: what a server may say before SSH begins, which a client skips.
 //! - [`relay`]: the copying itself, between a TCP socket and a [`relay::Source`] with a [`relay::Sink`]. It does not know
 //!   what carries the bytes.
 //! - [`key_exchange`]: which end replaces the keys of a session, and when.
@@ -15,6 +16,7 @@ pub mod algorithms;
 pub mod channel;
 pub mod key_exchange;
 pub mod race;
+pub mod preamble;
 pub mod relay;
 pub mod socket;
 pub mod turns;
