@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ssh_key::certificate::CertType;
 use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, Certificate, HashAlg, PublicKey};
+use tokio::time::{Instant, sleep};
 
 use crate::signer::{Kind, Request};
 use crate::text::shown;
@@ -14,6 +15,9 @@ const LARGEST: usize = 16 * 1024 / 3 * 4 + 512;
 
 /// By how much a certificate may outlive what was asked for, since two clocks never agree.
 const ALLOWANCE: Duration = Duration::from_secs(60);
+
+/// How long it is waited for that a certificate begins to be valid by the clock here.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// The smallest RSA key whose signature is believed, in bits.
 const SMALLEST_RSA: u32 = 2048;
@@ -194,6 +198,18 @@ pub(crate) fn check_but_for(
     options(&certificate, request)?;
     signature(&certificate, authorities)?;
     Ok(certificate)
+}
+
+/// What `check` says, once the certificate is valid by the clock here: one that is a little behind would refuse every
+/// certificate that there is, since a later one begins later.
+pub(crate) async fn once_valid<T>(check: impl Fn(SystemTime) -> Result<T, Mismatch>) -> Result<T, Mismatch> {
+    let deadline = Instant::now() + LONGEST_WAIT;
+    loop {
+        match check(SystemTime::now()) {
+            Err(Mismatch::NotYetValid { wait }) if Instant::now() + wait <= deadline => sleep(wait).await,
+            checked => return checked,
+        }
+    }
 }
 
 fn same_key(certificate: &Certificate, key: &PublicKey) -> Result<(), Mismatch> {

@@ -4,11 +4,11 @@ mod error;
 mod path;
 
 use std::error::Error as _;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 pub use self::error::{Error, Errors};
 pub(crate) use self::path::VaultPath;
+use crate::clock::Offset;
 use crate::server::is_loopback;
 use crate::text::{absent, shown};
 
@@ -49,6 +50,8 @@ pub(crate) struct Door {
     /// The same, by the name that the certificate is for.
     requested: Url,
     namespace: Option<HeaderValue>,
+    /// As the last answer told.
+    clock: Arc<Mutex<Option<Offset>>>,
 }
 
 impl Door {
@@ -85,7 +88,12 @@ impl Door {
                 client = client.dns_resolver(Arc::new(Elsewhere(host))).no_proxy();
             }
         }
-        Ok(Self { client: client.build()?, base, requested, namespace })
+        Ok(Self { client: client.build()?, base, requested, namespace, clock: Arc::default() })
+    }
+
+    /// How far the clock here is from the server's, by its last answer.
+    pub(crate) fn clock(&self) -> Option<Offset> {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -130,7 +138,7 @@ impl Door {
         let reply = self.send(Method::GET, path, None, None).await?;
         match std::str::from_utf8(&reply) {
             Ok(text) if !text.trim_start().starts_with('<') => Ok(text.to_owned()),
-            _ => Err(self.not_json(path, &reply)),
+            _ => Err(self.not_json(path, StatusCode::OK, &reply)),
         }
     }
 
@@ -154,9 +162,16 @@ impl Door {
         if let Some(body) = body {
             request = request.json(&body);
         }
+        let asked = SystemTime::now();
         let mut response = request.send().await.map_err(|error| self.failure(&error))?;
+        let answered = SystemTime::now();
         let reply = self.read(path, &mut response).await?;
         self.judge(path, &response, &reply)?;
+        // Of a good answer only: something else may have given the others.
+        if let Some(date) = response.headers().get(DATE).and_then(|date| date.to_str().ok()) {
+            let offset = Offset::of_header(date, asked, answered);
+            *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = offset;
+        }
         Ok(reply)
     }
 
@@ -209,7 +224,7 @@ impl Door {
             Ok(complaint) => complaint,
             // A load balancer with no server behind it answers so; that passes.
             Err(_) if matches!(status.as_u16(), 502..=504) => Complaint::default(),
-            Err(_) => return Err(self.not_json(path, reply)),
+            Err(_) => return Err(self.not_json(path, status, reply)),
         };
         let errors = Errors::new(&complaint.errors);
         if complaint.initialized == Some(false) {
@@ -243,11 +258,11 @@ impl Door {
             }
             serde_json::error::Category::Eof
             | serde_json::error::Category::Io
-            | serde_json::error::Category::Syntax => self.not_json(path, reply),
+            | serde_json::error::Category::Syntax => self.not_json(path, StatusCode::OK, reply),
         })
     }
 
-    fn not_json(&self, path: &VaultPath, reply: &[u8]) -> Error {
+    fn not_json(&self, path: &VaultPath, status: StatusCode, reply: &[u8]) -> Error {
         let start = String::from_utf8_lossy(reply.get(..80).unwrap_or(reply));
         let what = match start.trim_start() {
             "" => "an empty reply".to_owned(),
@@ -256,7 +271,7 @@ impl Door {
             text if text.starts_with(['{', '[']) => "JSON that cannot be read".to_owned(),
             text => format!("it begins with: {}", shown(text)),
         };
-        Error::NotJson { server: self.name(), path: path.to_string(), what }
+        Error::NotJson { server: self.name(), path: path.to_string().into(), status: status.as_u16(), what }
     }
 
     fn failure(&self, error: &reqwest::Error) -> Error {

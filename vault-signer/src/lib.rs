@@ -14,6 +14,7 @@
 
 pub mod bootstrap;
 pub mod certificate;
+pub mod clock;
 pub mod core_dump;
 pub mod credential;
 pub mod database;

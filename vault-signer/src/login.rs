@@ -33,8 +33,25 @@ pub trait Login: fmt::Debug + Send + Sync {
     /// See [`LoginError`]; [`LoginError::is_transient`] says whether trying again makes sense.
     fn login<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<Token, LoginError>>;
 
+    /// Changes when what the login is made of may have changed: a person signed in again, so that another try makes sense.
+    fn mark(&self) -> Mark {
+        Mark::default()
+    }
+
     /// Whether it can log in again, after the token has ended, with no person there.
     fn unattended(&self) -> bool;
+}
+
+/// When the files of a login were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark(Vec<Option<SystemTime>>);
+
+impl Mark {
+    /// Of these files, of which some may not be there.
+    pub fn of<'a>(files: impl IntoIterator<Item = &'a std::path::Path>) -> Self {
+        let written = |file: &std::path::Path| file.metadata().ok()?.modified().ok();
+        Self(files.into_iter().map(written).collect())
+    }
 }
 
 /// The method's name as configuration has it, spelt as in Vault.

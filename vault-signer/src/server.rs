@@ -20,6 +20,7 @@ pub use ca::{Ca, Pem};
 pub(crate) use environment::environment;
 pub use environment::{Treatment, VARIABLES, not_obeyed};
 
+use crate::clock::Offset;
 use crate::http::{Door, Error, Tls, VaultPath};
 use crate::text::{absent, shown};
 
@@ -208,6 +209,12 @@ impl Server {
     #[must_use]
     pub fn name(&self) -> String {
         self.door.name()
+    }
+
+    /// How far this computer's clock is from the server's, by its last good answer; none if they agree, or nobody has asked.
+    #[must_use]
+    pub fn clock(&self) -> Option<Offset> {
+        self.door.clock()
     }
 
     /// The public keys of the SSH authority at `mount`, which Vault shows to everybody: no token is sent.

@@ -124,13 +124,16 @@ pub enum Error {
     },
     /// A reply that is not JSON: a login page, a proxy's error, another program.
     #[error(
-        "{server} answered `{path}` with something that is not Vault's ({what})\n  A proxy or another program may be listening at that address"
+        "{server} answered `{path}` with something that is not Vault's ({what}{})\n  {}",
+        told(*.status), meaning(*.status)
     )]
     NotJson {
         /// The server's name.
         server: String,
         /// The path in Vault.
-        path: String,
+        path: Box<str>,
+        /// The HTTP status.
+        status: u16,
         /// What it looks like.
         what: String,
     },
@@ -156,6 +159,21 @@ pub enum Error {
         /// What is missing or wrong.
         what: String,
     },
+}
+
+fn told(status: u16) -> String {
+    if status == 200 { String::new() } else { format!(", status {status}") }
+}
+
+/// What such an answer means, by its status.
+fn meaning(status: u16) -> &'static str {
+    match status {
+        // RFC 6585 §6.
+        511 => {
+            "This network wants you to sign in to it first, as in a hotel or a train. Open any page in a browser"
+        }
+        _ => "A proxy, a network's sign-in page or another program may be listening at that address",
+    }
 }
 
 impl Error {

@@ -201,6 +201,43 @@ async fn the_token_file_is_read_at_each_login() {
     assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
 }
 
+/// An environment cannot change while a program runs; the file to which a person signs in again can.
+#[tokio::test]
+async fn a_token_of_the_environment_that_ended_has_a_successor_in_the_file() {
+    let rogue =
+        Rogue::answering(|_| Answer::json("403 Forbidden", &json!({ "errors": ["permission denied"] })))
+            .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(".vault-token");
+    std::fs::write(&file, "old").unwrap();
+    let home = folder.path().to_str().unwrap().to_owned();
+    let variable = |name: &str| match name {
+        "HOME" => Some(home.clone()),
+        "VAULT_TOKEN" => Some("ended".to_owned()),
+        _ => None,
+    };
+    let login = GivenToken::find(None, variable);
+    let mark = login.mark();
+    assert!(matches!(login.login(&rogue.server()).await, Err(LoginError::TokenRefused { .. })));
+    assert!(!rogue.asked().concat().contains("x-vault-token: old"), "what was there before means nothing");
+    assert_eq!(login.mark(), mark);
+    std::fs::File::create(&file).unwrap().set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
+    assert_ne!(login.mark(), mark);
+    std::fs::write(&file, "new").unwrap();
+    std::fs::File::options()
+        .append(true)
+        .open(&file)
+        .unwrap()
+        .set_modified(SystemTime::now() + Duration::from_secs(9))
+        .unwrap();
+    let error = login.login(&rogue.server()).await.unwrap_err();
+    assert!(
+        matches!(&error, LoginError::TokenRefused { origin, .. } if origin.ends_with(".vault-token")),
+        "{error:?}"
+    );
+    assert!(rogue.asked().pop().unwrap().contains("x-vault-token: new\r\n"));
+}
+
 #[test]
 fn secrets_do_not_print() {
     for login in all() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::{Login, LoginError};
+use super::{Login, LoginError, Mark};
 use crate::http::{Error, Errors};
 use crate::server::environment;
 use crate::{BoxFuture, Server, Token};
@@ -40,13 +40,33 @@ impl fmt::Display for Source {
 #[derive(Debug)]
 pub struct GivenToken {
     source: Source,
+    later: Option<Later>,
+}
+
+/// The file to which a person signs in anew when a token that cannot change has ended: an environment is fixed once a
+/// program runs. What was in it before means nothing.
+#[derive(Debug)]
+struct Later {
+    file: PathBuf,
+    at_start: Mark,
+}
+
+impl Later {
+    fn new(file: PathBuf) -> Self {
+        let at_start = Mark::of([file.as_path()]);
+        Self { file, at_start }
+    }
+
+    fn is_written(&self) -> bool {
+        Mark::of([self.file.as_path()]) != self.at_start
+    }
 }
 
 impl GivenToken {
     /// A token from a known place.
     #[must_use]
     pub fn new(source: Source) -> Self {
-        Self { source }
+        Self { source, later: None }
     }
 
     /// Looks where the bao command looks: `given`, then `BAO_TOKEN` or `VAULT_TOKEN`, then the file of `BAO_TOKEN_PATH`,
@@ -57,14 +77,14 @@ impl GivenToken {
             Source::Given(token)
         } else if let Some(token) = environment(&variable, "TOKEN") {
             Source::Environment(token.into())
-        } else if let Some(path) = environment(&variable, "TOKEN_PATH") {
-            Source::File(path.into())
         } else {
-            let home = variable("HOME").unwrap_or_default();
-            // Without a home, never the working directory: whoever wrote what lies there may not be us.
-            Source::File(Path::new("/").join(home).join(".vault-token"))
+            Source::File(token_file(&variable))
         };
-        Self { source }
+        let later = match source {
+            Source::Given(_) | Source::Environment(_) => Some(Later::new(token_file(&variable))),
+            Source::File(_) => None,
+        };
+        Self { source, later }
     }
 
     /// Where the token comes from.
@@ -85,20 +105,49 @@ impl Login for GivenToken {
                 Source::Given(token) | Source::Environment(token) => token.clone(),
                 Source::File(path) => read(path)?,
             };
-            match Token::look_up(server, secret.clone()).await {
-                Ok(token) => Ok(token),
-                Err(Error::Denied { errors, .. }) if is_about_policies(&errors) => Ok(Token::unnamed(secret)),
-                Err(source @ Error::Denied { .. }) => {
-                    Err(LoginError::TokenRefused { origin: self.source.to_string(), source })
+            let refused = match look_up(server, secret, self.source.to_string()).await {
+                Err(refused @ LoginError::TokenRefused { .. }) => refused,
+                answered => return answered,
+            };
+            match &self.later {
+                Some(later) if later.is_written() => {
+                    look_up(server, read(&later.file)?, later.file.display().to_string()).await
                 }
-                Err(error) => Err(error.into()),
+                Some(_) | None => Err(refused),
             }
         })
+    }
+
+    fn mark(&self) -> Mark {
+        let own = match &self.source {
+            Source::File(path) => Some(path.as_path()),
+            Source::Given(_) | Source::Environment(_) => None,
+        };
+        Mark::of(own.into_iter().chain(self.later.as_ref().map(|later| later.file.as_path())))
     }
 
     fn unattended(&self) -> bool {
         false
     }
+}
+
+async fn look_up(server: &Server, secret: SecretString, origin: String) -> Result<Token, LoginError> {
+    match Token::look_up(server, secret.clone()).await {
+        Ok(token) => Ok(token),
+        Err(Error::Denied { errors, .. }) if is_about_policies(&errors) => Ok(Token::unnamed(secret)),
+        Err(source @ Error::Denied { .. }) => Err(LoginError::TokenRefused { origin, source }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The file that `vault login` and `bao login` write.
+fn token_file(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
+    if let Some(path) = environment(&variable, "TOKEN_PATH") {
+        return path.into();
+    }
+    let home = variable("HOME").unwrap_or_default();
+    // Without a home, never the working directory: whoever wrote what lies there may not be us.
+    Path::new("/").join(home).join(".vault-token")
 }
 
 /// Whether Vault knows the token, and only its policies do not allow what was asked: for a token without the policy

@@ -1,6 +1,6 @@
 //! The SSH engine of Vault or OpenBao as a signer.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -174,8 +174,9 @@ impl Signer for Vault {
             let ((signed, said, told), authorities) = (signed?, authorities?);
             let left = said.left(request);
             let text = signed.signed_key;
-            match certificate::check_but_for(left, &text, key, request, Some(&authorities), SystemTime::now())
-            {
+            let check =
+                |now| certificate::check_but_for(left, &text, key, request, Some(&authorities), now);
+            match certificate::once_valid(check).await {
                 Ok(certificate) => Ok(certificate),
                 // What was left out because it was refused is what is missing: the refusal says more.
                 Err(mismatch @ Mismatch::MissingExtension { .. }) => Err(told
