@@ -1,12 +1,15 @@
 //! Decides what SIGINT, SIGTERM and SIGHUP do: the first ends in order, and a person who insists ends at once.
 
+mod heard;
+
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::{Failure, Stage};
+use crate::failure::Failure;
+use heard::{Heard, Ignored};
 
 /// Signals that come as close together as this are one wish: a terminal, a shell and a supervisor each pass on what they
 /// got. A person who insists takes longer.
@@ -54,10 +57,8 @@ impl Insistence {
 
 /// A token that the first signal cancels.
 pub(super) fn stop(interrupt: Interrupt) -> Result<CancellationToken, Failure> {
-    let listen = |kind| {
-        signal(kind)
-            .map_err(|error| Failure::lasting(Stage::Internal, format!("cannot listen for signals: {error}")))
-    };
+    let ignored = Ignored::at_start();
+    let listen = |kind| Heard::listen(kind, ignored);
     let mut interrupts = listen(SignalKind::interrupt())?;
     let mut terminates = listen(SignalKind::terminate())?;
     let mut hang_ups = listen(SignalKind::hangup())?;
@@ -81,9 +82,9 @@ pub(super) fn stop(interrupt: Interrupt) -> Result<CancellationToken, Failure> {
 
 /// The next signal that is ours.
 async fn next(
-    interrupts: &mut Signal,
-    terminates: &mut Signal,
-    hang_ups: &mut Signal,
+    interrupts: &mut Heard,
+    terminates: &mut Heard,
+    hang_ups: &mut Heard,
     interrupt: Interrupt,
 ) -> SignalKind {
     loop {
