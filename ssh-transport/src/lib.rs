@@ -15,8 +15,8 @@
 pub mod algorithms;
 pub mod channel;
 pub mod key_exchange;
-pub mod race;
 pub mod preamble;
+pub mod race;
 pub mod relay;
 pub mod socket;
 pub mod turns;

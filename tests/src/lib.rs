@@ -5,7 +5,8 @@
 //!
 //! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`], a Kubernetes ([`cluster`]); and, from the outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
 //! - what a cluster's network would permit: [`network_policy`];
-//! - what is behind a bastion: [`target`];
+//! - a clock that is wrong: [`clock`];
+//! - what is behind a bastion: [`target`]; what may stand in front of Vault: [`front`];
 //! - what brings one into a cluster: [`chart`];
 //! - what a bastion must survive: [`forge`] makes certificates of every shape, [`rogue`] presents them and says what no honest client says.
 #![allow(
@@ -21,9 +22,11 @@
 pub mod authority;
 pub mod bastion;
 pub mod chart;
+pub mod clock;
 pub mod cluster;
 pub mod dns;
 pub mod forge;
+pub mod front;
 pub mod fuzz;
 pub mod http;
 pub mod key;

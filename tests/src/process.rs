@@ -114,6 +114,13 @@ impl Program {
         self
     }
 
+    /// Has other words before its own, such as a shell that becomes it.
+    #[must_use]
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.words.splice(0..0, words.iter().map(OsString::from));
+        self
+    }
+
     /// More arguments.
     #[must_use]
     pub fn args(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {

@@ -20,18 +20,18 @@ use tests::{ports, sshd, wait};
 const SOON: Duration = Duration::from_secs(20);
 
 /// The development authority, a bastion whose host key it signs, and a project that knows both.
-struct Place {
-    authority: DevAuthority,
-    bastion: Bastion,
-    project: tunnel::Setup,
+pub(super) struct Place {
+    pub(super) authority: DevAuthority,
+    pub(super) bastion: Bastion,
+    pub(super) project: tunnel::Setup,
 }
 
 impl Place {
-    fn new(to: &[&Target]) -> Self {
+    pub(super) fn new(to: &[&Target]) -> Self {
         Self::with(to, |bastion| bastion, |project| project)
     }
 
-    fn with(
+    pub(super) fn with(
         to: &[&Target],
         adjust: impl FnOnce(bastion::Setup) -> bastion::Setup,
         project: impl FnOnce(tunnel::Setup) -> tunnel::Setup,
@@ -54,19 +54,19 @@ impl Place {
     }
 
     /// A tunnel to one target, and its local address.
-    fn tunnel(&self, target: &Target) -> (Tunnel, SocketAddr) {
+    pub(super) fn tunnel(&self, target: &Target) -> (Tunnel, SocketAddr) {
         let mut tunnel = self.project.start(&[&at(target), "0"]);
         let local = tunnel.ready(1)[0];
         (tunnel, local)
     }
 }
 
-fn at(target: &Target) -> String {
+pub(super) fn at(target: &Target) -> String {
     target.address().to_string()
 }
 
 /// A connection that has already carried something.
-fn connected(local: SocketAddr) -> TcpStream {
+pub(super) fn connected(local: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(local).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream.write_all(b"x").unwrap();

@@ -190,7 +190,9 @@ fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Fa
     let request = if nobody_chose { request.with_guessed_ttl() } else { request };
     let key_type = settings.key_type.as_ref().map(|sourced| sourced.value).unwrap_or_default();
     let login = login::of(settings, variable)?;
-    Ok(Credentials::new(server, login, value(&settings.mount), request, key_type, Arc::clone(output)))
+    let sign_in = login::sign_in(settings, &server, variable);
+    let mount = value(&settings.mount);
+    Ok(Credentials::new(server, login, mount, request, key_type, sign_in, Arc::clone(output)))
 }
 
 /// The place of what was published, with the context that was used.

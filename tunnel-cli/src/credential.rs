@@ -1,57 +1,34 @@
 //! The certificate that we log in to the bastion with: when it needs a successor, and who gets one.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+mod life;
+mod sign_in;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backoff::Backoff;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::sleep;
-use vault_signer::login::{Login, LoginError};
+use tokio::time::{interval, sleep};
+use vault_signer::clock::Offset;
+use vault_signer::login::{Login, LoginError, Mark};
 use vault_signer::{Credential, KeyType, Request, Server, SignError, Token, Vault};
 
 use crate::failure::{Failure, Stage};
-use crate::output::{Event, Output};
-use crate::tunnel::backoff::Backoff;
+use crate::output::{Event, Output, rough};
+use crate::tunnel::wake::{self, Clocks};
+use crate::verdict::{Cure, Standing, Verdict, judge};
+pub use life::Life;
+pub use sign_in::SignIn;
 
 /// What expires is looked at this often at least, since the wall clock may jump while we sleep.
 const LOOK: Duration = Duration::from_secs(5);
-/// A certificate that ends sooner than this is not worth a login.
-const TOO_SHORT: Duration = Duration::from_secs(3);
+/// How often it is looked whether a person has signed in again.
+const LOOK_FOR_TOKEN: Duration = Duration::from_secs(1);
 /// Between two attempts to renew.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Between two attempts to renew, after many.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
-
-/// From when until when something that expires is ours, by the wall clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Life {
-    /// When we got it. Not when it begins to be valid: authorities date that back.
-    pub from: SystemTime,
-    /// The first moment at which it is worth nothing.
-    pub until: SystemTime,
-}
-
-impl Life {
-    /// When to ask for a successor: at two thirds.
-    pub fn renew_at(&self) -> SystemTime {
-        let whole = self.until.duration_since(self.from).unwrap_or_default();
-        self.from + whole / 3 * 2
-    }
-
-    /// Whether a successor is due. A clock that runs before the beginning makes one due as well.
-    pub fn is_due(&self, now: SystemTime) -> bool {
-        now >= self.renew_at() || now < self.from
-    }
-
-    /// Whether it may still be used for something new.
-    pub fn is_usable(&self, now: SystemTime) -> bool {
-        self.left(now) > TOO_SHORT
-    }
-
-    /// How long it lives.
-    pub fn left(&self, now: SystemTime) -> Duration {
-        self.until.duration_since(now).unwrap_or_default()
-    }
-}
 
 /// Whether a failed renewal is worth a line: the first one, and when ten minutes or one are left.
 pub fn is_milestone(last_said: Option<Duration>, left: Duration) -> bool {
@@ -68,6 +45,20 @@ pub struct Held {
     pub credential: Credential,
     /// Its time.
     pub life: Life,
+    /// Whether a bastion has taken it.
+    worked: AtomicBool,
+}
+
+impl Held {
+    /// Whether a bastion has taken it.
+    pub fn worked(&self) -> bool {
+        self.worked.load(Ordering::Relaxed)
+    }
+
+    /// A bastion has taken it.
+    pub fn has_worked(&self) {
+        self.worked.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Gets certificates and keeps the token that gets them.
@@ -77,14 +68,21 @@ pub struct Credentials {
     mount: String,
     request: Request,
     key_type: KeyType,
+    sign_in: SignIn,
     output: Arc<Output>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    token: Option<(Token, SystemTime)>,
+    token: Option<(Token, Clocks)>,
     held: Option<Arc<Held>>,
+    /// Where the login's files stood at the last login.
+    mark: Mark,
+    /// Whether the last login failed, so that the next one is worth a line.
+    signed_out: bool,
+    /// What was last said of the clock here.
+    clock: Option<Offset>,
 }
 
 impl Credentials {
@@ -95,9 +93,10 @@ impl Credentials {
         mount: String,
         request: Request,
         key_type: KeyType,
+        sign_in: SignIn,
         output: Arc<Output>,
     ) -> Self {
-        Self { server, login, mount, request, key_type, output, state: Mutex::default() }
+        Self { server, login, mount, request, key_type, sign_in, output, state: Mutex::default() }
     }
 
     /// The server.
@@ -118,39 +117,87 @@ impl Credentials {
     /// When there is none to be had.
     pub async fn current(&self) -> Result<Arc<Held>, Failure> {
         let mut state = self.state.lock().await;
-        let now = SystemTime::now();
-        match state.held.clone().filter(|held| held.life.is_usable(now)) {
-            Some(held) if !held.life.is_due(now) => Ok(held),
+        let now = Clocks::now();
+        match state.held.clone().filter(|held| held.life.is_usable(&now)) {
+            Some(held) if !held.life.is_due(&now) => Ok(held),
             Some(held) => Ok(self.sign(&mut state).await.unwrap_or(held)),
             None => self.sign(&mut state).await,
         }
     }
 
+    /// Gives up a certificate that a bastion does not take any more: the next one may do.
+    pub async fn discard(&self, refused: &Held) {
+        let mut state = self.state.lock().await;
+        if state.held.as_ref().is_some_and(|held| std::ptr::eq(&**held, refused)) {
+            state.held = None;
+        }
+    }
+
     /// Waits until `used` has a successor, for as long as that takes, and keeps the token alive meanwhile. What goes
-    /// wrong is said, and tried again.
+    /// wrong is said, and tried again: its carrier lives.
     pub async fn succeeded(&self, used: &Held) {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        let mut last_said = None;
+        let mut said = Said::default();
         loop {
-            while !used.life.is_due(SystemTime::now()) {
-                sleep(LOOK.min(used.life.renew_at().duration_since(SystemTime::now()).unwrap_or_default()))
-                    .await;
+            while !used.life.is_due(&Clocks::now()) {
+                sleep(LOOK.min(used.life.due_in(&Clocks::now()))).await;
                 self.keep_token().await;
             }
             let mut state = self.state.lock().await;
-            let newer = state.held.as_ref().is_some_and(|held| held.life != used.life);
+            let newer = state.held.as_ref().is_some_and(|held| !std::ptr::eq(&**held, used));
             if newer {
                 return;
             }
             let Err(failure) = self.sign(&mut state).await else { return };
             drop(state);
-            let left = used.life.left(SystemTime::now());
-            if is_milestone(last_said, left) {
-                self.output.say(&Event::RenewalFailed { reason: failure.what(), left });
-                last_said = Some(left);
+            let standing = Standing { once: false, was_ready: true, carrier_lives: true };
+            let verdict = judge(failure.cure(), standing);
+            let left = used.life.left(&Clocks::now());
+            if said.is_news(&failure, left) {
+                self.tell(&failure, verdict, left).await;
             }
-            let delay = backoff.next(&mut rand::rng()).max(FIRST_RETRY / 2);
-            sleep(delay.max(failure.retry_after().unwrap_or_default())).await;
+            let delay = backoff.failed(&mut rand::rng()).max(FIRST_RETRY / 2);
+            let delay = delay.max(failure.retry_after().unwrap_or_default());
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = wake::woken() => {}
+                () = self.news_for(verdict) => {}
+            }
+        }
+    }
+
+    /// Says that a renewal failed, or what a person is to do about it.
+    pub async fn tell(&self, failure: &Failure, verdict: Verdict, left: Duration) {
+        match verdict {
+            Verdict::AwaitsSignIn => {
+                let command = self.sign_in_command().await;
+                self.output.say(&Event::SignInNeeded { reason: failure.what(), command: &command, left });
+            }
+            Verdict::Ends | Verdict::Retries => {
+                self.output.say(&Event::RenewalFailed { reason: failure.what(), left });
+            }
+        }
+    }
+
+    /// What a person types to sign in again.
+    pub async fn sign_in_command(&self) -> String {
+        let state = self.state.lock().await;
+        self.sign_in.command(state.token.as_ref().map(|(token, _)| token.display_name()))
+    }
+
+    /// Waits until a person has signed in again, if that is what is waited for.
+    pub async fn news_for(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::AwaitsSignIn => {}
+            Verdict::Ends | Verdict::Retries => return std::future::pending().await,
+        }
+        let before = self.state.lock().await.mark.clone();
+        let mut looks = interval(LOOK_FOR_TOKEN);
+        loop {
+            looks.tick().await;
+            if self.login.mark() != before {
+                return;
+            }
         }
     }
 
@@ -175,7 +222,8 @@ impl Credentials {
         loop {
             let token = self.token_in(state).await?;
             let vault = Vault::new(self.server.clone(), token, self.mount.clone());
-            let from = SystemTime::now();
+            self.mind_the_clock(state);
+            let from = Clocks::now();
             match Credential::generate_of(self.key_type, &vault, &self.request).await {
                 Ok(credential) => {
                     let until = credential.valid_before();
@@ -185,7 +233,8 @@ impl Credentials {
                         serial: certificate.serial(),
                         until,
                     });
-                    let held = Arc::new(Held { credential, life: Life { from, until } });
+                    let life = Life::of(from, until, self.request.ttl);
+                    let held = Arc::new(Held { credential, life, worked: AtomicBool::new(false) });
                     state.held = Some(Arc::clone(&held));
                     return Ok(held);
                 }
@@ -193,22 +242,44 @@ impl Credentials {
                     state.token = None;
                     again = false;
                 }
-                Err(error) => return Err(signing_failed(&error)),
+                Err(error) => return Err(signing_failed(&error, &self.server)),
             }
+        }
+    }
+
+    /// Says once how far the clock here is off, before that shows in something that is harder to understand.
+    fn mind_the_clock(&self, state: &mut MutexGuard<'_, State>) {
+        let offset = self.server.clock();
+        if state.clock.is_some() == offset.is_some() {
+            return;
+        }
+        state.clock = offset;
+        if let Some(offset) = offset {
+            self.output.say(&Event::Warning(&format!("{}; set it right", off(offset, &self.server))));
         }
     }
 
     async fn token_in(&self, state: &mut MutexGuard<'_, State>) -> Result<Token, Failure> {
         self.renew_token(state).await;
-        if let Some((token, _)) = &state.token
-            && token.expires_at().is_none_or(|end| end > SystemTime::now() + TOO_SHORT)
+        if let Some((token, from)) = &state.token
+            && token
+                .expires_at()
+                .is_none_or(|end| Life::of(*from, end, Duration::MAX).is_usable(&Clocks::now()))
         {
             return Ok(token.clone());
         }
-        let from = SystemTime::now();
-        let token = self.login.login(&self.server).await.map_err(|error| login_failed(&error))?;
-        if state.held.is_none() {
-            let left = token.expires_at().map(|end| end.duration_since(from).unwrap_or_default());
+        let from = Clocks::now();
+        state.mark = self.login.mark();
+        let token = match self.login.login(&self.server).await {
+            Ok(token) => token,
+            Err(error) => {
+                state.signed_out = true;
+                let who = state.token.as_ref().map(|(token, _)| token.display_name());
+                return Err(login_failed(&error, &self.sign_in.command(who)));
+            }
+        };
+        if std::mem::take(&mut state.signed_out) || state.held.is_none() {
+            let left = token.expires_at().map(|end| end.duration_since(from.wall()).unwrap_or_default());
             let server = self.server.name();
             let (name, method) = (token.display_name(), self.login.name());
             self.output.say(&Event::SignedIn { server: &server, name, method, left });
@@ -220,12 +291,10 @@ impl Credentials {
     async fn renew_token(&self, state: &mut MutexGuard<'_, State>) {
         let Some((token, from)) = &state.token else { return };
         let Some(until) = token.expires_at() else { return };
-        let from = *from;
-        let life = Life { from, until };
-        if !token.renewable() || !life.is_due(SystemTime::now()) {
+        let now = Clocks::now();
+        if !token.renewable() || !Life::of(*from, until, Duration::MAX).is_due(&now) {
             return;
         }
-        let now = SystemTime::now();
         let renewed = token.renew(&self.server).await;
         // One that cannot be renewed is asked about again later, at two thirds of what is left.
         state.token = match renewed {
@@ -235,18 +304,58 @@ impl Credentials {
     }
 }
 
-fn login_failed(error: &LoginError) -> Failure {
-    let text = error.to_string();
-    let failure = described(Stage::Login, &text, error.is_transient());
+/// What was last said of a renewal that fails.
+#[derive(Debug, Default)]
+pub struct Said {
+    left: Option<Duration>,
+    what: String,
+}
+
+impl Said {
+    /// Whether `failure` is worth a line, with `left` until the present certificate ends: now and then, and whenever
+    /// something else is wrong.
+    pub fn is_news(&mut self, failure: &Failure, left: Duration) -> bool {
+        let news =
+            is_milestone(self.left, left) || (!failure.cure().is_time() && failure.what() != self.what);
+        if news {
+            *self = Self { left: Some(left), what: failure.what().to_owned() };
+        }
+        news
+    }
+}
+
+/// In which way the clock here is off.
+fn off(offset: Offset, server: &Server) -> String {
+    let (by, than) = match offset {
+        Offset::Behind(by) => (by, "behind that"),
+        Offset::Ahead(by) => (by, "ahead of that"),
+    };
+    format!("this computer's clock is {} {than} of {}", rough(by), server.name())
+}
+
+fn login_failed(error: &LoginError, command: &str) -> Failure {
+    let failure = described(Stage::Login, &error.to_string(), Cure::of_login(error));
+    let failure = match failure.cure() {
+        Cure::SignIn => failure.advise(format!("  {command}")),
+        Cure::Time | Cure::Way | Cure::Clock | Cure::Keeper | Cure::Change => failure,
+    };
     match error {
         LoginError::Server(error) => failure.after(retry_after(error)),
         _ => failure,
     }
 }
 
-fn signing_failed(error: &SignError) -> Failure {
-    let text = error.to_string();
-    let failure = described(Stage::Signing, &text, error.is_transient());
+fn signing_failed(error: &SignError, server: &Server) -> Failure {
+    let offset = server.clock();
+    let cure = Cure::of_signing(error, offset.is_some());
+    let failure = match (cure, offset) {
+        (Cure::Clock, Some(offset)) => {
+            let what = format!("{}, so no certificate of now is valid here", off(offset, server));
+            Failure::new(Stage::Signing, what, cure)
+                .advise("Set the clock right. Under WSL, after sleep: sudo hwclock -s")
+        }
+        _ => described(Stage::Signing, &error.to_string(), cure),
+    };
     match error {
         SignError::Server(error) => failure.after(retry_after(error)),
         _ => failure,
@@ -255,7 +364,7 @@ fn signing_failed(error: &SignError) -> Failure {
 
 /// A failure of Vault's in a database's lease.
 pub(crate) fn database_failed(error: &vault_signer::Error) -> Failure {
-    described(Stage::Database, &error.to_string(), error.is_transient()).after(retry_after(error))
+    described(Stage::Database, &error.to_string(), Cure::of_server(error)).after(retry_after(error))
 }
 
 fn retry_after(error: &vault_signer::Error) -> Option<Duration> {
@@ -266,10 +375,9 @@ fn retry_after(error: &vault_signer::Error) -> Option<Duration> {
 }
 
 /// The signer's errors have their advice on the lines after the first.
-fn described(stage: Stage, text: &str, transient: bool) -> Failure {
+fn described(stage: Stage, text: &str, cure: Cure) -> Failure {
     let (what, advice) = text.split_once('\n').unwrap_or((text, ""));
-    let failure = if transient { Failure::passing(stage, what) } else { Failure::lasting(stage, what) };
-    advice.lines().fold(failure, |failure, line| failure.advise(line.trim()))
+    advice.lines().fold(Failure::new(stage, what, cure), |failure, line| failure.advise(line.trim()))
 }
 
 #[cfg(test)]
@@ -278,32 +386,6 @@ mod tests {
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn renewal_is_due_at_two_thirds() {
-        let from = SystemTime::UNIX_EPOCH + seconds(1_800_000_000);
-        let life = Life { from, until: from + seconds(3600) };
-        assert_eq!(life.renew_at(), from + seconds(2400));
-        for (after, due, usable) in [
-            (0, false, true),
-            (2399, false, true),
-            (2400, true, true),
-            (3596, true, true),
-            (3597, true, false),
-            (9999, true, false),
-        ] {
-            let now = from + seconds(after);
-            assert_eq!((life.is_due(now), life.is_usable(now)), (due, usable), "after {after} s");
-        }
-        assert!(life.is_due(from - seconds(1)), "the clock was set back");
-    }
-
-    #[test]
-    fn a_life_that_never_was_is_due() {
-        let now = SystemTime::now();
-        let life = Life { from: now, until: now - seconds(5) };
-        assert!(life.is_due(now) && !life.is_usable(now));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::verdict::Cure;
+
 /// How far we got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -49,24 +51,20 @@ pub struct Failure {
     retry_after: Option<Duration>,
 }
 
-/// What could make it work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cure {
-    /// Trying again may.
-    Time,
-    /// Only a person can.
-    Person,
-}
-
 impl Failure {
+    /// A failure that `cure` may cure.
+    pub fn new(stage: Stage, what: impl Into<String>, cure: Cure) -> Self {
+        Self { stage, what: what.into(), advice: Vec::new(), cure, retry_after: None }
+    }
+
     /// A failure that trying again may cure.
     pub fn passing(stage: Stage, what: impl Into<String>) -> Self {
-        Self { stage, what: what.into(), advice: Vec::new(), cure: Cure::Time, retry_after: None }
+        Self::new(stage, what, Cure::Time)
     }
 
     /// A failure that trying again cannot cure.
     pub fn lasting(stage: Stage, what: impl Into<String>) -> Self {
-        Self { stage, what: what.into(), advice: Vec::new(), cure: Cure::Person, retry_after: None }
+        Self::new(stage, what, Cure::Change)
     }
 
     /// Adds a line that says what it means or what to do.
@@ -103,9 +101,14 @@ impl Failure {
         &self.advice
     }
 
-    /// Whether to try again.
+    /// What could cure it.
+    pub fn cure(&self) -> Cure {
+        self.cure
+    }
+
+    /// Whether the same may work later with nothing changed by anybody.
     pub fn may_pass(&self) -> bool {
-        self.cure == Cure::Time
+        self.cure.is_time()
     }
 }
 

@@ -1,18 +1,59 @@
 //! What is to be forwarded: a local address and port, and the destination behind it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use crate::endpoint::{BadEndpoint, Endpoint, port_number};
 
-/// One forward as it was asked for. Port 0 of `listen` means any free port.
+/// One forward as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     /// Where to listen.
-    pub listen: SocketAddr,
+    pub listen: Local,
     /// Where the bastion connects to.
     pub destination: Endpoint,
+}
+
+/// Where a forward listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Local {
+    /// On which addresses.
+    pub on: On,
+    /// On which port of each; 0 means any that is free on all of them.
+    pub port: u16,
+}
+
+/// The addresses of a forward, as ssh's `-L` has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// A plain port, or `localhost`: both loopback addresses, since a program may take either for `localhost`.
+    Loopback,
+    /// `*`: every address of this computer.
+    Everywhere,
+    /// One address.
+    Address(IpAddr),
+}
+
+impl On {
+    /// The addresses, the one that is shown first.
+    pub fn addresses(self) -> Vec<IpAddr> {
+        match self {
+            Self::Loopback => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            Self::Everywhere => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            Self::Address(address) => vec![address],
+        }
+    }
+}
+
+impl fmt::Display for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.on {
+            On::Loopback => write!(f, "localhost:{}", self.port),
+            On::Everywhere => write!(f, "*:{}", self.port),
+            On::Address(address) => SocketAddr::new(address, self.port).fmt(f),
+        }
+    }
 }
 
 /// Why the arguments name no forward. Displays as one line that names the bad part and shows a right one.
@@ -32,6 +73,12 @@ enum Why {
     LocalPort,
     #[error("the local address is not an IP address")]
     LocalAddress,
+    #[error("an empty local address means every address of this computer to ssh; here that is written *")]
+    EmptyAddress,
+    #[error("slashes do not separate the parts, colons do")]
+    Slashes,
+    #[error("a path is a Unix socket to ssh, and only TCP is forwarded here")]
+    Socket,
     #[error("the local port is missing")]
     NoLocalPort,
     #[error("not of the form [BIND:]PORT:HOST:PORT")]
@@ -79,23 +126,33 @@ fn parse_destination(text: &str) -> Result<Endpoint, BadForward> {
 }
 
 /// `3000`, `127.0.0.1:3000` or `[::1]:3000`.
-fn parse_local(text: &str) -> Result<SocketAddr, Why> {
-    let (address, port) = match text.rsplit_once(':') {
+fn parse_local(text: &str) -> Result<Local, Why> {
+    let (on, port) = match text.rsplit_once(':') {
         Some((address, port)) => (bind_address(address)?, port),
-        None => (Ipv4Addr::LOCALHOST.into(), text),
+        None => (On::Loopback, text),
     };
-    Ok(SocketAddr::new(address, port_number(port).ok_or(Why::LocalPort)?))
+    Ok(Local { on, port: port_number(port).ok_or(Why::LocalPort)? })
 }
 
-fn bind_address(text: &str) -> Result<IpAddr, Why> {
-    if text == "localhost" {
-        return Ok(Ipv4Addr::LOCALHOST.into());
+/// ssh takes brackets around anything; an IPv6 address needs them.
+fn bind_address(text: &str) -> Result<On, Why> {
+    let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    match inside.unwrap_or(text) {
+        "" => Err(Why::EmptyAddress),
+        "*" => Ok(On::Everywhere),
+        name if name.eq_ignore_ascii_case("localhost") => Ok(On::Loopback),
+        address => match address.parse() {
+            Ok(address @ IpAddr::V4(_)) => Ok(On::Address(address)),
+            Ok(address @ IpAddr::V6(_)) if inside.is_some() => Ok(On::Address(address)),
+            Ok(IpAddr::V6(_)) | Err(_) => Err(Why::LocalAddress),
+        },
     }
-    match text.strip_prefix('[') {
-        Some(inside) => inside.strip_suffix(']').unwrap_or_default().parse().map(IpAddr::V6).ok(),
-        None => text.parse().map(IpAddr::V4).ok(),
-    }
-    .ok_or(Why::LocalAddress)
+}
+
+/// A host without the brackets that ssh takes around a name too.
+fn unbracketed(destination: &str) -> Option<String> {
+    let (inside, port) = destination.strip_prefix('[')?.split_once(']')?;
+    (!inside.contains(':')).then(|| format!("{inside}{port}"))
 }
 
 /// The form of `ssh -L`: `[BIND:]PORT:HOST:PORT`.
@@ -104,6 +161,9 @@ impl FromStr for Forward {
 
     fn from_str(text: &str) -> Result<Self, BadForward> {
         let bad = |why| BadForward { part: text.to_owned(), why, right: EXAMPLE_L.to_owned() };
+        if text.contains('/') {
+            return Err(bad(if text.contains(':') { Why::Socket } else { Why::Slashes }));
+        }
         let colons: Vec<usize> = colons_outside_brackets(text);
         let (local_end, bind) = match *colons.as_slice() {
             [port_end, _] => (port_end, None),
@@ -114,9 +174,11 @@ impl FromStr for Forward {
         let destination = text.get(local_end + 1..).unwrap_or_default();
         // An empty bind address means every interface to ssh; here that has to be written out.
         if bind == Some(0) {
-            return Err(bad(Why::LocalAddress));
+            return Err(bad(Why::EmptyAddress));
         }
         let listen = parse_local(local).map_err(bad)?;
+        let plain = unbracketed(destination);
+        let destination = plain.as_deref().unwrap_or(destination);
         let destination = destination.parse().map_err(|why: BadEndpoint| bad(why.into()))?;
         Ok(Self { listen, destination })
     }
@@ -159,8 +221,8 @@ mod tests {
         assert_eq!(
             pairs(&["demo.internal:80", "3000", "[::1]:5432", "0", "db:1", "[::1]:2", "db:1", "0.0.0.0:2"]),
             Ok(vec![
-                "127.0.0.1:3000:demo.internal:80".into(),
-                "127.0.0.1:0:[::1]:5432".into(),
+                "localhost:3000:demo.internal:80".into(),
+                "localhost:0:[::1]:5432".into(),
                 "[::1]:2:db:1".into(),
                 "0.0.0.0:2:db:1".into(),
             ])
@@ -195,9 +257,12 @@ mod tests {
     #[test]
     fn the_form_of_ssh_is_understood() {
         for (text, listen, destination) in [
-            ("3000:demo.internal:80", "127.0.0.1:3000", "demo.internal:80"),
+            ("3000:demo.internal:80", "localhost:3000", "demo.internal:80"),
             ("0.0.0.0:3000:demo.internal:80", "0.0.0.0:3000", "demo.internal:80"),
-            ("localhost:3000:demo.internal:80", "127.0.0.1:3000", "demo.internal:80"),
+            ("localhost:3000:demo.internal:80", "localhost:3000", "demo.internal:80"),
+            ("*:3000:demo.internal:80", "*:3000", "demo.internal:80"),
+            ("[*]:3000:[demo.internal]:80", "*:3000", "demo.internal:80"),
+            ("[127.0.0.1]:3000:demo.internal:80", "127.0.0.1:3000", "demo.internal:80"),
             ("[::1]:0:[2001:db8::1]:80", "[::1]:0", "[2001:db8::1]:80"),
         ] {
             let forward: Forward = text.parse().unwrap();
@@ -210,12 +275,23 @@ mod tests {
             "3000:host",
             "::::",
             ":3000:host:80",
-            "*:3000:host:80",
+            "**:3000:host:80",
+            "::1:3000:host:80",
             "[::1:3000:host:80",
             "3000:host:",
         ] {
             let line = text.parse::<Forward>().unwrap_err().to_string();
             assert!(line.contains("-L 5432:postgres.default.svc:5432") && !line.contains('\n'), "{line}");
+        }
+        for (text, words) in [
+            ("8080/host/80", "slashes do not separate"),
+            ("8080:/run/postgres.sock", "a Unix socket"),
+            ("/tmp/socket:host:80", "a Unix socket"),
+            (":3000:host:80", "here that is written *"),
+            ("[]:3000:host:80", "here that is written *"),
+        ] {
+            let line = text.parse::<Forward>().unwrap_err().to_string();
+            assert!(line.contains(words), "{line}");
         }
     }
 
@@ -228,12 +304,18 @@ mod tests {
 
         #[test]
         fn what_is_printed_is_parsed_again(
-            v4 in any::<Ipv4Addr>(), v6 in any::<std::net::Ipv6Addr>(), six in any::<bool>(), local in any::<u16>(), port in 1..=u16::MAX,
+            v4 in any::<Ipv4Addr>(), v6 in any::<Ipv6Addr>(), kind in 0..4, local in any::<u16>(), port in 1..=u16::MAX,
         ) {
-            let bind: IpAddr = if six { v6.into() } else { v4.into() };
+            let six = kind == 1;
+            let on = match kind {
+                0 => On::Address(v4.into()),
+                1 => On::Address(v6.into()),
+                2 => On::Loopback,
+                _ => On::Everywhere,
+            };
             let destination = SocketAddr::new(if six { v4.into() } else { v6.into() }, port).to_string();
             let forward = Forward {
-                listen: SocketAddr::new(bind, local),
+                listen: Local { on, port: local },
                 destination: destination.parse().unwrap(),
             };
             prop_assert_eq!(forward.to_string().parse(), Ok(forward));

@@ -9,7 +9,7 @@
 //! 4. [`credential`] has a key signed, and knows when it needs a successor.
 //! 5. [`tunnel`] makes one attempt after another: [`tunnel::carrier`] reaches the bastion, [`ssh`] proves who it is and
 //!    logs in. New connections are held meanwhile.
-//! 6. [`output`] says what happens, [`failure`] what went wrong, [`exit_code`] with which code that ends.
+//! 6. [`output`] says what happens, [`failure`] what went wrong, [`verdict`] whether that ends anything, [`exit_code`] with which code that ends.
 //!
 //! Nothing outside [`ssh`] knows what a channel is: everything else opens a stream to a destination and has it relayed.
 
@@ -26,3 +26,4 @@ pub mod kubernetes;
 pub mod output;
 pub mod ssh;
 pub mod tunnel;
+pub mod verdict;

@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use russh::client::{self, AuthResult, DisconnectReason};
-use russh::keys::{HashAlg, PublicKeyOrCertificate};
-use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, SshId};
+use russh::client::{self, AuthResult, DisconnectReason, KeyboardInteractiveAuthResponse};
+use russh::keys::{HashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, SshId};
 use ssh_transport::key_exchange::{self, Rekey, UNREACHED_WINDOW};
+use ssh_transport::preamble::Preamble;
 use ssh_transport::relay::{Account, End};
 use ssh_transport::socket::{CarrierSocket, Cutter};
 use ssh_transport::turns::{Rate, Turns};
@@ -29,6 +30,7 @@ use vault_signer::Credential;
 
 use crate::endpoint::{Endpoint, Host};
 use crate::output::clean;
+use crate::verdict;
 use names::Names;
 use own_key::{OwnKey, Unsigned};
 
@@ -37,7 +39,9 @@ const HANDSHAKE: Duration = Duration::from_secs(15);
 /// How long it may take to say good-bye.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// How long the reason for a refusal may take to follow it.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// What is said of an end of which nothing else is known.
+const ENDED: &str = "the connection ended";
 /// How much of what the server says before login is kept, in bytes.
 const LONGEST_BANNER: usize = 2048;
 /// How much of any reason of the server's is shown, in characters.
@@ -106,6 +110,8 @@ struct Shared {
     /// Key exchanges that are done.
     exchanges: AtomicU64,
     banner: Mutex<String>,
+    /// The description in the server's SSH_MSG_DISCONNECT (RFC 4253 §11.1).
+    farewell: Mutex<Option<String>>,
     ended: watch::Sender<Option<String>>,
     names: Names,
 }
@@ -126,6 +132,14 @@ impl Shared {
         self.ended.borrow().clone()
     }
 
+    fn farewell(&self) -> Option<String> {
+        self.farewell
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .filter(|told| !told.trim().is_empty())
+    }
+
     fn banner(&self) -> String {
         self.banner.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -143,13 +157,14 @@ impl Session {
         login: &str,
         credential: &Credential,
     ) -> Result<Self, Refusal> {
-        let (mut socket, cutter) = CarrierSocket::new(socket);
+        let (mut socket, cutter) = CarrierSocket::new(Preamble::new(socket));
         // russh runs a session in a task of its own, which only the end of its socket ends.
         let guard = CutOnDrop { cutter, armed: true };
         let (ended_sender, ended) = watch::channel(None);
         let shared = Arc::new(Shared {
             exchanges: AtomicU64::new(0),
             banner: Mutex::default(),
+            farewell: Mutex::default(),
             ended: ended_sender,
             names: Names::default(),
         });
@@ -184,15 +199,18 @@ impl Session {
                     .await
                     .map_err(|error| refusal(error.into(), &shared))?
             };
-            if !answer.success() {
-                // The bastion says why in the message that ends the connection, right behind the refusal.
-                let _ = timeout(LAST_WORDS, ended.clone().wait_for(Option::is_some)).await;
-            }
+            let told = match &answer {
+                AuthResult::Success => None,
+                AuthResult::Failure { .. } if reason_in(&shared.banner()).is_some() => None,
+                AuthResult::Failure { remaining_methods, .. } => {
+                    reason_of(&mut handle, login, remaining_methods, ended.clone()).await
+                }
+            };
             let turns = server
                 .as_deref()
                 .and_then(Rate::announced)
                 .map(|rate| Paced { rate, turns: Mutex::new(Turns::new(std::time::Instant::now())) });
-            admitted(&answer, &shared).map(|()| (handle, turns))
+            admitted(&answer, told, &shared).map(|()| (handle, turns))
         };
         let (handle, turns) = timeout(HANDSHAKE, connecting)
             .await
@@ -354,7 +372,10 @@ impl Drop for CutOnDrop {
 fn config(trust: &Trust, rekey: Option<Rekey>) -> Arc<client::Config> {
     let preferred = match trust {
         Trust::Authorities(_) => algorithms::with_host_certificates(),
-        Trust::Keys(_) => algorithms::with_host_keys(),
+        Trust::Keys(keys) => {
+            let kinds: Vec<_> = keys.iter().map(PublicKey::algorithm).collect();
+            algorithms::with_pinned_keys(&kinds)
+        }
     };
     let (limits, window_size) = match rekey {
         Some(rekey) => (rekey.limits(), UNREACHED_WINDOW),
@@ -398,7 +419,7 @@ impl From<russh::Error> for Ended {
 
 impl Drop for Handler {
     fn drop(&mut self) {
-        self.shared.end("the connection ended");
+        self.shared.end(ENDED);
     }
 }
 
@@ -446,6 +467,8 @@ impl client::Handler for Handler {
     async fn disconnected(&mut self, reason: DisconnectReason<Ended>) -> Result<(), Ended> {
         match reason {
             DisconnectReason::ReceivedDisconnect(told) => {
+                *self.shared.farewell.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(told.message.clone());
                 self.shared.end(&format!("it said: {}", told.message));
                 Ok(())
             }
@@ -560,14 +583,43 @@ fn refusal(error: Ended, shared: &Shared) -> Refusal {
         Ended::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
             Refusal::Algorithms(format!("{kind:?}").to_lowercase())
         }
-        Ended::Russh(error) => Refusal::Lost(shared.reason().unwrap_or_else(|| lost(&error))),
+        Ended::Russh(error) => {
+            let reason = shared.reason().filter(|reason| reason != ENDED);
+            Refusal::Lost(reason.unwrap_or_else(|| clean(&lost(&error), LONGEST_REASON)))
+        }
     }
 }
 
-fn admitted(answer: &AuthResult, shared: &Shared) -> Result<(), Refusal> {
+/// Hears why the bastion refused. It says so in the message that ends the connection, right behind the refusal; or, to who
+/// may go on, as a question without a question (RFC 4256 §3.2), since SSH has no other way to say it.
+async fn reason_of(
+    handle: &mut client::Handle<Handler>,
+    login: &str,
+    remaining: &MethodSet,
+    mut ended: watch::Receiver<Option<String>>,
+) -> Option<String> {
+    if remaining.contains(&MethodKind::KeyboardInteractive) {
+        let asked = handle.authenticate_keyboard_interactive_start(login, None);
+        if let Ok(Ok(KeyboardInteractiveAuthResponse::InfoRequest { instructions, prompts, .. })) =
+            timeout(LAST_WORDS, asked).await
+            && prompts.is_empty()
+            && !instructions.trim().is_empty()
+        {
+            return Some(instructions);
+        }
+    }
+    let _ = timeout(LAST_WORDS, ended.wait_for(Option::is_some)).await;
+    None
+}
+
+fn admitted(answer: &AuthResult, told: Option<String>, shared: &Shared) -> Result<(), Refusal> {
     let AuthResult::Failure { remaining_methods, .. } = answer else { return Ok(()) };
-    let told = certificate_refused(&shared.banner())
-        .or_else(|| shared.reason().as_deref().and_then(certificate_refused));
+    let farewell = shared.farewell();
+    let told = told
+        .as_deref()
+        .map(whole_reason)
+        .or_else(|| reason_in(&shared.banner()))
+        .or_else(|| farewell.as_deref().map(whole_reason));
     match (told, shared.reason()) {
         (Some(why), _) => Err(Refusal::Certificate(Some(why))),
         // russh answers "refused, nothing else to try" for a connection that ended as well.
@@ -576,10 +628,21 @@ fn admitted(answer: &AuthResult, shared: &Shared) -> Result<(), Refusal> {
     }
 }
 
-/// The bastion's reason, in what it said before or at the end.
-fn certificate_refused(said: &str) -> Option<String> {
-    let (_, why) = said.lines().find_map(|line| line.split_once(CERTIFICATE_REFUSED))?;
-    Some(clean(why.trim(), LONGEST_REASON))
+/// The bastion's reason, in what it said before the end: a line that says so, or one that begins with a code of ours. Other
+/// servers greet with whatever they like.
+fn reason_in(said: &str) -> Option<String> {
+    said.lines()
+        .find_map(|line| match line.split_once(CERTIFICATE_REFUSED) {
+            Some((_, why)) => Some(why),
+            None => verdict::is_for_now(verdict::code(line)).then_some(line),
+        })
+        .map(|why| clean(why.trim(), LONGEST_REASON))
+}
+
+/// The reason that a server gives as it ends the connection right behind a refusal: all of it, if it does not mark one.
+fn whole_reason(farewell: &str) -> String {
+    let lines = || farewell.lines().map(str::trim).filter(|line| !line.is_empty());
+    reason_in(farewell).unwrap_or_else(|| clean(&lines().collect::<Vec<_>>().join(" "), LONGEST_REASON))
 }
 
 fn not_opened(reason: &ChannelOpenFailure, told: Option<String>) -> NotOpened {
@@ -614,14 +677,21 @@ mod tests {
     #[test]
     fn the_bastions_reason_is_found_and_cannot_hurt() {
         assert_eq!(
-            certificate_refused("Welcome\ncertificate refused: expired: it ended 3 s ago\nmore\n").as_deref(),
+            reason_in("Welcome\ncertificate refused: expired: it ended 3 s ago\nmore\n").as_deref(),
             Some("expired: it ended 3 s ago")
         );
-        assert_eq!(
-            certificate_refused("it said: certificate refused: \u{1b}[2Jx").as_deref(),
-            Some("\\u{1b}[2Jx")
-        );
-        assert_eq!(certificate_refused("Welcome"), None);
+        assert_eq!(reason_in("it said: certificate refused: \u{1b}[2Jx").as_deref(), Some("\\u{1b}[2Jx"));
+        assert_eq!(reason_in("Welcome"), None);
+        assert_eq!(reason_in("Rules: be kind"), None);
+        for (farewell, expected) in [
+            ("too_many_connections: close one", "too_many_connections: close one"),
+            ("certificate refused: expired: it ended", "expired: it ended"),
+            ("Too many authentication failures", "Too many authentication failures"),
+        ] {
+            assert_eq!(whole_reason(farewell), expected);
+        }
+        let banner = "Welcome\naudit_stopped: it grants nothing new\n";
+        assert_eq!(reason_in(banner).as_deref(), Some("audit_stopped: it grants nothing new"));
     }
 
     /// A bastion that admits everybody and refuses every stream with the port in its words, the later the earlier.
@@ -656,6 +726,124 @@ mod tests {
         }
     }
 
+    async fn credential() -> Credential {
+        let signer = vault_signer::Local::generate(vault_signer::signer::local::Role {
+            name: "any".into(),
+            kind: vault_signer::Kind::User,
+            principals: vec!["tunnel".into()],
+            ttl: Duration::from_secs(60),
+            max_ttl: Duration::from_secs(60),
+        })
+        .unwrap();
+        let request =
+            vault_signer::Request::forwarding("any", vec!["tunnel".into()], Duration::from_secs(60));
+        Credential::generate(&signer, &request).await.unwrap()
+    }
+
+    /// A bastion that refuses every certificate, and tells when it has.
+    struct TurningAway {
+        refused: Arc<tokio::sync::Notify>,
+        banner: Option<&'static str>,
+        instructions: Option<&'static str>,
+    }
+
+    impl russh::server::Handler for TurningAway {
+        type Error = russh::Error;
+
+        async fn auth_openssh_certificate(
+            &mut self,
+            _user: &str,
+            _certificate: &russh::keys::Certificate,
+        ) -> Result<russh::server::Auth, russh::Error> {
+            self.refused.notify_one();
+            Ok(russh::server::Auth::reject())
+        }
+
+        async fn authentication_banner(&mut self) -> Result<Option<String>, russh::Error> {
+            Ok(self.banner.map(str::to_owned))
+        }
+
+        async fn auth_keyboard_interactive<'a>(
+            &'a mut self,
+            _user: &str,
+            _submethods: &str,
+            _response: Option<russh::server::Response<'a>>,
+        ) -> Result<russh::server::Auth, russh::Error> {
+            Ok(match self.instructions {
+                None => russh::server::Auth::reject(),
+                Some(instructions) => russh::server::Auth::Partial {
+                    name: "".into(),
+                    instructions: instructions.into(),
+                    prompts: (&[]).into(),
+                },
+            })
+        }
+    }
+
+    /// Why a login is refused by a bastion that greets with `banner`, answers who asks on with `instructions`, and ends the
+    /// connection with `farewell`.
+    async fn turned_away(
+        banner: Option<&'static str>,
+        instructions: Option<&'static str>,
+        farewell: Option<&'static str>,
+    ) -> Refusal {
+        let host_key =
+            russh::keys::PrivateKey::random(&mut rand::rng(), russh::keys::Algorithm::Ed25519).unwrap();
+        let trust = Trust::Keys(vec![host_key.public_key().clone()]);
+        let config = russh::server::Config {
+            keys: vec![host_key],
+            auth_rejection_time: Duration::ZERO,
+            ..Default::default()
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let refused = Arc::new(tokio::sync::Notify::new());
+        let handler = TurningAway { refused: Arc::clone(&refused), banner, instructions };
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let running = russh::server::run_stream(Arc::new(config), socket, handler).await.unwrap();
+            let handle = running.handle();
+            tokio::spawn(async move {
+                refused.notified().await;
+                if let Some(farewell) = farewell {
+                    let reason = Disconnect::NoMoreAuthMethodsAvailable;
+                    handle.disconnect(reason, farewell.to_owned(), "en".to_owned()).await.unwrap();
+                }
+            });
+            let _ = running.await;
+        });
+        let socket = TcpStream::connect(address).await.unwrap();
+        let host = "127.0.0.1".parse().unwrap();
+        let credential = credential().await;
+        Session::connect(socket, &trust, &host, "tunnel", &credential).await.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_bastion_says_as_it_refuses_is_heard() {
+        let many = "too_many_connections: this key has as many connections as it may have";
+        let expired = "certificate refused: expired: it ended";
+        for (banner, instructions, farewell, expected) in [
+            (None, None, Some(many), Some(many)),
+            (None, None, Some(expired), Some("expired: it ended")),
+            (Some("Welcome"), None, Some("Too many failures"), Some("Too many failures")),
+            (Some("Welcome\ncertificate refused: expired: it ended"), None, None, Some("expired: it ended")),
+            (Some("Welcome"), Some(expired), None, Some("expired: it ended")),
+            (
+                None,
+                Some("no_valid_certificate: a key\r\nalone"),
+                None,
+                Some("no_valid_certificate: a key alone"),
+            ),
+            (Some("Welcome"), None, None, None),
+        ] {
+            let refusal = turned_away(banner, instructions, farewell).await;
+            assert!(
+                matches!(&refusal, Refusal::Certificate(why) if why.as_deref() == expected),
+                "{banner:?} {instructions:?} {farewell:?}: {refusal:?}"
+            );
+        }
+    }
+
     /// A session with a server of russh's.
     async fn connected(
         config: russh::server::Config,
@@ -673,17 +861,7 @@ mod tests {
             russh::server::run_stream(Arc::new(config), socket, handler).await.unwrap().await
         });
 
-        let signer = vault_signer::Local::generate(vault_signer::signer::local::Role {
-            name: "any".into(),
-            kind: vault_signer::Kind::User,
-            principals: vec!["tunnel".into()],
-            ttl: Duration::from_secs(60),
-            max_ttl: Duration::from_secs(60),
-        })
-        .unwrap();
-        let request =
-            vault_signer::Request::forwarding("any", vec!["tunnel".into()], Duration::from_secs(60));
-        let credential = Credential::generate(&signer, &request).await.unwrap();
+        let credential = credential().await;
         let socket = TcpStream::connect(address).await.unwrap();
         let host = "127.0.0.1".parse().unwrap();
         Arc::new(Session::connect(socket, &trust, &host, "tunnel", &credential).await.unwrap())

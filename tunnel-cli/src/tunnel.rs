@@ -1,6 +1,5 @@
 //! A tunnel stays up: around one fallible attempt to reach the bastion, everything that makes the next one.
 
-pub mod backoff;
 mod board;
 pub mod carrier;
 mod holder;
@@ -13,28 +12,32 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use backoff::{Backoff, between};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::credential::{Credentials, Held};
+use crate::credential::{Credentials, Held, Said};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
-use crate::forward::Forward;
 use crate::output::{Event, Link, Output, Status};
 use crate::ssh::NotOpened;
-use backoff::{Backoff, between};
+use crate::verdict::{Cure, Standing, Verdict, judge};
 use board::Board;
 use carrier::{Carrier, Dialler};
-pub use listener::Listener;
-use wake::{Clocks, TICK};
+pub use listener::{Bound, Listener};
+use wake::{Clocks, woken};
 
 /// Between two attempts to reach the bastion.
 const FIRST_RETRY: Duration = Duration::from_millis(300);
 /// Between two attempts after many failures.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
+/// The same where somebody refuses, and has to change something first.
+const FIRST_RETRY_OF_REFUSED: Duration = Duration::from_secs(1);
+/// The same after many refusals.
+const LONGEST_RETRY_OF_REFUSED: Duration = Duration::from_secs(60);
 /// The same while a local connection is held: its owner is looking at a prompt that does not come.
 const LONGEST_RETRY_IN_DEMAND: Duration = Duration::from_secs(1);
 /// A connection that lasted this long was a success, however it ended.
@@ -86,9 +89,9 @@ impl Tunnel {
         let ended = stop.child_token();
         let board = Arc::new(Board::new(ended.clone()));
         let Self { listeners, dialler, credentials, output, conduct } = self;
-        let forwards: Vec<Forward> = listeners.iter().map(|listener| listener.forward().clone()).collect();
-        for Forward { listen, destination } in &forwards {
-            output.say(&Event::Listening { listen: *listen, destination });
+        let forwards: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
+        for Bound { listen, addresses, destination } in &forwards {
+            output.say(&Event::Listening { listen: *listen, addresses, destination });
         }
         let mut tasks = JoinSet::new();
         for listener in listeners {
@@ -104,6 +107,8 @@ impl Tunnel {
             forwards,
             ready,
             said_ready: false,
+            said: None,
+            said_renewal: Said::default(),
             lost_at: None,
         };
         let result = tokio::select! {
@@ -139,23 +144,68 @@ struct Keeper {
     credentials: Arc<Credentials>,
     output: Arc<Output>,
     conduct: Conduct,
-    forwards: Vec<Forward>,
+    forwards: Vec<Bound>,
     ready: Option<oneshot::Sender<()>>,
     said_ready: bool,
+    /// What was last said to be wrong since the last success.
+    said: Option<String>,
+    /// The same of a renewal, while there is a carrier.
+    said_renewal: Said,
     lost_at: Option<Instant>,
+}
+
+/// The waits between tries.
+struct Pace {
+    /// Where time alone may help, or another network.
+    quick: Backoff,
+    /// Where somebody refuses.
+    refused: Backoff,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            quick: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
+            refused: Backoff::new(FIRST_RETRY_OF_REFUSED, LONGEST_RETRY_OF_REFUSED),
+        }
+    }
+
+    fn failed(&mut self, cure: Cure) -> Duration {
+        match cure {
+            Cure::Time | Cure::Way => self.quick.failed(&mut rand::rng()),
+            Cure::Clock | Cure::Keeper | Cure::SignIn | Cure::Change => self.refused.failed(&mut rand::rng()),
+        }
+    }
+
+    fn failures(&self) -> u32 {
+        self.quick.failures().saturating_add(self.refused.failures())
+    }
+
+    fn worked(&mut self) {
+        self.quick.worked();
+        self.refused.worked();
+    }
+}
+
+/// Something that is tried again.
+struct Trouble<'a> {
+    failure: &'a Failure,
+    verdict: Verdict,
+    /// Until when the carrier that lives may, if one does.
+    left: Option<Duration>,
 }
 
 impl Keeper {
     async fn keep(&mut self) -> Result<Infallible, Failure> {
-        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+        let mut pace = Pace::new();
         let mut present: Option<Arc<Carrier>> = None;
         loop {
             if let Some(carrier) = present.take_if(|carrier| carrier.has_ended()) {
                 self.lost(&carrier).await?;
                 if carrier.since().elapsed() >= LASTED {
-                    backoff.reset();
+                    pace.worked();
                 }
-                self.pause(&mut backoff, None).await;
+                self.pause(&mut pace, None).await;
                 continue;
             }
             match self.attempt(present.as_ref()).await {
@@ -171,10 +221,21 @@ impl Keeper {
                         self.get_ready(&carrier).await?;
                     }
                 }
-                Err(failure) if self.conduct.once || !failure.may_pass() => return Err(failure),
-                Err(failure) => self.pause(&mut backoff, Some((&failure, present.is_none()))).await,
+                Err(failure) => {
+                    let alive = present.as_ref().filter(|carrier| !carrier.has_ended());
+                    let verdict = judge(failure.cure(), self.standing(alive.is_some()));
+                    if verdict == Verdict::Ends {
+                        return Err(failure);
+                    }
+                    let left = alive.map(|carrier| carrier.held().life.left(&Clocks::now()));
+                    self.pause(&mut pace, Some(Trouble { failure: &failure, verdict, left })).await;
+                }
             }
         }
+    }
+
+    fn standing(&self, carrier_lives: bool) -> Standing {
+        Standing { once: self.conduct.once, was_ready: self.said_ready, carrier_lives }
     }
 
     /// One try: a certificate that is fit for use, and a carrier that was logged in with it.
@@ -186,7 +247,16 @@ impl Keeper {
         if present.is_some_and(|carrier| Arc::ptr_eq(carrier.held(), &held)) {
             return Ok(Attempt::Nothing(held));
         }
-        self.dialler.dial(&held).await.map(Attempt::New)
+        let dialled = self.dialler.dial(&held).await;
+        match &dialled {
+            Ok(_) => held.has_worked(),
+            // It was taken before, and is not any more: another one may be.
+            Err(failure) if failure.stage() == Stage::Certificate && held.worked() => {
+                self.credentials.discard(&held).await;
+            }
+            Err(_) => {}
+        }
+        dialled.map(Attempt::New)
     }
 
     /// Waits until there is something to do for a carrier that works.
@@ -201,6 +271,8 @@ impl Keeper {
     fn publish(&mut self, carrier: &Arc<Carrier>, replaces: bool) {
         self.board.publish(Some(Arc::clone(carrier)));
         self.board.show(Link::Up(None), None);
+        self.said = None;
+        self.said_renewal = Said::default();
         if replaces {
             self.output.say(&Event::Renewed { until: carrier.held().life.until });
         } else if let Some(lost_at) = self.lost_at.take()
@@ -213,9 +285,10 @@ impl Keeper {
     async fn lost(&mut self, carrier: &Carrier) -> Result<(), Failure> {
         self.board.publish(None);
         let reason = carrier.ended().await;
-        if self.conduct.once {
-            let what = format!("the connection with {} is lost: {reason}", carrier.bastion().host());
-            return Err(Failure::passing(Stage::Session, what));
+        let what = format!("the connection with {} is lost: {reason}", carrier.bastion().host());
+        let failure = Failure::passing(Stage::Session, what);
+        if judge(failure.cure(), self.standing(false)) == Verdict::Ends {
+            return Err(failure);
         }
         self.lost_at.get_or_insert_with(Instant::now);
         self.board.show(Link::Away { tries: 0, next: Duration::ZERO, reason: reason.clone() }, None);
@@ -223,43 +296,65 @@ impl Keeper {
         Ok(())
     }
 
-    /// Waits before the next try: not long while somebody waits for it, and not at all after this computer slept.
-    async fn pause(&self, backoff: &mut Backoff, failed: Option<(&Failure, bool)>) {
+    /// Waits before the next try: not long while somebody waits for it, and not at all after this computer slept or its
+    /// owner signed in.
+    async fn pause(&mut self, pace: &mut Pace, trouble: Option<Trouble<'_>>) {
         let begun = Instant::now();
-        let asked = failed.and_then(|(failure, _)| failure.retry_after()).unwrap_or_default();
-        let mut until = begun + backoff.next(&mut rand::rng()).max(asked);
+        let cure = trouble.as_ref().map_or(Cure::Time, |trouble| trouble.failure.cure());
+        let asked = trouble.as_ref().and_then(|trouble| trouble.failure.retry_after()).unwrap_or_default();
+        let mut until = begun + pace.failed(cure).max(asked);
         let in_demand = between(LONGEST_RETRY_IN_DEMAND / 2, LONGEST_RETRY_IN_DEMAND, &mut rand::rng());
-        let in_demand = begun + in_demand.max(asked);
+        // Who refuses is not asked each second because somebody waits.
+        let in_demand = if cure.is_time() { begun + in_demand.max(asked) } else { until };
         if self.board.waiting() > 0 {
             until = until.min(in_demand);
         }
         // The loss of a connection is not a try.
-        let tries = backoff.failures().saturating_sub(u32::from(self.lost_at.is_some()));
-        if let Some((failure, is_down)) = failed {
-            let next = until.saturating_duration_since(begun);
-            let is_news = !self.said_ready && tries == 1;
-            self.output.say(&Event::Retry { tries, next, reason: failure.what(), is_news });
-            if is_down {
-                let reason = failure.what().to_owned();
-                self.board.show(Link::Away { tries, next, reason }, Some(until));
-            }
+        let tries = pace.failures().saturating_sub(u32::from(self.lost_at.is_some()));
+        let verdict = trouble.as_ref().map_or(Verdict::Retries, |trouble| trouble.verdict);
+        if let Some(trouble) = trouble {
+            self.complain(&trouble, tries, until.saturating_duration_since(begun), until).await;
         }
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut clocks = Clocks::now();
+        let (woken, news) = (woken(), self.credentials.news_for(verdict));
+        tokio::pin!(woken, news);
         loop {
             tokio::select! {
                 () = sleep_until(until) => return,
                 () = self.board.demand() => until = until.min(in_demand),
-                _ = ticks.tick() => {
-                    let now = Clocks::now();
-                    if clocks.slept_until(&now) {
-                        return;
-                    }
-                    clocks = now;
-                }
+                () = &mut woken => return,
+                () = &mut news => return,
             }
         }
+    }
+
+    /// Says what is wrong: each time to scripts, and to people when it is news.
+    async fn complain(&mut self, trouble: &Trouble<'_>, tries: u32, next: Duration, until: Instant) {
+        let Trouble { failure, verdict, left } = trouble;
+        let reason = failure.what();
+        if let Some(left) = left {
+            self.output.say(&Event::Retry { tries, next, reason, is_news: false });
+            if self.said_renewal.is_news(failure, *left) {
+                self.credentials.tell(failure, *verdict, *left).await;
+            }
+            return;
+        }
+        let first = !self.said_ready && tries == 1;
+        // An absence passes by itself, and its end is told. What somebody has to see, or do, is not kept from them.
+        let another = !failure.cure().is_time() && self.said.as_deref() != Some(reason);
+        if another {
+            self.said = Some(reason.to_owned());
+        }
+        let awaits = *verdict == Verdict::AwaitsSignIn;
+        self.output.say(&Event::Retry { tries, next, reason, is_news: (first || another) && !awaits });
+        if awaits && another {
+            self.credentials.tell(failure, *verdict, Duration::ZERO).await;
+        }
+        let shown = if awaits {
+            format!("waiting for you to sign in: {}", self.credentials.sign_in_command().await)
+        } else {
+            reason.to_owned()
+        };
+        self.board.show(Link::Away { tries, next, reason: shown }, Some(until));
     }
 
     /// Says that the first byte can flow, after it was seen to be so.
@@ -299,13 +394,14 @@ impl Keeper {
             Some(failure) => self.output.fail(&failure),
             None => {}
         }
-        for (Forward { listen, destination }, missing) in lines {
+        for (Bound { listen, addresses, destination }, missing) in lines {
             self.output.say(&Event::Ready {
                 listen: *listen,
+                addresses,
                 destination,
                 bastion: carrier.bastion(),
                 until: carrier.held().life.until,
-                left: carrier.held().life.left(SystemTime::now()),
+                left: carrier.held().life.left(&Clocks::now()),
             });
             if !listen.ip().is_loopback() {
                 let warning = format!("{listen} can be reached by other computers");
@@ -373,12 +469,12 @@ async fn probe(carrier: &Carrier, destination: &Endpoint) -> Answer {
 }
 
 /// Redraws the status line where somebody sees it.
-async fn draw(board: Arc<Board>, output: Arc<Output>, forwards: Vec<Forward>) {
+async fn draw(board: Arc<Board>, output: Arc<Output>, forwards: Vec<Bound>) {
     if !output.redraws() {
         return;
     }
     let title = match forwards.as_slice() {
-        [Forward { listen, destination }] => format!("{listen} → {destination}"),
+        [Bound { listen, destination, .. }] => format!("{listen} → {destination}"),
         several => format!("{} forwards", several.len()),
     };
     let mut redraw = interval(REDRAW);
@@ -403,7 +499,7 @@ async fn draw(board: Arc<Board>, output: Arc<Output>, forwards: Vec<Forward>) {
             waiting: board.waiting(),
             received: board.account().to_socket(),
             sent: board.account().from_socket(),
-            certificate: carrier.map(|carrier| carrier.held().life.left(SystemTime::now())),
+            certificate: carrier.map(|carrier| carrier.held().life.left(&Clocks::now())),
         });
     }
 }

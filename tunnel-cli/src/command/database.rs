@@ -1,10 +1,11 @@
 //! `pf-db-tunnel`: a tunnel, and credentials for what is behind it that end with it.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use backoff::Backoff;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -22,9 +23,9 @@ use crate::database::{Access, Verify, misleading, verifies};
 use crate::endpoint::port_number;
 use crate::exit_code;
 use crate::failure::{Failure, Stage};
-use crate::forward::Forward;
+use crate::forward::{Forward, Local, On};
 use crate::output::{Event, Output, rough};
-use crate::tunnel::backoff::Backoff;
+use crate::tunnel::wake::Clocks;
 use crate::tunnel::{Conduct, Listener, Tunnel};
 
 /// How long we try to revoke before we say that it did not work. The lease then ends by itself.
@@ -76,10 +77,7 @@ pub(super) fn wanted(
     Ok(Wanted {
         name: name.to_owned(),
         credentials: path.to_owned(),
-        forward: Forward {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            destination: database.value.endpoint(),
-        },
+        forward: Forward { listen: Local { on: On::Loopback, port }, destination: database.value.endpoint() },
         database: database.value.clone(),
     })
 }
@@ -117,7 +115,7 @@ pub(super) async fn run(
     let credentials = Arc::new(credentials(settings, &output)?);
     let listener =
         Listener::bind(&wanted.forward, |port| format!("pf-db-tunnel {} --port {port}", wanted.name))?;
-    let listen = listener.forward().listen;
+    let listen = listener.bound().listen;
     let conduct =
         Conduct { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: true };
     let (ready_sender, ready) = oneshot::channel();
@@ -257,21 +255,21 @@ impl Work {
 
     /// Renews the lease at two thirds of its life, and the token that it hangs on, for ever.
     async fn keep_lease(&self, mut lease: Lease) {
-        let mut life = Life { from: SystemTime::now(), until: lease.expires_at() };
+        let life_of = |lease: &Lease| Life::of(Clocks::now(), lease.expires_at(), Duration::MAX);
+        let mut life = life_of(&lease);
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         let mut warned = false;
         loop {
-            while !life.is_due(SystemTime::now()) {
-                let due = life.renew_at().duration_since(SystemTime::now()).unwrap_or_default();
-                sleep(LOOK.min(due)).await;
+            while !life.is_due(&Clocks::now()) {
+                sleep(LOOK.min(life.due_in(&Clocks::now()))).await;
                 self.credentials.keep_token().await;
             }
             let why = match self.renewed(&lease).await {
                 Ok(longer) if longer.expires_at() > life.until + Duration::from_secs(1) => {
-                    life = Life { from: SystemTime::now(), until: longer.expires_at() };
+                    life = life_of(&longer);
                     self.leases.hold(longer.clone());
                     lease = longer;
-                    backoff.reset();
+                    backoff.worked();
                     warned = false;
                     continue;
                 }
@@ -279,12 +277,12 @@ impl Work {
                 Err(failure) => failure.what().to_owned(),
             };
             if !warned {
-                let left = rough(life.left(SystemTime::now()));
+                let left = rough(life.left(&Clocks::now()));
                 let text = format!("the database credentials end in {left}: {why}; start again for new ones");
                 self.output.say(&Event::Warning(&text));
                 warned = true;
             }
-            let delay = backoff.next(&mut rand::rng());
+            let delay = backoff.failed(&mut rand::rng());
             sleep(delay).await;
         }
     }
@@ -340,8 +338,7 @@ impl Leases {
                 Err(failure) => failure,
             };
             if !failure.may_pass() || Instant::now() >= deadline {
-                let left =
-                    Life { from: SystemTime::now(), until: lease.expires_at() }.left(SystemTime::now());
+                let left = lease.expires_at().duration_since(SystemTime::now()).unwrap_or_default();
                 return Err(Failure::lasting(
                     Stage::Database,
                     format!("the database credentials are not revoked: {}", failure.what()),
@@ -352,7 +349,7 @@ impl Leases {
                     lease.id()
                 )));
             }
-            sleep(backoff.next(&mut rand::rng())).await;
+            sleep(backoff.failed(&mut rand::rng())).await;
         }
     }
 }
@@ -375,7 +372,7 @@ mod tests {
         let settings = settings();
         let found = wanted(&settings, "orders", Some("reader"), "5433").unwrap();
         assert_eq!(found.credentials, "database/creds/r");
-        assert_eq!(found.forward.to_string(), "127.0.0.1:5433:orders.svc:5432");
+        assert_eq!(found.forward.to_string(), "localhost:5433:orders.svc:5432");
         assert_eq!(wanted(&settings, "single", None, "0").unwrap().credentials, "p");
         for (name, role, port, stage, words) in [
             ("none", None, "0", Stage::Configuration, "orders, single"),

@@ -9,10 +9,12 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
 use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, LoginError, Method, Source, Userpass};
+use vault_signer::server::Ca;
 use vault_signer::{BoxFuture, Server, Token};
 use zeroize::Zeroizing;
 
 use crate::config::{Layer, Sourced};
+use crate::credential::SignIn;
 use crate::failure::{Failure, Stage};
 use crate::output::clean;
 
@@ -31,7 +33,7 @@ pub(super) fn of(
     match method {
         Method::Token => Ok(Box::new(match &auth.token_file {
             Some(Sourced { value: path, .. }) if path.as_os_str() == "-" => {
-                GivenToken::new(Source::Given(read(&mut std::io::stdin().lock(), "standard input")?))
+                GivenToken::find(Some(read(&mut std::io::stdin().lock(), "standard input")?), variable)
             }
             Some(Sourced { value: path, .. }) => GivenToken::new(Source::File(path.clone())),
             None => GivenToken::find(None, variable),
@@ -69,6 +71,31 @@ pub(super) fn of(
             )?;
             Ok(Box::new(Kubernetes::new(mount, role, file)))
         }
+    }
+}
+
+/// What a person types to get a new token, for a login that needs one.
+pub(super) fn sign_in(
+    settings: &Layer,
+    server: &Server,
+    variable: impl Fn(&str) -> Option<String>,
+) -> SignIn {
+    let either = |name: &str| {
+        let set = |prefix: &str| variable(&format!("{prefix}_{name}")).filter(|value| !value.is_empty());
+        set("BAO").or_else(|| set("VAULT"))
+    };
+    let plain = |value: &Option<Sourced<String>>| value.as_ref().map(|sourced| sourced.value.clone());
+    let file = settings.auth.token_file.as_ref().map(|file| file.value.clone());
+    SignIn {
+        program: SignIn::program(variable("PATH").as_deref()),
+        address: server.address().to_owned(),
+        namespace: plain(&settings.namespace).or_else(|| either("NAMESPACE")),
+        ca_cert: match settings.ca.as_ref().map(|ca| &ca.value) {
+            Some(Ca::File(path)) => Some(path.clone()),
+            Some(_) => None,
+            None => either("CACERT").map(Into::into),
+        },
+        token_file: file.filter(|path| path.as_os_str() != "-"),
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Event<'a> {
     Listening {
         /// The local address.
         listen: SocketAddr,
+        /// All local addresses, that one first.
+        addresses: &'a [SocketAddr],
         /// Where it leads.
         destination: &'a Endpoint,
     },
@@ -49,6 +51,8 @@ pub enum Event<'a> {
     Ready {
         /// The local address.
         listen: SocketAddr,
+        /// All local addresses, that one first.
+        addresses: &'a [SocketAddr],
         /// Where it leads.
         destination: &'a Endpoint,
         /// Through whom.
@@ -88,11 +92,20 @@ pub enum Event<'a> {
         /// When the new certificate ends.
         until: SystemTime,
     },
-    /// There is no new certificate yet.
+    /// There is no new certificate, or no new connection with it, yet.
     RenewalFailed {
         /// Why.
         reason: &'a str,
         /// How long the present one is valid.
+        left: Duration,
+    },
+    /// Nothing goes on before a person has signed in to Vault again.
+    SignInNeeded {
+        /// Why.
+        reason: &'a str,
+        /// What to type.
+        command: &'a str,
+        /// How long the present certificate is valid.
         left: Duration,
     },
     /// One stream was opened.
@@ -173,7 +186,10 @@ impl Event<'_> {
     /// Who wants to know.
     pub fn level(&self) -> Level {
         match self {
-            Self::NotOpened { .. } | Self::RenewalFailed { .. } | Self::Warning(_) => Level::Warning,
+            Self::NotOpened { .. }
+            | Self::RenewalFailed { .. }
+            | Self::SignInNeeded { .. }
+            | Self::Warning(_) => Level::Warning,
             Self::Retry { is_news: true, .. } => Level::Warning,
             Self::SignedIn { .. }
             | Self::Ready { .. }
@@ -195,7 +211,10 @@ impl Event<'_> {
     /// As people read it.
     pub(super) fn human(&self) -> String {
         match self {
-            Self::Listening { listen, destination } => format!("{listen} → {destination}   listening"),
+            Self::Listening { addresses, destination, .. } => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                format!("{} → {destination}   listening", addresses.join(" and "))
+            }
             Self::SignedIn { server, name, method, left } => match left {
                 Some(left) => format!("Signed in to {server} as {name} ({method}, {} left)", rough(*left)),
                 None => format!("Signed in to {server} as {name} ({method})"),
@@ -223,7 +242,19 @@ impl Event<'_> {
                 format!("New connection with a new certificate, until {}", time(*until))
             }
             Self::RenewalFailed { reason, left } => {
-                format!("warning: no new certificate yet, the present one ends in {}: {reason}", rough(*left))
+                format!(
+                    "warning: not renewed yet, the present certificate ends in {}: {reason}",
+                    rough(*left)
+                )
+            }
+            Self::SignInNeeded { reason, command, left } if left.is_zero() => {
+                format!("warning: {reason}; waiting until you have signed in again:\n  {command}")
+            }
+            Self::SignInNeeded { reason, command, left } => {
+                format!(
+                    "warning: {reason}; what is open goes on for {}, as long as its certificate. Sign in again:\n  {command}",
+                    rough(*left)
+                )
             }
             Self::Opened { peer, destination } => format!("{peer} → {destination}   open"),
             Self::Closed { peer, destination, reason } => format!("{peer} → {destination}   {reason}"),
@@ -240,9 +271,10 @@ impl Event<'_> {
     /// As scripts read it.
     pub(super) fn json(&self) -> Value {
         match self {
-            Self::Listening { listen, destination } => {
-                json!({ "event": "listening", "listen": listen, "port": listen.port(), "destination": destination.to_string() })
-            }
+            Self::Listening { listen, addresses, destination } => json!({
+                "event": "listening", "listen": listen, "port": listen.port(), "addresses": addresses,
+                "destination": destination.to_string(),
+            }),
             Self::SignedIn { server, name, method, left } => json!({
                 "event": "signed-in", "server": server, "name": name, "method": method,
                 "seconds_left": left.map(|left| left.as_secs()),
@@ -253,9 +285,9 @@ impl Event<'_> {
             Self::Dialling { bastion, address } => {
                 json!({ "event": "dialling", "bastion": bastion.to_string(), "address": address })
             }
-            Self::Ready { listen, destination, bastion, until, .. } => json!({
-                "event": "ready", "listen": listen, "port": listen.port(), "destination": destination.to_string(),
-                "bastion": bastion.to_string(), "certificate_until": time(*until),
+            Self::Ready { listen, addresses, destination, bastion, until, .. } => json!({
+                "event": "ready", "listen": listen, "port": listen.port(), "addresses": addresses,
+                "destination": destination.to_string(), "bastion": bastion.to_string(), "certificate_until": time(*until),
             }),
             Self::Lost { bastion, reason } => {
                 json!({ "event": "lost", "bastion": bastion.to_string(), "reason": reason })
@@ -272,6 +304,9 @@ impl Event<'_> {
             Self::RenewalFailed { reason, left } => {
                 json!({ "event": "renewal-failed", "reason": reason, "seconds_left": left.as_secs() })
             }
+            Self::SignInNeeded { reason, command, left } => json!({
+                "event": "sign-in-needed", "reason": reason, "command": command, "seconds_left": left.as_secs(),
+            }),
             Self::Opened { peer, destination } => {
                 json!({ "event": "opened", "peer": peer, "destination": destination.to_string() })
             }

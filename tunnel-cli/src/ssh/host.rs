@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::public::KeyData;
@@ -115,9 +115,15 @@ pub enum Impostor {
     /// A certificate whose time is over.
     #[error("its host certificate has expired")]
     Expired,
-    /// A certificate whose time has not begun.
-    #[error("its host certificate is not valid yet")]
-    NotYet,
+    /// A certificate whose time has not begun, by this computer's clock.
+    #[error(
+        "its host certificate is valid only in {}; this computer's clock is that much behind, or the bastion's ahead",
+        humantime::format_duration(*.wait)
+    )]
+    NotYet {
+        /// How far off, in whole seconds.
+        wait: Duration,
+    },
     /// A certificate with conditions that nobody can check here.
     #[error("its host certificate has a critical option, which no host certificate needs")]
     CriticalOption,
@@ -221,7 +227,7 @@ fn verify_certificate(
     // The name of the function warns that it does not say who signed; that was asked above.
     certificate.verify_signature().map_err(|_| Impostor::Signature)?;
     if now < certificate.valid_after() {
-        return Err(Impostor::NotYet);
+        return Err(Impostor::NotYet { wait: Duration::from_secs(certificate.valid_after() - now) });
     }
     if now >= certificate.valid_before() {
         return Err(Impostor::Expired);
@@ -304,8 +310,6 @@ fn file_of_keys(path: &Path, wanted: Wanted) -> Result<Vec<PublicKey>, BadTrust>
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use russh::keys::ssh_key::certificate::Builder;
     use russh::keys::{EcdsaCurve, PrivateKey};
 
@@ -401,7 +405,12 @@ mod tests {
             ("escape codes", forge.named("\u{1b}[31mx"), NOW, other_name("\\u{1b}[31mx")),
             ("a user's", forge.signed(&forge.authority, CertType::User, good), NOW, Impostor::NotAHost),
             ("at its last second", forge.certificate(good), NOW + 60, Impostor::Expired),
-            ("before its first", forge.certificate(good), NOW - 61, Impostor::NotYet),
+            (
+                "before its first",
+                forge.certificate(good),
+                NOW - 61,
+                Impostor::NotYet { wait: Duration::from_secs(1) },
+            ),
             (
                 "critical option",
                 forge.certificate(|builder| {

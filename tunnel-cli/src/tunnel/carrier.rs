@@ -18,6 +18,7 @@ use crate::endpoint::{Endpoint, Host};
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Output};
 use crate::ssh::{Impostor, NotOpened, Refusal, Session, Stream, Trust};
+use crate::verdict::{self, Cure};
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -163,24 +164,32 @@ impl Dialler {
 
     fn explain(&self, bastion: &Endpoint, refusal: Refusal, held: &Held) -> Failure {
         let host = bastion.host();
+        let cure = Cure::of_bastion(&refusal, held.worked());
         match refusal {
-            Refusal::Impostor(why) => self.impostor(bastion, &why),
-            Refusal::NotStrict => Failure::lasting(
+            Refusal::Impostor(why) => self.impostor(bastion, &why, cure),
+            Refusal::NotStrict => Failure::new(
                 Stage::HostKey,
                 format!("{host} does not use strict key exchange"),
+                cure,
             )
             .advise("Somebody in between could drop messages unseen (CVE-2023-48795). Nothing secret was sent.")
             .advise("If it is an old server, update it: OpenSSH 9.6, or a distribution's version with that fix."),
-            Refusal::Algorithms(kind) => Failure::lasting(
+            Refusal::Algorithms(kind) => Failure::new(
                 Stage::Session,
                 format!("{host} and this program have no {kind} algorithm in common"),
+                cure,
             )
             .advise("Only current algorithms are offered. An SSH server of the last years has them: ask whoever keeps it."),
+            Refusal::Certificate(Some(why)) if verdict::is_for_now(verdict::code(&why)) => {
+                Failure::new(Stage::Session, format!("{host} does not let you in for now: {why}"), cure)
+                    .advise("The certificate is good; another try may do.")
+            }
             Refusal::Certificate(why) => {
                 let certificate = held.credential.certificate();
-                let failure = Failure::lasting(
+                let failure = Failure::new(
                     Stage::Certificate,
                     format!("{host} refused the certificate: {}", why.as_deref().unwrap_or("it gave no reason")),
+                    cure,
                 );
                 let failure = if why.is_some() {
                     failure
@@ -199,7 +208,7 @@ impl Dialler {
                     certificate.serial(),
                 ))
             }
-            Refusal::Lost(why) => Failure::passing(Stage::Session, format!("no connection with {host}: {why}"))
+            Refusal::Lost(why) => Failure::new(Stage::Session, format!("no connection with {host}: {why}"), cure)
                 .advise("It is reachable, but it may be starting, overloaded, or no SSH server at all."),
         }
     }
@@ -208,11 +217,12 @@ impl Dialler {
         held.credential.authority().fingerprint(Default::default()).to_string()
     }
 
-    fn impostor(&self, bastion: &Endpoint, why: &Impostor) -> Failure {
+    fn impostor(&self, bastion: &Endpoint, why: &Impostor, cure: Cure) -> Failure {
         let setting = self.trust.setting();
-        Failure::lasting(
+        Failure::new(
             Stage::HostKey,
             format!("{} did not prove that it is the bastion: {why}", bastion.host()),
+            cure,
         )
         .advise("Somebody may be listening in. Nothing secret was sent.")
         .advise(format!("If the bastion was installed anew, change {setting}."))

@@ -60,10 +60,16 @@ fn listening(table: &str, address: SocketAddr) -> Vec<u64> {
             let (ip, port) = local.split_once(':')?;
             let port = u16::from_str_radix(port, 16).ok()?;
             let ip = ip_address(ip)?;
-            let overlaps = ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified();
-            (port == address.port() && overlaps).then_some(inode)
+            (port == address.port() && overlap(ip, address.ip())).then_some(inode)
         })
         .collect()
+}
+
+/// Whether a socket on `one` keeps others from binding `other`. One on every IPv6 address mostly has those of IPv4 too; one
+/// on every IPv4 address has no other.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    let covers = |all: IpAddr, some: IpAddr| all.is_unspecified() && (all.is_ipv6() || some.is_ipv4());
+    one == other || covers(one, other) || (other.is_unspecified() && one.is_ipv4() == other.is_ipv4())
 }
 
 /// The kernel prints addresses as 32-bit words in its own byte order.
@@ -103,6 +109,8 @@ mod tests {
         assert_eq!(inodes("0.0.0.0:3000"), [4711]);
         assert_eq!(inodes("127.0.0.2:3000"), [] as [u64; 0]);
         assert_eq!(inodes("127.0.0.1:5432"), [4712]);
+        assert_eq!(inodes("[::1]:3000"), [] as [u64; 0]);
+        assert_eq!(inodes("[::1]:5432"), [] as [u64; 0], "every IPv4 address is no IPv6 address");
         assert_eq!(ip_address("00000000000000000000000001000000"), Some(Ipv6Addr::LOCALHOST.into()));
         assert_eq!(ip_address("0000000000000000FFFF00000100007F"), Some(Ipv4Addr::LOCALHOST.into()));
     }

@@ -5,17 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backoff::between;
+use futures_util::future::join_all;
+use socket2::SockRef;
 use ssh_transport::relay::End;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backoff::between;
 use super::board::Board;
 use super::holder;
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
-use crate::forward::Forward;
+use crate::forward::{Forward, Local, On};
 use crate::output::{Event, Output};
 use crate::ssh::NotOpened;
 
@@ -32,67 +34,98 @@ const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 /// How long to wait when the kernel has no descriptor for one more connection.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
-/// A bound local port and where it leads.
+/// How often another free port is tried, when the one that the kernel chose for one address is taken on another.
+const PORTS: u32 = 32;
+
+/// A bound local port, on each address that it was asked for, and where it leads.
 pub struct Listener {
-    socket: TcpListener,
-    forward: Forward,
+    sockets: Vec<TcpListener>,
+    bound: Bound,
+}
+
+/// A forward, with what was really bound.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// The address that is shown.
+    pub listen: SocketAddr,
+    /// All of them, that one first.
+    pub addresses: Vec<SocketAddr>,
+    /// Where the bastion connects to.
+    pub destination: Endpoint,
 }
 
 impl Listener {
-    /// Binds the port that `forward` asks for. `command` is what to type for another port.
+    /// Binds the port that `forward` asks for, on each of its addresses that this computer has. `command` is what to type for
+    /// another port.
     ///
     /// # Errors
-    /// When it is taken or may not be bound; names who has it.
+    /// When it is taken on one of them or may not be bound; names who has it. A port that is ours on one loopback address
+    /// only would leave a program that takes `localhost` for the other one with a stranger.
     pub fn bind(forward: &Forward, command: impl Fn(u16) -> String) -> Result<Self, Failure> {
-        let listen = forward.listen;
-        let failed = |error: std::io::Error| {
-            let example = command(another_port(listen.ip(), listen.port()));
-            bind_failed(listen, &error).advise(format!("  {example}"))
-        };
-        let socket = if forward.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.map_err(failed)?;
-        socket.set_reuseaddr(true).map_err(failed)?;
-        socket.bind(forward.listen).map_err(failed)?;
-        let socket = socket.listen(BACKLOG).map_err(failed)?;
-        let listen = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, forward: Forward { listen, destination: forward.destination.clone() } })
+        let wanted = forward.listen;
+        let sockets = bind_all(wanted).map_err(|(address, error)| {
+            let example = command(another_port(&wanted.on.addresses(), wanted.port));
+            bind_failed(wanted.on, address, &error).advise(format!("  {example}"))
+        })?;
+        let (addresses, sockets): (Vec<SocketAddr>, _) = sockets.into_iter().unzip();
+        let listen = addresses.first().copied().ok_or_else(|| {
+            Failure::lasting(Stage::LocalPort, format!("{wanted} is on no address of this computer"))
+        })?;
+        Ok(Self { sockets, bound: Bound { listen, addresses, destination: forward.destination.clone() } })
     }
 
     /// The forward, with the port that was really bound.
-    pub fn forward(&self) -> &Forward {
-        &self.forward
+    pub fn bound(&self) -> &Bound {
+        &self.bound
     }
 
     /// Accepts for ever.
     pub(super) async fn serve(self, board: Arc<Board>, output: Arc<Output>, hold: Duration) {
-        let room = Arc::new(Semaphore::new(MOST));
+        let door = Door { bound: self.bound, board, output, hold, room: Arc::new(Semaphore::new(MOST)) };
+        join_all(self.sockets.into_iter().map(|socket| door.serve(socket))).await;
+    }
+}
+
+/// What the sockets of one forward share.
+struct Door {
+    bound: Bound,
+    board: Arc<Board>,
+    output: Arc<Output>,
+    hold: Duration,
+    room: Arc<Semaphore>,
+}
+
+impl Door {
+    async fn serve(&self, socket: TcpListener) {
+        let Self { bound, board, output, room, .. } = self;
+        let hold = self.hold;
         loop {
             if room.available_permits() == 0 {
                 let reason =
                     format!("{MOST} connections are open; the next one waits for one of them to end");
-                if board.is_news(&self.forward.destination, &reason) {
-                    output.say(&Event::Warning(&format!("{}: {reason}", self.forward.listen)));
+                if board.is_news(&bound.destination, &reason) {
+                    output.say(&Event::Warning(&format!("{}: {reason}", bound.listen)));
                 }
             }
             // Never closed, so there is always a permit some time.
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-            let (socket, peer) = match self.socket.accept().await {
+            let Ok(permit) = Arc::clone(room).acquire_owned().await else { return };
+            let (accepted, peer) = match socket.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    output.say(&Event::Warning(&format!("{}: {error}", self.forward.listen)));
+                    output.say(&Event::Warning(&format!("{}: {error}", bound.listen)));
                     sleep(OUT_OF_DESCRIPTORS).await;
                     continue;
                 }
             };
             let connection = Connection {
                 peer,
-                destination: self.forward.destination.clone(),
-                board: Arc::clone(&board),
-                output: Arc::clone(&output),
+                destination: bound.destination.clone(),
+                board: Arc::clone(board),
+                output: Arc::clone(output),
             };
             tokio::spawn(async move {
-                connection.run(socket, hold).await;
+                connection.run(accepted, hold).await;
                 drop(permit);
             });
         }
@@ -206,9 +239,66 @@ fn words(end: End) -> &'static str {
     }
 }
 
+/// One socket for each address that this computer has, all with the same port; or the address that cannot be bound.
+fn bind_all(wanted: Local) -> Result<Vec<(SocketAddr, TcpListener)>, (SocketAddr, std::io::Error)> {
+    let mut last = Ok(Vec::new());
+    for _ in 0..PORTS {
+        last = bind_once(wanted);
+        let taken = matches!(&last, Err((_, error)) if error.kind() == ErrorKind::AddrInUse);
+        if wanted.port != 0 || !taken {
+            break;
+        }
+    }
+    last
+}
+
+fn bind_once(wanted: Local) -> Result<Vec<(SocketAddr, TcpListener)>, (SocketAddr, std::io::Error)> {
+    let mut bound: Vec<(SocketAddr, TcpListener)> = Vec::new();
+    let mut absent = None;
+    for ip in wanted.on.addresses() {
+        let port = bound.first().map_or(wanted.port, |(address, _)| address.port());
+        let address = SocketAddr::new(ip, port);
+        match bind(address) {
+            Ok(one) => bound.push(one),
+            Err(error) if is_absent(&error) => absent = Some((address, error)),
+            Err(error) => return Err((address, error)),
+        }
+    }
+    match absent {
+        Some(absent) if bound.is_empty() => Err(absent),
+        Some(_) | None => Ok(bound),
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<(SocketAddr, TcpListener)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if address.is_ipv6() {
+        // Its own family only, as ssh has it: the other has a socket of its own, or was not asked for.
+        SockRef::from(&socket).set_only_v6(true)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let socket = socket.listen(BACKLOG)?;
+    Ok((socket.local_addr()?, socket))
+}
+
+/// A computer without this family of addresses, or without this one.
+fn is_absent(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
+}
+
 /// What failed; an example follows it.
-fn bind_failed(listen: SocketAddr, error: &std::io::Error) -> Failure {
+fn bind_failed(on: On, listen: SocketAddr, error: &std::io::Error) -> Failure {
     let (what, advice) = match error.kind() {
+        ErrorKind::AddrInUse if on == On::Loopback && listen.is_ipv6() => (
+            match holder::of(listen) {
+                Some(holder) => format!("{listen} is in use by {holder}"),
+                None => format!("{listen} is in use by another program"),
+            },
+            "A program that takes localhost for ::1 would reach that one instead of the tunnel. To listen on 127.0.0.1 \
+             alone, write 127.0.0.1 before the local port; or choose another port, for example:",
+        ),
         ErrorKind::AddrInUse => (
             match holder::of(listen) {
                 Some(holder) => format!("{listen} is in use by {holder}"),
@@ -229,13 +319,16 @@ fn bind_failed(listen: SocketAddr, error: &std::io::Error) -> Failure {
     Failure::lasting(Stage::LocalPort, what).advise(advice)
 }
 
-/// A port near `taken` that is free at this moment, or 0 for any.
-fn another_port(address: IpAddr, taken: u16) -> u16 {
+/// A port near `taken` that is free on all `addresses` at this moment, or 0 for any.
+fn another_port(addresses: &[IpAddr], taken: u16) -> u16 {
+    let is_free = |port: &u16| {
+        addresses.iter().all(|address| match std::net::TcpListener::bind((*address, *port)) {
+            Ok(_) => true,
+            Err(error) => is_absent(&error),
+        })
+    };
     let base = if taken < 1024 { taken.saturating_add(8000) } else { taken };
-    (1..=20)
-        .filter_map(|step| base.checked_add(step))
-        .find(|port| std::net::TcpListener::bind((address, *port)).is_ok())
-        .unwrap_or(0)
+    (1..=20).filter_map(|step| base.checked_add(step)).find(is_free).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -246,7 +339,10 @@ mod tests {
     async fn a_busy_port_names_its_holder_and_another_port_at_once() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = taken.local_addr().unwrap();
-        let forward = Forward { listen, destination: "demo.internal:80".parse().unwrap() };
+        let destination: Endpoint = "demo.internal:80".parse().unwrap();
+        let forward =
+            |on| Forward { listen: Local { on, port: listen.port() }, destination: destination.clone() };
+        let forward = forward(On::Loopback);
         let start = std::time::Instant::now();
         let Err(failure) = Listener::bind(&forward, |port| format!("x {port}")) else {
             panic!("bound twice")
@@ -265,6 +361,26 @@ mod tests {
     async fn port_0_becomes_a_real_one() {
         let forward = "0:demo.internal:80".parse().unwrap();
         let listener = Listener::bind(&forward, |port| port.to_string()).unwrap();
-        assert_ne!(listener.forward().listen.port(), 0);
+        assert_ne!(listener.bound().listen.port(), 0);
+        let addresses: Vec<String> =
+            listener.bound().addresses.iter().map(|address| address.ip().to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1", "::1"]);
+        assert!(listener.bound().addresses.iter().all(|one| one.port() == listener.bound().listen.port()));
+    }
+
+    #[tokio::test]
+    async fn another_program_on_one_of_the_loopback_addresses_is_named() {
+        let taken = std::net::TcpListener::bind("[::1]:0").unwrap();
+        let listen = taken.local_addr().unwrap();
+        let bind = |text: String| Listener::bind(&text.parse().unwrap(), |port| format!("x {port}"));
+        for text in [format!("{}:db:1", listen.port()), format!("localhost:{}:db:1", listen.port())] {
+            let failure = bind(text).err().unwrap();
+            assert_eq!(failure.stage(), Stage::LocalPort);
+            let text = failure.to_string();
+            assert!(text.starts_with(&format!("{listen} is in use by ")), "{text}");
+            assert!(text.contains("write 127.0.0.1 before"), "{text}");
+        }
+        let alone = bind(format!("127.0.0.1:{}:db:1", listen.port())).unwrap();
+        assert_eq!(alone.bound().addresses, [SocketAddr::new([127, 0, 0, 1].into(), listen.port())]);
     }
 }

@@ -174,8 +174,7 @@ impl Signer for Vault {
             let ((signed, said, told), authorities) = (signed?, authorities?);
             let left = said.left(request);
             let text = signed.signed_key;
-            let check =
-                |now| certificate::check_but_for(left, &text, key, request, Some(&authorities), now);
+            let check = |now| certificate::check_but_for(left, &text, key, request, Some(&authorities), now);
             match certificate::once_valid(check).await {
                 Ok(certificate) => Ok(certificate),
                 // What was left out because it was refused is what is missing: the refusal says more.

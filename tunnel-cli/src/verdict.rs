@@ -1,0 +1,207 @@
+//! Judges every failure of a tunnel: of login, signing, connecting, the host's identity, the certificate and its renewal.
+//!
+//! There is no other place where that is decided. What may pass ends nothing; and while a carrier lives, no failure to make
+//! its successor ends it. Before a tunnel was ready for the first time, somebody is there to read an error, and what a
+//! person has to change is one. Afterwards, perhaps at night, only what no waiting can cure ends it.
+
+use std::time::Duration;
+
+use vault_signer::certificate::Mismatch;
+use vault_signer::login::LoginError;
+use vault_signer::{Error, SignError};
+
+use crate::ssh::{Impostor, Refusal};
+
+/// A clock that is behind by no more than this is waited for: what it does not take as valid yet, it soon does.
+const LITTLE_BEHIND: Duration = Duration::from_secs(120);
+
+/// What could cure a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cure {
+    /// Time alone: the other side is away, busy or starting.
+    Time,
+    /// Another way there: what answers is not what was asked for, as behind a hotel's portal or a broken proxy.
+    Way,
+    /// A clock that is set right.
+    Clock,
+    /// Whoever keeps the other side: what it refuses now, it gave before.
+    Keeper,
+    /// A new token, which a person has to sign in for.
+    SignIn,
+    /// Another configuration, or another person.
+    Change,
+}
+
+/// How a tunnel stands when something fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The first failure is to be the end.
+    pub once: bool,
+    /// Bytes could flow at some time.
+    pub was_ready: bool,
+    /// Bytes can flow now.
+    pub carrier_lives: bool,
+}
+
+/// What a failure leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The tunnel ends with it.
+    Ends,
+    /// A person is told what to do, and waited for.
+    AwaitsSignIn,
+    /// There will be another try.
+    Retries,
+}
+
+/// The rule.
+pub fn judge(cure: Cure, standing: Standing) -> Verdict {
+    let goes_on = match cure {
+        Cure::SignIn => Verdict::AwaitsSignIn,
+        Cure::Time | Cure::Way | Cure::Clock | Cure::Keeper | Cure::Change => Verdict::Retries,
+    };
+    match (cure, standing) {
+        (_, Standing { carrier_lives: true, .. }) => goes_on,
+        (_, Standing { once: true, .. }) => Verdict::Ends,
+        (Cure::Time, _) => goes_on,
+        (_, Standing { was_ready: false, .. }) => Verdict::Ends,
+        (Cure::Way | Cure::Clock | Cure::Keeper | Cure::SignIn, _) => goes_on,
+        (Cure::Change, _) => Verdict::Ends,
+    }
+}
+
+impl Cure {
+    /// Whether the same thing may work later with nothing changed by anybody.
+    pub fn is_time(self) -> bool {
+        self == Self::Time
+    }
+
+    /// Of a failure on the way to Vault.
+    pub fn of_server(error: &Error) -> Self {
+        match error {
+            Error::Unreachable { .. }
+            | Error::TimedOut { .. }
+            | Error::Sealed { .. }
+            | Error::Standby { .. }
+            | Error::RateLimited { .. }
+            | Error::ServerError { .. }
+            | Error::Broken { .. } => Self::Time,
+            Error::Tls { .. }
+            | Error::Redirected { .. }
+            | Error::Status { .. }
+            | Error::NotJson { .. }
+            | Error::TooLarge { .. }
+            | Error::Unexpected { .. } => Self::Way,
+            Error::Uninitialized { .. }
+            | Error::BadRequest { .. }
+            | Error::Denied { .. }
+            | Error::NotFound { .. } => Self::Keeper,
+            // The enum is another crate's and may grow; what is new says itself whether it passes.
+            other if other.is_transient() => Self::Time,
+            _ => Self::Keeper,
+        }
+    }
+
+    /// Of a login to Vault.
+    pub fn of_login(error: &LoginError) -> Self {
+        match error {
+            LoginError::Server(error) => Self::of_server(error),
+            LoginError::NoToken { .. } | LoginError::TokenFile { .. } | LoginError::TokenRefused { .. } => {
+                Self::SignIn
+            }
+            LoginError::ServiceAccountToken { .. } => Self::Keeper,
+            // A wrong password stays wrong, and asking with it again locks its owner out.
+            LoginError::Refused { source: Error::BadRequest { .. }, .. } => Self::Change,
+            LoginError::Refused { .. } => Self::Keeper,
+            LoginError::SecondFactor { .. } => Self::Change,
+            _ => Self::Keeper,
+        }
+    }
+
+    /// Of a signature. `clock_is_off`: Vault's clock and ours are known to differ.
+    pub fn of_signing(error: &SignError, clock_is_off: bool) -> Self {
+        match error {
+            SignError::Server(error) => Self::of_server(error),
+            SignError::Mismatch(Mismatch::NotYetValid { .. } | Mismatch::Expired { .. }) => Self::Clock,
+            SignError::Mismatch(Mismatch::TooLong { .. }) if clock_is_off => Self::Clock,
+            SignError::Refused { .. } | SignError::Mismatch(_) => Self::Keeper,
+            SignError::Key(_) => Self::Change,
+            _ => Self::Keeper,
+        }
+    }
+
+    /// Of a bastion that was reached. `worked`: the same certificate has logged in before, so that another one may do.
+    pub fn of_bastion(refusal: &Refusal, worked: bool) -> Self {
+        match refusal {
+            Refusal::Lost(_) => Self::Time,
+            Refusal::Impostor(Impostor::NotYet { wait }) if *wait <= LITTLE_BEHIND => Self::Time,
+            Refusal::Impostor(Impostor::NotYet { .. }) => Self::Clock,
+            Refusal::Impostor(
+                Impostor::BareKey { .. }
+                | Impostor::OtherKey { .. }
+                | Impostor::OtherAuthority { .. }
+                | Impostor::NotAHost
+                | Impostor::OtherName { .. }
+                | Impostor::Expired
+                | Impostor::CriticalOption
+                | Impostor::Weak
+                | Impostor::Signature,
+            )
+            | Refusal::NotStrict
+            | Refusal::Algorithms(_) => Self::Way,
+            Refusal::Certificate(_) if worked => Self::Time,
+            Refusal::Certificate(None) => Self::Keeper,
+            Refusal::Certificate(Some(why)) => match code(why) {
+                code if is_for_now(code) => Self::Time,
+                "not_yet_valid" => Self::Clock,
+                // This computer is elsewhere, and may be back.
+                "source_address" => Self::Way,
+                code if LASTING.contains(&code) => Self::Change,
+                _ => Self::Keeper,
+            },
+        }
+    }
+}
+
+/// What the bastion says of a certificate that no other day will make better. An authority that it does not know may be
+/// one that it has not read yet, and what has ended has a successor: neither is here.
+const LASTING: [&str; 25] = [
+    "certificate_too_large",
+    "certificate_malformed",
+    "not_a_user_certificate",
+    "certificate_chain",
+    "weak_authority",
+    "weak_key",
+    "signature_algorithm",
+    "signature_invalid",
+    "validity_malformed",
+    "lifetime_too_long",
+    "no_principals",
+    "too_many_principals",
+    "bad_principal",
+    "not_a_principal",
+    "unknown_user",
+    "key_id_too_long",
+    "unknown_critical_option",
+    "force_command",
+    "verify_required",
+    "source_address_malformed",
+    "permit_open_malformed",
+    "key_revoked",
+    "key_id_revoked",
+    "serial_revoked",
+    "authority_revoked",
+];
+
+/// Whether the bastion says with `code` that a good certificate does not get in at the moment.
+pub fn is_for_now(code: &str) -> bool {
+    matches!(code, "audit_stopped" | "too_many_connections" | "shutdown")
+}
+
+/// The code in front of the bastion's sentence.
+pub fn code(why: &str) -> &str {
+    why.split_once(':').map_or("", |(code, _)| code)
+}
+
+#[cfg(test)]
+mod tests;
