@@ -164,6 +164,9 @@ fn holes(object: &Value) -> Vec<&Value> {
 /// and in the bastion's own file, but for what it cannot be without.
 fn means_something(base: &Value, pointer: &str) -> bool {
     const NEEDED: [&str; 6] = ["admin", "admin/listen", "authorities", "listen", "login", "login/users"];
+    if pointer == "/config" {
+        return true;
+    }
     if let Some(setting) = pointer.strip_prefix("/config/") {
         return !NEEDED.contains(&setting);
     }
