@@ -23,18 +23,26 @@ const STREAMS: u64 = 64;
 const BYTES: u64 = 256 << 20;
 /// As often as a setting can have keys replaced.
 const OFTEN: &str = "1MiB";
-const PATIENCE: Duration = Duration::from_secs(120);
 
-fn bytes() -> u64 {
-    let gigabytes = std::env::var("SOAK_GIB").ok().map(|text| text.parse::<u64>().unwrap());
-    gigabytes.map_or(BYTES, |gigabytes| gigabytes << 30)
+fn gigabytes() -> Option<u64> {
+    std::env::var("SOAK_GIB").ok().map(|text| text.parse().unwrap())
 }
 
-/// Reads which stream it is, and sends and receives patterns of that stream's own.
+fn bytes() -> u64 {
+    gigabytes().map_or(BYTES, |gigabytes| gigabytes << 30)
+}
+
+/// How long one stream may rest. Between OpenSSH's own ends some rest until others are done, where keys are replaced all the time.
+fn patience() -> Duration {
+    Duration::from_secs(if gigabytes().is_some() { 1200 } else { 120 })
+}
+
+/// Reads which stream it is, says so, and sends and receives patterns of that stream's own.
 fn target(length: u64) -> Target {
     Target::new(move |mut stream| {
         let mut number = [0];
         stream.read_exact(&mut number).ok()?;
+        stream.write_all(&number).ok()?;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let _ = send(&stream, down(number[0]), length);
@@ -53,27 +61,38 @@ fn down(number: u8) -> u64 {
     2000 + 2 * u64::from(number)
 }
 
+/// One stream that reaches its target.
+fn open(how: &str, local: SocketAddr, number: u8) -> TcpStream {
+    let mut stream = TcpStream::connect(local).unwrap();
+    // A transfer that hangs fails, instead of hanging the tests.
+    stream.set_read_timeout(Some(patience())).unwrap();
+    stream.set_write_timeout(Some(patience())).unwrap();
+    stream.write_all(&[number]).unwrap();
+    let mut answer = [0];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [number], "{how}");
+    stream
+}
+
 /// Moves it all, and says how fast.
 fn carry(how: &str, local: SocketAddr, target: &Target, length: u64) {
     let start = Instant::now();
     let numbers: Vec<u8> = (0..u8::try_from(STREAMS).unwrap()).collect();
-    let stream = |number: u8| -> Transfer {
-        let mut stream = TcpStream::connect(local).unwrap();
-        // A transfer that hangs fails, instead of hanging the tests.
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(&[number]).unwrap();
+    // sshd leaves new channels waiting for as long as others have much to say and keys are replaced all the time, those of
+    // stock ssh as well. So all are open before any of them says much.
+    let streams: Vec<_> = numbers.iter().map(|number| (*number, open(how, local, *number))).collect();
+    let stream = |(number, stream): &(u8, TcpStream)| -> Transfer {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 // What fails here is found by what arrives.
-                let _ = send(&stream, up(number), length);
+                let _ = send(stream, up(*number), length);
                 let _ = stream.shutdown(Shutdown::Write);
             });
-            drain(&stream)
+            drain(stream)
         })
     };
     let arrived: Vec<Transfer> = std::thread::scope(|scope| {
-        let streams: Vec<_> = numbers.iter().map(|number| scope.spawn(move || stream(*number))).collect();
+        let streams: Vec<_> = streams.iter().map(|one| scope.spawn(|| stream(one))).collect();
         streams.into_iter().map(|stream| stream.join().unwrap()).collect()
     });
     let whole =
@@ -86,7 +105,7 @@ fn carry(how: &str, local: SocketAddr, target: &Target, length: u64) {
         broken.len(),
         broken[0]
     );
-    let mut arrived: Vec<_> = numbers.iter().map(|_| target.transfer_of_something(PATIENCE)).collect();
+    let mut arrived: Vec<_> = numbers.iter().map(|_| target.transfer_of_something(patience())).collect();
     let mut sent: Vec<_> = whole(up).collect();
     for list in [&mut arrived, &mut sent] {
         list.sort_by(|one, other| one.hash.cmp(&other.hash));
