@@ -347,7 +347,13 @@ fn every_failure_has_its_exit_code_and_its_remedy() {
         ),
         ("no such role", 4, "no-such-role", project(), vec!["--role", "no-such-role", &to, "0"]),
         ("a principal that is not given", 4, "root", project(), vec!["--principal", "root", &to, "0"]),
-        ("no bastion", 5, &nobody, project(), vec!["--once", "--bastion", &nobody, &to, "0"]),
+        (
+            "no bastion",
+            5,
+            &nobody,
+            project().set("/bastion/address", json!(nobody)),
+            vec!["--once", &to, "0"],
+        ),
         ("another host authority", 6, "SHA256:", project().host_authority(stranger.hosts()), vec![&to, "0"]),
         (
             "a bare key where an authority signs",
