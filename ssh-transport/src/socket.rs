@@ -21,6 +21,7 @@ use bytes::{Buf, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
@@ -295,6 +296,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CarrierSocket<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.check_cut()?;
+        // What was read ahead is there at once: without this, a session with much of it would let no other go on.
+        let progress = ready!(coop::poll_proceed(cx));
         if this.ahead.is_empty() {
             if let Some(end) = this.read_end.take() {
                 this.read_end = Some(Ok(()));
@@ -320,6 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CarrierSocket<S> {
         if this.ahead.len() <= UNREAD {
             this.shared.catch_up();
         }
+        progress.made_progress();
         Poll::Ready(Ok(()))
     }
 }
@@ -503,6 +507,20 @@ mod tests {
         });
         socket.write_all(&[0; 160]).await.unwrap();
         slow.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_with_much_to_read_lets_others_go_on() {
+        let (ours, mut theirs) = tokio::io::duplex(READ);
+        let (mut socket, _) = CarrierSocket::new(ours);
+        theirs.write_all(&[7; READ]).await.unwrap();
+        let other = tokio::spawn(async {});
+        let mut read = 0;
+        while !other.is_finished() {
+            socket.read_exact(&mut [0; 4]).await.unwrap();
+            read += 1;
+        }
+        assert!(read < 1000, "{read}");
     }
 
     #[tokio::test]
