@@ -1,6 +1,10 @@
 //! Health and metrics over HTTP, on a listener of their own.
+//!
+//! Whoever comes is let in at once, and when there are too many the oldest connection ends: whoever starts the bastion again
+//! when it does not answer needs its answer beside any number of others that hold connections and say nothing.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -21,7 +25,7 @@ use hyper_util::{
 use serde::Serialize;
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 
@@ -31,7 +35,7 @@ use crate::{
     metrics,
 };
 
-/// Connections at once; the next one waits.
+/// Connections at once; for the next one the oldest ends. An answer takes milliseconds.
 const MOST_CONNECTIONS: usize = 64;
 /// How long a client may take to send a request, or to think of the next one.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
@@ -128,9 +132,8 @@ struct Report {
 /// Answers until the process ends, within bounds: nobody who reaches this port can use up what sessions need.
 pub async fn serve(listener: TcpListener, admin: Admin) {
     let service = TowerToHyperService::new(routes(admin));
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut held = VecDeque::<AbortHandle>::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             sleep(AFTER_ERROR).await;
             continue;
@@ -139,11 +142,14 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_PATIENCE)
             .serve_connection(TokioIo::new(stream), service.clone());
-        tokio::spawn(async move {
-            // How a client goes is its own affair.
-            let _ = timeout(LONGEST_CONNECTION, connection).await;
-            drop(place);
-        });
+        held.retain(|connection| !connection.is_finished());
+        if held.len() >= MOST_CONNECTIONS
+            && let Some(oldest) = held.pop_front()
+        {
+            oldest.abort();
+        }
+        // How a client goes is its own affair.
+        held.push_back(tokio::spawn(timeout(LONGEST_CONNECTION, connection)).abort_handle());
     }
 }
 
@@ -185,14 +191,39 @@ mod tests {
         answer
     }
 
-    #[tokio::test]
-    async fn ready_is_only_who_has_everything_and_is_not_leaving() {
-        let admin = Admin {
+    fn admin() -> Admin {
+        Admin {
             metrics: Arc::new(metrics::Metrics::new()),
             readiness: Arc::default(),
             audit: Audit::start(std::io::sink(), WhenFull::Stop, Arc::default()).unwrap(),
             drain: Drain::default(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn every_page_is_there_beside_any_number_of_connections_that_say_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, admin()));
+        let mut held = Vec::new();
+        for number in 0..5 * MOST_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Some are silent, and some have begun.
+            if number % 2 == 1 {
+                stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+            }
+            held.push(stream);
+        }
+        for page in ["/livez", "/readyz", "/metrics"] {
+            let answer = timeout(Duration::from_secs(1), get(address, page)).await.expect(page);
+            assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+        }
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn ready_is_only_who_has_everything_and_is_not_leaving() {
+        let admin = admin();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, admin.clone()));
