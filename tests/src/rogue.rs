@@ -41,6 +41,8 @@ pub mod number {
     pub const USERAUTH_SUCCESS: u8 = 52;
     pub const USERAUTH_BANNER: u8 = 53;
     pub const USERAUTH_PK_OK: u8 = 60;
+    pub const USERAUTH_INFO_REQUEST: u8 = 60;
+    pub const USERAUTH_INFO_RESPONSE: u8 = 61;
     pub const GLOBAL_REQUEST: u8 = 80;
     pub const REQUEST_SUCCESS: u8 = 81;
     pub const REQUEST_FAILURE: u8 = 82;
@@ -111,14 +113,20 @@ impl Attempt {
         self
     }
 
-    fn request(&self, user: &[u8], blob: &[u8]) -> Writer {
+    fn request(&self, user: &[u8], blob: &[u8], signs: bool) -> Writer {
         Writer::message(number::USERAUTH_REQUEST)
             .string(user)
             .string("ssh-connection")
             .string("publickey")
-            .flag(true)
+            .flag(signs)
             .string(&self.algorithm)
             .string(blob)
+    }
+
+    /// The question whether a signature would do, without one (RFC 4252 §7).
+    #[must_use]
+    pub fn query(&self) -> Vec<u8> {
+        self.request(&self.user, &self.blob, false).0
     }
 
     /// The whole message, signed for this connection (RFC 4252 §7).
@@ -126,12 +134,12 @@ impl Attempt {
     pub fn message(&self, session: &[u8]) -> Vec<u8> {
         let user = self.signed_user.as_ref().unwrap_or(&self.user);
         let blob = self.signed_blob.as_ref().unwrap_or(&self.blob);
-        let signed = Writer::new().string(session).raw(&self.request(user, blob).0).0;
+        let signed = Writer::new().string(session).raw(&self.request(user, blob, true).0).0;
         let mut signature = self.key.sign(&self.signature_name, &signed);
         if self.flip {
             *signature.last_mut().unwrap() ^= 1;
         }
-        self.request(&self.user, &self.blob).string(signature).0
+        self.request(&self.user, &self.blob, true).string(signature).0
     }
 }
 
@@ -262,14 +270,50 @@ impl Client {
         verdict
     }
 
-    /// [`Client::attempt`], and after a refusal also what the server says before it hangs up, if it does within `patience`.
+    /// [`Client::attempt`], and after a refusal also what the server says: to who asks for its words, and otherwise before it hangs
+    /// up, if it does within `patience`.
     #[must_use]
     pub fn attempt_to_the_end(&mut self, attempt: &Attempt, patience: Duration) -> Verdict {
         let mut verdict = self.attempt(attempt);
         if !verdict.accepted && verdict.gone.is_none() {
-            verdict.gone = self.farewell(patience);
+            if verdict.methods.as_deref().is_some_and(|methods| methods.contains("keyboard-interactive")) {
+                verdict.banners.extend(self.instructions(&attempt.user));
+            } else {
+                verdict.gone = self.farewell(patience);
+            }
         }
         verdict
+    }
+
+    /// What the server shows to a person who logs in by `keyboard-interactive` (RFC 4256 §3.2), if it asks nothing there.
+    pub fn instructions(&mut self, user: &[u8]) -> Option<String> {
+        let request = Writer::message(number::USERAUTH_REQUEST)
+            .string(user)
+            .string("ssh-connection")
+            .string("keyboard-interactive")
+            .string("")
+            .string("");
+        self.packets.send(&request.0).ok()?;
+        let answer = self
+            .wait_for(|message| {
+                matches!(message[0], number::USERAUTH_INFO_REQUEST | number::USERAUTH_FAILURE)
+            })
+            .ok()?;
+        let mut reader = Reader(answer.strip_prefix(&[number::USERAUTH_INFO_REQUEST])?);
+        let (_name, instructions, _language, prompts) =
+            (reader.text()?, reader.text()?, reader.text()?, reader.u32()?);
+        assert_eq!(prompts, 0, "nothing is asked");
+        self.packets.send(&Writer::message(number::USERAUTH_INFO_RESPONSE).u32(0).0).ok()?;
+        let _ = self.wait_for(|message| message[0] == number::USERAUTH_FAILURE).ok()?;
+        Some(instructions)
+    }
+
+    /// Asks whether a signature with a key or certificate would do.
+    pub fn query(&mut self, attempt: &Attempt) -> Result<bool, Gone> {
+        self.packets.send(&attempt.query())?;
+        let answer =
+            self.wait_for(|message| matches!(message[0], number::USERAUTH_PK_OK | number::USERAUTH_FAILURE))?;
+        Ok(answer[0] == number::USERAUTH_PK_OK)
     }
 
     /// What the server says after its answer and before it hangs up, if it does within `patience`.
@@ -287,6 +331,11 @@ impl Client {
 
     /// A login by another method, such as `none`, with the method's own fields.
     pub fn authenticate_by(&mut self, user: &str, method: &str, fields: &[u8]) -> Verdict {
+        self.authenticate_by_bytes(user.as_bytes(), method, fields)
+    }
+
+    /// [`Client::authenticate_by`], with a name that need not be text.
+    pub fn authenticate_by_bytes(&mut self, user: &[u8], method: &str, fields: &[u8]) -> Verdict {
         let message = Writer::message(number::USERAUTH_REQUEST)
             .string(user)
             .string("ssh-connection")

@@ -606,7 +606,8 @@ fn agrees(row: &Row, verdict: &Verdict) -> bool {
     match row.answer {
         Admitted => verdict.accepted,
         Unproved => !verdict.accepted,
-        Refused(_) if row.name == TRAILING => true,
+        // If this ever fails, the library has learned to refuse it: then the row is like any other, and SECURITY.md is wrong.
+        Refused(_) if row.name == TRAILING => verdict.accepted,
         Refused(reason) => {
             let told = verdict.reason().map_or_else(|| may_be_untold(row, reason), |told| told == reason);
             !verdict.accepted && told
@@ -742,6 +743,27 @@ fn no_other_way_to_log_in_is_offered() {
 fn a_name_changed_half_way_gains_nothing() {
     let keys = &*KEYS;
     let bastion = bastion::Setup::new().trust(&keys.authority).start();
+    // Good for both names, and both may log in: only the proof is for one of them.
+    let both = Forge::user(&keys.user, LOGIN).with(|forge| forge.principals.push(user().into_bytes()));
+    let both = both.sign(&keys.authority);
+    let good = |name: &str| Attempt::certificate(name, &keys.user, both.clone());
+    for name in [LOGIN, &user()] {
+        assert!(Client::connect(bastion.address()).unwrap().attempt(&good(name)).accepted, "{name}");
+    }
+    let proved_for_the_first = || {
+        let mut client = Client::connect(bastion.address()).unwrap();
+        // The first name is told that the certificate would do, as in an honest login.
+        assert!(client.query(&good(LOGIN)).unwrap());
+        client
+    };
+    let replayed = good(&user()).with(|attempt| attempt.signed_user = Some(LOGIN.into()));
+    let changed = proved_for_the_first().attempt(&replayed);
+    assert!(!changed.accepted, "a signature for the first name: {changed:?}");
+    let none = good(&user()).with(|attempt| attempt.flip = true);
+    let changed = proved_for_the_first().attempt(&none);
+    assert!(!changed.accepted, "no signature for either: {changed:?}");
+
+    // A certificate for the first name alone, which was refused once only for its signature.
     let mine = Forge::user(&keys.user, LOGIN).sign(&keys.authority);
     let mut client = Client::connect(bastion.address()).unwrap();
     let refused = client
@@ -749,6 +771,14 @@ fn a_name_changed_half_way_gains_nothing() {
     assert!(!refused.accepted);
     let changed = client.attempt(&Attempt::certificate(user(), &keys.user, mine));
     assert!(!changed.accepted, "{changed:?}");
+
+    // Whoever changes to a name and proves it is that one, and nobody else.
+    let mut client = proved_for_the_first();
+    let port = client.packets.link().stream().local_addr().unwrap().port();
+    assert!(client.attempt(&good(&user())).accepted);
+    let accepted = bastion
+        .audited("the login", |record| record["event"] == "login_accepted" && record["source_port"] == port);
+    assert_eq!(accepted["login"], user(), "{accepted}");
 }
 
 /// A blob that once overflowed a parser's stack: the process must live, and log others in.
