@@ -42,6 +42,12 @@ impl Bucket {
         Some(())
     }
 
+    /// Whether there is a token to take.
+    pub fn has_one(&mut self, size: Size, now: Instant) -> bool {
+        self.refill(size, now);
+        self.tokens > 0
+    }
+
     /// Puts a token back.
     pub fn put_back(&mut self, size: Size) {
         self.tokens = self.tokens.saturating_add(1).min(size.burst.get());

@@ -344,7 +344,7 @@ impl TryFrom<String> for AuthorityKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// From accept to the end of the login.
+    /// From accept to the end of the login: time for a passphrase, a PIN or a touch.
     pub login_deadline: Period,
     /// No certificate may be valid for longer, whatever its authority said; but for the two minutes by which authorities put
     /// the start back.
@@ -365,7 +365,7 @@ impl Default for Limits {
     fn default() -> Self {
         const THOUSAND: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
         Self {
-            login_deadline: seconds(20),
+            login_deadline: seconds(60),
             max_certificate_lifetime: seconds(24 * 3600),
             max_sessions: THOUSAND,
             max_channels_per_session: THOUSAND,

@@ -5,7 +5,8 @@
 //!
 //! 1. [`listener`] accepts it, asks [`throttle`] whether this source may start a login now, and starts the login
 //!    deadline. From here on it can cut the socket, whatever state the session is in. Behind a load balancer,
-//!    [`proxy_header`] says who the client is; and until the login it stands in the [`vestibule`], where little is heard.
+//!    [`proxy_header`] says who the client is; and until the login it stands in the [`vestibule`], where little is heard,
+//!    and its packets pass the [`turnstile`], where those that have not logged in take [`turns`].
 //! 2. [`ssh::serve`] runs an SSH session on it. [`ssh::handler`] takes each question of the client to whoever answers it
 //!    and decides nothing. What is neither a certificate login nor a `direct-tcpip` channel is refused.
 //! 3. [`identity::certificate::admit`] looks at the certificate: an [`identity::Identity`], or a typed reason why not. It
@@ -56,6 +57,8 @@ pub mod server;
 pub mod ssh;
 pub mod telemetry;
 pub mod throttle;
+pub mod turns;
+pub mod turnstile;
 pub mod unit;
 pub mod vault;
 pub mod vestibule;

@@ -10,8 +10,10 @@ mod refusal;
 use std::{
     io,
     net::SocketAddr,
+    num::NonZeroUsize,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
@@ -32,11 +34,13 @@ use tokio::{
 use crate::{
     drain::Drain,
     metrics::Metrics,
-    throttle::{self, Source},
+    throttle::{self, Source, Stage},
+    turns::Turns,
+    turnstile::Turnstile,
     vestibule::{Seen, Vestibule},
 };
 
-use guard::{Guard, Start, Throttle};
+use guard::{Guard, Start, Startup, Throttle};
 use proxies::Arrival;
 pub use proxies::{Mode, Proxies};
 use refusal::{Farewells, Refused};
@@ -65,7 +69,7 @@ pub struct Bounds {
 }
 
 /// The socket of a connection that was let in.
-pub type Socket = CarrierSocket<Vestibule<TcpStream>>;
+pub type Socket = Turnstile<CarrierSocket<Vestibule<TcpStream>>>;
 
 /// A connection that was let in but has proved nothing yet.
 #[derive(Debug)]
@@ -122,6 +126,16 @@ impl PendingLogin {
     pub fn refuse(&self) {
         self.seen.refuse();
     }
+
+    /// The client has come this far.
+    pub fn reach(&self, stage: Stage) {
+        self.seen.reach(stage);
+    }
+
+    /// The client only asks which keys would do.
+    pub fn probe(&self) {
+        self.seen.probe();
+    }
 }
 
 /// Serves `listener` until the drain begins.
@@ -134,6 +148,7 @@ where
         metrics,
         throttle: Arc::new(Mutex::new(Throttle::new(bounds.startups, bounds.penalties))),
         sessions: Arc::new(Semaphore::new(bounds.max_sessions.min(Semaphore::MAX_PERMITS))),
+        turns: Arc::new(Turns::new(available_parallelism().map_or(1, NonZeroUsize::get))),
         bounds,
         drain: drain.clone(),
         logged: Mutex::new(None),
@@ -229,6 +244,7 @@ struct Door<S> {
     metrics: Arc<Metrics>,
     throttle: Arc<Mutex<Throttle>>,
     sessions: Arc<Semaphore>,
+    turns: Arc<Turns>,
     drain: Drain,
     logged: Mutex<Option<Instant>>,
     farewells: Farewells,
@@ -286,16 +302,17 @@ where
         let Arrival { client, is_proxys_own } = arrival;
         let source = Source::from(client.ip());
         let (displace, displaced) = oneshot::channel();
+        let seen = Arc::new(Seen::default());
         let started = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).start(
             source,
-            displace,
+            Startup { displace, seen: Arc::clone(&seen) },
             Instant::now(),
         );
         let ticket = match started {
             Ok((ticket, gives_way)) => {
                 if let Some(gives_way) = gives_way {
                     // If nobody listens it has ended already.
-                    let _ = gives_way.send(());
+                    let _ = gives_way.displace.send(());
                 }
                 ticket
             }
@@ -307,8 +324,8 @@ where
         if let Err(error) = tune(&stream) {
             tracing::debug!(%client, %error, "cannot set socket options; the peer is probably gone");
         }
-        let (vestibule, seen) = Vestibule::new(stream);
-        let (socket, cutter) = CarrierSocket::new(vestibule);
+        let (socket, cutter) = CarrierSocket::new(Vestibule::new(stream, Arc::clone(&seen)));
+        let socket = Turnstile::new(socket, Arc::clone(&seen), self.turns.queue(source));
         let (done, logged_in) = oneshot::channel();
         let guard = Guard {
             id: SessionId::random(),

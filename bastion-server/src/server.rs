@@ -471,6 +471,10 @@ impl Bastion {
             requirements: watch::Sender::new(Arc::new(requirements)),
             policy: watch::Sender::new(Arc::new(Policy { objects: said, ..policy })),
             config: ArcSwap::from_pointee(ssh_config(&key)),
+            pulse: ssh::Pulse {
+                interval: self.config.keepalive.interval.0,
+                most_missed: self.config.keepalive.max_missed,
+            },
             audit: self.audit,
             metrics: Arc::clone(&self.metrics),
             dialler: ArcSwap::from_pointee(dialler),
@@ -532,8 +536,6 @@ impl Bastion {
 
     fn settings(&self) -> ssh::Settings {
         ssh::Settings {
-            keepalive: self.config.keepalive.interval.0,
-            keepalive_missed: self.config.keepalive.max_missed.get(),
             rekey: Rekey { bytes: self.config.rekey.bytes.0.0, time: self.config.rekey.time.0.0 },
             opens: self.config.limits.per_identity.opens(),
             more_algorithms: self.config.more_algorithms.clone(),

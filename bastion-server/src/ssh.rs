@@ -3,6 +3,7 @@
 mod ended;
 pub mod forward;
 pub mod handler;
+mod offers;
 mod pulse;
 mod refusals;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use russh::keys::ssh_encoding;
 use russh::keys::ssh_key::{Certificate, PrivateKey};
 use russh::server::{Config, Handle, run_stream};
 use russh::{Disconnect, MethodKind, MethodSet, SshId};
@@ -31,9 +33,11 @@ use crate::drain::Drain;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
 use crate::listener::Connection;
 use crate::metrics::Metrics;
+use crate::vestibule::Violation;
 
 use ended::Ended;
 use handler::{Admitted, Handler, Login};
+use pulse::Gone;
 
 /// How long a session may take to say goodbye before its socket is cut.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -43,8 +47,8 @@ const CLOCK_CHECK: Duration = Duration::from_secs(1);
 const CHANNEL_BUFFER: usize = 128;
 /// Messages to the session that wait for its task.
 const EVENT_BUFFER: usize = 64;
-/// Certificates and keys one client may try. OpenSSH offers each plain key before its certificate.
-const LOGIN_ATTEMPTS: usize = 10;
+/// Logins of one client that may be refused: all that it may offer, and the questions before and after.
+const LOGIN_ATTEMPTS: usize = offers::MOST + 4;
 
 /// How the bastion introduces itself (RFC 4253 §4.2).
 pub const IDENTIFICATION: &str = concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION"));
@@ -58,6 +62,8 @@ pub struct Service {
     pub policy: watch::Sender<Arc<Policy>>,
     /// russh's settings, with the host key of the moment.
     pub config: ArcSwap<Config>,
+    /// When a client counts as gone.
+    pub pulse: Pulse,
     /// The audit log.
     pub audit: Audit,
     /// The counters.
@@ -70,13 +76,18 @@ pub struct Service {
     pub census: Census,
 }
 
+/// How it is found out whether a logged-in client is still there.
+#[derive(Debug, Clone, Copy)]
+pub struct Pulse {
+    /// Silence after which the client is asked whether it is there.
+    pub interval: Duration,
+    /// Unanswered questions after which it is not.
+    pub most_missed: NonZeroUsize,
+}
+
 /// The settings of a session that are the operator's.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Silence after which the client is asked whether it is there.
-    pub keepalive: Duration,
-    /// Unanswered questions after which it is not.
-    pub keepalive_missed: usize,
     /// When `pf-tunnel` is asked to replace the keys.
     pub rekey: Rekey,
     /// How fast `pf-tunnel` is asked to open channels.
@@ -107,10 +118,11 @@ pub fn config(settings: &Settings, key: PrivateKey, certificate: Option<Certific
         channel_buffer_size: CHANNEL_BUFFER,
         event_buffer_size: EVENT_BUFFER,
         preferred: algorithms::for_server(&settings.more_algorithms),
-        // An idle tunnel is what people want; a dead client is found by the keepalive.
+        // An idle tunnel is what people want; a dead client is found by `pulse`. russh would ask before the login too,
+        // when its question is an error that ends the connection of whoever is typing a passphrase.
         inactivity_timeout: None,
-        keepalive_interval: Some(settings.keepalive),
-        keepalive_max: settings.keepalive_missed,
+        keepalive_interval: None,
+        keepalive_max: 0,
         // Set on the socket by the listener.
         nodelay: false,
     }
@@ -148,7 +160,7 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
         result = &mut running => match result {
             Ok(()) => Ended::ByClient,
             Err(error) => {
-                seen.fail();
+                if is_unreadable(&error) { seen.not_read() } else { seen.fail() }
                 let ended = Ended::by(&error);
                 tracing::debug!(session = %id, %client, reason = ended.code(), %error, "the session ended");
                 ended
@@ -181,8 +193,29 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
             let event = Event::SessionClosed { identity: &admitted.identity, traffic, reason: ended.code() };
             service.audit.record(session, event);
         }
+        Login::Unproved(login) => {
+            let reason = match seen.violation() {
+                Some(unreadable @ Violation::Unreadable) => unreadable.code(),
+                Some(_) | None => {
+                    seen.refuse();
+                    "no_valid_certificate"
+                }
+            };
+            service.metrics.auth_refused(reason);
+            let event = Event::LoginRefused { login: login.as_str(), certificate: None, reason };
+            service.audit.record(session, event);
+        }
         Login::Pending | Login::Refused => {}
     }
+}
+
+/// Whether the SSH library gave up at something that other servers may read: a key, a certificate, a signature, or text
+/// that is not UTF-8.
+fn is_unreadable(error: &russh::Error) -> bool {
+    matches!(
+        error,
+        russh::Error::SshKey(_) | russh::Error::SshEncoding(ssh_encoding::Error::CharacterEncoding)
+    )
 }
 
 async fn say_goodbye(handle: &Handle, farewell: String) {
@@ -231,22 +264,16 @@ impl Watched<'_> {
     }
 
     async fn after_login(&self, admitted: &Admitted) -> Ended {
-        let config = self.service.config.load_full();
-        let stalled = async {
-            match (config.keepalive_interval, NonZeroUsize::new(config.keepalive_max)) {
-                (Some(interval), Some(most)) => {
-                    pulse::stalled(&self.handle, self.cutter, interval, most).await
-                }
-                (None, _) | (_, None) => std::future::pending().await,
-            }
-        };
         tokio::select! {
             refused = no_longer_admitted(self.session, admitted, self.service.requirements.subscribe()) => {
                 Ended::Refused(refused)
             }
-            () = stalled => Ended::Stalled,
             // It said goodbye, and the library waits for it to close the connection. No need to.
             () = self.cutter.finished() => Ended::ByClient,
+            gone = pulse::gone(&self.handle, self.cutter, self.service.pulse) => match gone {
+                Gone::Stalled => Ended::Stalled,
+                Gone::Silent => Ended::Silent,
+            },
             never = self.forwards.refusals().keep_writing(&admitted.identity) => match never {},
         }
     }

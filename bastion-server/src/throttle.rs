@@ -4,9 +4,14 @@
 //! one source may begin them. A connection that ends in a login gives its token back, so an office behind one address
 //! that reconnects all at once is not mistaken for a flood; only starts that come to nothing are paid for.
 //!
-//! When all places are taken, the source that holds most of them gives one up, its oldest, to whoever comes from a source
-//! with less: a login takes a second, so what has stood there longest is the least likely to become one. So however many
-//! sources flood together, a newcomer gets in as long as one of them holds more than one place.
+//! When all places are taken, one is given up to a newcomer: the one that its holder makes least of. That grows with the
+//! time for which a client has not come further, measured by how long an honest one takes for that step (a moment to say
+//! what it speaks, half a minute for a person to type a passphrase), and with the number of places that its source
+//! holds. So a newcomer gets in beside any number of sources that hold one place each and do nothing with it, and of
+//! two that hold the same, the one with more places gives way.
+//!
+//! An IPv6 network is counted three times: as its /64, as its /56 and as its /48, since whoever has one of the larger
+//! ones has all the smaller ones in it. The larger may have more of everything, being shared more often.
 //!
 //! Beyond that a source runs up penalties, in seconds, for what came to nothing; time works them off, second by second,
 //! and a login clears them. Past a threshold the source is refused until they are worked off. A source from which
@@ -46,7 +51,8 @@ const PROVEN_FOR: Duration = Duration::from_secs(24 * 3600);
 pub struct Limits {
     /// Connections that may be between accept and login at once, from everywhere.
     pub total: NonZeroU32,
-    /// The same, from one source: an IPv4 address or an IPv6 /64.
+    /// The same, from one source: an IPv4 address or an IPv6 /64. A /56 may have twice as many of this and what follows, a
+    /// /48 four times.
     pub per_source: NonZeroU32,
     /// Failed starts that one source may make at once before `rate` holds it back.
     pub burst: NonZeroU32,
@@ -63,17 +69,11 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
-    fn starts(&self) -> Size {
-        Size { burst: self.burst, rate: self.rate }
-    }
-}
-
 /// What a source pays for a connection that came to nothing, and when it is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Penalties {
-    /// For a connection whose logins were refused.
+    /// For a connection whose logins were refused, or that only asked which keys would do.
     pub login_refused: Delay,
     /// For one that was cut at the login deadline.
     pub no_login: Delay,
@@ -103,10 +103,13 @@ impl Default for Penalties {
 impl Penalties {
     fn of(&self, outcome: Outcome) -> Duration {
         match outcome {
-            Outcome::LoggedIn | Outcome::Check | Outcome::Silent | Outcome::Left | Outcome::Displaced => {
-                Duration::ZERO
-            }
-            Outcome::Refused => self.login_refused.0,
+            Outcome::LoggedIn
+            | Outcome::Check
+            | Outcome::Silent
+            | Outcome::Left
+            | Outcome::Unreadable
+            | Outcome::Displaced => Duration::ZERO,
+            Outcome::Refused | Outcome::Probed => self.login_refused.0,
             Outcome::Overdue => self.no_login.0,
             Outcome::Violation => self.violation.0,
         }
@@ -124,10 +127,14 @@ pub enum Outcome {
     Silent,
     /// The client left without having been refused anything.
     Left,
+    /// The client showed a key or certificate that the SSH library cannot read. It may be good elsewhere.
+    Unreadable,
     /// Its place was given to somebody else.
     Displaced,
     /// What the client showed did not let it in.
     Refused,
+    /// The client asked which keys would do, and proved that it has none of them.
+    Probed,
     /// The login deadline passed.
     Overdue,
     /// The client did not keep to the protocol.
@@ -137,7 +144,7 @@ pub enum Outcome {
 /// Why a connection may not start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
-    /// `limits.max_startups.total` connections are logging in already, and no source has more of them than this one.
+    /// `limits.max_startups.total` connections are logging in already, and none of them deserves it less than this one.
     #[error("too many connections are logging in; try again in a moment")]
     Total,
     /// This source has `limits.max_startups.per_source` of them.
@@ -184,12 +191,93 @@ impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V4(v4) => IpAddr::V4(v4),
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
+            IpAddr::V6(v6) => IpAddr::V6(truncated(v6, 64)),
         })
     }
 }
 
-/// What is known of one source.
+fn truncated(address: Ipv6Addr, prefix: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - prefix)))
+}
+
+impl Source {
+    /// The networks that it is counted in, itself first.
+    fn networks(self) -> impl Iterator<Item = Network> {
+        let of_prefix = move |prefix, share| {
+            let address = match self.0 {
+                IpAddr::V4(_) => self.0,
+                IpAddr::V6(v6) => IpAddr::V6(truncated(v6, prefix)),
+            };
+            Network { address, prefix, share }
+        };
+        let larger = if self.0.is_ipv6() { &[(64, 1), (56, 2), (48, 4)][..] } else { &[(32, 1)] };
+        larger.iter().map(move |(prefix, share)| of_prefix(*prefix, *share))
+    }
+}
+
+/// What is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Network {
+    address: IpAddr,
+    prefix: u32,
+    /// How many times as much it may have as one source.
+    share: u32,
+}
+
+impl Network {
+    fn of(self, limit: NonZeroU32) -> NonZeroU32 {
+        limit.saturating_mul(NonZeroU32::new(self.share).unwrap_or(NonZeroU32::MIN))
+    }
+
+    fn starts(self, limits: &Limits) -> Size {
+        Size { burst: self.of(limits.burst), rate: self.of(limits.rate) }
+    }
+}
+
+/// How far a client has come with its login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It is connected, and has said nothing.
+    Connected,
+    /// It has begun to speak SSH.
+    Spoke,
+    /// Keys are exchanged.
+    Encrypted,
+    /// It was told that a key would do, and has to sign with it: a person may be typing a passphrase.
+    Signing,
+}
+
+impl Stage {
+    /// How long an honest client may take for the next step.
+    fn allowance(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Connected => 1,
+            Self::Spoke => 3,
+            Self::Encrypted => 5,
+            Self::Signing => 30,
+        })
+    }
+}
+
+/// What is kept with each start: it knows how far its client has come.
+pub trait Progress {
+    /// The stage, and since when the client has been there; `None` for as long as it is connected.
+    fn progress(&self) -> (Stage, Option<Instant>);
+}
+
+/// A thousandth of a place, by which it is said how little is made of one.
+type Waste = u64;
+
+/// What everybody wastes who has just come.
+const JUST_COME: Waste = 100;
+
+fn waste(stage: Stage, waited: Duration, places: u32) -> Waste {
+    let waited = u64::try_from(waited.as_millis()).unwrap_or(Waste::MAX);
+    let allowance = u64::try_from(stage.allowance().as_millis()).unwrap_or(Waste::MAX).max(1);
+    (waited.saturating_mul(1000) / allowance).max(JUST_COME).saturating_mul(u64::from(places))
+}
+
+/// What is known of one network.
 #[derive(Debug)]
 struct Account {
     pending: u32,
@@ -211,11 +299,11 @@ impl Account {
     }
 
     /// Whether a new account would say the same.
-    fn is_blank(&mut self, limits: &Limits, now: Instant) -> bool {
+    fn is_blank(&mut self, starts: Size, now: Instant) -> bool {
         self.pending == 0
             && self.owes(now).is_zero()
             && !self.is_proven(now)
-            && self.starts.is_full(limits.starts(), now)
+            && self.starts.is_full(starts, now)
     }
 }
 
@@ -233,13 +321,20 @@ pub struct Ticket {
 pub struct Throttle<T> {
     limits: Limits,
     penalties: Penalties,
-    pending: BTreeMap<u64, (Source, T)>,
+    pending: BTreeMap<u64, Pending<T>>,
     next: u64,
-    sources: HashMap<Source, Account>,
+    sources: HashMap<Network, Account>,
     swept: Option<Instant>,
 }
 
-impl<T> Throttle<T> {
+#[derive(Debug)]
+struct Pending<T> {
+    source: Source,
+    began: Instant,
+    kept: T,
+}
+
+impl<T: Progress> Throttle<T> {
     /// A throttle that has seen nobody.
     pub fn new(limits: Limits, penalties: Penalties) -> Self {
         Self { limits, penalties, pending: BTreeMap::new(), next: 0, sources: HashMap::new(), swept: None }
@@ -251,95 +346,122 @@ impl<T> Throttle<T> {
     /// # Errors
     /// When it may not be.
     pub fn start(&mut self, source: Source, keep: T, now: Instant) -> Result<(Ticket, Option<T>), Busy> {
-        let displaced = self.must_give_way(source)?;
+        let displaced = self.must_give_way(source, now)?;
         let limits = self.limits;
-        if let Some(account) = self.account(source, now) {
+        for network in source.networks() {
+            let Some(account) = self.account(network, now) else { continue };
             let remaining = account.owes(now);
             account.penalized &= !remaining.is_zero();
             if account.penalized && !account.is_proven(now) {
                 return Err(Busy::Penalized { remaining });
             }
-            if account.pending >= limits.per_source.get() {
+            if account.pending >= network.of(limits.per_source).get() {
                 return Err(Busy::Source);
             }
-            account.starts.take(limits.starts(), now).ok_or(Busy::Rate)?;
-            account.pending += 1;
+            if !account.starts.has_one(network.starts(&limits), now) {
+                return Err(Busy::Rate);
+            }
+        }
+        for network in source.networks() {
+            if let Some(account) = self.account(network, now) {
+                let _ = account.starts.take(network.starts(&limits), now);
+                account.pending += 1;
+            }
         }
         let displaced = displaced.and_then(|number| self.vacate(number));
         let ticket = Ticket { source, number: self.next };
         self.next += 1;
-        self.pending.insert(ticket.number, (source, keep));
+        self.pending.insert(ticket.number, Pending { source, began: now, kept: keep });
         Ok((ticket, displaced))
     }
 
     /// Ends a start that [`start`](Self::start) allowed.
     pub fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
         let _ = self.vacate(ticket.number);
+        for network in ticket.source.networks() {
+            self.settle(network, outcome, now);
+        }
+    }
+
+    fn settle(&mut self, network: Network, outcome: Outcome, now: Instant) {
         let (limits, penalties) = (self.limits, self.penalties);
-        let Some(account) = self.account(ticket.source, now) else { return };
+        let Some(account) = self.account(network, now) else { return };
         match outcome {
             Outcome::LoggedIn => {
-                account.starts.put_back(limits.starts());
+                account.starts.put_back(network.starts(&limits));
                 account.logged_in_at = Some(now);
                 account.clear_at = now;
                 account.penalized = false;
             }
-            Outcome::Check => account.starts.put_back(limits.starts()),
+            Outcome::Check => account.starts.put_back(network.starts(&limits)),
             Outcome::Silent
             | Outcome::Left
+            | Outcome::Unreadable
             | Outcome::Displaced
             | Outcome::Refused
+            | Outcome::Probed
             | Outcome::Overdue
             | Outcome::Violation => {
                 let owed = account.owes(now).saturating_add(penalties.of(outcome)).min(penalties.longest.0);
                 account.clear_at = now + owed;
-                account.penalized |= owed >= penalties.threshold.0;
+                account.penalized |= owed >= penalties.threshold.0.saturating_mul(network.share);
             }
         }
     }
 
-    /// Who has to give way to a newcomer from `source`, if anybody has to.
-    fn must_give_way(&self, source: Source) -> Result<Option<u64>, Busy> {
+    /// Who has to give way to a newcomer from `source`, if anybody has to: whoever makes least of its place, and less than
+    /// the newcomer would at first.
+    fn must_give_way(&self, source: Source, now: Instant) -> Result<Option<u64>, Busy> {
         if self.pending.len() < usize::try_from(self.limits.total.get()).unwrap_or(usize::MAX) {
             return Ok(None);
         }
-        // Of each source how many it has, and the oldest of them.
-        let mut held = HashMap::<Source, (usize, u64)>::new();
-        for (number, (owner, _)) in &self.pending {
-            held.entry(*owner).or_insert((0, *number)).0 += 1;
+        let mut held = HashMap::<Network, u32>::new();
+        for network in self.pending.values().flat_map(|pending| pending.source.networks()) {
+            *held.entry(network).or_default() += 1;
         }
-        let would_hold = 1 + held.get(&source).map_or(0, |(count, _)| *count);
-        held.into_values()
-            .max_by_key(|(count, oldest)| (*count, Reverse(*oldest)))
-            .filter(|(most, _)| *most > would_hold)
-            .map(|(_, oldest)| Some(oldest))
+        // Of the networks that a source is in, the one counts that has most for what it may have.
+        let places = |source: Source, more: u32| {
+            let held = |network: Network| held.get(&network).map_or(0, |held| *held) + more;
+            source.networks().map(|network| held(network) / network.share).max().unwrap_or(0)
+        };
+        let least = self.pending.iter().map(|(number, pending)| {
+            let (stage, since) = pending.kept.progress();
+            let waited = now.saturating_duration_since(since.unwrap_or(pending.began));
+            (waste(stage, waited, places(pending.source, 0)), Reverse(*number))
+        });
+        least
+            .max()
+            .filter(|(most, _)| *most > waste(Stage::Connected, Duration::ZERO, places(source, 1)))
+            .map(|(_, Reverse(number))| Some(number))
             .ok_or(Busy::Total)
     }
 
     /// Takes one out of the count, if it is still there.
     fn vacate(&mut self, number: u64) -> Option<T> {
-        let (source, kept) = self.pending.remove(&number)?;
+        let Pending { source, kept, began: _ } = self.pending.remove(&number)?;
         // Where there was no room for its source before there may be now, and there may be more than were counted.
-        if let Some(account) = self.sources.get_mut(&source) {
-            account.pending = account.pending.saturating_sub(1);
+        for network in source.networks() {
+            if let Some(account) = self.sources.get_mut(&network) {
+                account.pending = account.pending.saturating_sub(1);
+            }
         }
         Some(kept)
     }
 
-    /// What is known of a source, if there is room to know it.
-    fn account(&mut self, source: Source, now: Instant) -> Option<&mut Account> {
+    /// What is known of a network, if there is room to know it.
+    fn account(&mut self, network: Network, now: Instant) -> Option<&mut Account> {
         let limits = self.limits;
         let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY);
-        if self.sources.len() >= REMEMBERED && is_due && !self.sources.contains_key(&source) {
+        if self.sources.len() >= REMEMBERED && is_due && !self.sources.contains_key(&network) {
             self.swept = Some(now);
-            self.sources.retain(|_, account| !account.is_blank(&limits, now));
+            self.sources.retain(|network, account| !account.is_blank(network.starts(&limits), now));
         }
         if self.sources.len() >= REMEMBERED {
-            return self.sources.get_mut(&source);
+            return self.sources.get_mut(&network);
         }
-        Some(self.sources.entry(source).or_insert_with(|| Account {
+        Some(self.sources.entry(network).or_insert_with(|| Account {
             pending: 0,
-            starts: Bucket::full(limits.starts(), now),
+            starts: Bucket::full(network.starts(&limits), now),
             clear_at: now,
             penalized: false,
             logged_in_at: None,
@@ -355,6 +477,29 @@ mod tests {
 
     fn source(text: &str) -> Source {
         text.parse::<IpAddr>().unwrap().into()
+    }
+
+    /// The account of the source itself.
+    fn account(source: Source) -> Network {
+        source.networks().next().unwrap()
+    }
+
+    impl Progress for &'static str {
+        fn progress(&self) -> (Stage, Option<Instant>) {
+            (Stage::Connected, None)
+        }
+    }
+
+    impl Progress for usize {
+        fn progress(&self) -> (Stage, Option<Instant>) {
+            (Stage::Connected, None)
+        }
+    }
+
+    impl Progress for (Stage, Instant) {
+        fn progress(&self) -> (Stage, Option<Instant>) {
+            (self.0, Some(self.1))
+        }
     }
 
     fn throttle(total: u32, per_source: u32, burst: u32, rate: u32) -> Throttle<&'static str> {
@@ -432,7 +577,7 @@ mod tests {
         assert_eq!(throttle.start(source("192.0.2.2"), "", now).unwrap().1, Some("first"));
         throttle.finish(first, Outcome::Displaced, now);
         assert_eq!(throttle.pending.len(), 2);
-        assert_eq!(throttle.sources[&many].pending, 1);
+        assert_eq!(throttle.sources[&account(many)].pending, 1);
     }
 
     /// Somebody starts, or somebody ends: by the number of the source, or of the pending one.
@@ -534,6 +679,114 @@ mod tests {
         assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
     }
 
+    /// The nth /64 of a network.
+    fn part(network: &str, n: u32) -> Source {
+        let network = network.parse::<Ipv6Addr>().unwrap().to_bits();
+        IpAddr::V6(Ipv6Addr::from_bits(network | (u128::from(n) << 64))).into()
+    }
+
+    #[test]
+    fn a_larger_network_is_counted_as_one_too() {
+        let now = Instant::now();
+        for (network, share) in [("2001:db8:0:100::", 2), ("2001:db8::", 4)] {
+            let step = if share == 2 { 1 } else { 256 };
+            let mut throttle = throttle(u32::MAX, 10, u32::MAX, 1);
+            let all: Vec<_> = (0..=10 * share).map(|n| part(network, n * step)).collect();
+            let (last, rest) = all.split_last().unwrap();
+            for one in rest {
+                begin(&mut throttle, *one, now).unwrap();
+            }
+            assert_eq!(begin(&mut throttle, *last, now), Err(Busy::Source), "{network}");
+            assert!(begin(&mut throttle, source("2001:db8:1::1"), now).is_ok(), "another /48");
+
+            let mut throttle = strict();
+            for one in (0..6 * share).map(|n| part(network, n * step)) {
+                fail(&mut throttle, one, Outcome::Violation, now);
+            }
+            assert!(matches!(begin(&mut throttle, *last, now), Err(Busy::Penalized { .. })), "{network}");
+            assert!(begin(&mut throttle, source("2001:db8:1::1"), now).is_ok(), "another /48");
+        }
+    }
+
+    /// A throttle of 200 places, held by as many sources, which stand where `stage` says since `began`.
+    fn held_by_many(stage: Stage, began: Instant) -> Throttle<(Stage, Instant)> {
+        let limits = Limits::default();
+        let mut throttle = Throttle::new(limits, Penalties::default());
+        for n in 0..limits.total.get() {
+            throttle.start(source(&format!("10.0.{}.{}", n / 250, n % 250)), (stage, began), began).unwrap();
+        }
+        throttle
+    }
+
+    #[test]
+    fn a_newcomer_gets_in_beside_any_number_of_those_that_come_no_further() {
+        let began = Instant::now();
+        for stage in [Stage::Connected, Stage::Spoke, Stage::Encrypted, Stage::Signing] {
+            let mut throttle = held_by_many(stage, began);
+            let newcomer = |number: u32| source(&format!("192.0.2.{number}"));
+            let just_now = throttle.start(newcomer(1), (Stage::Connected, began), began);
+            assert_eq!(just_now, Err(Busy::Total), "{stage:?}: nobody has had time");
+            let now = began + stage.allowance();
+            for number in 1..=35 {
+                let (_, displaced) = throttle.start(newcomer(number), (Stage::Connected, now), now).unwrap();
+                assert_eq!(displaced, Some((stage, began)), "{stage:?}: never another newcomer");
+            }
+        }
+    }
+
+    #[test]
+    fn who_types_a_passphrase_stays_while_others_only_stand_there() {
+        let began = Instant::now();
+        let mut throttle = Throttle::new(Limits::default(), Penalties::default());
+        let person = (Stage::Signing, began);
+        throttle.start(source("192.0.2.1"), person, began).unwrap();
+        // 20 seconds of sources that come, are silent, and give way to the next.
+        for n in 0..2000_u32 {
+            let now = began + Duration::from_millis((n * 10).into());
+            let silent = source(&format!("10.1.{}.{}", n / 250, n % 250));
+            if let Ok((_, displaced)) = throttle.start(silent, (Stage::Connected, now), now) {
+                assert_ne!(displaced, Some(person), "after {n}");
+            }
+        }
+        assert_eq!(throttle.pending.len(), 200);
+    }
+
+    #[test]
+    fn of_those_that_stand_alike_the_larger_network_gives_way() {
+        let began = Instant::now();
+        let mut throttle = Throttle::new(Limits::default(), Penalties::default());
+        let here = (Stage::Connected, began);
+        for n in 0..180 {
+            throttle.start(part("2001:db8:0:100::", n), here, began).unwrap();
+        }
+        for n in 0..20 {
+            throttle.start(source(&format!("10.0.0.{n}")), (Stage::Spoke, began), began).unwrap();
+        }
+        let now = began + Duration::from_millis(500);
+        for n in 0..20 {
+            let newcomer = source(&format!("192.0.2.{n}"));
+            assert_eq!(throttle.start(newcomer, (Stage::Connected, now), now).unwrap().1, Some(here));
+        }
+        assert_eq!(
+            throttle.start(part("2001:db8:0:100::", 200), (Stage::Spoke, now), now).map(|(_, gone)| gone),
+            Ok(Some(here)),
+            "its own are worth no more"
+        );
+    }
+
+    #[test]
+    fn who_only_asks_is_refused_and_who_shows_what_cannot_be_read_is_not() {
+        let (mut throttle, now) = (strict(), Instant::now());
+        let (asks, unlucky) = (source("192.0.2.1"), source("192.0.2.2"));
+        for _ in 0..12 {
+            fail(&mut throttle, asks, Outcome::Probed, now);
+        }
+        assert!(matches!(begin(&mut throttle, asks, now), Err(Busy::Penalized { .. })));
+        for _ in 0..1000 {
+            fail(&mut throttle, unlucky, Outcome::Unreadable, now);
+        }
+    }
+
     #[test]
     fn a_source_that_only_fails_is_refused_until_it_has_worked_it_off() {
         let (mut throttle, start, bad) = (strict(), Instant::now(), source("192.0.2.1"));
@@ -603,10 +856,10 @@ mod tests {
         for _ in 0..6 {
             fail(&mut throttle, bad, Outcome::Violation, start);
         }
-        // A new /64 for each, as one /48 has them, over 50 seconds.
+        // A new /48 for each, as one /32 has them, over 50 seconds.
         for n in 0..65_536_u32 {
             let now = start + Duration::from_millis((n / 1311 * 1000).into());
-            let one = Ipv6Addr::from_bits((0x2001_0db9 << 96) | (u128::from(n) << 64));
+            let one = Ipv6Addr::from_bits((0x2001_0db9 << 96) | (u128::from(n) << 80));
             fail(&mut throttle, Source::from(IpAddr::V6(one)), Outcome::Refused, now);
         }
         let now = start + Duration::from_secs(50);

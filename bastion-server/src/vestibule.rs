@@ -7,21 +7,26 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{proxy_header, throttle::Outcome};
+use crate::{
+    proxy_header,
+    throttle::{Outcome, Progress, Stage},
+};
 
 /// The longest identification line, with its end (RFC 4253 §4.2).
 const LONGEST_LINE: usize = 255;
-/// Bytes that a client may send before it is logged in: ten certificates of 16 KiB, which is as many as may be tried,
-/// and a key exchange of any kind.
-const BEFORE_LOGIN: usize = 256 * 1024;
+/// Bytes that a client may send before it is logged in. Each certificate comes twice, with the question whether it would do
+/// and with the signature: this is enough for as many as may be offered, of RSA keys of 4096 bits by an authority with such a
+/// key (some 90,000 bytes), or for three of the largest that are read.
+const BEFORE_LOGIN: usize = 128 * 1024;
 
 /// What a client did that no SSH client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +40,21 @@ pub enum Violation {
     /// It said too much before it was logged in.
     #[error("it sent too much without logging in")]
     TooMuch,
+    /// It announced a packet that is larger than any needs to be before a login.
+    #[error("it began a packet that is too large before a login")]
+    TooLarge,
+    /// What it sent kept the processor busy for too long.
+    #[error("what it sent before a login took too long to look at")]
+    TooCostly,
+    /// It went on with messages that have no answer.
+    #[error("it sent too many messages that mean nothing before a login")]
+    Unanswered,
+    /// It showed a key or certificate, or signed, in a form that the SSH library cannot read. Another server might.
+    #[error(
+        "it showed a certificate, a key or a name that the SSH library cannot read (options out of order, text that is \
+         not UTF-8); have it show none but the right one (IdentitiesOnly)"
+    )]
+    Unreadable,
     /// The SSH library hung up on it.
     #[error("it broke the SSH protocol")]
     Protocol,
@@ -47,6 +67,10 @@ impl Violation {
             Self::NotSsh => "not_ssh",
             Self::UntrustedHeader => "proxy_untrusted",
             Self::TooMuch => "too_much_before_login",
+            Self::TooLarge => "too_large_before_login",
+            Self::TooCostly => "too_costly_before_login",
+            Self::Unanswered => "unanswered_before_login",
+            Self::Unreadable => "unreadable_certificate",
             Self::Protocol => "protocol",
         }
     }
@@ -59,7 +83,17 @@ pub struct Seen {
     spoke: AtomicBool,
     left: AtomicBool,
     refused: AtomicBool,
+    probed: AtomicBool,
     violation: OnceLock<Violation>,
+    /// How far it has come, and since when.
+    stage: Mutex<Option<(Stage, Instant)>>,
+}
+
+impl Progress for Arc<Seen> {
+    fn progress(&self) -> (Stage, Option<Instant>) {
+        let stage = *self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.map_or((Stage::Connected, None), |(stage, since)| (stage, Some(since)))
+    }
 }
 
 impl Seen {
@@ -68,9 +102,33 @@ impl Seen {
         self.logged_in.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it may.
+    pub fn is_logged_in(&self) -> bool {
+        self.logged_in.load(Ordering::Relaxed)
+    }
+
+    /// It has come this far, if it had not before.
+    pub fn reach(&self, stage: Stage) {
+        let mut reached = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if reached.is_none_or(|(before, _)| before < stage) {
+            *reached = Some((stage, Instant::now()));
+        }
+    }
+
     /// A login of it was refused.
     pub fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// It asked which keys would do, again and again, and signed with none of them.
+    pub fn probe(&self) {
+        self.probed.store(true, Ordering::Relaxed);
+    }
+
+    /// It did what no SSH client does; its connection is to end with this error.
+    pub fn violate(&self, violation: Violation) -> io::Error {
+        let violation = *self.violation.get_or_init(|| violation);
+        io::Error::new(io::ErrorKind::InvalidData, violation)
     }
 
     /// The SSH library ended the connection by an error, which is the client's, unless that has left.
@@ -78,6 +136,11 @@ impl Seen {
         if !self.left.load(Ordering::Relaxed) {
             let _ = self.violation.set(Violation::Protocol);
         }
+    }
+
+    /// The SSH library ended the connection, since it could not read what the client showed.
+    pub fn not_read(&self) {
+        let _ = self.violation.set(Violation::Unreadable);
     }
 
     /// What it did that no SSH client does, if anything.
@@ -89,10 +152,21 @@ impl Seen {
     pub fn outcome(&self) -> Outcome {
         if self.logged_in.load(Ordering::Relaxed) {
             Outcome::LoggedIn
-        } else if self.violation.get().is_some() {
-            Outcome::Violation
+        } else if let Some(violation) = self.violation() {
+            match violation {
+                Violation::NotSsh
+                | Violation::UntrustedHeader
+                | Violation::TooMuch
+                | Violation::TooLarge
+                | Violation::TooCostly
+                | Violation::Unanswered
+                | Violation::Protocol => Outcome::Violation,
+                Violation::Unreadable => Outcome::Unreadable,
+            }
         } else if self.refused.load(Ordering::Relaxed) {
             Outcome::Refused
+        } else if self.probed.load(Ordering::Relaxed) {
+            Outcome::Probed
         } else if self.spoke.load(Ordering::Relaxed) {
             Outcome::Left
         } else {
@@ -113,9 +187,8 @@ pub struct Vestibule<S> {
 
 impl<S> Vestibule<S> {
     /// Watches `inner`, and tells what is seen.
-    pub fn new(inner: S) -> (Self, Arc<Seen>) {
-        let seen = Arc::new(Seen::default());
-        (Self { inner, seen: Arc::clone(&seen), line: Some(Vec::new()), received: 0 }, seen)
+    pub fn new(inner: S, seen: Arc<Seen>) -> Self {
+        Self { inner, seen, line: Some(Vec::new()), received: 0 }
     }
 
     fn check(&mut self, bytes: &[u8]) -> Result<(), Violation> {
@@ -171,10 +244,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Vestibule<S> {
             this.seen.left.store(true, Ordering::Relaxed);
         } else if !this.seen.logged_in.load(Ordering::Relaxed) {
             this.seen.spoke.store(true, Ordering::Relaxed);
+            this.seen.reach(Stage::Spoke);
             if let Err(violation) = this.check(bytes) {
                 buf.set_filled(before);
-                let violation = *this.seen.violation.get_or_init(|| violation);
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
+                return Poll::Ready(Err(this.seen.violate(violation)));
             }
         }
         Poll::Ready(outcome)
@@ -220,7 +293,8 @@ mod tests {
     /// What becomes of bytes that arrive in pieces of the given size.
     async fn arrive(bytes: &[u8], piece: usize) -> Result<Vec<u8>, Violation> {
         let (mut client, server) = tokio::io::duplex(piece);
-        let (mut server, seen) = Vestibule::new(server);
+        let seen = Arc::new(Seen::default());
+        let mut server = Vestibule::new(server, Arc::clone(&seen));
         let bytes = bytes.to_vec();
         tokio::spawn(async move { client.write_all(&bytes).await });
         let mut got = Vec::new();
@@ -266,7 +340,8 @@ mod tests {
     #[tokio::test]
     async fn who_is_logged_in_may_send_more() {
         let (mut client, server) = tokio::io::duplex(1024);
-        let (mut server, seen) = Vestibule::new(server);
+        let seen = Arc::new(Seen::default());
+        let mut server = Vestibule::new(server, Arc::clone(&seen));
         client.write_all(b"SSH-2.0-x\r\n").await.unwrap();
         server.read_exact(&mut [0; 11]).await.unwrap();
         seen.log_in();

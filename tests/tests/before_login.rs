@@ -6,8 +6,9 @@ use serde_json::json;
 use tests::bastion::{LOGIN, Setup};
 use tests::forge::Forge;
 use tests::key::Key;
-use tests::process::resident;
-use tests::rogue::{Algorithms, Client, Gone, Link, number};
+use tests::process::{open_files, resident};
+use tests::rogue::{Algorithms, Attempt, Client, Gone, Link, PATIENCE, number};
+use tests::target::Target;
 use tests::wait;
 use tests::wire::Writer;
 
@@ -157,6 +158,96 @@ fn rows() -> Vec<(&'static str, Say, Ends)> {
             InTime,
         ),
     ]
+}
+
+/// What asks for a channel, a command in it and a connection, all without a login.
+fn channel_messages(target: u16) -> Vec<Vec<u8>> {
+    let open =
+        |kind: &str| Writer::message(number::CHANNEL_OPEN).string(kind).u32(0).u32(1 << 20).u32(1 << 15);
+    vec![
+        open("session").0,
+        Writer::message(number::CHANNEL_REQUEST).u32(0).string("exec").flag(true).string("id").0,
+        open("direct-tcpip").string("127.0.0.1").u32(target.into()).string("127.0.0.1").u32(1).0,
+        Writer::message(number::CHANNEL_DATA).u32(0).string("x").0,
+    ]
+}
+
+/// They get no answer and no channel, and who goes on with them is hung up on; a login after them is as if they had not been.
+#[test]
+fn channel_messages_before_a_login_come_to_nothing_and_end_the_connection() {
+    let (authority, key, target) = (Key::ed25519(), Key::ed25519(), Target::echo());
+    let bastion = Setup::new().trust(&authority).rule(LOGIN, &[&target.address().to_string()]).start();
+    let certificate = Forge::user(&key, LOGIN).sign(&authority);
+    let messages = channel_messages(target.port());
+
+    let mut client = Client::connect(bastion.address()).unwrap();
+    messages.iter().for_each(|message| client.packets.send(message).unwrap());
+    client.packets.link().patience(Duration::from_millis(300));
+    let answer = client.packets.receive();
+    assert_eq!(answer, Err(Gone::Silent), "not a word");
+    client.packets.link().patience(PATIENCE);
+    assert!(client.attempt(&Attempt::certificate(LOGIN, &key, certificate)).accepted);
+    let opened = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
+    client.write(opened, b"mine").unwrap();
+    assert_eq!(client.read(opened, 4).unwrap(), b"mine", "of the channel before it there is nothing");
+    assert_eq!(target.accepted(), 1);
+
+    let mut client = Client::connect(bastion.address()).unwrap();
+    let began = Instant::now();
+    let end = loop {
+        if let Some(end) = messages.iter().find_map(|message| client.packets.send(message).err()) {
+            break end;
+        }
+        assert!(began.elapsed() < AT_ONCE, "still listened to");
+    };
+    println!("hung up after {:.0?}: {end:?}", began.elapsed());
+    let log = || bastion.log().contains("reason=\"unanswered_before_login\"");
+    wait::until_true("the reason", DEADLINE, log);
+    assert_eq!(target.accepted(), 1);
+    let forwards = bastion.audit().iter().filter(|record| record["event"] == "forward_opened").count();
+    assert_eq!(forwards, 1);
+}
+
+/// A peer that announces a packet costs what it has sent of it, and not what it announced.
+#[test]
+fn packets_that_are_announced_and_not_sent_take_no_memory() {
+    const ANNOUNCERS: usize = 90;
+    let mut bastion = Setup::new().trust(&Key::ed25519()).start();
+    let process = bastion.process().id();
+    let connect = |announced: u32| {
+        let mut link = Link::connect(bastion.address()).unwrap();
+        link.identify("SSH-2.0-rogue").unwrap();
+        link.send(&announced.to_be_bytes()).unwrap();
+        link
+    };
+    // As many that announce little, to know what a connection takes by itself.
+    let count = || open_files(process);
+    let files = count();
+    let all_there = |more: usize| wait::until_true("all to be there", DEADLINE, || count() >= files + more);
+    let small: Vec<_> = (0..ANNOUNCERS).map(|_| connect(64)).collect();
+    all_there(ANNOUNCERS);
+    let before = resident(process);
+    drop(small);
+    wait::until_true("all to be gone", DEADLINE, || count() <= files + 2);
+    // 256 KiB is the most that the SSH library takes for a packet's length; it makes room for all of it at once.
+    let mut most = 0;
+    let mut large: Vec<_> = (0..ANNOUNCERS)
+        .map(|_| {
+            let link = connect(255 * 1024);
+            most = most.max(resident(process));
+            link
+        })
+        .collect();
+    for link in &mut large {
+        assert_ne!(link.receive_to_end().1, Gone::Silent, "still waited for");
+        most = most.max(resident(process));
+    }
+    println!(
+        "{ANNOUNCERS} peers that announce a large packet: resident {before} KiB before, {most} KiB at most"
+    );
+    assert!(most < before + 8 * 1024, "{before} KiB before, {most} KiB at most");
+    let log = || bastion.log().contains("reason=\"too_large_before_login\"");
+    wait::until_true("the reason", DEADLINE, log);
 }
 
 #[test]

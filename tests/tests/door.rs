@@ -11,9 +11,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tests::bastion::{Bastion, LOGIN, Setup};
 use tests::forge::Forge;
-use tests::key::Key;
-use tests::process::{Program, installed, open_files, resident};
-use tests::rogue::{Attempt, Client, Gone, Link, Verdict};
+use tests::key::{Key, Kind};
+use tests::process::{Program, busy, installed, open_files, resident};
+use tests::rogue::{Attempt, Channel, Client, Gone, Link, Verdict};
 use tests::ssh::Person;
 use tests::target::Target;
 use tests::wait;
@@ -210,6 +210,196 @@ fn two_that_hold_all_places_make_room_for_a_third() {
     assert_ne!(held.remove(0).receive_to_end().1, Gone::Silent, "the oldest of one of them");
     let metrics = place.bastion.page("/metrics").body;
     assert!(metrics.contains("bastion_panics_total 0\n"), "{metrics}");
+}
+
+/// What a proxy says about a client (PROXY protocol, version 2): the nth of as many, each in an IPv6 network of its own.
+fn told(nth: u16) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24".to_vec();
+    header.extend([0x20, 0x01, 0x0d, 0xb8]);
+    header.extend(nth.to_be_bytes());
+    header.extend([0; 9]);
+    header.extend([1; 17]);
+    header.extend([0x9c, 0x40, 0, 22]);
+    header
+}
+
+/// A connection of that client.
+fn connect_as(server: SocketAddr, nth: u16) -> Result<Link, Gone> {
+    let mut link = Link::connect_from(FLOODER, server)?;
+    link.send(&told(nth))?;
+    Ok(link)
+}
+
+/// How far those come who then only stand there.
+const STANDS: [(&str, u16); 4] =
+    [("silent", 1000), ("an identification line", 1000), ("a key exchange", 300), ("a good offer", 300)];
+
+fn stand(server: SocketAddr, nth: u16, how_far: usize, offer: &Attempt) -> Result<Link, Gone> {
+    let mut link = connect_as(server, nth)?;
+    if how_far == 0 {
+        return Ok(link);
+    }
+    if how_far == 1 {
+        link.identify("SSH-2.0-stands")?;
+        return Ok(link);
+    }
+    let mut client = Client::over(link)?;
+    if how_far > 2 {
+        let _ = client.query(offer)?;
+    }
+    Ok(client.packets.into_link())
+}
+
+/// Each has one connection, and all that a source may do is to have one: there are more of them than places.
+#[test]
+fn any_number_of_sources_that_stand_there_keep_nobody_out() {
+    let _ = raise_open_files();
+    for (how_far, (name, count)) in STANDS.into_iter().enumerate() {
+        let place =
+            Place::new(|setup| behind_proxy(setup, "required").set("/limits/max_sessions", json!(3000)));
+        let (server, offer) = (place.bastion.address(), place.attempt());
+        let stands = std::thread::scope(|scope| {
+            let parts: Vec<_> = (0..4)
+                .map(|part| {
+                    let offer = &offer;
+                    scope.spawn(move || {
+                        let numbers = (0..count).filter(|nth| nth % 4 == part);
+                        numbers.filter_map(|nth| stand(server, nth, how_far, offer).ok()).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            parts.into_iter().flat_map(|part| part.join().unwrap()).collect::<Vec<_>>()
+        });
+        let mut took: Vec<_> = (0..35)
+            .map(|nth| {
+                let start = Instant::now();
+                // It may be turned away while all the others have just come; it is no worse than any of them.
+                wait::until_true("a login", SOON, || {
+                    let login = || Client::over(connect_as(server, 40_000 + nth)?);
+                    login().is_ok_and(|mut client| client.attempt(&offer).accepted)
+                });
+                start.elapsed()
+            })
+            .collect();
+        took.sort();
+        println!(
+            "{count} sources, {name}: {} stood there, 35 of 35 logins, p50 {:.0?}, longest {:.0?}; displaced {}",
+            stands.len(),
+            took[17],
+            took[34],
+            place.counted("displaced"),
+        );
+        assert!(took[17] < Duration::from_millis(1500), "{name}: {took:?}");
+        assert!(place.counted("displaced") > 0, "{name}: all places were taken");
+    }
+}
+
+/// What the echo of somebody who is logged in takes.
+fn echoes(client: &mut Client, channel: Channel, during: Duration) -> Vec<Duration> {
+    let (began, mut took) = (Instant::now(), Vec::new());
+    while began.elapsed() < during {
+        let start = Instant::now();
+        client.write(channel, b"x").unwrap();
+        assert_eq!(client.read(channel, 1).unwrap(), b"x");
+        took.push(start.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    took.sort();
+    took
+}
+
+/// A hundred connections whose every packet is another question about a certificate of an authority of their own, of the
+/// kind that takes longest to verify.
+#[test]
+fn those_that_only_ask_hold_up_nobody() {
+    const ASKING: usize = 100;
+    let target = Target::echo();
+    let mut place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
+    let (server, process) = (place.bastion.address(), place.bastion.process().id());
+    let theirs = Key::generate(Kind::Ecdsa(521));
+    let attempt = Attempt::certificate(LOGIN, &place.key, Forge::user(&place.key, LOGIN).sign(&theirs));
+    let mut bystander = place.must_login(SOMEBODY);
+    let channel = bystander.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
+    let before = echoes(&mut bystander, channel, Duration::from_secs(2));
+    let (stop, asked, connected) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (took, worked) = std::thread::scope(|scope| {
+        for _ in 0..ASKING {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let client = Link::connect_from(FLOODER, server).and_then(Client::over);
+                    let Ok(mut client) = client else {
+                        std::thread::sleep(Duration::from_millis(100));
+                        continue;
+                    };
+                    connected.fetch_add(1, Ordering::Relaxed);
+                    let question = attempt.query();
+                    // All at once, and the answers are of no interest.
+                    let all = (0..300).map(|_| question.as_slice());
+                    if client.packets.send_all(all).is_ok() {
+                        asked.fetch_add(300, Ordering::Relaxed);
+                    }
+                    client.packets.link().patience(Duration::from_secs(2));
+                    let _ = client.packets.link().receive_to_end();
+                }
+            });
+        }
+        wait::until_true("most to be there", SOON, || connected.load(Ordering::Relaxed) >= ASKING * 3 / 4);
+        let (began, busy_before) = (Instant::now(), busy(process));
+        let took = echoes(&mut bystander, channel, Duration::from_secs(5));
+        let worked = (busy(process) - busy_before).as_secs_f64() / began.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        (took, worked)
+    });
+    let at = |took: &[Duration], part: usize| took[(took.len() - 1) * part / 100];
+    for (name, took) in [("alone", &before), ("beside 100 that only ask", &took)] {
+        println!(
+            "a bystander's round trip {name}: p50 {:.1?}, p95 {:.1?}, longest {:.1?} of {}",
+            at(took, 50),
+            at(took, 95),
+            at(took, 100),
+            took.len(),
+        );
+    }
+    println!(
+        "{} connections asked {} times; the bastion used {:.0} % of a processor",
+        connected.load(Ordering::Relaxed),
+        asked.load(Ordering::Relaxed),
+        100.0 * worked
+    );
+    // What a busy machine takes by itself is not the bastion's.
+    let machine = at(&before, 95) * 4;
+    assert!(at(&took, 95) < Duration::from_millis(100) + machine, "{took:?}");
+    assert!(at(&took, 100) < Duration::from_millis(500) + machine, "{took:?}");
+}
+
+/// A connection has few questions, and a source that does nothing but ask is soon not listened to.
+#[test]
+fn who_only_asks_is_sent_away_and_then_refused() {
+    let place = Place::new(|setup| setup.set("/limits/penalties", json!({})));
+    let server = place.bastion.address();
+    let stranger = Key::ed25519();
+    let attempt = Attempt::certificate(LOGIN, &place.key, Forge::user(&place.key, LOGIN).sign(&stranger));
+    let mut connections = 0;
+    let refused = loop {
+        let mut client = match Link::connect_from(FLOODER, server).and_then(Client::over) {
+            Ok(client) => client,
+            Err(end) => break end,
+        };
+        connections += 1;
+        assert!(connections < 40, "still listened to");
+        let asked = (0..100).take_while(|_| client.query(&attempt).is_ok()).count();
+        let end = client.farewell(SOON);
+        assert!((20..=21).contains(&asked), "{asked} questions");
+        // The last answer may carry the end with it.
+        assert_ne!(end, None, "still there");
+    };
+    println!("refused after {connections} connections: {refused:?}");
+    assert!(
+        matches!(&refused, Gone::Disconnected { text, .. } if text.starts_with("source_penalized: ")),
+        "{refused:?}"
+    );
+    // From elsewhere, with the right certificate, nothing has changed.
+    drop(place.must_login(SOMEBODY));
 }
 
 /// Opens as many sockets as this process may have, and returns how many that is.

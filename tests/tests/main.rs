@@ -28,6 +28,7 @@ mod floods;
 mod fuzz_corpora;
 mod key_exchanges;
 mod local_ports;
+mod login;
 mod names;
 mod openbao;
 mod openssh;

@@ -18,7 +18,7 @@ use super::SessionId;
 use crate::{
     drain::Drain,
     metrics::Metrics,
-    throttle::{Outcome, Ticket},
+    throttle::{Outcome, Progress, Stage, Ticket},
     vestibule::Seen,
 };
 
@@ -26,7 +26,20 @@ use crate::{
 const AFTER_CUT: Duration = Duration::from_secs(5);
 
 /// Who may start. With each connection is kept what tells it to give way.
-pub(super) type Throttle = crate::throttle::Throttle<oneshot::Sender<()>>;
+pub(super) type Throttle = crate::throttle::Throttle<Startup>;
+
+/// A connection that logs in, as the throttle knows it.
+#[derive(Debug)]
+pub(super) struct Startup {
+    pub(super) displace: oneshot::Sender<()>,
+    pub(super) seen: Arc<Seen>,
+}
+
+impl Progress for Startup {
+    fn progress(&self) -> (Stage, Option<Instant>) {
+        self.seen.progress()
+    }
+}
 
 /// The place that a connection takes among those that have not logged in.
 pub(super) struct Start {
@@ -103,7 +116,7 @@ impl Guard {
                         metrics.connection_refused("displaced");
                         tracing::info!(
                             session = %id, %client,
-                            "closing the oldest of those that log in from there, for one from elsewhere \
+                            "closing one that has not come further, for one that has just come \
                              (limits.max_startups.total)"
                         );
                     }

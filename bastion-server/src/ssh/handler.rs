@@ -3,33 +3,46 @@
 //! Every callback of russh that can be asked for is overridden, because the defaults accept some things and leave
 //! others unanswered. What is not a certificate login or a `direct-tcpip` channel is refused.
 
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt;
 use russh::keys::ssh_key::Certificate;
 use russh::server::{
     Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Response, Session as Wire, VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty, Sig};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::unconstrained;
+use tokio::time::sleep;
 
 use super::Service;
 use super::forward::{Forwards, Request};
+use super::offers::{Offers, Reasons, refused_text};
 use crate::audit::{Event, Session};
 use crate::census::{Member, TooFast, Turn};
 use crate::identity::certificate::{self, Claim, Refused};
 use crate::identity::{Identity, LoginName};
 use crate::listener::PendingLogin;
+use crate::throttle::Stage;
 
 /// What somebody who opens a shell here gets to read.
 const PURPOSE: &str = "This host forwards TCP connections and has no shell.\r\n\
     Use it so: ssh -N -L LOCALPORT:HOST:PORT, ssh -J, ssh -W HOST:PORT, or pf-tunnel HOST:PORT LOCALPORT\r\n";
+
+/// How long a client whose certificate was refused may take to show the next one, where it has not asked what it may try,
+/// before it is told why and sent away. Of one that has asked, a person may be typing a passphrase.
+const NEXT_OFFER: Duration = Duration::from_secs(5);
 
 /// How far a login has come.
 #[derive(Debug, Clone)]
 pub(super) enum Login {
     /// Not yet.
     Pending,
+    /// The client has left without one, and without a certificate that could be looked at. It asked for this name.
+    Unproved(LoginName),
     /// A certificate was refused. The client may try another.
     Refused,
     /// Here is who it is.
@@ -90,6 +103,10 @@ pub(super) struct Handler {
     handle: Arc<OnceLock<Handle>>,
     /// Whether the client has asked what it may try (RFC 4252 §5.2), so that it has other things to try.
     exploring: bool,
+    offers: Offers,
+    reasons: Reasons,
+    /// Counts what was asked, so that who waits for the next question knows when it has come.
+    asked: Arc<AtomicUsize>,
     /// Plain keys and the like, which are only worth a record if nothing better follows.
     tried: Option<LoginName>,
     /// Places of channels that have no relay to keep them.
@@ -113,6 +130,9 @@ impl Handler {
             member: None,
             handle: Arc::default(),
             exploring: false,
+            offers: Offers::default(),
+            reasons: Reasons::default(),
+            asked: Arc::default(),
             tried: None,
             session_channels: Vec::new(),
         }
@@ -126,15 +146,39 @@ impl Handler {
     fn identity(&self) -> Option<Arc<Identity>> {
         match &*self.login.borrow() {
             Login::Accepted(admitted) => Some(Arc::clone(&admitted.identity)),
-            Login::Pending | Login::Refused => None,
+            Login::Pending | Login::Unproved(_) | Login::Refused => None,
+        }
+    }
+
+    /// The client asks to log in by this name, by whatever means.
+    fn ask(&mut self, user: &str) {
+        self.tried = Some(LoginName::new(user));
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.reach(Stage::Encrypted);
+    }
+
+    fn reach(&self, stage: Stage) {
+        if let Some(pending) = &self.pending {
+            pending.reach(stage);
         }
     }
 
     fn refuse_login(&mut self, login: &LoginName, certificate: &Certificate, refused: &Refused) {
-        let reason = refused.code();
-        let farewell =
-            is_final(refused, self.exploring).then(|| format!("certificate refused: {reason}: {refused}"));
-        self.turn_away(login, certificate, reason, farewell);
+        self.reasons.refused(refused);
+        self.turn_away(login, certificate, refused.code());
+        // One that has asked what it may try is told by another means: see `auth_keyboard_interactive`.
+        if let (false, Some(handle)) = (self.exploring, self.handle.get().cloned()) {
+            let (asked, farewell) = (Arc::clone(&self.asked), refused_text(refused));
+            let now = asked.load(Ordering::Relaxed);
+            tokio::spawn(async move {
+                sleep(NEXT_OFFER).await;
+                if asked.load(Ordering::Relaxed) == now {
+                    let _ = handle
+                        .disconnect(Disconnect::NoMoreAuthMethodsAvailable, farewell, "en".to_owned())
+                        .await;
+                }
+            });
+        }
     }
 
     /// Turns away somebody whose certificate is good: for now.
@@ -145,29 +189,35 @@ impl Handler {
         reason: &'static str,
         why: impl std::fmt::Display,
     ) {
-        self.turn_away(login, certificate, reason, Some(format!("{reason}: {why}")));
+        self.turn_away(login, certificate, reason);
+        self.say_goodbye(format!("{reason}: {why}"));
     }
 
-    fn turn_away(
-        &mut self,
-        login: &LoginName,
-        certificate: &Certificate,
-        reason: &'static str,
-        farewell: Option<String>,
-    ) {
+    fn turn_away(&mut self, login: &LoginName, certificate: &Certificate, reason: &'static str) {
         self.service.metrics.auth_refused(reason);
         let event = Event::LoginRefused { login: login.as_str(), certificate: Some(certificate), reason };
         self.service.audit.record(self.session, event);
         self.tried = None;
         self.login.send_replace(Login::Refused);
-        if let (Some(farewell), Some(handle)) = (farewell, self.handle.get().cloned()) {
-            // Not awaited: this is the session's own task, and the message goes through its queue.
-            tokio::spawn(async move {
-                let _ = handle
-                    .disconnect(Disconnect::NoMoreAuthMethodsAvailable, farewell, "en".to_owned())
-                    .await;
-            });
+    }
+
+    /// Ends the connection, once what is being asked is answered, with words for the client's user.
+    fn say_goodbye(&self, farewell: String) {
+        if let Some(handle) = self.handle.get() {
+            // This is the session's own task, which cannot wait for itself. There is room: nobody else says anything yet.
+            let goodbye =
+                handle.disconnect(Disconnect::NoMoreAuthMethodsAvailable, farewell, "en".to_owned());
+            let _ = unconstrained(goodbye).now_or_never();
         }
+    }
+
+    /// Not so. The client may try others, and, where there is something to say, be told why not.
+    fn not_so(&self) -> Auth {
+        let mut methods = MethodSet::from([MethodKind::PublicKey].as_slice());
+        if self.reasons.text().is_some() {
+            methods.push(MethodKind::KeyboardInteractive);
+        }
+        Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
     }
 
     /// Counts a channel that is asked for.
@@ -191,28 +241,23 @@ impl Handler {
     }
 }
 
-/// Whether a refused client is told why, which ends its connection: SSH has no other way to say it.
-///
-/// A client with several certificates would lose the chance to try the others. So one that is exploring is told only
-/// about a certificate that was clearly meant for this bastion.
-fn is_final(refused: &Refused, exploring: bool) -> bool {
-    !exploring || !matches!(refused, Refused::UnknownAuthority | Refused::Chained | Refused::Malformed)
-}
-
 impl Drop for Handler {
     /// A session that ends without a login, and without a record of why.
     ///
     /// russh itself turns away a certificate whose dates are wrong or whose signature does not verify, and calls
     /// nobody; such a client is among these.
     fn drop(&mut self) {
-        if let (Some(login), Login::Pending) = (self.tried.take(), &*self.login.borrow()) {
-            if let Some(pending) = &self.pending {
-                pending.refuse();
-            }
-            let reason = "no_valid_certificate";
-            self.service.metrics.auth_refused(reason);
-            let event = Event::LoginRefused { login: login.as_str(), certificate: None, reason };
-            self.service.audit.record(self.session, event);
+        if let (Some(pending), true) = (&self.pending, self.offers.are_probes()) {
+            pending.probe();
+        }
+        if let Some(login) = self.tried.take() {
+            self.login.send_if_modified(|held| {
+                let is_pending = matches!(held, Login::Pending);
+                if is_pending {
+                    *held = Login::Unproved(login);
+                }
+                is_pending
+            });
         }
     }
 }
@@ -220,25 +265,44 @@ impl Drop for Handler {
 impl russh::server::Handler for Handler {
     type Error = russh::Error;
 
+    /// Keys are exchanged, and the client wants to log in.
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        self.reach(Stage::Encrypted);
+        Ok(None)
+    }
+
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Self::Error> {
         self.exploring = true;
-        self.tried = Some(LoginName::new(user));
+        self.ask(user);
         Ok(Auth::reject())
     }
 
     async fn auth_password(&mut self, user: &str, _password: &str) -> Result<Auth, Self::Error> {
-        self.tried = Some(LoginName::new(user));
+        self.ask(user);
         Ok(Auth::reject())
     }
 
+    /// No way in. It is offered to those that were refused, since of all that SSH has it is the one thing that stock clients
+    /// show to their user before they give up: words, and no question.
     async fn auth_keyboard_interactive<'a>(
         &'a mut self,
         user: &str,
         _submethods: &str,
-        _response: Option<Response<'a>>,
+        response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
-        self.tried = Some(LoginName::new(user));
-        Ok(Auth::reject())
+        self.ask(user);
+        Ok(match (response, self.reasons.text()) {
+            (None, Some(instructions)) => Auth::Partial {
+                name: Cow::Borrowed(""),
+                instructions: Cow::Owned(instructions),
+                prompts: Cow::Borrowed(&[]),
+            },
+            // Said once.
+            (Some(_), _) | (None, None) => Auth::Reject {
+                proceed_with_methods: Some(MethodSet::from([MethodKind::PublicKey].as_slice())),
+                partial_success: false,
+            },
+        })
     }
 
     /// Whether a signature is worth making. The offer does not say whether the key came in a certificate, but only
@@ -248,15 +312,30 @@ impl russh::server::Handler for Handler {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        self.tried = Some(LoginName::new(user));
-        let accepted = certificate::accepted_signature(offer.public_key.key_data(), offer.algorithm);
-        Ok(if accepted { Auth::Accept } else { Auth::reject() })
+        self.ask(user);
+        if let Err(too_many) = self.offers.offer() {
+            if let Some(pending) = &self.pending {
+                pending.refuse();
+            }
+            self.service.metrics.auth_refused(too_many.code());
+            self.say_goodbye(format!("{}: {too_many}", too_many.code()));
+            // A client that is told to go on reads the goodbye; one that is told no may have left before.
+            return Ok(Auth::Accept);
+        }
+        if certificate::accepted_signature(offer.public_key.key_data(), offer.algorithm) {
+            self.reach(Stage::Signing);
+            Ok(Auth::Accept)
+        } else {
+            Ok(self.not_so())
+        }
     }
 
     /// A plain key, the authority's own included, is nobody.
     async fn auth_publickey(&mut self, user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
-        self.tried = Some(LoginName::new(user));
-        Ok(Auth::reject())
+        self.ask(user);
+        self.offers.sign();
+        self.reasons.plain_key();
+        Ok(self.not_so())
     }
 
     async fn auth_openssh_certificate(
@@ -264,6 +343,11 @@ impl russh::server::Handler for Handler {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
+        self.ask(user);
+        self.offers.sign();
+        if self.offers.check().is_err() {
+            return Ok(Auth::reject());
+        }
         let login = LoginName::new(user);
         let claim = Claim { login: &login, client: self.session.client.ip() };
         let requirements = Arc::clone(&self.service.requirements.borrow());
@@ -289,7 +373,7 @@ impl russh::server::Handler for Handler {
                     pending.refuse();
                 }
                 self.refuse_login(&login, certificate, &refused);
-                Ok(Auth::reject())
+                Ok(self.not_so())
             }
         }
     }

@@ -1,21 +1,29 @@
-//! Whether a session still takes part, or only sits there.
+//! Whether a client is still there, and its session still takes part.
+//!
+//! A client that has been silent for a while is asked. russh has a question of its own for that, which it asks before the
+//! login too, where it is an error; and to ask it oneself takes a part of the session that nobody outside has. So the
+//! question is another one, which every client answers as it does any that it does not serve (RFC 4254 §4): to take back
+//! a forward that it never made.
 //!
 //! A client that begins a key exchange and never finishes it stops everything else (RFC 4253 §7.1), and as long as it
-//! sends anything, the SSH library takes it for alive. Nor does the library tell that a key exchange is under way. But it
+//! sends anything, it is not silent. Nor does the library tell that a key exchange is under way. But it
 //! takes no messages meanwhile; so a message that changes nothing is put into the session's queue now and then, and tells
 //! when it was taken out.
 
 use std::num::NonZeroUsize;
 use std::pin::pin;
-use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use russh::ChannelId;
 use russh::keys::ssh_encoding::Decode;
 use russh::server::Handle;
 use ssh_transport::socket::Cutter;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::task::unconstrained;
+use tokio::time::{Instant, timeout};
+
+use super::Pulse;
 
 /// The number of a channel that nobody has: they are given out one by one, from below.
 const NOBODYS: [u8; 4] = u32::MAX.to_be_bytes();
@@ -51,6 +59,25 @@ impl Patience {
     }
 }
 
+/// Decides when a client has been silent for too long.
+#[derive(Debug, Default)]
+struct Silence {
+    /// When the client had last been heard, the last time that it was asked, and how often it has been since then.
+    asked: Option<(Instant, usize)>,
+}
+
+impl Silence {
+    /// An interval has passed in which nothing was heard, after `heard`. It is asked again, or given up.
+    fn lasts(&mut self, heard: Instant, most: NonZeroUsize) -> Verdict {
+        let times = match self.asked {
+            Some((before, times)) if before == heard => times,
+            Some(_) | None => 0,
+        };
+        self.asked = Some((heard, times + 1));
+        if times >= most.get() { Verdict::Stalled } else { Verdict::Waiting }
+    }
+}
+
 /// Nothing, and whoever waits hears when it is gone.
 #[derive(Debug)]
 struct Telltale {
@@ -63,31 +90,59 @@ impl AsRef<[u8]> for Telltale {
     }
 }
 
-/// Waits until a session stands still: it took no message and sent no byte during `most` intervals.
-pub(super) async fn stalled(handle: &Handle, cutter: &Cutter, interval: Duration, most: NonZeroUsize) {
+/// In what way a client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// Its session took no message and sent no byte during `most_missed` intervals.
+    Stalled,
+    /// It said nothing, though it was asked `most_missed` times.
+    Silent,
+}
+
+/// Waits until a client that has logged in is gone.
+pub(super) async fn gone(handle: &Handle, cutter: &Cutter, pulse: Pulse) -> Gone {
+    let mut silence = Silence::default();
     loop {
-        tokio::time::sleep(interval).await;
-        let Ok(nobody) = ChannelId::decode(&mut NOBODYS.as_slice()) else {
-            return std::future::pending().await;
-        };
-        let (gone, taken) = oneshot::channel();
-        let mut patience = Patience::new(most, cutter.sent());
-        let mut passed = pin!(async {
-            // A session that takes no more has ended, which others notice.
-            let _ = handle.data(nobody, Bytes::from_owner(Telltale { _gone: gone })).await;
-            let _ = taken.await;
-        });
-        while timeout(interval, &mut passed).await.is_err() {
-            match patience.missed(cutter.sent()) {
-                Verdict::Waiting => {}
-                Verdict::Stalled => return,
+        let silent = cutter.last_heard().elapsed();
+        // An interval of silence after the last word; a client that talks is looked at as often.
+        tokio::time::sleep(pulse.interval.checked_sub(silent).unwrap_or(pulse.interval)).await;
+        if let Err(gone) = taken(handle, cutter, pulse).await {
+            return gone;
+        }
+        let heard = cutter.last_heard();
+        if heard.elapsed() >= pulse.interval {
+            if silence.lasts(heard, pulse.most_missed) == Verdict::Stalled {
+                return Gone::Silent;
             }
+            // What the answer says is of no interest; that it comes is heard by the socket.
+            let _ = unconstrained(handle.cancel_forward_tcpip(String::new(), 0)).now_or_never();
         }
     }
 }
 
+/// Waits until a session takes a message.
+async fn taken(handle: &Handle, cutter: &Cutter, pulse: Pulse) -> Result<(), Gone> {
+    let Ok(nobody) = ChannelId::decode(&mut NOBODYS.as_slice()) else { return Ok(()) };
+    let (gone, taken) = oneshot::channel();
+    let mut patience = Patience::new(pulse.most_missed, cutter.sent());
+    let mut passed = pin!(async {
+        // A session that takes no more has ended, which others notice.
+        let _ = handle.data(nobody, Bytes::from_owner(Telltale { _gone: gone })).await;
+        let _ = taken.await;
+    });
+    while timeout(pulse.interval, &mut passed).await.is_err() {
+        match patience.missed(cutter.sent()) {
+            Verdict::Waiting => {}
+            Verdict::Stalled => return Err(Gone::Stalled),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -101,6 +156,19 @@ mod tests {
         assert_eq!(patience.missed(11), Verdict::Waiting);
         assert_eq!(patience.missed(11), Verdict::Stalled);
         assert_eq!(Patience::new(NonZeroUsize::MIN, 10).missed(10), Verdict::Stalled);
+    }
+
+    #[test]
+    fn who_answers_each_question_is_never_silent() {
+        let (began, two) = (Instant::now(), NonZeroUsize::new(2).unwrap());
+        let mut silence = Silence::default();
+        for second in 0..100 {
+            let heard = began + Duration::from_secs(second);
+            assert_eq!(silence.lasts(heard, two), Verdict::Waiting);
+        }
+        let heard = began + Duration::from_secs(99);
+        assert_eq!(silence.lasts(heard, two), Verdict::Waiting, "the second question");
+        assert_eq!(silence.lasts(heard, two), Verdict::Stalled, "neither has an answer");
     }
 
     #[tokio::test]

@@ -1,0 +1,235 @@
+//! Takes in turns those who have not logged in yet: whose next packet is looked at, and when.
+//!
+//! A packet before the login can make the bastion verify signatures with a key of the client's choice, for a hundred bytes
+//! and before any code of ours is asked. So one after the other gets a turn, source by source rather than connection by
+//! connection, and all of them together have a quarter of the processors' time: who is logged in does not notice how
+//! many there are. What a turn cost is measured by the processor's clock, so a busy machine makes nothing dearer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+use crate::throttle::Source;
+
+/// Of how many processors one works for those that have not logged in.
+const ONE_IN: usize = 4;
+/// What they may use at once after a while in which nobody came, so that a few logins never wait.
+const SAVED: Duration = Duration::from_millis(100);
+/// Sources whose queues are kept before those that nobody stands in are looked for.
+const QUEUES: usize = 64;
+
+/// What time there is to work, counted in nanoseconds of one processor. It may be overdrawn, by one turn.
+#[derive(Debug)]
+struct Purse {
+    left: i64,
+    /// Nanoseconds that are earned in a microsecond.
+    rate: i64,
+    filled: Instant,
+}
+
+impl Purse {
+    fn new(processors: usize, now: Instant) -> Self {
+        let rate = processors.saturating_mul(1000) / ONE_IN;
+        Self { left: nanoseconds(SAVED), rate: i64::try_from(rate).unwrap_or(i64::MAX).max(1), filled: now }
+    }
+
+    /// How long to wait until a turn may begin.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.filled).as_micros();
+        let earned = i64::try_from(passed).unwrap_or(i64::MAX).saturating_mul(self.rate);
+        self.left = self.left.saturating_add(earned).min(nanoseconds(SAVED));
+        self.filled += Duration::from_micros(u64::try_from(passed).unwrap_or(u64::MAX));
+        let missing = u64::try_from(self.left.saturating_neg()).ok()?;
+        let rate = u64::try_from(self.rate).unwrap_or(1).max(1);
+        Some(Duration::from_micros(missing / rate + 1))
+    }
+
+    fn spend(&mut self, cost: Duration) {
+        self.left = self.left.saturating_sub(nanoseconds(cost));
+    }
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The turns of all who have not logged in.
+#[derive(Debug)]
+pub struct Turns {
+    lanes: Arc<Semaphore>,
+    purse: Mutex<Purse>,
+    queues: Mutex<HashMap<Source, Weak<Semaphore>>>,
+}
+
+impl Turns {
+    /// For a machine of so many processors.
+    pub fn new(processors: usize) -> Self {
+        Self {
+            lanes: Arc::new(Semaphore::new((processors / 2).max(1))),
+            purse: Mutex::new(Purse::new(processors, Instant::now())),
+            queues: Mutex::default(),
+        }
+    }
+
+    /// Has a connection stand in the queue of its source.
+    pub fn queue(self: &Arc<Self>, source: Source) -> Queue {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if queues.len() >= QUEUES {
+            queues.retain(|_, queue| queue.strong_count() > 0);
+        }
+        let queue = queues.get(&source).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let queue = Arc::new(Semaphore::new(1));
+            queues.insert(source, Arc::downgrade(&queue));
+            queue
+        });
+        Queue { turns: Arc::clone(self), queue }
+    }
+
+    fn purse(&self) -> std::sync::MutexGuard<'_, Purse> {
+        self.purse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one connection in the queue of its source.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    turns: Arc<Turns>,
+    queue: Arc<Semaphore>,
+}
+
+impl Queue {
+    /// Waits for a turn: first within the source, then among the sources. `None` never comes, since no queue is closed.
+    pub async fn turn(self) -> Option<Turn> {
+        let queue = self.queue.acquire_owned().await.ok()?;
+        let lane = Arc::clone(&self.turns.lanes).acquire_owned().await.ok()?;
+        loop {
+            let wait = self.turns.purse().wait(Instant::now());
+            match wait {
+                Some(wait) => sleep(wait).await,
+                None => break,
+            }
+        }
+        Some(Turn { turns: self.turns, work: Work::begin(), _places: [queue, lane] })
+    }
+}
+
+/// The right to have one packet looked at. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Arc<Turns>,
+    work: Work,
+    _places: [OwnedSemaphorePermit; 2],
+}
+
+impl Turn {
+    /// Measures from now on.
+    pub fn begin(&mut self) {
+        self.work = Work::begin();
+    }
+
+    /// What it cost until now.
+    pub fn cost(&self) -> Duration {
+        self.work.cost()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let cost = self.work.cost();
+        self.turns.purse().spend(cost);
+    }
+}
+
+/// Work that was begun on one thread.
+#[derive(Debug)]
+struct Work {
+    thread: ThreadId,
+    processor: Option<Duration>,
+    wall: Instant,
+}
+
+impl Work {
+    fn begin() -> Self {
+        Self { thread: thread::current().id(), processor: processor_time(), wall: Instant::now() }
+    }
+
+    /// The processor's time, or, where the work went on on another thread, the time that passed.
+    fn cost(&self) -> Duration {
+        let of_processor = || {
+            let began = self.processor.filter(|_| self.thread == thread::current().id())?;
+            processor_time()?.checked_sub(began)
+        };
+        of_processor().unwrap_or_else(|| self.wall.elapsed())
+    }
+}
+
+/// What this thread has used of a processor.
+pub(crate) fn processor_time() -> Option<Duration> {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok().map(Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn source(last: u8) -> Source {
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)).into()
+    }
+
+    #[test]
+    fn what_is_overdrawn_is_earned_before_the_next_turn() {
+        let now = Instant::now();
+        let mut purse = Purse::new(2, now);
+        assert_eq!(purse.wait(now), None);
+        purse.spend(SAVED + Duration::from_millis(10));
+        // Half of one of two processors.
+        let wait = purse.wait(now).unwrap();
+        assert!((20..=21).contains(&wait.as_millis()), "{wait:?}");
+        assert!(purse.wait(now + Duration::from_millis(19)).is_some());
+        assert_eq!(purse.wait(now + wait), None);
+        assert_eq!(purse.wait(now + Duration::from_secs(3600)), None);
+        assert_eq!(purse.left, nanoseconds(SAVED), "no more is saved");
+    }
+
+    #[tokio::test]
+    async fn a_source_gets_a_turn_beside_any_number_of_connections_of_another() {
+        let turns = Arc::new(Turns::new(2));
+        let running = turns.queue(source(1)).turn().await.unwrap();
+        // A hundred of the same source stand there before the other one comes.
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(turns.queue(source(1)).turn())).collect();
+        for turn in &mut waiting {
+            assert!(turn.as_mut().now_or_never().is_none());
+        }
+        let mut other = Box::pin(turns.queue(source(2)).turn());
+        assert!(other.as_mut().now_or_never().is_none());
+        drop(running);
+        assert!(other.as_mut().now_or_never().is_some(), "the other source is next");
+        let mut next = waiting.into_iter();
+        assert!(next.next().unwrap().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn queues_of_those_who_left_are_forgotten() {
+        let turns = Arc::new(Turns::new(1));
+        for last in 0..=255 {
+            drop(turns.queue(source(last)));
+        }
+        assert!(turns.queues.lock().unwrap().len() <= QUEUES);
+    }
+
+    #[test]
+    fn work_is_measured_by_the_processor() {
+        let work = Work::begin();
+        thread::sleep(Duration::from_millis(50));
+        assert!(work.cost() < Duration::from_millis(40), "{:?}", work.cost());
+    }
+}

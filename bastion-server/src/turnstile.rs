@@ -1,0 +1,275 @@
+//! Hands the packets of a client that has not logged in to SSH, one at a time and in turn.
+//!
+//! This stands right below the SSH library, which reads the head of a packet and then exactly the rest of it. So what is
+//! handed over here is known by its size, though it is encrypted: a packet that is larger than any before a login is
+//! refused before its bytes are there, and those that get no answer are counted. Once the client has logged in, it is
+//! a socket like any other.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    turns::{Queue, Turn},
+    vestibule::{Seen, Violation},
+};
+
+/// The most that is read of a packet before it is known how long it is. What fits in there costs nothing.
+const HEAD: usize = 16;
+/// The largest packet that has to be taken (RFC 4253 §6.1), which is twice the largest certificate that is read.
+const LARGEST_PACKET: usize = 35_000;
+/// Packets in a row to which nothing is to be said: those that tell of nothing, as some clients send while a person is
+/// asked for a passphrase, and those that have no meaning before a login.
+const UNANSWERED: usize = 64;
+/// What the packets of one connection may cost of a processor: ten times what the dearest login does.
+const MOST_WORK: Duration = Duration::from_millis(500);
+/// After a packet that cost this much, others go first.
+const NOTICEABLE: Duration = Duration::from_micros(100);
+
+type Waiting = Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
+
+/// Where a turn stands.
+enum Place {
+    /// There is nothing to look at.
+    Idle,
+    /// Others are looked at first.
+    Waiting(Waiting),
+    /// What was handed over is looked at.
+    Working(Turn),
+}
+
+/// A byte stream on which SSH runs, whose other end has proved nothing yet.
+pub struct Turnstile<S> {
+    inner: S,
+    seen: Arc<Seen>,
+    queue: Queue,
+    place: Place,
+    /// What came and waits for its turn.
+    held: Vec<u8>,
+    work: Duration,
+    unanswered: usize,
+    /// Whether others should be looked at first, whatever there is.
+    yields: bool,
+}
+
+impl<S: fmt::Debug> fmt::Debug for Turnstile<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Turnstile").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S> Turnstile<S> {
+    /// Puts `inner` into a queue.
+    pub fn new(inner: S, seen: Arc<Seen>, queue: Queue) -> Self {
+        Self {
+            inner,
+            seen,
+            queue,
+            place: Place::Idle,
+            held: Vec::new(),
+            work: Duration::ZERO,
+            unanswered: 0,
+            yields: false,
+        }
+    }
+
+    /// What was handed over last has been looked at, since the stream is used again.
+    fn end_turn(&mut self) {
+        if let Place::Working(turn) = &self.place {
+            let cost = turn.cost();
+            self.work = self.work.saturating_add(cost);
+            self.yields = cost >= NOTICEABLE;
+            self.place = Place::Idle;
+        }
+    }
+
+    fn check(&self, room: usize) -> Result<(), Violation> {
+        if self.work > MOST_WORK {
+            return Err(Violation::TooCostly);
+        }
+        if self.unanswered > UNANSWERED {
+            return Err(Violation::Unanswered);
+        }
+        if room > LARGEST_PACKET {
+            return Err(Violation::TooLarge);
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + Unpin> Turnstile<S> {
+    /// Reads a packet, or a part of it, once it is this connection's turn.
+    fn poll_in_turn(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.end_turn();
+        if let Err(violation) = self.check(buf.remaining()) {
+            return Poll::Ready(Err(self.seen.violate(violation)));
+        }
+        if std::mem::take(&mut self.yields) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if buf.remaining() <= HEAD && self.held.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        if self.held.is_empty() {
+            let mut held = vec![0; buf.remaining()];
+            let mut read = ReadBuf::new(&mut held);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+            let count = read.filled().len();
+            if count == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            held.truncate(count);
+            self.held = held;
+        }
+        if matches!(self.place, Place::Idle) {
+            self.place = Place::Waiting(Box::pin(self.queue.clone().turn()));
+        }
+        if let Place::Waiting(turn) = &mut self.place {
+            let Some(turn) = ready!(turn.as_mut().poll(cx)) else {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            };
+            self.place = Place::Working(turn);
+        }
+        if let Place::Working(turn) = &mut self.place {
+            turn.begin();
+        }
+        let room = buf.remaining();
+        let count = room.min(self.held.len());
+        buf.put_slice(self.held.get(..count).unwrap_or_default());
+        self.held.drain(..count);
+        if count == room {
+            self.unanswered += 1;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Turnstile<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.seen.is_logged_in() && self.held.is_empty() {
+            self.place = Place::Idle;
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        self.poll_in_turn(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Turnstile<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.end_turn();
+        let outcome = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+        if outcome.is_ok() {
+            self.unanswered = 0;
+        }
+        Poll::Ready(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.end_turn();
+        let outcome = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs));
+        if outcome.is_ok() {
+            self.unanswered = 0;
+        }
+        Poll::Ready(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end_turn();
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end_turn();
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::turns::{Turns, processor_time};
+
+    fn turnstile() -> (DuplexStream, Turnstile<DuplexStream>, Arc<Seen>) {
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let seen = Arc::new(Seen::default());
+        let queue = Arc::new(Turns::new(2)).queue(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
+        let turnstile = Turnstile::new(server, Arc::clone(&seen), queue);
+        (client, turnstile, seen)
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_larger_than_a_packet_may_be_is_not_waited_for() {
+        let (_client, mut turnstile, seen) = turnstile();
+        assert!(turnstile.read_exact(&mut vec![0; LARGEST_PACKET + 1]).await.is_err());
+        assert_eq!(seen.violation(), Some(Violation::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn packets_without_an_answer_have_an_end_and_an_answer_begins_anew() {
+        let (mut client, mut turnstile, seen) = turnstile();
+        client.write_all(&[7; 3 * (UNANSWERED + 1) * 32]).await.unwrap();
+        for _ in 0..2 {
+            for _ in 0..=UNANSWERED {
+                turnstile.read_exact(&mut [0; 32]).await.unwrap();
+            }
+            turnstile.write_all(b"an answer").await.unwrap();
+        }
+        for _ in 0..=UNANSWERED {
+            turnstile.read_exact(&mut [0; 32]).await.unwrap();
+        }
+        assert!(turnstile.read_exact(&mut [0; 32]).await.is_err());
+        assert_eq!(seen.violation(), Some(Violation::Unanswered));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_costs_too_much_ends() {
+        let (mut client, mut turnstile, seen) = turnstile();
+        client.write_all(&[7; 320]).await.unwrap();
+        let mut read = 0;
+        while turnstile.read_exact(&mut [0; 32]).await.is_ok() {
+            read += 1;
+            // By the processor's clock: a busy machine takes its time.
+            let began = processor_time().unwrap();
+            while processor_time().unwrap() < began + MOST_WORK {
+                std::hint::black_box(read);
+            }
+        }
+        assert_eq!(seen.violation(), Some(Violation::TooCostly));
+        assert_eq!(read, 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_logged_in_needs_no_turn() {
+        let (mut client, mut turnstile, seen) = turnstile();
+        client.write_all(&[7; 128]).await.unwrap();
+        turnstile.read_exact(&mut [0; 32]).await.unwrap();
+        seen.log_in();
+        turnstile.read_exact(&mut [0; 32]).await.unwrap();
+        assert!(matches!(turnstile.place, Place::Idle));
+        client.write_all(&vec![7; 2 * LARGEST_PACKET]).await.unwrap();
+        turnstile.read_exact(&mut vec![0; 2 * LARGEST_PACKET]).await.unwrap();
+    }
+}
