@@ -378,6 +378,50 @@ fn what_the_parser_forgets_is_refused() {
 }
 
 #[test]
+fn each_restriction_that_is_not_honoured_says_which() {
+    for (option, expected) in [
+        ("force-command", Refused::ForceCommand),
+        ("verify-required", Refused::VerifyRequired),
+        ("no-such-option@example.com", Refused::UnknownCriticalOption),
+    ] {
+        let certificate = certificate(|builder| {
+            builder.critical_option(option, "x").unwrap();
+        });
+        assert_eq!(ask(&certificate), Err(expected), "{option}");
+    }
+}
+
+#[test]
+fn lists_are_as_long_as_they_may_be() {
+    let limited = certificate(|builder| {
+        builder.critical_option(PERMIT_OPEN, vec!["a:1"; MAX_DESTINATIONS].join(",")).unwrap();
+        builder
+            .critical_option(HonouredOption::SourceAddress.name(), vec!["192.0.2.7"; MAX_SOURCES].join(","))
+            .unwrap();
+    });
+    assert_eq!(ask(&limited).unwrap().confined_to().map(<[_]>::len), Some(MAX_DESTINATIONS));
+}
+
+#[test]
+fn a_set_of_authorities_has_each_key_once() {
+    let keys = [key(1), key(3), key(1)].map(|key| key.public_key().clone());
+    let set = AuthoritySet::new(keys.clone()).unwrap();
+    assert_eq!((set.len(), set.is_empty()), (2, false));
+    assert_eq!(set.iter().collect::<Vec<_>>(), [keys[0].key_data(), keys[1].key_data()]);
+    assert!(AuthoritySet::default().is_empty());
+    let strong = [&[0xc1][..], &[0x5b; 255]].concat();
+    let strong =
+        RsaPublicKey::new(Mpint::from_positive_bytes(&[1, 0, 1]), Mpint::from_positive_bytes(&strong));
+    assert_eq!(authorities::check(&KeyData::Rsa(strong.unwrap())), Ok(()));
+}
+
+#[test]
+fn names_are_shown_escaped() {
+    assert_eq!(LoginName::new("a\u{1b}b").to_string(), r"a\u{1b}b");
+    assert_eq!(Principal::parse("CORP\u{7}").unwrap().to_string(), r"CORP\u{7}");
+}
+
+#[test]
 fn principals_are_counted() {
     for (count, expected) in [
         (MAX_PRINCIPALS, None),
