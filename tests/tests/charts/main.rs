@@ -11,6 +11,7 @@
 )]
 
 mod every_chart;
+mod ingress;
 mod policies;
 mod rows;
 mod workload;
