@@ -10,6 +10,7 @@
 )]
 
 mod chart;
+mod companions;
 mod connection_info;
 mod crd;
 mod credentials;
