@@ -11,6 +11,7 @@
 )]
 
 mod every_chart;
+mod guide;
 mod ingress;
 mod policies;
 mod rows;
