@@ -2,53 +2,7 @@
 
 {{/* Which of them: the one that is said, or with `auto` the one that the cluster has. */}}
 {{- define "bastion.policyFlavour" -}}
-{{- $there := ternary "cilium" "kubernetes" (.Capabilities.APIVersions.Has "cilium.io/v2/CiliumNetworkPolicy") -}}
-{{- ternary $there .Values.networkPolicy.flavour (eq .Values.networkPolicy.flavour "auto") -}}
-{{- end -}}
-
-{{/* `ports:` of a NetworkPolicy's rule, from a list of numbers. Without it all are open. */}}
-{{- define "bastion.ports" -}}
-ports:
-  {{- range . }}
-  - {port: {{ . }}, protocol: TCP}
-  {{- end }}
-{{- end -}}
-
-{{/* The pods of a namespace, from {namespace, podLabels}; "*" is every namespace. */}}
-{{- define "bastion.pods" -}}
-{{- if eq .namespace "*" -}}
-namespaceSelector: {}
-{{- else -}}
-namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ quote .namespace }}}}
-{{- end }}
-{{- with .podLabels }}
-podSelector: {matchLabels: {{ toJson . }}}
-{{- end }}
-{{- end -}}
-
-{{/* `toPorts:` of a CiliumNetworkPolicy's rule. */}}
-{{- define "bastion.ciliumPorts" -}}
-toPorts:
-  - ports:
-      {{- range . }}
-      - {port: {{ . | toString | quote }}, protocol: TCP}
-      {{- end }}
-{{- end -}}
-
-{{/* The endpoint selector for the pods of a namespace. */}}
-{{- define "bastion.ciliumPods" -}}
-{{- $labels := dict -}}
-{{- range $name, $value := .podLabels -}}
-{{- $_ := set $labels (printf "k8s:%s" $name) $value -}}
-{{- end -}}
-{{- if eq .namespace "*" -}}
-matchExpressions: [{key: "k8s:io.kubernetes.pod.namespace", operator: Exists}]
-{{- else -}}
-{{- $_ := set $labels "k8s:io.kubernetes.pod.namespace" .namespace -}}
-{{- end }}
-{{- with $labels }}
-matchLabels: {{ toJson . }}
-{{- end }}
+{{- include "common.policyFlavour" (list . .Values.networkPolicy.flavour) -}}
 {{- end -}}
 
 {{/* Pods that the bastion may reach because their namespaces' TunnelPolicies hold, and those that are listed. */}}

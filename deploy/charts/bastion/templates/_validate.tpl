@@ -25,7 +25,7 @@
 
 {{- with .Values.mesh -}}
 {{- if and .enabled .proxy.shutdownGracePeriod -}}
-{{- $proxy := include "bastion.seconds" (list "mesh.proxy.shutdownGracePeriod" .proxy.shutdownGracePeriod) | int64 -}}
+{{- $proxy := include "common.seconds" (list "mesh.proxy.shutdownGracePeriod" .proxy.shutdownGracePeriod) | int64 -}}
 {{- if lt $proxy $drain -}}
 {{- fail (printf "mesh.proxy.shutdownGracePeriod is %d s, but config.drain takes up to %d s: the proxy would end before the tunnels through it. Write %ds or more, or leave it out." $proxy $drain $drain) -}}
 {{- end -}}
@@ -87,7 +87,7 @@
 {{- with .Values.prometheusRule.thresholds.staleSeconds -}}
 {{- $stale := int64 . -}}
 {{- range $config.authorities -}}
-{{- $refresh := include "bastion.seconds" (list "config.authorities: vault.refresh" (dig "vault" "refresh" "5m" .)) | int64 -}}
+{{- $refresh := include "common.seconds" (list "config.authorities: vault.refresh" (dig "vault" "refresh" "5m" .)) | int64 -}}
 {{- if and .vault (ge $refresh $stale) -}}
 {{- fail (printf "prometheusRule.thresholds.staleSeconds is %d, but config.authorities asks Vault every %d s: the alert would fire between two good answers. Write more than %d, or a shorter refresh." $stale $refresh $refresh) -}}
 {{- end -}}

@@ -11,14 +11,14 @@
 {{- end -}}
 {{- end -}}
 
-{{/* For the AWS Load Balancer Controller: pods as targets. From a list: the root, the settings (scheme, name, idleTimeoutSeconds,
+{{/* For the AWS Load Balancer Controller: pods as targets. From a list: the settings (scheme, name, idleTimeoutSeconds,
   deregistrationDelaySeconds, connectionTermination, crossZone, securityGroups, subnets, attributes), whether it sends PROXY protocol v2,
   whether clients stay with a target, the ports. */}}
 {{- define "common.nlbAnnotations" -}}
-{{- $proxyProtocol := index . 2 -}}
-{{- $stickiness := index . 3 -}}
-{{- $ports := index . 4 -}}
-{{- with index . 1 -}}
+{{- $proxyProtocol := index . 1 -}}
+{{- $stickiness := index . 2 -}}
+{{- $ports := index . 3 -}}
+{{- with index . 0 -}}
 {{- $settings := . -}}
 {{- $prefix := "service.beta.kubernetes.io/aws-load-balancer" -}}
 {{- $target := list
