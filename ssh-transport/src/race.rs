@@ -1,6 +1,6 @@
 //! Connects to whichever of several addresses answers first (RFC 8305 §5), without asking all of them at once.
 //!
-//! [`Schedule`] says when the next attempt begins, and is pure; [`race`] carries it out.
+//! `Schedule` says when the next attempt begins, and is pure; [`race`] carries it out.
 
 use std::net::SocketAddr;
 use std::time::Duration;
