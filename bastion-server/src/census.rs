@@ -19,7 +19,7 @@ use ssh_transport::turns::{Rate, Turns};
 use crate::{
     flow::Flow,
     identity::{Identity, LoginName},
-    unit::ByteSize,
+    unit::{BufferSize, ByteSize},
 };
 
 /// How long a channel that is opened too fast may wait for its turn. More would look like a target that is away.
@@ -39,6 +39,8 @@ pub struct Limits {
     pub opens: NonZeroU32,
     /// Channels that may be opened each second, over all its connections.
     pub opens_per_second: NonZeroU32,
+    /// Bytes that may wait in the bastion's memory, both ways together and over all its connections.
+    pub buffered_bytes: BufferSize,
     /// Bytes that may be moved each second, both ways together and over all its connections; without this as many as can be.
     pub bytes_per_second: Option<ByteSize>,
 }
@@ -52,6 +54,7 @@ impl Default for Limits {
             connections: HUNDRED,
             opens: TWO_THOUSAND,
             opens_per_second: FIVE_HUNDRED,
+            buffered_bytes: BufferSize(ByteSize(32 << 20)),
             bytes_per_second: None,
         }
     }
@@ -119,6 +122,11 @@ struct Account {
 
 /// Counts the channels that wait, over all identities: by its references, but for one.
 type Everybody = Arc<Arc<()>>;
+
+/// The name by which one is accounted for elsewhere.
+pub fn account_of(identity: &Identity) -> String {
+    format!("{} {}", identity.key(), identity.login().as_str())
+}
 
 type Accounts = Arc<Mutex<HashMap<Who, Account>>>;
 
@@ -218,7 +226,7 @@ mod tests {
     fn census(connections: u32, opens: u32, opens_per_second: u32) -> Census {
         let [connections, opens, opens_per_second] =
             [connections, opens, opens_per_second].map(|limit| NonZeroU32::new(limit).unwrap());
-        Census::new(Limits { connections, opens, opens_per_second, bytes_per_second: None })
+        Census::new(Limits { connections, opens, opens_per_second, ..Limits::default() })
     }
 
     #[test]

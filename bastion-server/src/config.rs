@@ -29,7 +29,7 @@ use crate::{
     listener, telemetry, throttle,
 };
 
-pub use crate::unit::{ByteSize, Delay, Period};
+pub use crate::unit::{BufferSize, ByteSize, Delay, Period};
 pub use environment::{VARIABLES, Variable};
 pub use host_key::{HostKey, SecretHostKey, VaultHostKey};
 pub use kubernetes::{Kubernetes, ObjectKey, ObjectName, Policies, PublicName, Publish};
@@ -353,6 +353,8 @@ pub struct Limits {
     pub max_sessions: NonZeroUsize,
     /// Forwarded connections at once in one session.
     pub max_channels_per_session: NonZeroUsize,
+    /// Bytes of all clients together that may wait in memory. The process itself needs some 64 MiB beside them.
+    pub buffered_bytes: BufferSize,
     /// Connections that have not logged in yet.
     pub max_startups: throttle::Limits,
     /// What a source pays for connections that come to nothing.
@@ -369,6 +371,7 @@ impl Default for Limits {
             max_certificate_lifetime: seconds(24 * 3600),
             max_sessions: THOUSAND,
             max_channels_per_session: THOUSAND,
+            buffered_bytes: BufferSize(ByteSize(96 << 20)),
             max_startups: throttle::Limits::default(),
             penalties: throttle::Penalties::default(),
             per_identity: census::Limits::default(),
@@ -384,11 +387,14 @@ pub struct Timeouts {
     pub resolve: Period,
     /// For a destination to take the connection, at any of its addresses.
     pub connect: Period,
+    /// For a destination that takes nothing while its client's whole session waits behind it. Where nothing waits it may
+    /// pause for as long as it likes.
+    pub stalled_target: Period,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { resolve: seconds(5), connect: seconds(10) }
+        Self { resolve: seconds(5), connect: seconds(10), stalled_target: seconds(10) }
     }
 }
 
@@ -625,6 +631,9 @@ mod tests {
             ("revocation: {files: a.krl}\n", "bastion.yaml:5:21: "),
             ("limits: {penalties: {threshold: 0s}}\n", "bastion.yaml:5:"),
             ("limits: {per_identity: {connections: 0}}\n", "bastion.yaml:5:"),
+            ("limits: {buffered_bytes: 1023KiB}\n", "bastion.yaml:5:26: a single connection would spend it"),
+            ("limits: {per_identity: {buffered_bytes: 1023KiB}}\n", "write 1MiB or more"),
+            ("timeouts: {stalled_target: 0s}\n", "this must be longer than nothing"),
             ("proxy_protocol: {mode: sometimes}\n", "Known values are `off`, `optional`, `required`."),
             ("proxy_protocol: {trusted: [10.0.0.0/8]}\n", "`mode` is missing"),
             ("proxy_protocol: {mode: required}\n", "name the load balancer's networks in `trusted`"),

@@ -109,6 +109,7 @@ pub struct Metrics {
     bytes: Family<Flow, Counter>,
     auth: Family<Outcome, Counter>,
     forward: Family<Outcome, Counter>,
+    evictions: Family<Reason, Counter>,
     ca_keys: Gauge,
     ca_refresh_timestamp: Moment,
     ca_refresh_failures: Counter,
@@ -158,6 +159,10 @@ impl Metrics {
             bytes: metric!("bytes", "Bytes forwarded; sent is from client to target"),
             auth: metric!("auth", "Logins by result and reason"),
             forward: metric!("forward", "Requests to forward by result and reason"),
+            evictions: metric!(
+                "evictions",
+                "Forwarded connections and sessions that took nothing, and ended so that others could go on, by reason"
+            ),
             ca_keys: metric!("ca_keys", "Authority keys trusted for users"),
             ca_refresh_timestamp: metric!(
                 "ca_refresh_timestamp_seconds",
@@ -264,6 +269,11 @@ impl Metrics {
     /// A forward was refused; `reason` is the code of the typed refusal.
     pub fn forward_refused(&self, reason: &'static str) {
         self.forward.get_or_create(&Outcome { result: "refused", reason }).inc();
+    }
+
+    /// A forwarded connection, or a session, was ended for the sake of others; `reason` is that of its record.
+    pub fn evicted(&self, reason: &'static str) {
+        self.evictions.get_or_create(&Reason { reason }).inc();
     }
 
     /// The trusted set changed, or was confirmed, at `now`.

@@ -11,7 +11,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
-use ssh_transport::key_exchange::Rekey;
+use ssh_transport::{
+    budget::{self, Budget},
+    key_exchange::Rekey,
+    relay::SPILL,
+};
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
@@ -379,10 +383,23 @@ fn dialler(config: &Config, endpoints: Arc<ArcSwap<Endpoints>>) -> Result<Dialle
     Ok(Dialler { resolver, endpoints, connect: config.timeouts.connect.0 })
 }
 
+/// How much may wait in memory. One stream holds up its own session long before its identity's part is spent.
+fn memory(config: &Config) -> budget::Limits {
+    let (process, owner) = (config.limits.buffered_bytes.0.0, config.limits.per_identity.buffered_bytes.0.0);
+    let owner = owner.min(process);
+    budget::Limits {
+        process,
+        owner,
+        stream: (owner / 4).min(SPILL),
+        patience: config.timeouts.stalled_target.0,
+    }
+}
+
 /// Puts into force what can change while the bastion serves; see [`Config::with_live_settings_of`].
 fn apply(config: &Config, service: &Service) -> Result<(), Error> {
     let dialler = dialler(config, Arc::clone(&service.dialler.load().endpoints))?;
     service.dialler.store(Arc::new(dialler));
+    service.budget.set_patience(config.timeouts.stalled_target.0);
     // What a cluster says may change at the same moment, and where it is.
     service.policy.send_modify(|held| {
         *held = Arc::new(policy(config, held.floor.api().clone(), Arc::clone(&held.objects)));
@@ -480,6 +497,7 @@ impl Bastion {
             dialler: ArcSwap::from_pointee(dialler),
             max_channels: self.config.limits.max_channels_per_session.get(),
             census: Census::new(self.config.limits.per_identity),
+            budget: Budget::start(memory(&self.config)),
         });
         tokio::spawn(on_change(authorities, {
             let service = Arc::clone(&service);

@@ -17,6 +17,7 @@ use russh::keys::ssh_encoding;
 use russh::keys::ssh_key::{Certificate, PrivateKey};
 use russh::server::{Config, Handle, run_stream};
 use russh::{Disconnect, MethodKind, MethodSet, SshId};
+use ssh_transport::budget::{self, Budget};
 use ssh_transport::key_exchange::{self, Rekey};
 use ssh_transport::socket::Cutter;
 use ssh_transport::turns::Rate;
@@ -30,6 +31,7 @@ use crate::audit::{Audit, Event, Session, Traffic};
 use crate::census::Census;
 use crate::dial::Dialler;
 use crate::drain::Drain;
+use crate::identity::Identity;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
 use crate::listener::Connection;
 use crate::metrics::Metrics;
@@ -43,12 +45,16 @@ use pulse::Gone;
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How often the wall clock is compared with the end of a certificate: it may step, which a timer would not notice.
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
-/// Messages from one channel that wait for its relay, before russh stops reading for all.
-const CHANNEL_BUFFER: usize = 128;
-/// Messages to the session that wait for its task.
-const EVENT_BUFFER: usize = 64;
+/// Messages from one channel that wait for its relay, before russh stops reading for all. A relay takes them at once, and
+/// only then are they charged to the budget.
+const CHANNEL_BUFFER: usize = 32;
+/// Messages to the session that wait for its task, which writes as many at once: 512 KiB of data.
+const EVENT_BUFFER: usize = 16;
 /// Logins of one client that may be refused: all that it may offer, and the questions before and after.
 const LOGIN_ATTEMPTS: usize = offers::MOST + 4;
+
+/// The reason of whatever ends because a budget of memory is spent, in metrics, records and logs.
+const MEMORY_BUDGET: &str = "memory_budget";
 
 /// How the bastion introduces itself (RFC 4253 §4.2).
 pub const IDENTIFICATION: &str = concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION"));
@@ -74,6 +80,8 @@ pub struct Service {
     pub max_channels: usize,
     /// Who is here, and how much each may use.
     pub census: Census,
+    /// How much memory all of them may take.
+    pub budget: Budget,
 }
 
 /// How it is found out whether a logged-in client is still there.
@@ -135,7 +143,8 @@ pub async fn serve(connection: Connection, service: Arc<Service>) {
     let (login, mut logged_in) = watch::channel(Login::Pending);
     let stop = CancellationToken::new();
     let forwards = forward::Forwards::new(session, Arc::clone(&service), cutter.clone(), stop.clone());
-    let handler = Handler::new(session, Arc::clone(&service), forwards.clone(), pending, login);
+    let handler =
+        Handler::new(session, Arc::clone(&service), forwards.clone(), pending, login, cutter.clone());
     let handle = handler.handle();
     let mut running = match run_stream(service.config.load_full(), socket, handler).await {
         Ok(running) => running,
@@ -264,10 +273,16 @@ impl Watched<'_> {
     }
 
     async fn after_login(&self, admitted: &Admitted) -> Ended {
+        let evicted = async {
+            let reason = admitted.carrier.evicted().await;
+            warn_of_eviction(self.session, &admitted.identity, None, reason, MEMORY_BUDGET);
+            self.service.metrics.evicted(MEMORY_BUDGET);
+        };
         tokio::select! {
             refused = no_longer_admitted(self.session, admitted, self.service.requirements.subscribe()) => {
                 Ended::Refused(refused)
             }
+            () = evicted => Ended::OverBudget,
             // It said goodbye, and the library waits for it to close the connection. No need to.
             () = self.cutter.finished() => Ended::ByClient,
             gone = pulse::gone(&self.handle, self.cutter, self.service.pulse) => match gone {
@@ -309,4 +324,23 @@ async fn reached(end: SystemTime) {
         }
         sleep(left.min(CLOCK_CHECK)).await;
     }
+}
+
+/// Tells the operator what was ended so that the memory suffices for the others.
+fn warn_of_eviction(
+    session: Session,
+    identity: &Identity,
+    to: Option<&forward::Request>,
+    reason: budget::Reason,
+    code: &'static str,
+) {
+    let whose = match reason {
+        budget::Reason::OwnerBudget => "limits.per_identity.buffered_bytes is spent",
+        budget::Reason::ProcessBudget => "limits.buffered_bytes is spent",
+        budget::Reason::Stalled => "the session waited behind it for timeouts.stalled_target",
+    };
+    let login = identity.login().as_str().escape_debug();
+    let to = to.map(|to| format!("{}:{}", to.host.escape_debug(), to.port));
+    let what = if to.is_some() { "a forwarded connection" } else { "a session" };
+    tracing::warn!(session = %session.id, %login, to, reason = code, "{what} that took nothing was ended: {whose}");
 }

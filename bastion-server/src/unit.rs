@@ -73,6 +73,23 @@ impl TryFrom<String> for ByteSize {
     }
 }
 
+/// A number of bytes that may wait in memory, at least 1 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(try_from = "ByteSize")]
+#[schemars(with = "ByteSize")]
+pub struct BufferSize(pub ByteSize);
+
+impl TryFrom<ByteSize> for BufferSize {
+    type Error = &'static str;
+
+    fn try_from(bytes: ByteSize) -> Result<Self, Self::Error> {
+        if bytes.0 < 1 << 20 {
+            return Err("a single connection would spend it; write 1MiB or more");
+        }
+        Ok(Self(bytes))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

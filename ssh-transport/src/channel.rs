@@ -45,6 +45,10 @@ impl<S> Sink for ChannelSink<S>
 where
     S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
 {
+    async fn room(&self) -> usize {
+        self.channel.writable_packet_size().await
+    }
+
     async fn data(&mut self, data: Bytes) -> Result<(), Lost> {
         self.carrier.caught_up().await;
         self.channel.data_bytes(data).await.map_err(|_| Lost)

@@ -9,10 +9,12 @@
 //!   what carries the bytes.
 //! - [`key_exchange`]: which end replaces the keys of a session, and when.
 //! - [`turns`]: how fast channels may be opened.
+//! - [`budget`]: how much memory all of that may take, and who ends when it is too much.
 //! - [`channel`]: an SSH channel as such a source and sink.
 //! - [`race`]: which of several addresses to connect to, and when to try the next.
 
 pub mod algorithms;
+pub mod budget;
 pub mod channel;
 pub mod key_exchange;
 pub mod preamble;

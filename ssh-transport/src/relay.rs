@@ -1,34 +1,55 @@
 //! Copies bytes between a TCP socket and a stream on a carrier until one of them ends, and says why.
 //!
 //! The relay does not know what carries the stream. A stream that ended in order closes its socket in order (FIN); any
-//! other end is a reset (RST), since a clean end would make half a `pg_dump` look whole.
+//! other end is a reset (RST), since a clean end would make half a `pg_dump` look whole. Whichever peer ends it, all that
+//! it sent before goes to the other first.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
 
-/// How much one read from the socket takes, in bytes.
+use crate::budget::{Reason, Stream};
+
+/// How much one read from the socket takes at most, in bytes.
 const READ: usize = 64 * 1024;
+
+/// How much is read while the far end has no room: enough to notice the end, and little to keep.
+const PROBE: usize = 1024;
 
 /// A smaller read is copied, so that it does not keep a whole buffer alive while it waits in a queue.
 const SMALL: usize = 4 * 1024;
 
-/// How much may wait for a socket that does not take it, in bytes. The carrier goes on delivering meanwhile.
-const SPILL: usize = 16 * 1024 * 1024;
+/// How much may wait for a socket that does not take it before the carrier is held up, in bytes.
+pub const SPILL: u64 = 16 * 1024 * 1024;
 
-/// How long a socket may refuse to take anything once [`SPILL`] bytes wait for it. From then on it would hold up every
-/// other stream of its carrier, because russh stops reading when one channel's reader does.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a socket that holds up its carrier may take nothing: other streams wait behind it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much the kernel may keep of what it cannot send, in bytes: it would take megabytes for a peer that does not read.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 256 * 1024;
+
+/// What a piece in a queue costs beside its bytes.
+const PIECE: u64 = 160;
+
+/// How often a socket is asked that says nothing: the kernel tells of room only when there is a lot.
+const ASK: Duration = Duration::from_secs(1);
+
+/// How long what was written is waited for to leave before a reset, and how often it is looked at.
+const LEAVE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How many pieces one write hands to the kernel.
 const BATCH: usize = 64;
@@ -58,6 +79,8 @@ pub trait Source: Send {
 
 /// The sending end of a stream.
 pub trait Sink: Send {
+    /// How much can be sent at this moment without waiting for the far end, in bytes.
+    fn room(&self) -> impl Future<Output = usize> + Send;
     /// Sends bytes; waits for as long as the far end has no room.
     fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Lost>> + Send;
     /// Says that nothing more will be sent.
@@ -86,13 +109,10 @@ impl Account {
         Self { pace: Some(pace), ..Self::default() }
     }
 
-    /// Writes down what was moved, and waits if that was too fast.
-    async fn moved(&self, direction: &AtomicU64, bytes: u64) {
+    /// Writes down what was moved, and says how long to wait if that was too fast.
+    fn moved(&self, direction: &AtomicU64, bytes: u64) -> Duration {
         direction.fetch_add(bytes, Ordering::Relaxed);
-        let wait = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.moved(bytes));
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
+        self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.moved(bytes))
     }
 
     /// Bytes written to the TCP socket.
@@ -117,31 +137,36 @@ pub enum End {
     Closed,
     /// The carrier was lost.
     Lost,
-    /// The socket took nothing for too long, and others waited behind it.
-    Stalled,
+    /// The socket took nothing, and others needed what it held up.
+    Evicted(Reason),
     /// Somebody who may ended it.
     Stopped,
 }
 
-/// Relays until the stream ends or `stop` is ready.
+/// Relays until the stream ends or `stop` is ready. What waits on the way is charged to `budget`.
 pub async fn relay(
     mut socket: TcpStream,
     mut source: impl Source,
     mut sink: impl Sink,
     account: &Account,
+    budget: &Stream,
     stop: impl Future<Output = ()> + Send,
 ) -> End {
-    let sent_all = Notify::new();
+    // Fails only on a socket that is closed already.
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
+    let between = Between::default();
     let (mut read, mut write) = socket.split();
     let both = async {
         tokio::try_join!(
-            deliver(&mut source, &mut write, account, &sent_all),
-            collect(&mut read, &mut sink, account, &sent_all),
+            deliver_or_listen(&mut source, &mut write, account, budget, &between),
+            collect(&mut read, &mut sink, account, budget, &between),
         )
     };
     let end = tokio::select! {
         biased;
         () = stop => End::Stopped,
+        reason = budget.evicted() => End::Evicted(reason),
         result = both => result.err().unwrap_or(End::Finished),
     };
     if end != End::Finished {
@@ -153,31 +178,70 @@ pub async fn relay(
     end
 }
 
+/// What one direction must know of the other.
+#[derive(Default)]
+struct Between {
+    /// All that comes from the socket was sent.
+    sent_all: Notify,
+    /// The socket takes nothing more. What was received before can still be read, and then ends like an end in order.
+    broken: OnceLock<io::ErrorKind>,
+}
+
+/// From the stream to the socket. A socket that takes nothing more may still have said something.
+async fn deliver_or_listen(
+    source: &mut impl Source,
+    socket: &mut WriteHalf<'_>,
+    account: &Account,
+    budget: &Stream,
+    between: &Between,
+) -> Result<(), End> {
+    let end = match deliver(source, socket, account, budget, between).await {
+        Err(End::Socket(kind)) => End::Socket(*between.broken.get_or_init(|| kind)),
+        other => return other,
+    };
+    tokio::select! {
+        biased;
+        () = between.sent_all.notified() => Err(end),
+        end = abandoned(source) => Err(end),
+    }
+}
+
 /// From the stream to the socket, until the stream's end.
 async fn deliver(
     source: &mut impl Source,
     socket: &mut WriteHalf<'_>,
     account: &Account,
-    sent_all: &Notify,
+    budget: &Stream,
+    between: &Between,
 ) -> Result<(), End> {
-    let mut spill = Spill::default();
+    let mut spill = Spill::new(budget);
     loop {
         spill.take_what_is_there(source).await?;
-        if spill.is_empty() {
+        if spill.pieces.is_empty() {
             break;
         }
         match spill.write_to(socket) {
-            Ok(count) => account.moved(&account.to_socket, count).await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => spill.wait_for(socket, source).await?,
+            Ok(count) => spill.moved(account, count, source).await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let count = spill.wait_for(socket, source).await?;
+                spill.moved(account, count, source).await?;
+            }
             Err(error) => return Err(End::Socket(error.kind())),
         }
+    }
+    if spill.end == Some(Last::Closed) {
+        leave(socket).await;
+        return Err(End::Closed);
     }
     shut_down(socket).await?;
     // The other direction may go on for hours; the far end can still give up on it.
     tokio::select! {
         biased;
-        () = sent_all.notified() => Ok(()),
-        end = abandoned(source) => Err(end),
+        () = between.sent_all.notified() => Ok(()),
+        end = abandoned(source) => {
+            leave(socket).await;
+            Err(end)
+        }
     }
 }
 
@@ -186,14 +250,21 @@ async fn collect(
     socket: &mut ReadHalf<'_>,
     sink: &mut impl Sink,
     account: &Account,
-    sent_all: &Notify,
+    budget: &Stream,
+    between: &Between,
 ) -> Result<(), End> {
     let mut buffer = BytesMut::new();
     loop {
         // An idle stream keeps no buffer.
         socket.readable().await.map_err(|error| End::Socket(error.kind()))?;
-        buffer.reserve(READ);
-        let count = match socket.try_read_buf(&mut buffer) {
+        // Whoever made us hold too much waits here, where it holds up nobody else.
+        budget.carrier().room().await;
+        let most = match sink.room().await {
+            0 => PROBE,
+            room => room.min(READ),
+        };
+        buffer.reserve(most);
+        let count = match socket.try_read_buf(&mut (&mut buffer).limit(most)) {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -209,12 +280,45 @@ async fn collect(
         } else {
             buffer.split().freeze()
         };
-        sink.data(data).await.map_err(|Lost| End::Lost)?;
-        account.moved(&account.from_socket, count as u64).await;
+        sink.data(budget.carrier().lend(data)).await.map_err(|Lost| End::Lost)?;
+        let wait = account.moved(&account.from_socket, count as u64);
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+    }
+    if let Some(kind) = between.broken.get() {
+        // The error was told to whoever wrote, and this is no end in order.
+        return Err(End::Socket(*kind));
     }
     sink.finish().await.map_err(|Lost| End::Lost)?;
-    sent_all.notify_one();
+    between.sent_all.notify_one();
     Ok(())
+}
+
+/// Waits until the kernel has sent what was written, for a while: a reset throws away what it has not.
+async fn leave(socket: &WriteHalf<'_>) {
+    let until = Instant::now() + LEAVE;
+    while !has_left(socket.as_ref()) && Instant::now() < until {
+        sleep(LOOK).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn has_left(socket: &TcpStream) -> bool {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    // From now on the kernel calls the socket writable once nothing is left to send.
+    if SockRef::from(socket).set_tcp_notsent_lowat(1).is_err() {
+        return true;
+    }
+    let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut polled, PollTimeout::ZERO) != Ok(0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_left(_socket: &TcpStream) -> bool {
+    true
 }
 
 async fn shut_down(socket: &mut WriteHalf<'_>) -> Result<(), End> {
@@ -238,45 +342,64 @@ async fn abandoned(source: &mut impl Source) -> End {
     }
 }
 
-/// What waits for the socket.
-#[derive(Default)]
-struct Spill {
-    pieces: VecDeque<Bytes>,
-    bytes: usize,
-    eof: bool,
+/// Why nothing more comes from a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    /// The far end sent all that it wanted.
+    Eof,
+    /// The far end is done with it. What it had sent before is delivered all the same.
+    Closed,
 }
 
-impl Spill {
-    fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
+/// What waits for the socket.
+struct Spill<'a> {
+    pieces: VecDeque<Bytes>,
+    end: Option<Last>,
+    budget: &'a Stream,
+    charged: u64,
+}
 
-    fn is_full(&self) -> bool {
-        self.bytes >= SPILL
+impl Drop for Spill<'_> {
+    fn drop(&mut self) {
+        self.budget.release(self.charged);
+    }
+}
+
+impl<'a> Spill<'a> {
+    fn new(budget: &'a Stream) -> Self {
+        Self { pieces: VecDeque::new(), end: None, budget, charged: 0 }
     }
 
     fn push(&mut self, incoming: Incoming) -> Result<(), End> {
         match incoming {
-            // Data after EOF is against the protocol (RFC 4254 §5.3) and goes nowhere.
-            Incoming::Data(data) if !self.eof && !data.is_empty() => {
-                self.bytes += data.len();
+            Incoming::Data(data) if !data.is_empty() => {
+                let cost = data.len() as u64 + PIECE;
+                self.charged += cost;
+                self.budget.charge(cost);
                 self.pieces.push_back(data);
             }
             Incoming::Data(_) => {}
-            Incoming::Eof => self.eof = true,
-            Incoming::Closed => return Err(End::Closed),
+            Incoming::Eof => self.finish(Last::Eof),
+            Incoming::Closed => self.finish(Last::Closed),
             Incoming::Lost => return Err(End::Lost),
         }
         Ok(())
     }
 
+    fn finish(&mut self, last: Last) {
+        self.end = Some(last);
+        self.budget.finish();
+    }
+
     /// Takes every piece that has arrived. Waits for one only if none waits already; then an empty spill means the end.
+    ///
+    /// Data after EOF is against the protocol (RFC 4254 §5.3) and goes nowhere.
     async fn take_what_is_there(&mut self, source: &mut impl Source) -> Result<(), End> {
-        while self.is_empty() && !self.eof {
+        while self.pieces.is_empty() && self.end.is_none() {
             let incoming = source.next().await;
             self.push(incoming)?;
         }
-        while !self.eof && !self.is_full() {
+        while self.end.is_none() {
             match source.next().now_or_never() {
                 Some(incoming) => self.push(incoming)?,
                 None => break,
@@ -287,40 +410,79 @@ impl Spill {
 
     /// One write of as many pieces as the kernel takes.
     fn write_to(&mut self, socket: &WriteHalf<'_>) -> io::Result<u64> {
+        self.write(|slices| socket.try_write_vectored(slices))
+    }
+
+    /// [`Spill::write_to`] without regard to what the kernel has told us of its room.
+    fn ask(&mut self, socket: &WriteHalf<'_>) -> io::Result<u64> {
+        let socket = SockRef::from(socket.as_ref());
+        self.write(|slices| socket.send_vectored(slices))
+    }
+
+    fn write(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<u64> {
         let mut slices = [IoSlice::new(&[]); BATCH];
         let mut used = 0;
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
             *slice = IoSlice::new(piece);
             used += 1;
         }
-        let mut count = socket.try_write_vectored(slices.get(..used).unwrap_or_default())?;
+        let mut count = write(slices.get(..used).unwrap_or_default())?;
         let written = count as u64;
-        self.bytes -= count;
+        let mut given = written;
         while let Some(piece) = self.pieces.front_mut() {
             if piece.len() > count {
                 piece.advance(count);
                 break;
             }
             count -= piece.len();
+            given += PIECE;
             self.pieces.pop_front();
         }
+        self.charged -= given;
+        self.budget.release(given);
         Ok(written)
     }
 
-    /// Waits for room in the socket, and takes in what the carrier brings meanwhile, within bounds. After EOF nothing
-    /// else matters than that all of it is delivered.
-    async fn wait_for(&mut self, socket: &WriteHalf<'_>, source: &mut impl Source) -> Result<(), End> {
+    /// Writes down what was moved. If that was too fast, moves nothing for a while, and takes in what the carrier brings
+    /// meanwhile.
+    async fn moved(&mut self, account: &Account, bytes: u64, source: &mut impl Source) -> Result<(), End> {
+        let wait = account.moved(&account.to_socket, bytes);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let until = Instant::now() + wait;
         loop {
-            if self.is_full() || self.eof {
-                return match tokio::time::timeout(PATIENCE, socket.writable()).await {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(error)) => Err(End::Socket(error.kind())),
-                    Err(_) => Err(End::Stalled),
-                };
-            }
             tokio::select! {
-                ready = socket.writable() => return ready.map_err(|error| End::Socket(error.kind())),
-                incoming = source.next() => self.push(incoming)?,
+                () = sleep_until(until) => return Ok(()),
+                incoming = source.next(), if self.end.is_none() => self.push(incoming)?,
+            }
+        }
+    }
+
+    /// Waits for room in the socket, and takes in what the carrier brings meanwhile; how much, and for how long, is the
+    /// budget's to decide. Says how many bytes the socket took already.
+    async fn wait_for(&mut self, socket: &WriteHalf<'_>, source: &mut impl Source) -> Result<u64, End> {
+        self.budget.stall();
+        let began = Instant::now();
+        let mut ask = pin!(sleep(ASK));
+        loop {
+            tokio::select! {
+                ready = socket.writable() => {
+                    return ready.map(|()| 0).map_err(|error| End::Socket(error.kind()));
+                }
+                incoming = source.next(), if self.end.is_none() => self.push(incoming)?,
+                () = &mut ask => {
+                    match self.ask(socket) {
+                        Ok(count) => return Ok(count),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(End::Socket(error.kind())),
+                    }
+                    // The far end is done, and the socket takes nothing: nobody is left who would end this.
+                    if self.end == Some(Last::Closed) && began.elapsed() >= PATIENCE {
+                        return Err(End::Closed);
+                    }
+                    ask.as_mut().reset(Instant::now() + ASK);
+                }
             }
         }
     }
@@ -333,6 +495,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::budget::{Budget, Carrier, Limits};
 
     /// The far end of a stream that is carried by nothing but memory.
     struct Far {
@@ -350,6 +513,9 @@ mod tests {
     }
 
     impl Sink for MemorySink {
+        async fn room(&self) -> usize {
+            READ
+        }
         async fn data(&mut self, data: Bytes) -> Result<(), Lost> {
             self.0.send(Some(data)).await.map_err(|_| Lost)
         }
@@ -376,6 +542,13 @@ mod tests {
 
     /// A relay between the far end of a stream and a TCP peer.
     async fn start() -> (Far, TcpStream, Arc<Account>, tokio::task::JoinHandle<End>, Arc<Notify>) {
+        let budget = Budget::start(Limits::of_streams(SPILL, PATIENCE));
+        start_on(&budget.carrier("me")).await
+    }
+
+    async fn start_on(
+        carrier: &Arc<Carrier>,
+    ) -> (Far, TcpStream, Arc<Account>, tokio::task::JoinHandle<End>, Arc<Notify>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (socket, _) = listener.accept().await.unwrap();
@@ -384,9 +557,10 @@ mod tests {
         let account = Arc::new(Account::default());
         let stop = Arc::new(Notify::new());
         let task = tokio::spawn({
-            let (account, stop) = (Arc::clone(&account), Arc::clone(&stop));
+            let (account, stop, stream) = (Arc::clone(&account), Arc::clone(&stop), carrier.stream());
             async move {
-                relay(socket, MemorySource(incoming), MemorySink(outgoing), &account, stop.notified()).await
+                let (source, sink) = (MemorySource(incoming), MemorySink(outgoing));
+                relay(socket, source, sink, &account, &stream, stop.notified()).await
             }
         });
         (Far { send: Some(send), receive }, peer, account, task, stop)
@@ -447,6 +621,99 @@ mod tests {
         drop(peer);
         assert_eq!(task.await.unwrap(), End::Socket(io::ErrorKind::ConnectionReset));
         assert_eq!(far.receive.recv().await, None, "closed, and no end of data before");
+    }
+
+    /// A peer that answers, and is gone while it is still being talked to: the kernel resets, and has the answer.
+    #[tokio::test]
+    async fn what_a_peer_said_before_it_reset_arrives() {
+        // As much as certainly fits into the kernel while nobody reads it.
+        let answer = vec![7; 50_000];
+        let budget = Budget::start(Limits { owner: 1000, ..Limits::of_streams(SPILL, PATIENCE) });
+        let carrier = budget.carrier("me");
+        // Nothing is read from the peer before it is gone.
+        carrier.charge(1000);
+        let (mut far, mut peer, _, task, _stop) = start_on(&carrier).await;
+        peer.write_all(&answer).await.unwrap();
+        far.send(Incoming::Data(Bytes::from_static(b"a question that is not read"))).await;
+        peer.readable().await.unwrap();
+        drop(peer);
+        // Until the kernel has told whoever writes.
+        let sending = async {
+            while far.send.as_ref().unwrap().send(Incoming::Data(Bytes::from_static(b"more"))).await.is_ok() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let reading = async {
+            sleep(Duration::from_millis(20)).await;
+            carrier.release(1000);
+            let mut all = Vec::new();
+            while let Some(Some(data)) = far.receive.recv().await {
+                all.extend_from_slice(&data);
+            }
+            all
+        };
+        let (got, ()) = tokio::join!(reading, sending);
+        assert_eq!(got.len(), answer.len());
+        assert!(matches!(task.await.unwrap(), End::Socket(_)), "and it is no end in order");
+    }
+
+    /// A far end that sends and is gone: the local peer gets all of it, however slowly it reads, and then a reset.
+    #[tokio::test]
+    async fn what_the_far_end_sent_before_it_closed_arrives_before_the_reset() {
+        let (far, mut peer, _, task, _stop) = start().await;
+        let total: usize = 12 << 20;
+        for _ in 0..total / 32_768 {
+            far.send(Incoming::Data(Bytes::from(vec![3; 32_768]))).await;
+        }
+        far.send(Incoming::Closed).await;
+        let mut got = 0;
+        let mut block = vec![0; 1 << 20];
+        let error = loop {
+            match peer.read(&mut block).await {
+                Ok(0) => panic!("an end in order after {got} bytes"),
+                Ok(count) => got += count,
+                Err(error) => break error.kind(),
+            }
+        };
+        assert_eq!((got, error), (total, io::ErrorKind::ConnectionReset));
+        assert_eq!(task.await.unwrap(), End::Closed);
+    }
+
+    /// The spill takes what comes, holds up the carrier when it is full, and gives back what its socket took.
+    #[tokio::test]
+    async fn a_socket_that_takes_nothing_holds_up_its_carrier_until_patience_ends() {
+        const BOUND: u64 = 1 << 20;
+        let budget = Budget::start(Limits::of_streams(BOUND, Duration::from_millis(300)));
+        let carrier = budget.carrier("me");
+        let (far, _peer, _, task, _stop) = start_on(&carrier).await;
+        let (_other, _, _, other, _stop_other) = start_on(&carrier).await;
+        while !carrier.is_held_up() {
+            far.send(Incoming::Data(Bytes::from(vec![0; 32_768]))).await;
+        }
+        assert!(budget.held() >= BOUND);
+        assert_eq!(task.await.unwrap(), End::Evicted(Reason::Stalled));
+        assert!(!carrier.is_held_up());
+        assert_eq!(budget.held(), 0);
+        assert!(!other.is_finished());
+    }
+
+    /// After EOF nothing waits behind a stream, so its peer may take its time.
+    #[tokio::test]
+    async fn a_pause_after_the_end_is_nobodys_loss() {
+        let budget = Budget::start(Limits::of_streams(1 << 20, Duration::from_millis(100)));
+        let carrier = budget.carrier("me");
+        let (far, mut peer, _, task, _stop) = start_on(&carrier).await;
+        let total: usize = 24 << 20;
+        // At once, so that the patience does not begin before the end is known.
+        far.send(Incoming::Data(Bytes::from(vec![1; total]))).await;
+        far.send(Incoming::Eof).await;
+        sleep(Duration::from_millis(1500)).await;
+        assert!(!carrier.is_held_up() && budget.held() > 1 << 20);
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all.len(), total);
+        peer.shutdown().await.unwrap();
+        assert_eq!(task.await.unwrap(), End::Finished);
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! The socket under an SSH session: reads ahead while a write is pending, is cut from outside, and knows when it last
-//! heard from its peer.
+//! The socket under an SSH session: reads ahead while a write is pending, stops reading while its part of the memory is
+//! spent, is cut from outside, and knows when it last heard from its peer.
 //!
 //! russh's session loop does not read while it writes. When both ends send in bulk, both wait for room in the other's
 //! kernel buffer, for ever. So while a write is pending this socket reads into memory, which lets the peer finish its
@@ -9,15 +9,16 @@
 //! [`Cutter::caught_up`] first, and is held back while much of what has arrived is unread. With that at both ends, one of
 //! them always reads: of two, the one that falls behind last has got no more from the other since than a full queue.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
@@ -25,11 +26,14 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
+use crate::budget::Carrier;
+
 /// How much one system call reads, in bytes.
 const READ: usize = 64 * 1024;
 
 /// How far a session may read ahead of itself, in bytes. It has to cover what the peer may send while both ends write:
-/// [`UNREAD`], what waits in the peer's queue when it is held back, and the kernels' buffers.
+/// [`UNREAD`], what waits in the peer's queue when it is held back, and the kernels' buffers. Where a budget is smaller,
+/// that holds.
 const READ_AHEAD: usize = 64 * 1024 * 1024;
 
 /// How much may have arrived and not been read by the session before those who feed it wait, in bytes.
@@ -45,7 +49,14 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct CarrierSocket<S> {
     inner: S,
-    ahead: BytesMut,
+    /// What was read and not yet taken, in pieces of [`READ`] bytes.
+    ahead: VecDeque<BytesMut>,
+    /// How many bytes that are.
+    unread: usize,
+    /// How much of it stands in the budget: all but one piece.
+    charged: u64,
+    /// How much the session wants to write and cannot.
+    pending: u64,
     /// What a read has to report once `ahead` is empty.
     read_end: Option<io::Result<()>>,
     reader: Option<Waker>,
@@ -72,6 +83,14 @@ struct Shared {
     /// Whether the session writes no more.
     finished: AtomicBool,
     finishes: Notify,
+    carrier: OnceLock<Arc<Carrier>>,
+}
+
+impl Shared {
+    fn note_heard(&self) {
+        let since = self.started.elapsed().as_millis();
+        self.heard.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 /// Looks at a [`CarrierSocket`] that a session owns, and ends it.
@@ -98,8 +117,22 @@ impl Cutter {
         until(&self.0.finished, true, &self.0.finishes).await;
     }
 
-    /// When bytes last came from the peer, or the socket was made.
+    /// From now on what is held for this connection is charged to a budget. Only the first call counts.
+    pub fn charge_to(&self, carrier: Arc<Carrier>) {
+        let _ = self.0.carrier.set(carrier);
+    }
+
+    /// Whether nothing is read at present, because of us.
+    pub fn is_held_up(&self) -> bool {
+        self.0.carrier.get().is_some_and(|carrier| carrier.is_held_up())
+    }
+
+    /// When bytes last came from the peer, or the socket was made. While nothing is read because of us, a peer is not
+    /// silent: this moment.
     pub fn last_heard(&self) -> Instant {
+        if self.is_held_up() {
+            self.0.note_heard();
+        }
         self.0.started + Duration::from_millis(self.0.heard.load(Ordering::Relaxed))
     }
 
@@ -130,9 +163,12 @@ impl Shared {
 }
 
 impl<S> Drop for CarrierSocket<S> {
-    /// Whoever waits to feed the session finds out that it is gone.
+    /// Whoever waits to feed the session finds out that it is gone, and what it held is given back.
     fn drop(&mut self) {
         self.shared.catch_up();
+        self.ahead.clear();
+        self.account();
+        self.note_pending(0);
     }
 }
 
@@ -150,10 +186,14 @@ impl<S> CarrierSocket<S> {
             caught_up: Notify::new(),
             finished: AtomicBool::new(false),
             finishes: Notify::new(),
+            carrier: OnceLock::new(),
         });
         let socket = Self {
             inner,
-            ahead: BytesMut::new(),
+            ahead: VecDeque::new(),
+            unread: 0,
+            charged: 0,
+            pending: 0,
             read_end: None,
             reader: None,
             pending_since: None,
@@ -172,16 +212,40 @@ impl<S> CarrierSocket<S> {
         Ok(())
     }
 
-    fn note_heard(&self) {
-        let since = self.shared.started.elapsed().as_millis();
-        self.shared.heard.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
     fn note_sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = result {
             self.shared.sent.fetch_add(count as u64, Ordering::Relaxed);
         }
         result
+    }
+}
+
+impl<S> CarrierSocket<S> {
+    fn carrier(&self) -> Option<&Arc<Carrier>> {
+        self.shared.carrier.get()
+    }
+
+    /// Brings the budget up to date with what was read ahead.
+    fn account(&mut self) {
+        let held = (self.ahead.len().saturating_sub(1) * READ) as u64;
+        let Some(carrier) = self.shared.carrier.get() else { return };
+        if held > self.charged {
+            carrier.charge(held - self.charged);
+        } else if held < self.charged {
+            carrier.release(self.charged - held);
+        }
+        self.charged = held;
+    }
+
+    /// Writes down that so much waits to be written, or nothing any more.
+    fn note_pending(&mut self, bytes: u64) {
+        let Some(carrier) = self.shared.carrier.get() else { return };
+        if bytes > self.pending {
+            carrier.charge(bytes - self.pending);
+        } else if bytes < self.pending {
+            carrier.release(self.pending - bytes);
+        }
+        self.pending = bytes;
     }
 }
 
@@ -198,10 +262,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CarrierSocket<S> {
         self.inner.flush().await?;
         self.introduced = line.len();
         loop {
-            if let Some(theirs) = identification(&self.ahead) {
+            // All of it is in the first piece, which is as long.
+            if let Some(theirs) = self.ahead.front().and_then(|first| identification(first)) {
                 return Ok(Some(theirs));
             }
-            if self.ahead.len() >= LONGEST_INTRODUCTION {
+            if self.unread >= LONGEST_INTRODUCTION {
                 return Ok(None);
             }
             let more = poll_fn(|cx| {
@@ -224,17 +289,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CarrierSocket<S> {
 
     /// One read from below into `ahead`. Ready with the number of bytes, 0 at the end.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.ahead.reserve(READ);
-        let count = ready!(poll_read_buf(Pin::new(&mut self.inner), cx, &mut self.ahead))?;
+        let has_room = |piece: &BytesMut| piece.capacity() > piece.len();
+        if !self.ahead.back().is_some_and(has_room) {
+            self.ahead.push_back(BytesMut::with_capacity(READ));
+        }
+        let Some(piece) = self.ahead.back_mut() else { return Poll::Pending };
+        let room = piece.capacity() - piece.len();
+        // The limit keeps the piece from growing.
+        let read = poll_read_buf(Pin::new(&mut self.inner), cx, &mut piece.limit(room));
+        if self.ahead.back().is_some_and(BytesMut::is_empty) {
+            // An idle connection keeps no buffer.
+            self.ahead.pop_back();
+        }
+        let count = ready!(read)?;
         if count > 0 {
-            self.note_heard();
+            self.unread += count;
+            self.shared.note_heard();
+            self.account();
         }
         Poll::Ready(Ok(count))
     }
 
     /// Reads all that is there, while a write waits.
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
-        while self.read_end.is_none() && self.ahead.len() < READ_AHEAD {
+        while self.read_end.is_none() && self.ahead.len() < READ_AHEAD / READ {
+            if !self.carrier().is_none_or(|carrier| carrier.poll_read_ahead(cx)) {
+                return;
+            }
             match self.fill(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(0)) => self.read_end = Some(Ok(())),
@@ -244,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CarrierSocket<S> {
             if let Some(reader) = self.reader.take() {
                 reader.wake();
             }
-            if self.ahead.len() > UNREAD {
+            if self.unread > UNREAD {
                 self.shared.behind.store(true, Ordering::Release);
             }
         }
@@ -267,17 +348,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CarrierSocket<S> {
         false
     }
 
-    /// What every kind of write does around the write itself.
+    /// What every kind of write does around the write itself, of so many bytes.
     fn writing<T>(
         &mut self,
         cx: &mut Context<'_>,
+        bytes: usize,
         write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         self.check_cut()?;
         if let Poll::Ready(result) = write(Pin::new(&mut self.inner), cx) {
-            self.pending_since = None;
+            if self.pending_since.take().is_some() {
+                self.note_pending(0);
+                if let Some(carrier) = self.carrier() {
+                    carrier.progress();
+                }
+            }
             return Poll::Ready(result);
         }
+        if self.pending_since.is_none()
+            && let Some(carrier) = self.carrier()
+        {
+            carrier.stall();
+        }
+        self.note_pending(bytes as u64);
         self.read_ahead(cx);
         if self.out_of_patience(cx) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")));
@@ -303,13 +396,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CarrierSocket<S> {
                 this.read_end = Some(Ok(()));
                 return Poll::Ready(end);
             }
-            match this.fill(cx) {
+            let may_read = this.carrier().is_none_or(|carrier| carrier.poll_read(cx));
+            match if may_read { this.fill(cx) } else { Poll::Pending } {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // An idle connection keeps no buffer.
-                    this.ahead = BytesMut::new();
                     this.reader = Some(cx.waker().clone());
                     this.shared.read_waker.register(cx.waker());
                     this.check_cut()?;
@@ -317,10 +409,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CarrierSocket<S> {
                 }
             }
         }
-        let count = buf.remaining().min(this.ahead.len());
-        buf.put_slice(this.ahead.get(..count).unwrap_or_default());
-        this.ahead.advance(count);
-        if this.ahead.len() <= UNREAD {
+        if let Some(piece) = this.ahead.front_mut() {
+            let count = buf.remaining().min(piece.len());
+            buf.put_slice(piece.get(..count).unwrap_or_default());
+            piece.advance(count);
+            this.unread -= count;
+            if piece.is_empty() {
+                this.ahead.pop_front();
+                this.account();
+            }
+        }
+        if this.unread <= UNREAD {
             this.shared.catch_up();
         }
         progress.made_progress();
@@ -333,7 +432,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
         if let Some(count) = self.was_introduced(buf.len()) {
             return Poll::Ready(Ok(count));
         }
-        let result = self.writing(cx, |inner, cx| inner.poll_write(cx, buf));
+        let result = self.writing(cx, buf.len(), |inner, cx| inner.poll_write(cx, buf));
         self.note_sent(result)
     }
 
@@ -342,10 +441,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(count) = self.was_introduced(bufs.iter().map(|buf| buf.len()).sum()) {
+        let bytes = bufs.iter().map(|buf| buf.len()).sum();
+        if let Some(count) = self.was_introduced(bytes) {
             return Poll::Ready(Ok(count));
         }
-        let result = self.writing(cx, |inner, cx| inner.poll_write_vectored(cx, bufs));
+        let result = self.writing(cx, bytes, |inner, cx| inner.poll_write_vectored(cx, bufs));
         self.note_sent(result)
     }
 
@@ -354,14 +454,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for CarrierSocket<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writing(cx, AsyncWrite::poll_flush)
+        self.writing(cx, 0, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shared.finished.swap(true, Ordering::AcqRel) {
             self.shared.finishes.notify_waiters();
         }
-        self.writing(cx, AsyncWrite::poll_shutdown)
+        self.writing(cx, 0, AsyncWrite::poll_shutdown)
     }
 }
 

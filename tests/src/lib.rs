@@ -30,6 +30,7 @@ pub mod front;
 pub mod fuzz;
 pub mod http;
 pub mod key;
+pub mod memory;
 pub mod network_policy;
 pub mod openbao;
 pub mod ports;

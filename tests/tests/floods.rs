@@ -194,14 +194,28 @@ fn a_peer_that_never_reads_costs_little_memory() {
     let mut steady = (client, channel);
     let before = resident(place.bastion.process().id());
     let mut client = place.login();
-    let _channels: Vec<_> =
-        (0..8).map(|_| client.forward("127.0.0.1", source.port().into()).unwrap()).collect();
-    // Nothing of what the targets send is read. While others are served, it piles up as far as it may.
+    let channels: Vec<_> =
+        (0..8).map(|_| client.forward("127.0.0.1", source.port().into()).unwrap().unwrap()).collect();
+    let link = client.packets.link().stream().try_clone().unwrap();
+    // Nothing of what the targets send is read, and all that the bastion takes is sent, whatever the windows. While others
+    // are served, both pile up as far as they may.
+    let sending = std::thread::spawn(move || {
+        let block = vec![5; 32 * 1024];
+        let pieces = channels.iter().cycle().take_while(|channel| client.write(**channel, &block).is_ok());
+        pieces.count() * block.len()
+    });
     for _ in 0..200 {
         place.lives("a peer that never reads", &mut steady);
     }
+    let record = place
+        .bastion
+        .audited("the end of the one that never reads", |record| record["event"] == "session_closed");
+    assert_eq!(record["reason"], "memory_budget");
     let after = resident(place.bastion.process().id());
-    println!("resident: {before} KiB before, {after} KiB after");
+    let _ = link.shutdown(std::net::Shutdown::Both);
+    let sent = sending.join().unwrap() >> 20;
+    println!("{sent} MiB sent; resident: {before} KiB before, {after} KiB after");
+    assert!(sent > 16, "{sent} MiB");
     assert!(after < before + 64 * 1024, "resident: {before} KiB before, {after} KiB after");
 }
 

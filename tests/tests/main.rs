@@ -29,6 +29,7 @@ mod fuzz_corpora;
 mod key_exchanges;
 mod local_ports;
 mod login;
+mod memory;
 mod names;
 mod openbao;
 mod openssh;

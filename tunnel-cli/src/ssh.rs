@@ -17,9 +17,10 @@ use futures_util::FutureExt;
 use russh::client::{self, AuthResult, DisconnectReason, KeyboardInteractiveAuthResponse};
 use russh::keys::{HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, SshId};
+use ssh_transport::budget::{self, Budget};
 use ssh_transport::key_exchange::{self, Rekey, UNREACHED_WINDOW};
 use ssh_transport::preamble::Preamble;
-use ssh_transport::relay::{Account, End};
+use ssh_transport::relay::{Account, End, PATIENCE, SPILL};
 use ssh_transport::socket::{CarrierSocket, Cutter};
 use ssh_transport::turns::{Rate, Turns};
 use ssh_transport::{CHANNEL_PACKET, CHANNEL_WINDOW, algorithms, channel, relay};
@@ -91,6 +92,7 @@ pub struct Session {
     ended: watch::Receiver<Option<String>>,
     cutter: Cutter,
     turns: Option<Paced>,
+    memory: Arc<budget::Carrier>,
 }
 
 /// How fast the bastion wants streams to be opened, and those that were.
@@ -103,6 +105,7 @@ struct Paced {
 pub struct Stream {
     channel: Channel<client::Msg>,
     carrier: Cutter,
+    budget: budget::Stream,
 }
 
 /// What the session's task and its owner both need.
@@ -158,6 +161,9 @@ impl Session {
         credential: &Credential,
     ) -> Result<Self, Refusal> {
         let (mut socket, cutter) = CarrierSocket::new(Preamble::new(socket));
+        // The user's own programs may take what memory there is; what one of them does not take holds up its carrier.
+        let memory = Budget::start(budget::Limits::of_streams(SPILL, PATIENCE)).carrier("");
+        cutter.charge_to(Arc::clone(&memory));
         // russh runs a session in a task of its own, which only the end of its socket ends.
         let guard = CutOnDrop { cutter, armed: true };
         let (ended_sender, ended) = watch::channel(None);
@@ -215,7 +221,7 @@ impl Session {
         let (handle, turns) = timeout(HANDSHAKE, connecting)
             .await
             .map_err(|_| Refusal::Lost(format!("no login within {} s", HANDSHAKE.as_secs())))??;
-        Ok(Self { handle, shared, ended, cutter: guard.disarm(), turns })
+        Ok(Self { handle, shared, ended, cutter: guard.disarm(), turns, memory })
     }
 
     /// How long to wait before the next [`Self::open`], so that the bastion need not refuse it. `None` where that is longer than
@@ -264,7 +270,7 @@ impl Session {
             }
         });
         let channel = receiver.await.unwrap_or(Err(NotOpened::Lost))?;
-        Ok(Stream { channel, carrier: self.cutter.clone() })
+        Ok(Stream { channel, carrier: self.cutter.clone(), budget: self.memory.stream() })
     }
 
     /// One question and its answer, whatever that is.
@@ -338,7 +344,7 @@ impl Stream {
         stop: impl Future<Output = ()> + Send,
     ) -> End {
         let (source, sink) = channel::split(self.channel, self.carrier);
-        relay::relay(socket, source, sink, account, stop).await
+        relay::relay(socket, source, sink, account, &self.budget, stop).await
     }
 
     /// Ends a stream that nobody needs.

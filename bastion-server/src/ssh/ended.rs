@@ -17,6 +17,8 @@ pub(super) enum Ended {
     Silent,
     /// The client took nothing of what was sent to it.
     NotReading,
+    /// A budget of memory was spent, and of all that it was spent for this client had taken nothing for longest.
+    OverBudget,
     /// The client takes part no more, and holds up its session: by a key exchange that it does not finish, for one.
     Stalled,
     /// The bastion began a key exchange, since the client had not, and more arrived before the client's part of it than
@@ -83,6 +85,7 @@ impl Ended {
             Self::Protocol => "protocol_error",
             Self::Silent => "client_silent",
             Self::NotReading => "client_not_reading",
+            Self::OverBudget => super::MEMORY_BUDGET,
             Self::Stalled => "client_stalled",
             Self::Overrun => "key_exchange_overrun",
             Self::Cut => "cut",
@@ -105,6 +108,7 @@ impl Ended {
             | Self::Protocol
             | Self::Silent
             | Self::NotReading
+            | Self::OverBudget
             | Self::Stalled
             | Self::Cut
             | Self::Refused(_)
@@ -123,6 +127,7 @@ impl Ended {
             | Self::Protocol
             | Self::Silent
             | Self::NotReading
+            | Self::OverBudget
             | Self::Stalled
             | Self::Overrun
             | Self::Cut

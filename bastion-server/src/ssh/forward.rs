@@ -10,16 +10,17 @@ use std::time::{Duration, SystemTime};
 
 use russh::server::{ChannelOpenHandle, Msg};
 use russh::{Channel, ChannelOpenFailure};
-use ssh_transport::channel;
 use ssh_transport::relay::{Account, End, relay};
 use ssh_transport::socket::Cutter;
+use ssh_transport::{budget, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Service;
+use super::handler::Admitted;
 use super::refusals::Refusals;
+use super::{MEMORY_BUDGET, Service};
 use crate::access::{self, Denied, Destination, Permit, Policy, Prospect};
 use crate::audit::{Event, Route, Session, Stopped as AuditStopped, Traffic};
 use crate::census::{LONGEST_WAIT, TooFast, Turn};
@@ -205,7 +206,7 @@ impl Forwards {
     /// neither a slow name nor a slow target holds up the session.
     pub(super) fn open(
         &self,
-        identity: &Arc<Identity>,
+        admitted: &Arc<Admitted>,
         turn: Result<Turn, TooFast>,
         request: Request,
         channel: Channel<Msg>,
@@ -219,12 +220,13 @@ impl Forwards {
             }
             return;
         }
-        let (forwards, identity) = (self.clone(), Arc::clone(identity));
+        let (forwards, admitted) = (self.clone(), Arc::clone(admitted));
         self.tasks.spawn(async move {
-            match forwards.opened(&identity, turn, &request).await {
+            match forwards.opened(&admitted.identity, turn, &request).await {
                 Ok((dialled, flow, place)) => {
                     reply.accept().await;
-                    forwards.relay(&request, dialled, flow, channel).await;
+                    let budget = admitted.carrier.stream();
+                    forwards.relay(&request, dialled, flow, channel, budget).await;
                     drop(place);
                 }
                 Err(refusal) => {
@@ -232,7 +234,7 @@ impl Forwards {
                     let route = Route { host, port, address: None, rule };
                     let reason = refusal.code();
                     forwards.service.metrics.forward_refused(reason);
-                    forwards.refusals.forward(&identity, route, reason);
+                    forwards.refusals.forward(&admitted.identity, route, reason);
                     reply.reject(refusal.answer()).await;
                 }
             }
@@ -299,6 +301,7 @@ impl Forwards {
         dialled: Dialled,
         flow: Option<Arc<Flow>>,
         channel: Channel<Msg>,
+        budget: budget::Stream,
     ) {
         let Dialled { socket, address, permit } = dialled;
         let service = &self.service;
@@ -318,8 +321,12 @@ impl Forwards {
         let (source, sink) = channel::split(channel, self.carrier.clone());
         let mut stopped = None;
         let stop = async { stopped = Some(self.stopped(&permit, address).await) };
-        let end = self.metered(&account, relay(socket, source, sink, &account, stop)).await;
+        let end = self.metered(&account, relay(socket, source, sink, &account, &budget, stop)).await;
         drop(active);
+        if let End::Evicted(reason) = end {
+            super::warn_of_eviction(self.session, identity, Some(request), reason, evicted(reason));
+            service.metrics.evicted(evicted(reason));
+        }
 
         let traffic =
             Traffic { sent: account.to_socket(), received: account.from_socket(), duration: began.elapsed() };
@@ -378,6 +385,14 @@ enum Stopped {
     Denied(Denied),
 }
 
+/// Why a forward was ended for the sake of others, as metrics, records and logs know it.
+fn evicted(reason: budget::Reason) -> &'static str {
+    match reason {
+        budget::Reason::OwnerBudget | budget::Reason::ProcessBudget => MEMORY_BUDGET,
+        budget::Reason::Stalled => "target_stalled",
+    }
+}
+
 /// The reason as audit records know it.
 fn code(end: End, stopped: Option<Stopped>) -> &'static str {
     match (end, stopped) {
@@ -385,7 +400,7 @@ fn code(end: End, stopped: Option<Stopped>) -> &'static str {
         (End::Socket(_), _) => "target_reset",
         (End::Closed, _) => "client_reset",
         (End::Lost, _) => "session_lost",
-        (End::Stalled, _) => "target_stalled",
+        (End::Evicted(reason), _) => evicted(reason),
         (End::Stopped, Some(Stopped::Denied(denied))) => denied.code(),
         (End::Stopped, Some(Stopped::SessionEnded) | None) => "session_ended",
     }

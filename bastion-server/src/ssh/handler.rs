@@ -14,6 +14,8 @@ use russh::server::{
     Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Response, Session as Wire, VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig};
+use ssh_transport::budget::Carrier;
+use ssh_transport::socket::Cutter;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::unconstrained;
 use tokio::time::sleep;
@@ -22,7 +24,7 @@ use super::Service;
 use super::forward::{Forwards, Request};
 use super::offers::{Offers, Reasons, refused_text};
 use crate::audit::{Event, Session};
-use crate::census::{Member, TooFast, Turn};
+use crate::census::{self, Member, TooFast, Turn};
 use crate::identity::certificate::{self, Claim, Refused};
 use crate::identity::{Identity, LoginName};
 use crate::listener::PendingLogin;
@@ -54,6 +56,8 @@ pub(super) enum Login {
 pub(super) struct Admitted {
     pub(super) identity: Arc<Identity>,
     pub(super) certificate: Certificate,
+    /// The connection's part of the identity's memory.
+    pub(super) carrier: Arc<Carrier>,
 }
 
 /// What is asked for and never given.
@@ -101,6 +105,7 @@ pub(super) struct Handler {
     /// The place among the connections of the same identity.
     member: Option<Member>,
     handle: Arc<OnceLock<Handle>>,
+    cutter: Cutter,
     /// Whether the client has asked what it may try (RFC 4252 §5.2), so that it has other things to try.
     exploring: bool,
     offers: Offers,
@@ -120,6 +125,7 @@ impl Handler {
         forwards: Forwards,
         pending: PendingLogin,
         login: watch::Sender<Login>,
+        cutter: Cutter,
     ) -> Self {
         Self {
             session,
@@ -129,6 +135,7 @@ impl Handler {
             login,
             member: None,
             handle: Arc::default(),
+            cutter,
             exploring: false,
             offers: Offers::default(),
             reasons: Reasons::default(),
@@ -144,8 +151,12 @@ impl Handler {
     }
 
     fn identity(&self) -> Option<Arc<Identity>> {
+        self.admitted().map(|admitted| Arc::clone(&admitted.identity))
+    }
+
+    fn admitted(&self) -> Option<Arc<Admitted>> {
         match &*self.login.borrow() {
-            Login::Accepted(admitted) => Some(Arc::clone(&admitted.identity)),
+            Login::Accepted(admitted) => Some(Arc::clone(admitted)),
             Login::Pending | Login::Unproved(_) | Login::Refused => None,
         }
     }
@@ -364,7 +375,10 @@ impl russh::server::Handler for Handler {
                         return Ok(Auth::reject());
                     }
                 }
-                let admitted = Admitted { identity: Arc::new(identity), certificate: certificate.clone() };
+                let carrier = self.service.budget.carrier(&census::account_of(&identity));
+                self.cutter.charge_to(Arc::clone(&carrier));
+                let certificate = certificate.clone();
+                let admitted = Admitted { identity: Arc::new(identity), certificate, carrier };
                 self.login.send_replace(Login::Accepted(Arc::new(admitted)));
                 Ok(Auth::Accept)
             }
@@ -399,10 +413,10 @@ impl russh::server::Handler for Handler {
         reply: ChannelOpenHandle,
         _wire: &mut Wire,
     ) -> Result<(), Self::Error> {
-        match self.identity() {
-            Some(identity) => {
+        match self.admitted() {
+            Some(admitted) => {
                 let request = Request { host: host.to_owned(), port };
-                self.forwards.open(&identity, self.turn(), request, channel, reply);
+                self.forwards.open(&admitted, self.turn(), request, channel, reply);
             }
             None => reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
         }

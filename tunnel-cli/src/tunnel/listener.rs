@@ -234,7 +234,7 @@ fn words(end: End) -> &'static str {
         End::Socket(_) => "reset by the local program",
         End::Closed => "closed by the destination before the end",
         End::Lost => "lost with the connection to the bastion",
-        End::Stalled => "ended: the local program took nothing for too long",
+        End::Evicted(_) => "ended: the local program took nothing for too long",
         End::Stopped => "ended with the tunnel",
     }
 }

@@ -9,7 +9,35 @@
 {{- if and $config.kubernetes .Values.connectionInfo.enabled (not $config.kubernetes.publish) -}}
 {{- $_ := set $config.kubernetes "publish" (dict "config_map" (printf "%s-connection-info" (include "bastion.fullname" .))) -}}
 {{- end -}}
+{{- $memory := include "bastion.memoryBytes" . | int64 -}}
+{{- if and $memory (not (dig "limits" "buffered_bytes" "" $config)) -}}
+{{- $buffered := max (div (mul $memory 3) 8192) 1024 -}}
+{{- $_ := set $config "limits" (merge (dict "buffered_bytes" (printf "%dKiB" $buffered)) (default (dict) $config.limits)) -}}
+{{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* The memory that the bastion may take, in bytes; 0 where nothing limits it. */}}
+{{- define "bastion.memoryBytes" -}}
+{{- $memory := dig "limits" "memory" "" (default (dict) .Values.resources) -}}
+{{- if kindIs "string" $memory -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- if not $memory -}}
+0
+{{- else if not (regexMatch "^[0-9]+([kMGT]|[KMGT]i)?$" $memory) -}}
+{{- fail (printf "resources.limits.memory: %q is no size that the chart can compare with config.limits.buffered_bytes; write a whole number and k, M, G, T, Ki, Mi, Gi or Ti, such as 256Mi." $memory) -}}
+{{- else -}}
+{{- mul (regexFind "^[0-9]+" $memory | int64) (get $units (regexFind "[A-Za-z]*$" $memory)) -}}
+{{- end -}}
+{{- else -}}
+{{- int64 $memory -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The bytes of a size of the bastion's file, such as 96MiB. */}}
+{{- define "bastion.sizeBytes" -}}
+{{- $units := dict "B" 1 "KiB" 1024 "MiB" 1048576 "GiB" 1073741824 -}}
+{{- mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[A-Za-z]+$" .)) -}}
 {{- end -}}
 
 {{/* The part of it that is read at the start only: when it changes, the pods are replaced. The rest holds at once, and ends no tunnel. */}}

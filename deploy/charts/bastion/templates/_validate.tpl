@@ -23,6 +23,13 @@
 {{- fail (printf "terminationGracePeriodSeconds is %d, but config.drain (readiness_delay + timeout) takes up to %d s and cutting what is left up to 15 s: the kubelet would kill the bastion before. Write %d or more, or leave it out." $grace $drain (add $drain 15)) -}}
 {{- end -}}
 
+{{- $memory := include "bastion.memoryBytes" . | int64 -}}
+{{- with dig "limits" "buffered_bytes" "" $config -}}
+{{- if and $memory (gt (include "bastion.sizeBytes" . | int64) (div $memory 2)) -}}
+{{- fail (printf "config.limits.buffered_bytes is %s, more than half of resources.limits.memory (%v): the kernel would kill the bastion, and every tunnel with it, before it ended the one that takes the memory. Write %dMiB or less, leave it out, or raise the limit." . $.Values.resources.limits.memory (div $memory 2097152)) -}}
+{{- end -}}
+{{- end -}}
+
 {{- with .Values.mesh -}}
 {{- if and .enabled .proxy.shutdownGracePeriod -}}
 {{- $proxy := include "common.seconds" (list "mesh.proxy.shutdownGracePeriod" .proxy.shutdownGracePeriod) | int64 -}}

@@ -38,6 +38,30 @@ fn the_bastion_reads_the_file_of_every_case() {
 }
 
 #[test]
+fn what_may_wait_in_memory_fits_the_pod() {
+    let scratch = Scratch::new("memory");
+    for (values, bytes) in [
+        ("{}", Some(96 << 20)),
+        ("resources: {limits: {memory: 1Gi}}", Some(384 << 20)),
+        ("resources: {limits: {memory: 512M}}", Some(187_500 << 10)),
+        ("resources: {limits: {memory: 134217728}}", Some(48 << 20)),
+        ("config: {limits: {buffered_bytes: 128MiB}}", Some(128 << 20)),
+        ("config: {limits: {buffered_bytes: 1GiB}}\nresources: {limits: {memory: 2Gi}}", Some(1 << 30)),
+        ("config: {limits: {max_sessions: 7}}", Some(96 << 20)),
+        ("config: {limits: {buffered_bytes: 1GiB}}\nresources: null", Some(1 << 30)),
+        ("resources: null", None),
+        ("resources: {limits: {memory: null}}", None),
+    ] {
+        let file = scratch.write("values.yaml", values);
+        let objects = objects(&template(&chart::folder(), &[&file], &[]).unwrap());
+        let text = self::file(&objects, "bastion-config", "bastion.yaml");
+        let said = yaml(text)["limits"]["buffered_bytes"].as_str().is_some();
+        let config = config_file::parse::<Config>(Path::new("bastion.yaml"), text).unwrap();
+        assert_eq!(said.then_some(config.limits.buffered_bytes.0.0), bytes, "{values}");
+    }
+}
+
+#[test]
 fn numbers_and_words_arrive_as_they_were_written() {
     let objects = rendered(&chart::folder().join("ci/files-values.yaml"));
     let text = file(&objects, "bastion-config", "bastion.yaml");

@@ -26,6 +26,12 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
         "config: {authorities: [{file: /a}, {vault: {mount: ssh, refresh: 1h}}]}\nprometheusRule: {enabled: true}",
         "asks Vault every 3600 s",
     ),
+    ("config: {limits: {buffered_bytes: 129MiB}}", "more than half of resources.limits.memory (256Mi)"),
+    (
+        "config: {limits: {buffered_bytes: 1GiB}}\nresources: {limits: {memory: 2000M}}",
+        "Write 953MiB or less",
+    ),
+    ("resources: {limits: {memory: 1.5Gi}}", "\"1.5Gi\" is no size that the chart can compare"),
     ("config: {host_key: {generate: true}}", "another key in each pod"),
     ("autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}", "knows nothing to go by"),
     ("autoscaling: {enabled: true, minReplicas: 7}", "minReplicas is more than"),
