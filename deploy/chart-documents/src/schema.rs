@@ -69,8 +69,8 @@ impl Base {
         self.nulls
     }
 
-    /// The defaults that a template puts where nothing is: `{"=": DEFAULT}` each, by name. Those that may be null by themselves are not among
-    /// them, and of a program's file only what the program cannot be without.
+    /// The defaults that a template puts where nothing is: `{"=": DEFAULT}` each, by name; `{"~": DEFAULT}` for those that may be null by
+    /// themselves, which only hold where the map around them is missing. Of a program's file only what the program cannot be without.
     pub(crate) fn fallbacks(&self, values: &Value) -> Result<Value> {
         fallbacks(&self.schema, values)
     }
@@ -233,7 +233,10 @@ fn fallbacks(schema: &Value, values: &Value) -> Result<Value> {
             let mut program = property.clone();
             programs(&mut program)?;
             found.insert(name.clone(), needed(&program, default));
-        } else if !may_be_null(property) {
+        } else if may_be_null(property) {
+            // Where the map around it is missing, no one has said null.
+            found.insert(name.clone(), json!({"~": default}));
+        } else {
             let inside = default.is_object() && property.get("properties").is_some();
             let default = if inside { fallbacks(property, default)? } else { json!({"=": default}) };
             found.insert(name.clone(), default);

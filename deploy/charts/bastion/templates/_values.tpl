@@ -4,7 +4,7 @@
 {{- include "bastion.texts" (list $name $value) -}}
 {{- end -}}
 {{- include "bastion.withoutNulls" .Values -}}
-{{- include "bastion.withDefaults" (list "" .Values (include "bastion.defaults" . | fromJson)) -}}
+{{- include "bastion.withDefaults" (list "" .Values (include "bastion.defaults" . | fromJson) false) -}}
 {{- end -}}
 
 {{/* A null that Helm left, where no default was to be taken away. */}}
@@ -18,16 +18,23 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Puts defaults where there is nothing, from a list: a path, values, defaults, which are `{"=": DEFAULT}` each. */}}
+{{/* Puts defaults where there is nothing, from a list: a path, values, defaults, which are `{"=": DEFAULT}` each, or `{"~": DEFAULT}` where null has a
+  meaning of its own, and whether all of these values are missing: null was not said then. */}}
 {{- define "bastion.withDefaults" -}}
 {{- $path := index . 0 -}}
 {{- $values := index . 1 -}}
+{{- $missing := index . 3 -}}
 {{- range $name, $default := index . 2 -}}
-{{- if not (hasKey $default "=") -}}
-{{- if not (hasKey $values $name) -}}
+{{- if hasKey $default "~" -}}
+{{- if and $missing (not (kindIs "invalid" (get $default "~"))) -}}
+{{- $_ := set $values $name (get $default "~") -}}
+{{- end -}}
+{{- else if not (hasKey $default "=") -}}
+{{- $inside := not (hasKey $values $name) -}}
+{{- if $inside -}}
 {{- $_ := set $values $name dict -}}
 {{- end -}}
-{{- include "bastion.withDefaults" (list (printf "%s%s." $path $name) (get $values $name) $default) -}}
+{{- include "bastion.withDefaults" (list (printf "%s%s." $path $name) (get $values $name) $default $inside) -}}
 {{- else if not (hasKey $values $name) -}}
 {{- $_ := set $values $name (get $default "=") -}}
 {{- else if and (kindIs "string" (get $default "=")) (not (kindIs "string" (get $values $name))) -}}

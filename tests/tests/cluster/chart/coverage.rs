@@ -54,6 +54,11 @@ fn is_a_shorthand(content: &str, defaults: &Value) -> bool {
     path.split('.').fold(defaults, |value, key| &value[key]).as_object().is_some_and(|map| map.len() > 1)
 }
 
+/// Whether only a cluster takes this branch: without one, nothing is looked up.
+fn is_looked_up(name: &str, content: &str) -> bool {
+    name == "templates/NOTES.txt" && ["range $slice.endpoints", "range .addresses"].contains(&content)
+}
+
 /// All branches of one template: those that are there, and the ones that an `if` or `with` without `else` skips.
 fn branches(name: &str, text: &str, defaults: &Value) -> Vec<Mark> {
     struct Open {
@@ -69,7 +74,9 @@ fn branches(name: &str, text: &str, defaults: &Value) -> Vec<Mark> {
         let what = format!("{name}:{line}: {content}");
         match word {
             "if" | "with" | "range" => {
-                marks.push(Mark { place: end, before: "", what: what.clone() });
+                if !is_looked_up(name, content) {
+                    marks.push(Mark { place: end, before: "", what: what.clone() });
+                }
                 let branching = word != "range" && !is_a_shorthand(content, defaults);
                 open.push(Open { branching, otherwise: false, what });
             }
