@@ -1,14 +1,16 @@
 //! The companion charts before a real API server: it takes every object of every case, by the definitions that other projects publish, and keeps
-//! it as it is written.
+//! it as it is written; and releases live there from install to uninstall. No pod runs, and neither root nor a node is needed.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
-use tests::chart::{cases_of, folder_of};
+use tests::chart::{self, cases_of, folder_of};
 use tests::cluster::control_plane::built;
 use tests::cluster::{ApiServer, Minor};
 use tests::network_policy::objects;
+use tests::process::Program;
+use tests::scratch::Scratch;
 
 /// Where the definitions of other projects are, below `.cluster/bin/definitions`.
 const DEFINITIONS: [&str; 3] = ["gateway-api", "cert-manager", "cilium"];
@@ -103,4 +105,106 @@ fn the_api_server_takes_every_object_of_every_companion_chart() {
 fn of_kubernetes(object: &Value) -> bool {
     object["apiVersion"].as_str().unwrap().contains(".k8s.io/")
         && !object["apiVersion"].as_str().unwrap().starts_with("gateway.")
+}
+
+/// Helm, and the API server that it talks to. No pod starts there, and none is waited for.
+struct Releases {
+    server: ApiServer,
+    home: Scratch,
+}
+
+impl Releases {
+    fn new() -> Self {
+        Self { server: ApiServer::with_policies(Minor::Newest), home: Scratch::new("helm") }
+    }
+
+    /// `helm VERB RELEASE CHART` with these values.
+    fn helm(&self, namespace: &str, words: &[&str], chart: &str, values: &Value) -> Program {
+        let file = self.home.write("values.yaml", values.to_string());
+        let helm = chart::helm(&self.home).env("KUBECONFIG", self.server.kubeconfig());
+        helm.args(words).arg(folder_of(chart)).args(["--namespace", namespace, "--values"]).arg(file)
+    }
+
+    fn run(&self, namespace: &str, words: &[&str]) {
+        let helm = chart::helm(&self.home).env("KUBECONFIG", self.server.kubeconfig());
+        helm.args(words).args(["--namespace", namespace]).succeed();
+    }
+
+    fn get(&self, namespace: &str, words: &[&str]) -> Value {
+        let words = [&["--namespace", namespace, "get", "--output=json"], words].concat();
+        serde_json::from_str(&self.server.kubectl().args(words).succeed()).unwrap()
+    }
+}
+
+#[test]
+fn a_workload_is_upgraded_whatever_changes_and_leaves_nothing() {
+    let releases = Releases::new();
+    releases.server.kubectl().args(["create", "namespace", "web"]).succeed();
+    let container =
+        |tag: &str, ports: Value| json!([{"name": "web", "image": format!("x/web:{tag}"), "ports": ports}]);
+    let udp = json!({"name": "dns", "port": 5353, "servicePort": 53, "protocol": "UDP"});
+    let tcp = json!({"name": "dns-tcp", "port": 5353, "servicePort": 53});
+    let plain = json!({"containers": container("1", json!([udp]))});
+    let changed = json!({
+        "containers": container("2", json!([udp, tcp])),
+        "commonLabels": {"team": "shop"},
+        "podLabels": {"tier": "front"},
+    });
+    releases.helm("web", &["install", "shop"], "workload", &plain).succeed();
+    let service = || releases.get("web", &["service", "shop"])["spec"].clone();
+    let address = service()["clusterIP"].clone();
+    assert!(address.is_string());
+    releases.helm("web", &["upgrade", "shop"], "workload", &changed).succeed();
+    assert_eq!(service()["clusterIP"], address);
+    assert_eq!(service()["ports"].as_array().unwrap().len(), 2);
+    releases.run("web", &["rollback", "shop", "1"]);
+    assert_eq!((service()["clusterIP"].clone(), service()["ports"].as_array().unwrap().len()), (address, 1));
+
+    // What clients call it may change; what its members are called may not, and does not.
+    let database = |name: &str| json!({"controller": {"kind": "StatefulSet"}, "service": {"name": name}, "containers": container("1", json!([tcp]))});
+    releases.helm("web", &["install", "orders"], "workload", &database("db")).succeed();
+    releases.helm("web", &["upgrade", "orders"], "workload", &database("database")).succeed();
+    assert_eq!(releases.get("web", &["statefulset", "orders"])["spec"]["serviceName"], "orders-headless");
+    assert_eq!(releases.get("web", &["service", "orders-headless"])["spec"]["clusterIP"], "None");
+
+    // An address that is said is the one that it gets.
+    let fixed = json!({"service": {"ip": "10.96.0.77", "cidr": "10.96.0.0/16"}, "containers": container("1", json!([tcp]))});
+    releases.helm("web", &["install", "fixed"], "workload", &fixed).succeed();
+    assert_eq!(releases.get("web", &["service", "fixed"])["spec"]["clusterIPs"], json!(["10.96.0.77"]));
+
+    for release in ["shop", "orders", "fixed"] {
+        releases.run("web", &["uninstall", release]);
+    }
+    let kinds = "deployments,statefulsets,services,serviceaccounts,poddisruptionbudgets";
+    let left = releases.get("web", &[kinds, "--selector=app.kubernetes.io/managed-by=Helm"]);
+    assert_eq!(left["items"], json!([]));
+}
+
+#[test]
+fn a_tenants_namespace_outlives_its_release_and_is_taken_over() {
+    let releases = Releases::new();
+    let kubectl = |words: &[&str]| releases.server.kubectl().args(words).succeed();
+    let values = json!({});
+    releases.helm("default", &["install", "shop"], "tenant", &values).succeed();
+    kubectl(&["--namespace", "shop", "create", "configmap", "of-others"]);
+    let there = || kubectl(&["--namespace", "shop", "get", "configmap", "of-others", "--output=name"]);
+    releases
+        .helm("default", &["upgrade", "shop"], "tenant", &json!({"namespace": {"create": false}}))
+        .succeed();
+    there();
+    releases.helm("default", &["upgrade", "shop"], "tenant", &values).succeed();
+    releases.run("default", &["uninstall", "shop"]);
+    there();
+    assert!(releases.get("shop", &["namespace", "shop"])["metadata"]["deletionTimestamp"].is_null());
+    assert_eq!(releases.get("shop", &["networkpolicies"])["items"], json!([]));
+
+    // As the chart's README says it.
+    kubectl(&["create", "namespace", "given"]);
+    let output = releases.helm("default", &["install", "given"], "tenant", &values).output();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("ownership"), "{said}");
+    releases.helm("default", &["install", "given", "--take-ownership"], "tenant", &values).succeed();
+    let namespace = releases.get("given", &["namespace", "given"]);
+    assert_eq!(namespace["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
 }
