@@ -172,6 +172,14 @@ impl Problem {
         }
     }
 
+    /// The key that an unknown one was probably meant to be.
+    pub(crate) fn meant(&self) -> Option<&str> {
+        match self {
+            Self::UnknownKey { key, known } => nearest(key, known),
+            _ => None,
+        }
+    }
+
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::Missing => "Name an existing file.".to_owned(),
@@ -182,7 +190,7 @@ impl Problem {
                     .to_owned()
             }
             Self::Empty => "Write the settings into it.".to_owned(),
-            Self::UnknownKey { key, known } => match nearest(key, known) {
+            Self::UnknownKey { known, .. } => match self.meant() {
                 Some(near) => format!("Did you mean `{near}`?"),
                 None => format!("Known keys are {}.", listed(known)),
             },

@@ -3,6 +3,7 @@
 //! A deserializer ends at the first one. The section that it is in, from one key at the left margin to the next, is taken
 //! out of the text, and what is left is read again: as long as that says something new.
 
+use std::iter;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -18,7 +19,7 @@ pub(crate) fn all<T: DeserializeOwned>(file: &Path, text: &str, first: &serde_sa
     let first = Mistake::from_yaml(first);
     let mut others: Vec<Mistake> = Vec::new();
     let mut lines: Vec<&str> = text.lines().collect();
-    let mut taken = Vec::new();
+    let mut taken: Vec<&str> = Vec::new();
     while others.len() + 1 < MOST {
         let last = others.last().unwrap_or(&first);
         let Some(key) = last.inside().and_then(|line| take_out(&mut lines, line)) else { break };
@@ -26,9 +27,14 @@ pub(crate) fn all<T: DeserializeOwned>(file: &Path, text: &str, first: &serde_sa
         let rest = lines.join("\n");
         let Err(error) = typed::<T>(if is_blank(&rest) { "{}" } else { &rest }) else { break };
         let next = Mistake::from_yaml(&error);
+        // What was taken out is not missing, and neither is what a misspelled key was meant to be.
+        let is_accounted_for = |key: &str| {
+            taken.contains(&key)
+                || iter::once(&first).chain(&others).any(|told| told.problem.meant() == Some(key))
+        };
         match &next.problem {
             Problem::Syntax => break,
-            Problem::MissingKey(key) if taken.contains(&key.as_str()) => break,
+            Problem::MissingKey(key) if is_accounted_for(key) => break,
             _ => others.push(next),
         }
     }
