@@ -26,8 +26,18 @@ fn table() -> Vec<(Value, Option<&'static str>)> {
             Some("write `everybody: true`, or one or more"),
         ),
         (who(json!({"principals": []})), Some("should have at least 1 items")),
-        (who(json!({"principals": ["a b"]})), Some("should match")),
-        (who(json!({"principals": ["a".repeat(65)]})), Some("Too long")),
+        (
+            who(json!({"principals": [
+                "domain admins", "josé", "CORP\\alice", "role:dba", "a+b@example.com", "a".repeat(1024)
+            ]})),
+            None,
+        ),
+        (who(json!({"principals": ["a,b"]})), Some("should match")),
+        (who(json!({"principals": ["a*"]})), Some("should match")),
+        (who(json!({"principals": ["a?"]})), Some("should match")),
+        (who(json!({"principals": ["a\0b"]})), Some("should match")),
+        (who(json!({"principals": [""]})), Some("should match")),
+        (who(json!({"principals": ["a".repeat(1025)]})), Some("Too long")),
         (who(json!({"keyIds": [""]})), Some("should be at least 1 chars long")),
         (who(json!({"authorities": ["MD5:aa"]})), Some("should match")),
         (json!({"to": orders()}), Some("spec.who: Required value")),
