@@ -308,6 +308,26 @@ fn a_session_ends_with_its_certificate() {
     assert_eq!(closed["reason"], "expired");
 }
 
+#[test]
+fn a_channel_that_waits_for_its_place_and_outlives_its_session_says_so() {
+    let target = Target::echo();
+    let place = Place::new(|setup| {
+        let setup = setup.rule(LOGIN, &[&target.address().to_string()]);
+        setup.set("/limits/max_channels_per_session", json!(1))
+    });
+    let mut client = place.login();
+    let first = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
+    let fields = Writer::new().string("127.0.0.1").u32(target.port().into()).string("127.0.0.1").u32(40_000);
+    let _unanswered = client.begin_open("direct-tcpip", &fields.0).unwrap();
+    // What comes after it in the session has been answered, so it waits.
+    client.write(first, b"x").unwrap();
+    assert_eq!(client.read(first, 1).unwrap(), b"x");
+    drop(client);
+    let refused =
+        place.bastion.audited("that it was given up", |record| record["event"] == "forward_refused");
+    assert_eq!(refused["reason"], "session_ended");
+}
+
 /// Every spelling of a place where nobody may go, although the one rule lets everybody go everywhere.
 #[test]
 fn the_floor_stands_by_every_spelling() {

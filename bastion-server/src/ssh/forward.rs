@@ -251,7 +251,7 @@ impl Forwards {
         let Turn { wait, waiting, flow } = turn.map_err(|TooFast| Refusal::TooFast)?;
         let place = tokio::select! {
             place = self.place_in_turn(wait, waiting.is_some()) => place,
-            () = self.stop.cancelled() => return Err(Refusal::Denied(Denied::Expired)),
+            () = self.stop.cancelled() => return Err(Refusal::SessionEnded),
         };
         drop(waiting);
         // Decided now, and not before the wait: the rules may have changed.
