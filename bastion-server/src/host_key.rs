@@ -522,60 +522,77 @@ pub(crate) mod tests {
         assert!(matches!(read_key(folder.path()), Err(Error::Unreadable { .. })));
     }
 
+    /// A key in a file, and a certificate beside it that lasts.
+    struct Files {
+        key: PrivateKey,
+        certificate: PathBuf,
+        metrics: Arc<Metrics>,
+        config: config::HostKey,
+        _folder: tempfile::TempDir,
+    }
+
+    const LASTING: Shape = Shape { to: 4_000_000_000, ..GOOD };
+
+    impl Files {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (key_path, path) = (folder.path().join("key"), folder.path().join("key-cert.pub"));
+            let key = generate().unwrap();
+            std::fs::write(&key_path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+            let files = Self {
+                key,
+                config: config::HostKey::File { key: key_path, certificate: Some(path.clone()) },
+                certificate: path,
+                metrics: Arc::new(Metrics::new()),
+                _folder: folder,
+            };
+            files.put(&certificate(&files.key, &LASTING));
+            files
+        }
+
+        fn put(&self, certificate: &Certificate) {
+            std::fs::write(&self.certificate, certificate.to_openssh().unwrap()).unwrap();
+        }
+
+        fn means(&self) -> Means<'static> {
+            Means { metrics: Arc::clone(&self.metrics), ..Means::default() }
+        }
+    }
+
     #[tokio::test]
     async fn a_new_certificate_in_the_file_is_presented_and_a_bad_one_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let (key_path, path) = (folder.path().join("key"), folder.path().join("key-cert.pub"));
-        let key = generate().unwrap();
-        std::fs::write(&key_path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
-        let lasting = Shape { to: 4_000_000_000, ..GOOD };
-        let put =
-            |certificate: &Certificate| std::fs::write(&path, certificate.to_openssh().unwrap()).unwrap();
-        put(&certificate(&key, &lasting));
-        let config = config::HostKey::File { key: key_path, certificate: Some(path.clone()) };
-        let metrics = Arc::new(Metrics::new());
-        let means = Means { metrics: Arc::clone(&metrics), ..Means::default() };
-        let mut current = follow(&config, means).unwrap();
+        let files = Files::new();
+        let mut current = follow(&files.config, files.means()).unwrap();
         assert!(current.borrow_and_update().is_some());
 
-        std::fs::write(&path, "broken").unwrap();
+        std::fs::write(&files.certificate, "broken").unwrap();
         let failed = async {
-            while !metrics.render().contains("bastion_host_cert_renewal_failures_total 1") {
+            while !files.metrics.render().contains("bastion_host_cert_renewal_failures_total 1") {
                 sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(10), failed).await.unwrap();
         assert!(!current.has_changed().unwrap());
 
-        let next = certificate(&key, &Shape { to: 4_000_000_001, ..GOOD });
-        put(&next);
+        let next = certificate(&files.key, &Shape { to: 4_000_000_001, ..GOOD });
+        files.put(&next);
         tokio::time::timeout(Duration::from_secs(10), current.changed()).await.unwrap().unwrap();
         assert_eq!(current.borrow().as_ref().unwrap().certificate(), Some(&next));
     }
 
     #[tokio::test]
     async fn a_certificate_that_is_not_valid_yet_is_presented_when_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let (key_path, path) = (folder.path().join("key"), folder.path().join("key-cert.pub"));
-        let key = generate().unwrap();
-        std::fs::write(&key_path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
-        let lasting = Shape { to: 4_000_000_000, ..GOOD };
-        let put =
-            |certificate: &Certificate| std::fs::write(&path, certificate.to_openssh().unwrap()).unwrap();
-        put(&certificate(&key, &lasting));
-        let config = config::HostKey::File { key: key_path, certificate: Some(path.clone()) };
-        let metrics = Arc::new(Metrics::new());
-        let means = Means { metrics: Arc::clone(&metrics), ..Means::default() };
-        let mut current = follow(&config, means).unwrap();
+        let files = Files::new();
+        let mut current = follow(&files.config, files.means()).unwrap();
         assert!(current.borrow_and_update().is_some());
 
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let soon = certificate(&key, &Shape { from: now + 3, ..lasting });
-        put(&soon);
+        let soon = certificate(&files.key, &Shape { from: now + 3, ..LASTING });
+        files.put(&soon);
         tokio::time::timeout(Duration::from_secs(20), current.changed()).await.unwrap().unwrap();
         assert_eq!(current.borrow().as_ref().unwrap().certificate(), Some(&soon));
         // What was wrong all the while was told once.
-        let failures = metrics.render();
+        let failures = files.metrics.render();
         assert!(failures.contains("bastion_host_cert_renewal_failures_total 1\n"), "{failures}");
     }
 }
