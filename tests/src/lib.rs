@@ -22,6 +22,7 @@
 pub mod authority;
 pub mod bastion;
 pub mod chart;
+pub mod claim;
 pub mod clock;
 pub mod cluster;
 pub mod dns;

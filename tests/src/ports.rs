@@ -1,26 +1,22 @@
 //! Free ports, for programs that cannot be told to choose one themselves.
 
-use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::wait;
+use crate::{claim, wait};
 
-static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
-
-/// A loopback port that nobody listens on, and that this process never gives out twice.
+/// A loopback port on which nothing listens, and that no test of this user or another is given before this process ends.
 ///
 /// Below the ephemeral range, so that no outgoing connection takes it between now and its use. Always even: OpenBao takes the
 /// next one too.
 #[must_use]
 pub fn free() -> u16 {
-    let mut given = GIVEN.lock().unwrap();
-    let given = given.get_or_insert_with(HashSet::new);
     loop {
         let port = rand::random_range(6_000..16_000) * 2;
-        if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            given.insert(port);
+        // Claimed first: between the look at the port and its use there is time for another test.
+        if claim::until_the_end(&format!("port {port}"))
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        {
             return port;
         }
     }
