@@ -15,7 +15,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use tests::http;
 
 const PAGE: &str = "Hello from behind the bastion";
 /// How long the bastion stays dead.
@@ -194,9 +193,14 @@ fn fetch(local: SocketAddr) -> Result<()> {
 }
 
 fn get(local: SocketAddr) -> Result<String> {
-    let response = http::request("GET", local, "/", &[], "")?;
-    ensure!(response.status == 200 && response.body == PAGE, "an unexpected page: {response:?}");
-    Ok(format!("{}  {:?}", response.status, response.body))
+    let mut connection = TcpStream::connect(local)?;
+    connection.set_read_timeout(Some(Duration::from_secs(30)))?;
+    connection.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut response = String::new();
+    connection.read_to_string(&mut response)?;
+    let page = response.split_once("\r\n\r\n").map(|(_, page)| page);
+    ensure!(response.starts_with("HTTP/1.1 200 ") && page == Some(PAGE), "an unexpected page: {response:?}");
+    Ok(format!("200  {PAGE:?}"))
 }
 
 /// A web page on a free port of the loopback interface.
