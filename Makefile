@@ -1,10 +1,10 @@
 # One profile for everything but the image, and the same features in every build, so that nothing is built twice:
 # tests/demo/Cargo.toml sees to it for the demonstration, and all else builds the whole workspace.
 .DEFAULT_GOAL := help
-.PHONY: help test test-cluster check demo peers soak-rekey fuzz mutants crds image image-reproducible cluster cluster-down chart-documents
+.PHONY: help test quick test-cluster check demo peers soak-rekey fuzz mutants crds image image-reproducible cluster cluster-down chart-documents
 
-# Most tests wait for other processes, some of them for minutes: more at once than there are cores.
-TEST_THREADS ?= 6
+# .config/nextest.toml has how many tests run side by side, unless TEST_THREADS says otherwise.
+NEXTEST = PATH="$$PATH:$(CURDIR)/.peers/venv/bin" cargo nextest run --workspace --locked $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -15,7 +15,11 @@ demo: ## a forwarded port that survives the bastion's death, on this machine
 
 test: peers check ## everything, against the real peers
 	cargo build --workspace --all-targets --locked
-	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --locked
+	$(NEXTEST)
+	cargo test --workspace --doc --locked
+
+quick: peers ## the tests that need no other program
+	$(NEXTEST) -E 'group(quick)'
 
 check: ## format, lints and documentation, without running anything
 	cargo fmt --all --check
@@ -33,7 +37,7 @@ export CLUSTER_CNI := $(CNI)
 test-cluster: peers image ## what only shows in a real Kubernetes; with CNI=cilium under policies that are obeyed; needs root
 	CNI=$(CNI) tests/cluster/install
 	cargo build --workspace --all-targets --locked
-	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --test cluster $(if $(filter cilium,$(CNI)),--test cilium) --locked \
+	RUST_TEST_THREADS=$(or $(TEST_THREADS),6) cargo test --workspace --test cluster $(if $(filter cilium,$(CNI)),--test cilium) --locked \
 		$(if $(SUDO),--config "target.'cfg(unix)'.runner = '$(SUDO)'")
 
 cluster: image ## a Kubernetes of one node on this machine, with the bastion's image, that stays; needs root
