@@ -19,12 +19,14 @@
     reason = "a harness may assume: a panic is a failed test, and says why"
 )]
 
+pub use network_policy;
+pub use test_cluster as cluster;
+pub use test_support::{claim, ports, process, scratch, wait};
+
 pub mod authority;
 pub mod bastion;
 pub mod chart;
-pub mod claim;
 pub mod clock;
-pub mod cluster;
 pub mod dns;
 pub mod forge;
 pub mod front;
@@ -32,14 +34,10 @@ pub mod fuzz;
 pub mod http;
 pub mod key;
 pub mod memory;
-pub mod network_policy;
 pub mod openbao;
-pub mod ports;
 pub mod postgres;
 pub mod private;
-pub mod process;
 pub mod rogue;
-pub mod scratch;
 pub mod settings;
 pub mod socks;
 pub mod ssh;
@@ -47,5 +45,4 @@ pub mod sshd;
 pub mod target;
 pub mod terminal;
 pub mod tunnel;
-pub mod wait;
 pub mod wire;

@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 
-use crate::process::{Process, Program, is_root};
+use crate::process::{Process, Program, is_root, postgres_programs};
 use crate::scratch::Scratch;
 use crate::{ports, wait};
 
@@ -71,7 +71,7 @@ impl Postgres {
     }
 
     fn program(&self, name: &str) -> Program {
-        let program = Program::new(bin().join(name)).folder(self.scratch.path());
+        let program = Program::new(postgres_programs().join(name)).folder(self.scratch.path());
         match server_user() {
             Some(user) => program.as_user(user),
             None => program,
@@ -132,7 +132,7 @@ impl Postgres {
         database: &str,
         statement: &str,
     ) -> Program {
-        Program::new(bin().join("psql"))
+        Program::new(postgres_programs().join("psql"))
             .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement])
             .env("PGHOST", address.ip().to_string())
             .env("PGPORT", address.port().to_string())
@@ -148,7 +148,7 @@ impl Postgres {
     /// When it takes longer than two minutes.
     #[must_use]
     pub fn pgbench_at(&self, address: SocketAddr, words: &[&str]) -> Output {
-        Program::new(bin().join("pgbench"))
+        Program::new(postgres_programs().join("pgbench"))
             .args(words)
             .env("PGHOST", address.ip().to_string())
             .env("PGPORT", address.port().to_string())
@@ -170,17 +170,6 @@ impl Postgres {
 /// Who runs the server, when the tests run as root.
 fn server_user() -> Option<&'static str> {
     is_root().then_some("postgres")
-}
-
-/// The folder of the newest version's programs.
-pub(crate) fn bin() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let newest = versions
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|version| Path::new(&format!("/usr/lib/postgresql/{version}/bin/postgres")).is_file())
-        .max()
-        .expect("PostgreSQL is not installed: run tests/install first");
-    PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Who may talk to the bastion and to whom it may, tried between real pods with Cilium in between; see `tests/src/cluster/cni.rs`. Needs root.
+//! Who may talk to the bastion and to whom it may, tried between real pods with Cilium in between; see `tests/cluster/src/cni.rs`. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

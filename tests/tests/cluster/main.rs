@@ -1,4 +1,4 @@
-//! Everything that is promised of the bastion on Kubernetes, in a real cluster; see `tests/src/cluster.rs`. Needs root.
+//! Everything that is promised of the bastion on Kubernetes, in a real cluster; see `tests/cluster/src/lib.rs`. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use super::network::Addresses;
 use super::runner::{self, Answer, Request};
 use super::supervisor;
-use crate::process::{Program, ours};
-use crate::wait;
+use test_support::process::{Program, ours};
+use test_support::wait;
 
 /// The name that the cluster knows the node by.
 pub const NAME: &str = "node";
@@ -57,7 +57,7 @@ impl Node {
         if life == Life::OfThisProcess {
             command.process_group(0);
         }
-        let mut child = crate::process::spawn(command);
+        let mut child = test_support::process::spawn(command);
         let first = wait::until("the node's first process", wait::START, || {
             let ended = child.try_wait().unwrap();
             assert!(

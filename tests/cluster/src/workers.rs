@@ -13,8 +13,8 @@ use super::image;
 use super::network::{DNS_SERVICE, PODS};
 use super::node::{NAME, Node};
 use super::pki::Pki;
-use crate::process::{Program, installed};
-use crate::wait;
+use test_support::process::{Program, installed};
+use test_support::wait;
 
 /// containerd's socket, in the node.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";

@@ -36,7 +36,7 @@ pub fn ours(name: &str) -> PathBuf {
 /// The top folder of the workspace.
 #[must_use]
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
 /// The path of an installed program, also of those that only root has in its `PATH`.
@@ -51,6 +51,21 @@ pub fn installed(name: &str) -> PathBuf {
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file())
         .unwrap_or_else(|| panic!("{name} is not installed: run tests/install first"))
+}
+
+/// The folder of the programs of PostgreSQL's newest version.
+///
+/// # Panics
+/// When none is installed.
+#[must_use]
+pub fn postgres_programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|version| Path::new(&format!("/usr/lib/postgresql/{version}/bin/postgres")).is_file())
+        .max()
+        .expect("PostgreSQL is not installed: run tests/install first");
+    PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
 }
 
 /// Whether the tests run as root: some peers must then be told to run as somebody else.
@@ -283,7 +298,10 @@ pub fn open_files(process: u32) -> usize {
 
 /// Starts a command from a thread that lives as long as this process: the kernel sends the parent's death signal when the
 /// *thread* that started the child ends, and a test's thread ends with its test.
-pub(crate) fn spawn(command: Command) -> Child {
+///
+/// # Panics
+/// When the program does not start.
+pub fn spawn(command: Command) -> Child {
     type Job = (Command, Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {

@@ -10,8 +10,8 @@ use super::network::PODS;
 use super::node::{NAME, Node};
 use super::pki::Pki;
 use super::{Cluster, READY};
-use crate::process::Program;
-use crate::wait;
+use test_support::process::Program;
+use test_support::wait;
 
 /// Says which one a new cluster gets: `ptp`, if nothing is said, or `cilium`.
 const CHOICE: &str = "CLUSTER_CNI";

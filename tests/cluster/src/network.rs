@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Program;
+use test_support::process::Program;
 
 /// Where pods have their addresses. The machine has no route there: it reaches Services through ports of the node.
 pub const PODS: &str = "10.244.0.0/16";

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, READY, control_plane, image};
-use crate::process::Program;
-use crate::scratch::Scratch;
-use crate::{chart, ports};
+use super::{Cluster, READY, chart, control_plane, image};
+use test_support::ports;
+use test_support::process::Program;
+use test_support::scratch::Scratch;
 
 /// What bastions logged, without their audit records.
 const LOGS: &str = r#""$1" --namespace "$2" logs --selector=app.kubernetes.io/component=bastion --prefix --tail=-1 | grep '"level":'"#;
@@ -114,7 +114,7 @@ impl<'a> Namespace<'a> {
         for (name, values) in [("image.yaml", &image), ("values.yaml", values)] {
             helm = helm.arg("--values").arg(scratch.write(name, values.to_string()));
         }
-        helm.arg(chart::folder()).succeed()
+        helm.arg(chart()).succeed()
     }
 
     /// Starts a PostgreSQL behind the Service `postgres`, port 5432: database `orders`, superuser and password `admin`.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use tests::cluster::{Cluster, Cni, Life, standing_folder, supervisor, take_down};
+use test_cluster::{Cluster, Cni, Life, standing_folder, supervisor, take_down};
 
 const USAGE: &str = "usage: cluster up [ARCHIVE...] | down | status | import ARCHIVE...
   up      starts a cluster, brings archives of images into it, and prints its kubeconfig

@@ -3,6 +3,15 @@
 //! [`Cluster::shared`] gives a test the one cluster of its run: the cluster that `CLUSTER_KUBECONFIG` names, else the one that `make cluster`
 //! left running, else a new one that ends with the tests. A node is made of namespaces of its own ([`supervisor`]), where etcd and containerd
 //! of the distribution and the programs that tests/cluster/install built run, and nothing of it outlives it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stderr,
+    reason = "a harness may assume: a panic is a failed test, and says why"
+)]
 
 pub mod cgroup;
 pub mod cni;
@@ -35,8 +44,8 @@ pub use self::namespace::Namespace;
 pub use self::node::Life;
 use self::node::Node;
 use self::pki::Pki;
-use crate::process::{Program, installed, is_root, ours, workspace};
-use crate::scratch::Scratch;
+use test_support::process::{Program, installed, is_root, ours, workspace};
+use test_support::scratch::Scratch;
 
 /// Names the kubeconfig of a cluster that somebody has. Tests make and remove namespaces of their own in it.
 const KUBECONFIG: &str = "CLUSTER_KUBECONFIG";
@@ -82,6 +91,11 @@ impl Drop for Turn {
         *TAKEN.lock().unwrap() = false;
         GIVEN_BACK.notify_one();
     }
+}
+
+/// The folder of the bastion's chart.
+fn chart() -> PathBuf {
+    workspace().join("deploy/charts/bastion")
 }
 
 /// Where `make cluster` keeps its node.
@@ -205,7 +219,7 @@ impl Cluster {
         workers::start(cluster.our_node(), &pki);
         Cni::asked().start(&cluster, &pki);
         let [first, second] = cluster.our_node().addresses().outside().map(|address| address.to_string());
-        let dns = include_str!("cluster/dns.yaml").replace("FIRST", &first).replace("SECOND", &second);
+        let dns = include_str!("dns.yaml").replace("FIRST", &first).replace("SECOND", &second);
         cluster.apply(&dns);
         cluster.wait_for("the node is ready", READY, || {
             let words = ["wait", "--for=condition=Ready", "node", node::NAME, "--timeout=5s"];

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::chart;
 use super::network::{API_SERVICE, PODS, SERVICES};
 use super::node::Node;
 use super::pki::Pki;
-use crate::chart;
-use crate::ports;
-use crate::process::{Process, Program, workspace};
-use crate::scratch::Scratch;
-use crate::wait;
+use test_support::ports;
+use test_support::process::{Process, Program, workspace};
+use test_support::scratch::Scratch;
+use test_support::wait;
 
 /// Where a Service of the API server is asked for, and who signs the tokens of service accounts.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -114,7 +114,7 @@ const ETCD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2379);
 pub(super) fn start_api(node: &Node, pki: &Pki) -> PathBuf {
     let words = |name: &str, arguments: Vec<String>| [vec![name.to_owned()], arguments].concat();
     let peer = SocketAddr::new(ETCD.ip(), 2380);
-    let etcd_program = crate::process::installed("etcd").to_str().unwrap().to_owned();
+    let etcd_program = test_support::process::installed("etcd").to_str().unwrap().to_owned();
     node.run("etcd", words(&etcd_program, etcd("/var/lib/etcd", ETCD, peer)));
     certify(pki, node.address());
     let admin = pki.kubeconfig("admin", &url(node), "admin", Some("system:masters"));
@@ -260,7 +260,7 @@ impl ApiServer {
     #[must_use]
     pub fn with_policies(minor: Minor) -> Self {
         let server = Self::alone(minor);
-        let definitions = chart::folder().join("crds");
+        let definitions = chart().join("crds");
         server.kubectl().args(["apply", "--server-side", "--filename"]).arg(definitions).succeed();
         let named = ["tunnelpolicies", "clustertunnelpolicies"]
             .map(|plural| format!("crd/{plural}.tunnel-suite.invalid"));

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::process::{Program, installed, workspace};
-use crate::scratch::Scratch;
+use test_support::process::{Program, installed, workspace};
+use test_support::scratch::Scratch;
 
 /// The bastion, as it is shipped: the one image that is not made here, but by `make image`.
 pub const BASTION: &str = "localhost/bastion-server:test";
@@ -239,7 +239,7 @@ impl Image {
 
 /// The server, and what starts it: the first time it makes a database `orders`, whose superuser and password are told by the environment.
 fn postgres() -> Image {
-    let bin = crate::postgres::bin();
+    let bin = test_support::process::postgres_programs();
     let version = bin.parent().unwrap();
     let share = Path::new("/usr/share/postgresql").join(version.file_name().unwrap());
     let linked =

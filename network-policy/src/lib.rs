@@ -1,8 +1,14 @@
-//! What NetworkPolicy objects permit, worked out rather than tried: who may talk to whom, and by which policy.
+//! Works out what NetworkPolicy objects permit, without trying it: who may talk to whom, and by which policy.
 //!
 //! This follows the API's documentation of `networking.k8s.io/v1`, and where that leaves a choice to the network, both
 //! choices are here: see [`Blocks`]. A flow to a Service is one to the pods behind it, at the port where *they* listen:
 //! policies apply behind the translation.
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "so far tests alone use it, and what panics is then a failed test"
+)]
 
 mod selector;
 
