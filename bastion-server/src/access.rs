@@ -4,10 +4,8 @@
 //! before a name is looked up on somebody's behalf, and [`Prospect::permit`] decides about the addresses that were found.
 //! [`again`] asks once more for what was permitted before.
 
-pub mod destination;
 mod embedded;
 pub mod floor;
-pub mod pattern;
 pub mod permit;
 pub mod places;
 pub mod policy;
@@ -19,16 +17,16 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
+use crate::destination::{BadDestination, Destination, Host};
 use crate::identity::Identity;
 
-pub use destination::{BadDestination, Destination, Host, Name};
 pub use floor::{Floor, Forbidden, KubernetesApi};
 pub use permit::Permit;
 pub use places::{Behind, Place, Places};
 pub use policy::{Condition, Effect, Objects, Policy, Rule, Who};
 pub use service::{Backend, Service, ServiceName, Services};
 
-use pattern::{DestinationPattern, Match};
+use crate::destination::pattern::{DestinationPattern, Match};
 use policy::{covers, covers_at, only_absolute};
 
 /// Why a forward is not permitted.
@@ -266,10 +264,10 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::access::pattern::KeyIdPattern;
     use crate::access::service::{ServicePattern, Which};
     use crate::identity::Principal;
     use crate::identity::certificate::tests::{admitted, confined};
+    use crate::identity::key_id::KeyIdPattern;
 
     fn rule(effect: Effect, name: &str, who: Who, destinations: &[&str]) -> Arc<Rule> {
         let destinations = destinations.iter().map(|text| text.parse().unwrap()).collect();

@@ -31,8 +31,8 @@ use tokio::{
 
 use crate::{
     audit::{Audit, Stopped},
-    drain::Drain,
-    metrics,
+    process::drain::Drain,
+    telemetry::metrics,
 };
 
 /// Connections at once; for the next one the oldest ends. An answer takes milliseconds.

@@ -68,7 +68,7 @@ use crate::{
     config::{AuditTo, WhenFull},
     identity::Identity,
     listener::SessionId,
-    metrics::Metrics,
+    telemetry::metrics::Metrics,
 };
 use record::Record;
 pub use repeats::{Asked, Due, Kind, Repeats};

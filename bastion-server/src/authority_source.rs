@@ -19,6 +19,7 @@ use tokio::{
 use vault_signer::Server;
 
 use crate::{
+    common::watched_file::{WatchedFile, WatchedFolder},
     config::{AuthoritySource, VaultAuthority},
     identity::authorities::{AuthoritySet, Unfit},
     kubernetes::{
@@ -26,10 +27,11 @@ use crate::{
         entry::{Entry, Look, Missing, Place},
     },
     means::Means,
-    metrics::Metrics,
-    notice::{Notices, Reason},
-    telemetry::one_line,
-    watched_file::{WatchedFile, WatchedFolder},
+    telemetry::{
+        metrics::Metrics,
+        one_line,
+        warnings::{Notices, Reason},
+    },
 };
 
 /// How often files are looked at.

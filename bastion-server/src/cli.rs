@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{config, unit::Delay};
+use crate::{common::units::Delay, config};
 
 /// An SSH bastion: admits certificates of trusted authorities, and forwards TCP where its rules allow.
 #[derive(Debug, Parser)]

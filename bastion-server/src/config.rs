@@ -23,13 +23,14 @@ use serde::Deserialize;
 use ssh_transport::{algorithms::More, key_exchange};
 
 use crate::{
-    access::{Forbidden, Host},
-    census,
+    access::Forbidden,
+    destination::Host,
     identity::certificate::RemovedAuthority,
-    listener, telemetry, throttle,
+    limits::{identities, startups},
+    listener, telemetry,
 };
 
-pub use crate::unit::{BufferSize, ByteSize, Delay, Period};
+pub use crate::common::units::{BufferSize, ByteSize, Delay, Period};
 pub use environment::{VARIABLES, Variable};
 pub use host_key::{HostKey, SecretHostKey, VaultHostKey};
 pub use kubernetes::{Kubernetes, ObjectKey, ObjectName, Policies, PublicName, Publish};
@@ -356,11 +357,11 @@ pub struct Limits {
     /// Bytes of all clients together that may wait in memory. The process itself needs some 64 MiB beside them.
     pub buffered_bytes: BufferSize,
     /// Connections that have not logged in yet.
-    pub max_startups: throttle::Limits,
+    pub max_startups: startups::Limits,
     /// What a source pays for connections that come to nothing.
-    pub penalties: throttle::Penalties,
+    pub penalties: startups::Penalties,
     /// What one identity may use.
-    pub per_identity: census::Limits,
+    pub per_identity: identities::Limits,
 }
 
 impl Default for Limits {
@@ -372,9 +373,9 @@ impl Default for Limits {
             max_sessions: THOUSAND,
             max_channels_per_session: THOUSAND,
             buffered_bytes: BufferSize(ByteSize(96 << 20)),
-            max_startups: throttle::Limits::default(),
-            penalties: throttle::Penalties::default(),
-            per_identity: census::Limits::default(),
+            max_startups: startups::Limits::default(),
+            penalties: startups::Penalties::default(),
+            per_identity: identities::Limits::default(),
         }
     }
 }
@@ -523,7 +524,7 @@ pub enum AuditTo {
     File(PathBuf),
 }
 
-/// Whether the process confines itself; see [`crate::fence`].
+/// Whether the process confines itself; see [`crate::process::fence`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fence {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::access::{Denied, Forbidden, Permit, Prospect, Whereabouts};
 use crate::endpoints::Endpoints;
-use crate::own_addresses;
+use crate::process::own_addresses;
 use crate::resolver::{ResolveError, Resolver};
 
 /// How targets are found and reached.

@@ -10,10 +10,13 @@ use std::time::SystemTime;
 use serde::Serialize;
 use ssh_key::Certificate;
 
-use crate::access::{self, Denied, Destination, Effect, Permit, Policy};
 use crate::dial::{self, DialError, Dialler};
 use crate::identity::Identity;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
+use crate::{
+    access::{self, Denied, Effect, Permit, Policy},
+    destination::Destination,
+};
 
 /// What is asked.
 #[derive(Debug)]

@@ -20,14 +20,16 @@ use vault_signer::{Credential, Request};
 use zeroize::Zeroizing;
 
 use crate::{
+    common::watched_file::{self, WatchedFile},
     config,
     kubernetes::{Cluster, identity},
     means::Means,
-    metrics::Metrics,
-    notice::{Notices, Reason},
-    telemetry::{moment, one_line},
+    telemetry::{
+        metrics::Metrics,
+        moment, one_line,
+        warnings::{Notices, Reason},
+    },
     vault::{self, Vault},
-    watched_file::{self, WatchedFile},
 };
 
 /// How often the file of a certificate is looked at.

@@ -4,14 +4,15 @@
 
 pub mod authorities;
 pub mod certificate;
+pub mod key_id;
 pub mod revocation;
 
 use std::fmt;
 use std::time::SystemTime;
 
-use russh::keys::ssh_key::{Fingerprint, HashAlg, public::KeyData};
+use ssh_key::{Fingerprint, HashAlg, public::KeyData};
 
-use crate::access::pattern::DestinationPattern;
+use crate::destination::pattern::DestinationPattern;
 
 /// The largest key or certificate that is looked at, in bytes of its binary form. Keys nest in certificates, so the size of
 /// what is parsed also bounds how deep a parser goes.

@@ -25,7 +25,7 @@ use kube::{
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use crate::{metrics::Metrics, watched_file};
+use crate::{common::watched_file, telemetry::metrics::Metrics};
 
 /// As whom the bastion writes, beside the kubelet and people.
 pub const MANAGER: &str = "bastion-server";

@@ -5,8 +5,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 use crate::{
-    access::{Forbidden, Host, KubernetesApi},
+    access::{Forbidden, KubernetesApi},
     config::Config,
+    destination::Host,
     resolver::Resolver,
     ssh::Service,
 };

@@ -32,9 +32,9 @@ use tokio::{
 };
 
 use crate::{
-    drain::Drain,
-    metrics::Metrics,
-    throttle::{self, Source, Stage},
+    limits::startups::{self, Source, Stage},
+    process::drain::Drain,
+    telemetry::metrics::Metrics,
     turns::Turns,
     turnstile::Turnstile,
     vestibule::{Seen, Vestibule},
@@ -61,9 +61,9 @@ pub struct Bounds {
     /// Connections at once, logged in or not.
     pub max_sessions: usize,
     /// Connections that have not logged in yet.
-    pub startups: throttle::Limits,
+    pub startups: startups::Limits,
     /// What those pay that come to nothing.
-    pub penalties: throttle::Penalties,
+    pub penalties: startups::Penalties,
     /// Who may tell the client's address.
     pub proxies: Proxies,
 }
@@ -402,8 +402,8 @@ mod tests {
         let mut bounds = Bounds {
             login_deadline: Duration::from_secs(60),
             max_sessions: 10,
-            startups: throttle::Limits::default(),
-            penalties: throttle::Penalties::default(),
+            startups: startups::Limits::default(),
+            penalties: startups::Penalties::default(),
             proxies: Proxies::default(),
         };
         change(&mut bounds);
@@ -550,7 +550,7 @@ mod tests {
         let mut stream = TcpStream::connect(running.address).await.unwrap();
         echoes(&mut stream).await;
         let finished = running.drain.finish(Duration::from_millis(50)).await;
-        assert_eq!(finished, crate::drain::Finished::Cut(1));
+        assert_eq!(finished, crate::process::drain::Finished::Cut(1));
         assert_eq!(rest(&mut stream).await, "");
         timeout(DEADLINE, async { while TcpStream::connect(running.address).await.is_ok() {} })
             .await
@@ -574,7 +574,7 @@ mod tests {
         .await;
         let _silent = TcpStream::connect(running.address).await.unwrap();
         begun.recv().await.unwrap();
-        assert_eq!(running.drain.finish(DEADLINE).await, crate::drain::Finished::Cleanly);
+        assert_eq!(running.drain.finish(DEADLINE).await, crate::process::drain::Finished::Cleanly);
     }
 
     #[test]

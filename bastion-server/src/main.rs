@@ -10,9 +10,9 @@ use std::{
 };
 
 use bastion_server::{
-    access::Destination,
     cli::{Cli, Command, Explain, Probe},
     config::{self, Config},
+    destination::Destination,
     explain::{Question, Verdict},
     identity::{LoginName, certificate::Claim},
     kubernetes::{crd, offline},

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::{kubernetes::Cluster, metrics::Metrics, notice::Notices, vault::Vault};
+use crate::{
+    kubernetes::Cluster,
+    telemetry::{metrics::Metrics, warnings::Notices},
+    vault::Vault,
+};
 
 /// Nobody to ask and nobody who listens, by default.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    access::{Destination, Host},
+    destination::{Destination, Host},
     resolver::{self, NoServers, ResolveError, Resolver},
     ssh::IDENTIFICATION,
 };

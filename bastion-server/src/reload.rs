@@ -9,10 +9,9 @@ use std::{
 use tokio::time::sleep;
 
 use crate::{
+    common::watched_file::WatchedFile,
     config::{self, Config},
-    metrics::Metrics,
-    telemetry,
-    watched_file::WatchedFile,
+    telemetry::{self, metrics::Metrics},
 };
 
 /// How often the file is looked at.

@@ -17,7 +17,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts}
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::access::{Host, Name};
+use crate::destination::{Host, Name};
 use search::Search;
 use servers::{Answer, Servers};
 use system::System;

@@ -13,14 +13,16 @@ use std::{
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
 use crate::{
+    common::watched_file::WatchedFile,
     config::Revocation,
     identity::revocation::{self, Malformed, RevocationList, Revocations},
     kubernetes::entry::{Entry, Look, Missing, Place},
     means::Means,
-    metrics::Metrics,
-    notice::{Notices, Reason},
-    telemetry::one_line,
-    watched_file::WatchedFile,
+    telemetry::{
+        metrics::Metrics,
+        one_line,
+        warnings::{Notices, Reason},
+    },
 };
 
 /// How often files are looked at.

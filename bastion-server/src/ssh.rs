@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use russh::keys::ssh_encoding;
-use russh::keys::ssh_key::{Certificate, PrivateKey};
 use russh::server::{Config, Handle, run_stream};
 use russh::{Disconnect, MethodKind, MethodSet, SshId};
+use ssh_key::{Certificate, PrivateKey};
 use ssh_transport::budget::{self, Budget};
 use ssh_transport::key_exchange::{self, Rekey};
 use ssh_transport::socket::Cutter;
@@ -28,13 +28,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Policy;
 use crate::audit::{Audit, Event, Session, Traffic};
-use crate::census::Census;
 use crate::dial::Dialler;
-use crate::drain::Drain;
 use crate::identity::Identity;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
+use crate::limits::identities::Census;
 use crate::listener::Connection;
-use crate::metrics::Metrics;
+use crate::process::drain::Drain;
+use crate::telemetry::metrics::Metrics;
 use crate::vestibule::Violation;
 
 use ended::Ended;

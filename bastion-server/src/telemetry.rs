@@ -2,6 +2,9 @@
 //!
 //! Standard output belongs to the audit records.
 
+pub mod metrics;
+pub mod warnings;
+
 use std::{
     io::IsTerminal,
     sync::Arc,
@@ -12,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How much is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::throttle::Source;
+use crate::limits::startups::Source;
 
 /// Of how many processors one works for those that have not logged in.
 const ONE_IN: usize = 4;

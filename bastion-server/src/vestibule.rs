@@ -17,8 +17,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
+    limits::startups::{Outcome, Progress, Stage},
     proxy_header,
-    throttle::{Outcome, Progress, Stage},
 };
 
 /// The longest identification line, with its end (RFC 4253 §4.2).

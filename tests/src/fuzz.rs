@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bastion_server::access::pattern::DestinationPattern;
-use bastion_server::access::{Destination, Host};
 use bastion_server::config::Config;
+use bastion_server::destination::pattern::DestinationPattern;
+use bastion_server::destination::{Destination, Host};
 use bastion_server::identity::authorities::AuthoritySet;
 use bastion_server::identity::certificate::{
     BACKDATING, Claim, MAX_PRINCIPALS, RemovedAuthority, Requirements, admit, decode,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use bastion_server::access::Host;
+use bastion_server::destination::Host;
 use bastion_server::resolver::{Resolver, Settings};
 use tests::bastion::{self, LOGIN};
 use tests::dns::{Answer, NameServer};

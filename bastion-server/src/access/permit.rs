@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use crate::identity::Identity;
 
-use super::destination::Destination;
 use super::policy::Rule;
 use super::service::Backend;
+use crate::destination::Destination;
 
 /// A yes. Made by [`Prospect::permit`](super::Prospect::permit) and by nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]

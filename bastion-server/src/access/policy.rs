@@ -3,15 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use russh::keys::ssh_key::Fingerprint;
+use ssh_key::Fingerprint;
 
-use super::destination::Destination;
 use super::embedded::spellings;
 use super::floor::Floor;
-use super::pattern::{DestinationPattern, KeyIdPattern, Match};
 use super::places::{Behind, Map, Places};
 use super::service::{Asked, ServicePattern, Services};
+use crate::destination::Destination;
 use crate::identity::{Identity, Principal};
+use crate::{
+    destination::pattern::{DestinationPattern, Match},
+    identity::key_id::KeyIdPattern,
+};
 
 /// Rules above a floor that none of them opens. A rule that denies beats every rule that permits; among those that
 /// permit the first decides. The empty policy permits nothing.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use super::destination::{Destination, Host};
+use crate::destination::{Destination, Host};
 
 /// A Service by its names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

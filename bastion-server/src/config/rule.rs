@@ -6,11 +6,9 @@ use ssh_key::Fingerprint;
 
 use super::schema;
 use crate::{
-    access::{
-        self, Condition, Effect,
-        pattern::{DestinationPattern, KeyIdPattern},
-    },
-    identity::{LoginName, Principal},
+    access::{self, Condition, Effect},
+    destination::pattern::DestinationPattern,
+    identity::{LoginName, Principal, key_id::KeyIdPattern},
 };
 
 /// What clients may call themselves.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use russh::keys::ssh_key::{EcdsaCurve, PublicKey, public::KeyData};
+use ssh_key::{EcdsaCurve, PublicKey, public::KeyData};
 use thiserror::Error;
 
 /// The smallest RSA key that signs or is signed, in bits.

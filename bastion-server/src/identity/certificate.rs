@@ -7,16 +7,16 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
-use russh::keys::ssh_key::{Algorithm, Certificate, HashAlg, certificate::CertType, public::KeyData};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use ssh_key::{Algorithm, Certificate, HashAlg, certificate::CertType, public::KeyData};
 use thiserror::Error;
 use vault_signer::certificate::HonouredOption;
 
 use super::authorities::{self, AuthoritySet, Unfit};
 use super::revocation::{RevocationList, Revoked};
 use super::{Identity, LoginName, MAX_BLOB, Principal, fingerprint};
-use crate::access::pattern::DestinationPattern;
+use crate::destination::pattern::DestinationPattern;
 
 /// By how much a certificate may live longer than [`Requirements::max_lifetime`], which is meant as the time that an authority
 /// is asked for: they put the start back, for clocks that are behind. Vault and OpenBao do so by 30 s, and `ssh-keygen -V +1d` to

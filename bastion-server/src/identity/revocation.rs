@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
-use russh::keys::ssh_key::encoding::Encode;
-use russh::keys::ssh_key::{Certificate, public::KeyData};
+use ssh_key::encoding::Encode;
+use ssh_key::{Certificate, public::KeyData};
 use thiserror::Error;
 
 use serials::Serials;

@@ -14,10 +14,10 @@ use super::crd;
 use crate::{
     access::{
         self, Condition, Effect, ServiceName, Services,
-        pattern::{DestinationPattern, HostPattern, KeyIdPattern, PatternError, PortRange},
         service::{LabelRequirement, LabelWanted, Missing, ServicePattern, ServicePort, Which},
     },
-    identity::Principal,
+    destination::pattern::{DestinationPattern, HostPattern, PatternError, PortRange},
+    identity::{Principal, key_id::KeyIdPattern},
 };
 
 /// The name of a policy object.

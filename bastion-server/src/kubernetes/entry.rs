@@ -10,7 +10,7 @@ use super::{
     Cluster,
     watch::{Current, Wanted, follow},
 };
-use crate::{config::ObjectKey, metrics::Moment};
+use crate::{config::ObjectKey, telemetry::metrics::Moment};
 
 /// Where an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]

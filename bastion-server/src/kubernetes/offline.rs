@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     access::{Objects, ServiceName},
+    common::watched_file,
     config,
     endpoints::Endpoints,
-    watched_file,
 };
 
 /// What the files come to.

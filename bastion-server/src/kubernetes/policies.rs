@@ -198,7 +198,7 @@ struct Following {
     endpoints: Arc<ArcSwap<Endpoints>>,
     publish: watch::Sender<Option<Arc<Objects>>>,
     reports: watch::Sender<Vec<Report>>,
-    metrics: Arc<crate::metrics::Metrics>,
+    metrics: Arc<crate::telemetry::metrics::Metrics>,
 }
 
 impl Following {

@@ -32,7 +32,7 @@ use super::{
     crd::{ClusterTunnelPolicy, TunnelPolicy},
     policies::Seen,
 };
-use crate::{notice::Notice, telemetry::one_line};
+use crate::telemetry::{one_line, warnings::Notice};
 
 /// The waits between two writes of the same object's status.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));

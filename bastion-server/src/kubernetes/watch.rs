@@ -24,9 +24,9 @@ use tokio::{
 };
 
 use super::Cluster;
-use crate::{
+use crate::telemetry::{
     metrics::{Metrics, WatchLabels},
-    telemetry::with_cause,
+    with_cause,
 };
 
 /// How long one request to watch lives, in seconds. The next one shows that the API server is still there.

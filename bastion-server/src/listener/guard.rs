@@ -16,9 +16,9 @@ use tokio::{
 
 use super::SessionId;
 use crate::{
-    drain::Drain,
-    metrics::Metrics,
-    throttle::{Outcome, Progress, Stage, Ticket},
+    limits::startups::{Outcome, Progress, Stage, Ticket},
+    process::drain::Drain,
+    telemetry::metrics::Metrics,
     vestibule::Seen,
 };
 
@@ -26,7 +26,7 @@ use crate::{
 const AFTER_CUT: Duration = Duration::from_secs(5);
 
 /// Who may start. With each connection is kept what tells it to give way.
-pub(super) type Throttle = crate::throttle::Throttle<Startup>;
+pub(super) type Throttle = crate::limits::startups::Throttle<Startup>;
 
 /// A connection that logs in, as the throttle knows it.
 #[derive(Debug)]

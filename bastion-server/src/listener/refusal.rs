@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{proxy_header::Malformed, throttle::Busy};
+use crate::{limits::startups::Busy, proxy_header::Malformed};
 
 /// Refused connections that are held until the client has read why. Beyond these it may be lost.
 const HELD: usize = 64;

@@ -1,7 +1,7 @@
 //! Which complete names a name stands for, and in which order they are asked for: as glibc's `getaddrinfo` does (resolv.conf(5), and
 //! `__res_context_search` in its source). No IO.
 
-use crate::access::Name;
+use crate::destination::Name;
 
 /// The most that `ndots` may be: glibc's own limit.
 const MOST_DOTS: usize = 15;
@@ -56,7 +56,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Host;
+    use crate::destination::Host;
 
     #[test]
     fn names_are_completed_in_their_order() {

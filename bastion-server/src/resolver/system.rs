@@ -18,7 +18,7 @@ use hickory_resolver::{
 use std::net::IpAddr;
 
 use super::{NoServers, search::Search, servers::Servers};
-use crate::{access, watched_file::WatchedFile};
+use crate::{common::watched_file::WatchedFile, destination};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
@@ -38,7 +38,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// The addresses that `/etc/hosts` has for a name. It is asked before any name server, knows no search list and no final dot.
-    pub(super) fn host(&self, name: &access::Name) -> Vec<IpAddr> {
+    pub(super) fn host(&self, name: &destination::Name) -> Vec<IpAddr> {
         let Ok(wanted) = Name::from_ascii(name.as_str()) else { return Vec::new() };
         if name.is_absolute() {
             return Vec::new();

@@ -21,13 +21,16 @@ use tokio_util::task::TaskTracker;
 use super::handler::Admitted;
 use super::refusals::Refusals;
 use super::{MEMORY_BUDGET, Service};
-use crate::access::{self, Denied, Destination, Permit, Policy, Prospect};
 use crate::audit::{Event, Route, Session, Stopped as AuditStopped, Traffic};
-use crate::census::{LONGEST_WAIT, TooFast, Turn};
 use crate::dial::{DialError, Dialled};
-use crate::flow::Flow;
 use crate::identity::Identity;
-use crate::metrics::Direction;
+use crate::limits::bandwidth::Flow;
+use crate::limits::identities::{LONGEST_WAIT, TooFast, Turn};
+use crate::telemetry::metrics::Direction;
+use crate::{
+    access::{self, Denied, Permit, Policy, Prospect},
+    destination::Destination,
+};
 
 /// How often the totals learn what long streams have moved.
 const COUNT_EVERY: Duration = Duration::from_secs(5);

@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use russh::keys::ssh_key::Certificate;
 use russh::server::{
     Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Response, Session as Wire, VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig};
+use ssh_key::Certificate;
 use ssh_transport::budget::Carrier;
 use ssh_transport::socket::Cutter;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -24,11 +24,11 @@ use super::Service;
 use super::forward::{Forwards, Request};
 use super::offers::{Offers, Reasons, refused_text};
 use crate::audit::{Event, Session};
-use crate::census::{self, Member, TooFast, Turn};
 use crate::identity::certificate::{self, Claim, Refused};
 use crate::identity::{Identity, LoginName};
+use crate::limits::identities::{self, Member, TooFast, Turn};
+use crate::limits::startups::Stage;
 use crate::listener::PendingLogin;
-use crate::throttle::Stage;
 
 /// What somebody who opens a shell here gets to read.
 const PURPOSE: &str = "This host forwards TCP connections and has no shell.\r\n\
@@ -375,7 +375,7 @@ impl russh::server::Handler for Handler {
                         return Ok(Auth::reject());
                     }
                 }
-                let carrier = self.service.budget.carrier(&census::account_of(&identity));
+                let carrier = self.service.budget.carrier(&identities::account_of(&identity));
                 self.cutter.charge_to(Arc::clone(&carrier));
                 let certificate = certificate.clone();
                 let admitted = Admitted { identity: Arc::new(identity), certificate, carrier };

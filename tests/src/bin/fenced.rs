@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bastion_server::config;
-use bastion_server::fence::{Bounds, Kind, put_up};
+use bastion_server::process::fence::{Bounds, Kind, put_up};
 use nix::sys::signal::kill;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;

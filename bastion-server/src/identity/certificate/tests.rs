@@ -1,10 +1,10 @@
 //! Properties of the admission. The table of forged certificates, which also asks a stock sshd, is an integration test.
 
 use proptest::prelude::*;
-use russh::keys::ssh_key::certificate::Builder;
-use russh::keys::ssh_key::private::Ed25519Keypair;
-use russh::keys::ssh_key::public::RsaPublicKey;
-use russh::keys::ssh_key::{Mpint, PrivateKey, PublicKey};
+use ssh_key::certificate::Builder;
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::public::RsaPublicKey;
+use ssh_key::{Mpint, PrivateKey, PublicKey};
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! The binary format of OpenSSH's PROTOCOL.krl.
 
-use russh::keys::ssh_key::encoding::Decode;
-use russh::keys::ssh_key::public::KeyData;
+use ssh_key::encoding::Decode;
+use ssh_key::public::KeyData;
 
 use super::{Certificates, Entries, Fault, KeyName, Malformed, Revocations, Scope, sha256};
 use crate::identity::MAX_BLOB;

@@ -2,7 +2,7 @@
 
 use std::str;
 
-use russh::keys::ssh_key::{Certificate, PublicKey};
+use ssh_key::{Certificate, PublicKey};
 
 use super::{Fault, KeyName, Malformed, Revocations};
 

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use russh::keys::ssh_key::PrivateKey;
-use russh::keys::ssh_key::certificate::Builder;
-use russh::keys::ssh_key::private::Ed25519Keypair;
+use ssh_key::PrivateKey;
+use ssh_key::certificate::Builder;
+use ssh_key::private::Ed25519Keypair;
 
 use super::*;
 

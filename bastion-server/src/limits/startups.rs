@@ -34,8 +34,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    bucket::{Bucket, Size},
-    unit::{Delay, Period},
+    common::units::{Delay, Period},
+    limits::token_bucket::{Bucket, Size},
 };
 
 /// Sources that are remembered; some 4 MiB.

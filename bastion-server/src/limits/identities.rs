@@ -17,9 +17,9 @@ use ssh_key::Fingerprint;
 use ssh_transport::turns::{Rate, Turns};
 
 use crate::{
-    flow::Flow,
+    common::units::{BufferSize, ByteSize},
     identity::{Identity, LoginName},
-    unit::{BufferSize, ByteSize},
+    limits::bandwidth::Flow,
 };
 
 /// How long a channel that is opened too fast may wait for its turn. More would look like a target that is away.

@@ -1,4 +1,4 @@
-//! What a rule can say: hosts by pattern, networks, ranges of ports, key ids.
+//! Matches destinations: hosts by name or pattern, networks, ranges of ports.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::destination::{HOST_MAX, Host, Name};
+use super::{HOST_MAX, Host, Name};
 
 /// The hosts and ports of one entry of a rule's `to`: `*.default.svc:5432`, `10.20.0.0/16:1024-65535`,
 /// `[2001:db8::/32]:443`.
@@ -50,45 +50,6 @@ pub struct PortRange {
     last: u16,
 }
 
-/// A set of key ids: a text in which `*` stands for any characters, as in `vault-oidc-*`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(with = "String", extend("minLength" = 1))]
-pub struct KeyIdPattern(String);
-
-impl KeyIdPattern {
-    /// Whether `key_id` is one of them.
-    pub fn matches(&self, key_id: &str) -> bool {
-        let Some((first, rest)) = self.0.split_once('*') else {
-            return self.0 == key_id;
-        };
-        let Some(mut text) = key_id.strip_prefix(first) else {
-            return false;
-        };
-        // The parts between stars are found from left to right, and the last one at the end.
-        let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
-        for part in middle.split('*').filter(|part| !part.is_empty()) {
-            match text.split_once(part) {
-                Some((_, behind)) => text = behind,
-                None => return false,
-            }
-        }
-        text.ends_with(last)
-    }
-}
-
-impl TryFrom<String> for KeyIdPattern {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if text.is_empty() {
-            Err("an empty key id matches nobody; write a text such as `vault-oidc-*`")
-        } else {
-            Ok(Self(text))
-        }
-    }
-}
-
 /// Why a text is no [`DestinationPattern`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PatternError {
@@ -111,7 +72,7 @@ pub enum PatternError {
 
 /// Whether a pattern is about a destination. Of several patterns the greatest answer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Match {
+pub enum Match {
     /// It is not.
     No,
     /// That depends on the address behind the name.
@@ -122,7 +83,7 @@ pub(super) enum Match {
 
 impl DestinationPattern {
     /// Whether the pattern is about a destination, as far as its name tells.
-    pub(super) fn matches_name(&self, host: &Host, port: u16) -> Match {
+    pub fn matches_name(&self, host: &Host, port: u16) -> Match {
         if !self.ports.contains(port) {
             return Match::No;
         }
@@ -140,7 +101,7 @@ impl DestinationPattern {
     }
 
     /// Whether the pattern says yes to an address that a name has resolved to.
-    pub(super) fn matches_address(&self, address: SocketAddr) -> bool {
+    pub fn matches_address(&self, address: SocketAddr) -> bool {
         match &self.hosts {
             HostPattern::Network(network) => {
                 self.ports.contains(address.port()) && network.contains(&address.ip())
@@ -152,7 +113,7 @@ impl DestinationPattern {
 
 impl HostPattern {
     /// Whether it is a name with a final dot.
-    pub(super) fn is_absolute(&self) -> bool {
+    pub fn is_absolute(&self) -> bool {
         match self {
             Self::Name { name, .. } => name.is_absolute(),
             Self::Any | Self::Network(_) => false,
@@ -300,28 +261,6 @@ mod tests {
             ("a b:80", PatternError::Host),
         ] {
             assert_eq!(text.parse::<DestinationPattern>(), Err(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn key_ids() {
-        for (pattern, key_id, expected) in [
-            ("vault-oidc-me", "vault-oidc-me", true),
-            ("vault-oidc-me", "vault-oidc-me2", false),
-            ("vault-oidc-*", "vault-oidc-me", true),
-            ("vault-oidc-*", "vault-oidc-", true),
-            ("vault-oidc-*", "vault-approle-me", false),
-            ("*@example.com", "me@example.com", true),
-            ("*@example.com", "me@example.com.evil", false),
-            ("a*b*c", "a-b-c", true),
-            ("a*b*c", "a-c-b", false),
-            ("a*b*b", "a-b", false),
-            ("a**c", "abc", true),
-            ("*", "", true),
-            ("ab*ba", "aba", false),
-        ] {
-            let pattern = KeyIdPattern::try_from(pattern.to_owned()).unwrap();
-            assert_eq!(pattern.matches(key_id), expected, "{pattern:?} {key_id}");
         }
     }
 

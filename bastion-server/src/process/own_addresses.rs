@@ -5,7 +5,7 @@ use std::{io, net::IpAddr};
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use thiserror::Error;
 
-use crate::access::Host;
+use crate::destination::Host;
 
 /// Where a pod is told that the API server is.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";

@@ -1,4 +1,6 @@
-//! What a client asks to be connected to, once it has been found to be a host and a port at all.
+//! The host and port that a client asks for, parsed, and the patterns that match them.
+
+pub mod pattern;
 
 use std::fmt;
 use std::net::IpAddr;

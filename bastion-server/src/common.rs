@@ -1,0 +1,4 @@
+//! Units and files: small tools that know nothing of the bastion.
+
+pub mod units;
+pub mod watched_file;
