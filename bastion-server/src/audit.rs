@@ -65,9 +65,9 @@ use tokio::{
 };
 
 use crate::{
+    accept::SessionId,
     config::{AuditTo, WhenFull},
     identity::Identity,
-    listener::SessionId,
     telemetry::metrics::Metrics,
 };
 use record::Record;

@@ -6,6 +6,7 @@
 mod environment;
 mod host_key;
 mod kubernetes;
+pub mod proxy_protocol;
 mod rule;
 mod schema;
 mod vault;
@@ -22,12 +23,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use ssh_transport::{algorithms::More, key_exchange};
 
+use proxy_protocol::ProxyProtocol;
+
 use crate::{
     access::Forbidden,
     destination::Host,
     identity::certificate::RemovedAuthority,
     limits::{identities, startups},
-    listener, telemetry,
+    telemetry,
 };
 
 pub use crate::common::units::{BufferSize, ByteSize, Delay, Period};
@@ -50,7 +53,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whose word about a client's address is taken.
     #[serde(default)]
-    pub proxy_protocol: listener::Proxies,
+    pub proxy_protocol: ProxyProtocol,
     /// Who the bastion is, and how it proves that.
     pub host_key: HostKey,
     /// Whose certificates are believed.

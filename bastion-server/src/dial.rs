@@ -2,6 +2,9 @@
 //!
 //! Nothing here runs in a session's own task, so a name that takes long to resolve holds up one channel alone.
 
+pub mod endpoints;
+pub mod resolver;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::access::{Denied, Forbidden, Permit, Prospect, Whereabouts};
-use crate::endpoints::Endpoints;
+use crate::dial::endpoints::Endpoints;
+use crate::dial::resolver::{ResolveError, Resolver};
 use crate::process::own_addresses;
-use crate::resolver::{ResolveError, Resolver};
 
 /// How targets are found and reached.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use crate::{
     access::{Forbidden, KubernetesApi},
     config::Config,
     destination::Host,
-    resolver::Resolver,
+    dial::resolver::Resolver,
     ssh::Service,
 };
 
@@ -104,7 +104,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::resolver::Settings;
+    use crate::dial::resolver::Settings;
 
     fn told(host: &str) -> Followed {
         Followed::new(Some(Host::parse(host).unwrap()))

@@ -25,6 +25,7 @@
 //! another bastion whether it answers.
 //! [`fence`] keeps whoever finds a hole in all this from most of what they came for.
 
+pub mod accept;
 pub mod access;
 pub mod admin;
 pub mod audit;
@@ -34,25 +35,18 @@ pub mod common;
 pub mod config;
 pub mod destination;
 pub mod dial;
-pub mod endpoints;
 pub mod explain;
 pub mod host_key;
 pub mod identity;
 pub mod kubernetes;
 pub mod kubernetes_api;
 pub mod limits;
-pub mod listener;
 pub mod means;
 pub mod probe;
 pub mod process;
-pub mod proxy_header;
 pub mod reload;
-pub mod resolver;
 pub mod revocation_source;
 pub mod server;
 pub mod ssh;
 pub mod telemetry;
-pub mod turns;
-pub mod turnstile;
 pub mod vault;
-pub mod vestibule;

@@ -10,9 +10,9 @@ use tokio::{
 };
 
 use crate::{
+    accept::IDENTIFICATION,
     destination::{Destination, Host},
-    resolver::{self, NoServers, ResolveError, Resolver},
-    ssh::IDENTIFICATION,
+    dial::resolver::{self, NoServers, ResolveError, Resolver},
 };
 
 /// How long one attempt may take, in all.

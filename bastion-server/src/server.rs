@@ -24,29 +24,30 @@ use tokio::{
 use vault_signer::server::SettingsError;
 
 use crate::{
+    accept::{self, Bounds},
     access::{Floor, KubernetesApi, Objects, Policy, Rule},
     admin::{self, Admin, Readiness},
     audit::{self, Audit},
     authority_source,
     config::{self, Config},
-    dial::Dialler,
-    endpoints::Endpoints,
+    dial::{
+        Dialler,
+        endpoints::Endpoints,
+        resolver::{self, NoServers, Resolver},
+    },
     explain::{self, Explanation, Question},
     host_key::{self, HostKey},
     identity::{authorities::AuthoritySet, certificate::Requirements, revocation::RevocationList},
     kubernetes::{self, Cluster, offline::Offline},
     kubernetes_api,
     limits::identities::Census,
-    listener::{self, Bounds},
     means::Means,
     process::{
         drain::{Drain, Finished, Signals},
         fence::{self, Fence},
         own_addresses::{self, NoServiceHost},
     },
-    reload,
-    resolver::{self, NoServers, Resolver},
-    revocation_source,
+    reload, revocation_source,
     ssh::{self, Service},
     telemetry::{self, metrics::Metrics, warnings::Notices},
     vault::{self, Vault},
@@ -235,7 +236,7 @@ pub async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<()
     let mut signals = Signals::install().map_err(Error::Signals)?;
     let (metrics, readiness, drain) =
         (Arc::new(Metrics::new()), Arc::new(Readiness::default()), Drain::default());
-    listener::raise_open_files();
+    accept::raise_open_files();
     telemetry::count_panics(Arc::clone(&metrics));
     for kind in fence::Kind::ALL {
         metrics.fence(kind.name(), prepared.fence.holds(kind));
@@ -549,7 +550,7 @@ impl Bastion {
             tracing::info!(event = "listening", %address, rules = self.config.rules.len(), "accepting clients");
         }
         let serve = move |connection| ssh::serve(connection, Arc::clone(&service));
-        listener::run(clients, bounds, self.metrics, drain, serve).await;
+        accept::run(clients, bounds, self.metrics, drain, serve).await;
     }
 
     fn settings(&self) -> ssh::Settings {

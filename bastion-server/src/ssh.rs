@@ -26,16 +26,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::Connection;
+use crate::accept::IDENTIFICATION;
+use crate::accept::prelogin::Violation;
 use crate::access::Policy;
 use crate::audit::{Audit, Event, Session, Traffic};
 use crate::dial::Dialler;
 use crate::identity::Identity;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
 use crate::limits::identities::Census;
-use crate::listener::Connection;
 use crate::process::drain::Drain;
 use crate::telemetry::metrics::Metrics;
-use crate::vestibule::Violation;
 
 use ended::Ended;
 use handler::{Admitted, Handler, Login};
@@ -55,9 +56,6 @@ const LOGIN_ATTEMPTS: usize = offers::MOST + 4;
 
 /// The reason of whatever ends because a budget of memory is spent, in metrics, records and logs.
 const MEMORY_BUDGET: &str = "memory_budget";
-
-/// How the bastion introduces itself (RFC 4253 §4.2).
-pub const IDENTIFICATION: &str = concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION"));
 
 /// What every session shares. Whatever can change while sessions live is swapped as a whole.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bastion_server::accept::proxy::header::{Step, step};
 use bastion_server::config::Config;
 use bastion_server::destination::pattern::DestinationPattern;
 use bastion_server::destination::{Destination, Host};
@@ -17,7 +18,6 @@ use bastion_server::identity::certificate::{
 };
 use bastion_server::identity::revocation::{MOST_ENTRIES, RevocationList, Revocations};
 use bastion_server::identity::{Identity, LoginName, MAX_BLOB, Principal};
-use bastion_server::proxy_header::{Step, step};
 use ssh_key::Certificate;
 
 use crate::forge::USER;

@@ -212,7 +212,7 @@ mod tests {
     use ssh_key::{Algorithm, PrivateKey, certificate::Builder};
 
     use super::*;
-    use crate::listener::SessionId;
+    use crate::accept::SessionId;
 
     fn session() -> Session {
         Session { id: SessionId::random(), client: "[::ffff:192.0.2.7]:4000".parse().unwrap() }

@@ -12,7 +12,7 @@ use k8s_openapi::api::{
 
 use crate::{
     access::{self, Backend, Behind, ServiceName, Services},
-    endpoints::Endpoints,
+    dial::endpoints::Endpoints,
 };
 
 /// The label by which a slice says whose endpoints it has.

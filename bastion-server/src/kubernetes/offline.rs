@@ -21,7 +21,7 @@ use crate::{
     access::{Objects, ServiceName},
     common::watched_file,
     config,
-    endpoints::Endpoints,
+    dial::endpoints::Endpoints,
 };
 
 /// What the files come to.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     access::{Behind, Objects, ServiceName},
     config,
-    endpoints::Endpoints,
+    dial::endpoints::Endpoints,
     telemetry::one_line,
 };
 

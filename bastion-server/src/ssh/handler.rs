@@ -23,12 +23,12 @@ use tokio::time::sleep;
 use super::Service;
 use super::forward::{Forwards, Request};
 use super::offers::{Offers, Reasons, refused_text};
+use crate::accept::PendingLogin;
 use crate::audit::{Event, Session};
 use crate::identity::certificate::{self, Claim, Refused};
 use crate::identity::{Identity, LoginName};
 use crate::limits::identities::{self, Member, TooFast, Turn};
 use crate::limits::startups::Stage;
-use crate::listener::PendingLogin;
 
 /// What somebody who opens a shell here gets to read.
 const PURPOSE: &str = "This host forwards TCP connections and has no shell.\r\n\

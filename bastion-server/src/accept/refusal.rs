@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{limits::startups::Busy, proxy_header::Malformed};
+use crate::{accept::proxy::header::Malformed, limits::startups::Busy};
 
 /// Refused connections that are held until the client has read why. Beyond these it may be lost.
 const HELD: usize = 64;
@@ -83,7 +83,7 @@ impl Refused {
         // At least four bytes of it, up to a multiple of eight.
         let padding = 11 - (payload.len() % 8);
         let length = u32::try_from(1 + payload.len() + padding).unwrap_or(0);
-        let mut bytes = crate::ssh::IDENTIFICATION.as_bytes().to_vec();
+        let mut bytes = super::IDENTIFICATION.as_bytes().to_vec();
         bytes.extend(b"\r\n");
         bytes.extend(length.to_be_bytes());
         bytes.extend(u8::try_from(padding));

@@ -17,8 +17,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
+    accept::proxy::header,
     limits::startups::{Outcome, Progress, Stage},
-    proxy_header,
 };
 
 /// The longest identification line, with its end (RFC 4253 §4.2).
@@ -223,11 +223,7 @@ fn may_begin(line: &[u8]) -> bool {
 
 fn not_ssh(line: &[u8]) -> Violation {
     // A few bytes, since fewer could begin anything.
-    if line.len() > 4 && proxy_header::may_begin(line) {
-        Violation::UntrustedHeader
-    } else {
-        Violation::NotSsh
-    }
+    if line.len() > 4 && header::may_begin(line) { Violation::UntrustedHeader } else { Violation::NotSsh }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Vestibule<S> {

@@ -15,9 +15,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{
-    turns::{Queue, Turn},
-    vestibule::{Seen, Violation},
+use crate::accept::{
+    fair_queue::{Queue, Turn},
+    prelogin::{Seen, Violation},
 };
 
 /// The most that is read of a packet before it is known how long it is. What fits in there costs nothing.
@@ -210,7 +210,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
-    use crate::turns::{Turns, processor_time};
+    use crate::accept::fair_queue::{Turns, processor_time};
 
     fn turnstile() -> (DuplexStream, Turnstile<DuplexStream>, Arc<Seen>) {
         let (client, server) = tokio::io::duplex(1 << 20);

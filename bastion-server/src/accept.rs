@@ -3,8 +3,11 @@
 //! The loop never ends by itself: an error of `accept` (too many open files, a peer that was gone already) is counted
 //! and survived. Each connection runs in a task of its own, so that a defect met there ends only that connection.
 
+pub mod fair_queue;
 mod guard;
-mod proxies;
+pub mod packet_gate;
+pub mod prelogin;
+pub mod proxy;
 mod refusal;
 
 use std::{
@@ -32,23 +35,27 @@ use tokio::{
 };
 
 use crate::{
+    accept::{
+        fair_queue::Turns,
+        packet_gate::Turnstile,
+        prelogin::{Seen, Vestibule},
+    },
     limits::startups::{self, Source, Stage},
     process::drain::Drain,
     telemetry::metrics::Metrics,
-    turns::Turns,
-    turnstile::Turnstile,
-    vestibule::{Seen, Vestibule},
 };
 
+use crate::config::proxy_protocol::ProxyProtocol;
 use guard::{Guard, Start, Startup, Throttle};
-use proxies::Arrival;
-pub use proxies::{Mode, Proxies};
+use proxy::Arrival;
 use refusal::{Farewells, Refused};
 
 /// The pauses of the accept loop after errors that do not go away.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
 /// How often at most the refusal of connections is worth a line in the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// What the server calls itself (RFC 4253 §4.2).
+pub const IDENTIFICATION: &str = concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION"));
 /// Silence after which the kernel probes whether the peer's machine still exists, and the time between probes.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
@@ -65,7 +72,7 @@ pub struct Bounds {
     /// What those pay that come to nothing.
     pub penalties: startups::Penalties,
     /// Who may tell the client's address.
-    pub proxies: Proxies,
+    pub proxies: ProxyProtocol,
 }
 
 /// The socket of a connection that was let in.
@@ -264,7 +271,7 @@ where
             return self.refuse(stream, peer, Refused::Sessions);
         };
         let door = Arc::clone(self);
-        match self.bounds.proxies.expect(peer.ip()) {
+        match proxy::expect(&self.bounds.proxies, peer.ip()) {
             Ok(None) => {
                 let arrival = Arrival { client: peer, is_proxys_own: false };
                 if let Some(serving) = self.admit(stream, arrival, session, deadline) {
@@ -404,7 +411,7 @@ mod tests {
             max_sessions: 10,
             startups: startups::Limits::default(),
             penalties: startups::Penalties::default(),
-            proxies: Proxies::default(),
+            proxies: ProxyProtocol::default(),
         };
         change(&mut bounds);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

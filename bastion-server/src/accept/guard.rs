@@ -16,10 +16,10 @@ use tokio::{
 
 use super::SessionId;
 use crate::{
+    accept::prelogin::Seen,
     limits::startups::{Outcome, Progress, Stage, Ticket},
     process::drain::Drain,
     telemetry::metrics::Metrics,
-    vestibule::Seen,
 };
 
 /// How long a connection that was cut may take to notice.
