@@ -59,8 +59,8 @@ peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install
 
 # What decides and asks nobody: `make mutants MUTANTS=access/policy.rs` for some of it.
-MUTANTS ?= identity.rs identity/*.rs identity/revocation/*.rs access.rs access/*.rs throttle.rs bucket.rs census.rs proxy_header.rs \
-	vestibule.rs config/*.rs
+MUTANTS ?= identity.rs identity/*.rs identity/revocation/*.rs access.rs access/*.rs destination.rs destination/*.rs limits/*.rs \
+	accept/proxy/header.rs accept/prelogin.rs accept/fair_queue.rs accept/packet_gate.rs config/*.rs
 mutants: ## breaks what decides, one piece at a time, and lists what no test of the library notices; hours: cargo install cargo-mutants --locked
 	cargo mutants --package bastion-server --jobs 1 --output target \
 		$(foreach file,$(MUTANTS),--file 'bastion-server/src/$(file)') --cargo-arg=--locked --cargo-test-arg=--lib

@@ -3,11 +3,11 @@
 //! The loop never ends by itself: an error of `accept` (too many open files, a peer that was gone already) is counted
 //! and survived. Each connection runs in a task of its own, so that a defect met there ends only that connection.
 
-pub mod fair_queue;
+pub(crate) mod fair_queue;
 mod guard;
-pub mod packet_gate;
-pub mod prelogin;
-pub mod proxy;
+pub(crate) mod packet_gate;
+pub(crate) mod prelogin;
+pub(crate) mod proxy;
 mod refusal;
 
 use std::{
@@ -22,10 +22,7 @@ use std::{
 
 use backoff::Backoff;
 use futures_util::FutureExt;
-use nix::{
-    errno::Errno,
-    sys::resource::{Resource, getrlimit, setrlimit},
-};
+use nix::errno::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use ssh_transport::socket::{CarrierSocket, Cutter};
 use tokio::{
@@ -34,11 +31,12 @@ use tokio::{
     time::sleep,
 };
 
+use crate::session::SessionId;
 use crate::{
     accept::{
-        fair_queue::Turns,
-        packet_gate::Turnstile,
-        prelogin::{Seen, Vestibule},
+        fair_queue::FairQueue,
+        packet_gate::PacketGate,
+        prelogin::{PreloginSocket, PreloginState},
     },
     limits::startups::{self, Source, Stage},
     process::drain::Drain,
@@ -47,22 +45,22 @@ use crate::{
 
 use crate::config::proxy_protocol::ProxyProtocol;
 use guard::{Guard, Start, Startup, Throttle};
-use proxy::Arrival;
-use refusal::{Farewells, Refused};
+use proxy::ClientOrigin;
+use refusal::{DisconnectSender, Refused};
 
 /// The pauses of the accept loop after errors that do not go away.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
 /// How often at most the refusal of connections is worth a line in the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// What the server calls itself (RFC 4253 §4.2).
-pub const IDENTIFICATION: &str = concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION"));
+pub(crate) const IDENTIFICATION: &str = concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION"));
 /// Silence after which the kernel probes whether the peer's machine still exists, and the time between probes.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 
 /// What the listener enforces.
 #[derive(Clone, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// The time from accept to the end of the login.
     pub login_deadline: Duration,
     /// Connections at once, logged in or not.
@@ -76,11 +74,11 @@ pub struct Bounds {
 }
 
 /// The socket of a connection that was let in.
-pub type Socket = Turnstile<CarrierSocket<Vestibule<TcpStream>>>;
+pub(crate) type Socket = PacketGate<CarrierSocket<PreloginSocket<TcpStream>>>;
 
 /// A connection that was let in but has proved nothing yet.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// Names this connection in logs and audit records.
     pub id: SessionId,
     /// The client's address as the network, or a trusted proxy, tells it; never v4-mapped.
@@ -92,77 +90,65 @@ pub struct Connection {
     /// To be told when the login is complete. Until then the login deadline runs.
     pub pending: PendingLogin,
     /// To be told when the client breaks the protocol.
-    pub seen: Arc<Seen>,
+    pub seen: Arc<PreloginState>,
     /// Tells when to say goodbye.
     pub drain: Drain,
 }
 
-/// A random name for one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SessionId(u64);
-
-impl SessionId {
-    /// A new name.
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-}
-
-impl std::fmt::Display for SessionId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
 /// A login that is still to come; dropping it is failing to.
 #[derive(Debug)]
-pub struct PendingLogin {
-    seen: Arc<Seen>,
+pub(crate) struct PendingLogin {
+    seen: Arc<PreloginState>,
     done: oneshot::Sender<()>,
 }
 
 impl PendingLogin {
     /// The login is complete: the deadline no longer runs, and the place is free for the next.
-    pub fn complete(self) {
+    pub(crate) fn complete(self) {
         self.seen.log_in();
         // Nobody listens only if the deadline struck at this very moment.
         let _ = self.done.send(());
     }
 
     /// What the client showed did not let it in. It may have more to show.
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         self.seen.refuse();
     }
 
     /// The client has come this far.
-    pub fn reach(&self, stage: Stage) {
+    pub(crate) fn reach(&self, stage: Stage) {
         self.seen.reach(stage);
     }
 
     /// The client only asks which keys would do.
-    pub fn probe(&self) {
+    pub(crate) fn probe(&self) {
         self.seen.probe();
     }
 }
 
 /// Serves `listener` until the drain begins.
-pub async fn run<S, F>(listener: TcpListener, bounds: Bounds, metrics: Arc<Metrics>, drain: Drain, serve: S)
-where
+pub(crate) async fn run<S, F>(
+    listener: TcpListener,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+    serve: S,
+) where
     S: Fn(Connection) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let door = Arc::new(Door {
+    let acceptor = Arc::new(Acceptor {
         metrics,
         throttle: Arc::new(Mutex::new(Throttle::new(bounds.startups, bounds.penalties))),
         sessions: Arc::new(Semaphore::new(bounds.max_sessions.min(Semaphore::MAX_PERMITS))),
-        turns: Arc::new(Turns::new(available_parallelism().map_or(1, NonZeroUsize::get))),
+        turns: Arc::new(FairQueue::new(available_parallelism().map_or(1, NonZeroUsize::get))),
         bounds,
         drain: drain.clone(),
         logged: Mutex::new(None),
-        farewells: Farewells::default(),
+        disconnects: DisconnectSender::default(),
         serve,
     });
-    let mut spare = Spare::new(&listener);
+    let mut reserve = ReserveFd::new(&listener);
     let mut pause = PAUSE;
     let mut failures = 0_u64;
     let begun = drain.begun();
@@ -179,11 +165,11 @@ where
                     failures = 0;
                     pause.worked();
                 }
-                door.open(stream, peer);
+                acceptor.open(stream, peer);
             }
-            Err(error) if is_of_one_peer(&error) => door.metrics.accept_failed(),
+            Err(error) if is_of_one_peer(&error) => acceptor.metrics.accept_failed(),
             Err(error) => {
-                door.metrics.accept_failed();
+                acceptor.metrics.accept_failed();
                 if failures == 0 {
                     tracing::error!(
                         %error,
@@ -192,8 +178,8 @@ where
                     );
                 }
                 failures += 1;
-                if is_out_of_files(&error) && spare.shed(&listener) {
-                    door.metrics.connection_refused("open_files");
+                if is_out_of_files(&error) && reserve.shed(&listener) {
+                    acceptor.metrics.connection_refused("open_files");
                 }
                 tokio::select! {
                     () = &mut begun => return,
@@ -201,16 +187,6 @@ where
                 }
             }
         }
-    }
-}
-
-/// Has the system allow as many open files as this process may have. The usual limit of 1024 is there for programs
-/// that put file descriptors into a bit set, which this one does not.
-pub fn raise_open_files() {
-    let limit = Resource::RLIMIT_NOFILE;
-    match getrlimit(limit).and_then(|(_, most)| setrlimit(limit, most, most).map(|()| most)) {
-        Ok(most) => tracing::debug!(most, "open files are limited"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
     }
 }
 
@@ -229,14 +205,14 @@ fn is_out_of_files(error: &io::Error) -> bool {
 /// A descriptor that is kept for the moment when no other can be opened: without one, clients could not even be turned
 /// away, and would wait for a word that never comes. It is a second one of the listener, since files may be out of
 /// bounds.
-struct Spare(Option<OwnedFd>);
+struct ReserveFd(Option<OwnedFd>);
 
-impl Spare {
+impl ReserveFd {
     fn new(listener: &TcpListener) -> Self {
         Self(listener.as_fd().try_clone_to_owned().ok())
     }
 
-    /// Turns away the first that waits.
+    /// FairQueue away the first that waits.
     fn shed(&mut self, listener: &TcpListener) -> bool {
         let had = self.0.take().is_some();
         let shed = had && matches!(listener.accept().now_or_never(), Some(Ok(_)));
@@ -246,19 +222,19 @@ impl Spare {
 }
 
 /// What every new connection passes.
-struct Door<S> {
+struct Acceptor<S> {
     bounds: Bounds,
     metrics: Arc<Metrics>,
     throttle: Arc<Mutex<Throttle>>,
     sessions: Arc<Semaphore>,
-    turns: Arc<Turns>,
+    turns: Arc<FairQueue>,
     drain: Drain,
     logged: Mutex<Option<Instant>>,
-    farewells: Farewells,
+    disconnects: DisconnectSender,
     serve: S,
 }
 
-impl<S, F> Door<S>
+impl<S, F> Acceptor<S>
 where
     S: Fn(Connection) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
@@ -270,28 +246,28 @@ where
         let Ok(session) = Arc::clone(&self.sessions).try_acquire_owned() else {
             return self.refuse(stream, peer, Refused::Sessions);
         };
-        let door = Arc::clone(self);
+        let acceptor = Arc::clone(self);
         match proxy::expect(&self.bounds.proxies, peer.ip()) {
             Ok(None) => {
-                let arrival = Arrival { client: peer, is_proxys_own: false };
-                if let Some(serving) = self.admit(stream, arrival, session, deadline) {
+                let origin = ClientOrigin { client: peer, is_proxys_own: false };
+                if let Some(serving) = self.admit(stream, origin, session, deadline) {
                     self.drain.track(serving);
                 }
             }
             // The throttle is asked about the client's address, not the proxy's, hence after the header.
             Ok(Some(header)) => self.drain.track(async move {
-                let arrival = tokio::select! {
-                    arrival = header.read(&mut stream, peer) => arrival,
-                    () = door.drain.begun() => return,
+                let origin = tokio::select! {
+                    origin = header.read(&mut stream, peer) => origin,
+                    () = acceptor.drain.begun() => return,
                 };
-                match arrival {
-                    Ok(Some(arrival)) => {
-                        if let Some(serving) = door.admit(stream, arrival, session, deadline) {
+                match origin {
+                    Ok(Some(origin)) => {
+                        if let Some(serving) = acceptor.admit(stream, origin, session, deadline) {
                             serving.await;
                         }
                     }
                     Ok(None) => tracing::debug!(%peer, "a proxy connected, and left without a word"),
-                    Err(refused) => door.refuse(stream, peer, refused),
+                    Err(refused) => acceptor.refuse(stream, peer, refused),
                 }
             }),
             Err(refused) => self.refuse(stream, peer, refused),
@@ -302,14 +278,14 @@ where
     fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
-        arrival: Arrival,
+        origin: ClientOrigin,
         session: OwnedSemaphorePermit,
         deadline: tokio::time::Instant,
     ) -> Option<impl Future<Output = ()> + Send + use<S, F>> {
-        let Arrival { client, is_proxys_own } = arrival;
+        let ClientOrigin { client, is_proxys_own } = origin;
         let source = Source::from(client.ip());
         let (displace, displaced) = oneshot::channel();
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(PreloginState::default());
         let started = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).start(
             source,
             Startup { displace, seen: Arc::clone(&seen) },
@@ -331,8 +307,8 @@ where
         if let Err(error) = tune(&stream) {
             tracing::debug!(%client, %error, "cannot set socket options; the peer is probably gone");
         }
-        let (socket, cutter) = CarrierSocket::new(Vestibule::new(stream, Arc::clone(&seen)));
-        let socket = Turnstile::new(socket, Arc::clone(&seen), self.turns.queue(source));
+        let (socket, cutter) = CarrierSocket::new(PreloginSocket::new(stream, Arc::clone(&seen)));
+        let socket = PacketGate::new(socket, Arc::clone(&seen), self.turns.queue(source));
         let (done, logged_in) = oneshot::channel();
         let guard = Guard {
             id: SessionId::random(),
@@ -365,7 +341,7 @@ where
     fn refuse(&self, stream: TcpStream, client: SocketAddr, refused: Refused) {
         let (reason, setting) = (refused.code(), refused.setting());
         self.metrics.connection_refused(reason);
-        self.farewells.say(stream, &refused);
+        self.disconnects.say(stream, &refused);
         let now = Instant::now();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|logged| now.duration_since(logged) >= LOG_INTERVAL) {

@@ -1,15 +1,15 @@
 //! May this identity reach that destination? Policy in, a [`Permit`] or the reason why not out. No IO, no clock.
 //!
 //! The answer takes two steps, with name resolution between them: [`authorize`] asks whether any rule could say yes,
-//! before a name is looked up on somebody's behalf, and [`Prospect::permit`] decides about the addresses that were found.
-//! [`again`] asks once more for what was permitted before.
+//! before a name is looked up on somebody's behalf, and [`Candidate::permit`] decides about the addresses that were found.
+//! [`reauthorize`] asks once more for what was permitted before.
 
 mod embedded;
-pub mod floor;
-pub mod permit;
-pub mod places;
-pub mod policy;
-pub mod service;
+pub(crate) mod floor;
+pub(crate) mod permit;
+pub(crate) mod policy;
+pub(crate) mod service;
+pub(crate) mod service_addresses;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use thiserror::Error;
 use crate::destination::{BadDestination, Destination, Host};
 use crate::identity::Identity;
 
-pub use floor::{Floor, Forbidden, KubernetesApi};
-pub use permit::Permit;
-pub use places::{Behind, Place, Places};
-pub use policy::{Condition, Effect, Objects, Policy, Rule, Who};
-pub use service::{Backend, Service, ServiceName, Services};
+pub(crate) use floor::{Floor, Forbidden, KubernetesApi};
+pub(crate) use permit::Permit;
+pub(crate) use policy::{Condition, Effect, Objects, Policy, Rule, Who};
+pub(crate) use service::{Backend, Service, ServiceName, Services};
+pub(crate) use service_addresses::{Behind, EndpointAddresses};
 
 use crate::destination::pattern::{DestinationPattern, Match};
 use policy::{covers, covers_at, only_absolute};
 
 /// Why a forward is not permitted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// The certificate is for logging in only.
     #[error("the certificate does not carry permit-port-forwarding")]
     NoPortForwarding,
@@ -60,7 +60,7 @@ pub enum Denied {
 
 impl Denied {
     /// The reason as logs, metrics and clients know it.
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::NoPortForwarding => "no_permit_port_forwarding",
             Self::Expired => "expired",
@@ -76,7 +76,7 @@ impl Denied {
     }
 
     /// The rule that says so, if one does.
-    pub fn rule(&self) -> Option<&str> {
+    pub(crate) fn rule(&self) -> Option<&str> {
         match self {
             Self::ByRule(rule) => Some(&rule.name),
             Self::NoPortForwarding
@@ -92,7 +92,7 @@ impl Denied {
 
 /// Not yet a no: some rule may permit the destination, depending on its address.
 #[derive(Debug)]
-pub struct Prospect {
+pub(crate) struct Candidate {
     identity: Arc<Identity>,
     destination: Destination,
     backend: Option<Backend>,
@@ -104,7 +104,7 @@ pub struct Prospect {
 
 /// Where the addresses of a destination are to be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whereabouts<'a> {
+pub(crate) enum AddressSource<'a> {
     /// The host is to be resolved.
     Host(&'a Host),
     /// Among the endpoints of a Service: the rule that decides is about that, and not about a name.
@@ -115,12 +115,12 @@ pub enum Whereabouts<'a> {
 ///
 /// # Errors
 /// When no address at all could make the answer a yes.
-pub fn authorize(
+pub(crate) fn authorize(
     policy: &Policy,
     identity: &Arc<Identity>,
     destination: Destination,
     now: SystemTime,
-) -> Result<Prospect, Denied> {
+) -> Result<Candidate, Denied> {
     if !identity.may_forward() {
         return Err(Denied::NoPortForwarding);
     }
@@ -162,46 +162,54 @@ pub fn authorize(
     }
     let destination = if absolute && backend.is_none() { destination.absolute() } else { destination };
     let (floor, objects) = (Arc::clone(&policy.floor), Arc::clone(&policy.objects));
-    Ok(Prospect { identity: Arc::clone(identity), destination, backend, permitting, denying, floor, objects })
+    Ok(Candidate {
+        identity: Arc::clone(identity),
+        destination,
+        backend,
+        permitting,
+        denying,
+        floor,
+        objects,
+    })
 }
 
 /// Asks the policy of this moment for what an earlier one permitted, at the address that was connected to.
 ///
 /// # Errors
 /// When it would not be permitted any more.
-pub fn again(
+pub(crate) fn reauthorize(
     policy: &Policy,
     permit: &Permit,
     address: SocketAddr,
     now: SystemTime,
 ) -> Result<Permit, Denied> {
-    let prospect = authorize(policy, &permit.identity, permit.destination.clone(), now)?;
+    let candidate = authorize(policy, &permit.identity, permit.destination.clone(), now)?;
     // The address behind a name says nothing about the endpoints of a Service that has that name now.
-    let is_endpoint = prospect.backend.is_some() && prospect.backend != permit.backend;
+    let is_endpoint = candidate.backend.is_some() && candidate.backend != permit.backend;
     // Nor does it about the complete name, where it was found below a domain of the search list.
-    if is_endpoint || prospect.destination != permit.destination {
+    if is_endpoint || candidate.destination != permit.destination {
         return Err(Denied::NoRule);
     }
     // The kernel said of this connection that it leads elsewhere. What the machine has got since, or lost, changes nothing about it.
-    prospect.permit(&[address], &[])
+    candidate.permit(&[address], &[])
 }
 
-impl Prospect {
+impl Candidate {
     /// What was asked for.
-    pub fn destination(&self) -> &Destination {
+    pub(crate) fn destination(&self) -> &Destination {
         &self.destination
     }
 
     /// What no rule opens.
-    pub fn floor(&self) -> &Arc<Floor> {
+    pub(crate) fn floor(&self) -> &Arc<Floor> {
         &self.floor
     }
 
     /// Where its addresses are to be found.
-    pub fn whereabouts(&self) -> Whereabouts<'_> {
+    pub(crate) fn address_source(&self) -> AddressSource<'_> {
         match &self.backend {
-            Some(backend) => Whereabouts::Endpoints(backend),
-            None => Whereabouts::Host(self.destination.host()),
+            Some(backend) => AddressSource::Endpoints(backend),
+            None => AddressSource::Host(self.destination.host()),
         }
     }
 
@@ -211,7 +219,7 @@ impl Prospect {
     ///
     /// # Errors
     /// When an address is on the floor or is denied, or no rule permits any of them.
-    pub fn permit(self, addresses: &[SocketAddr], own: &[IpAddr]) -> Result<Permit, Denied> {
+    pub(crate) fn permit(self, addresses: &[SocketAddr], own: &[IpAddr]) -> Result<Permit, Denied> {
         let Self { identity, destination, backend, permitting, denying, floor, objects } = self;
         let canonical = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let mut addresses: Vec<SocketAddr> = addresses.iter().map(canonical).collect();
@@ -277,7 +285,7 @@ mod tests {
             effect,
             destinations,
             services: vec![],
-            closed: Places::default(),
+            closed: EndpointAddresses::default(),
         })
     }
 
@@ -454,7 +462,7 @@ mod tests {
             ports: vec![],
         };
         let name = format!("{namespace}/{name}");
-        let (destinations, closed) = (vec![], Places::default());
+        let (destinations, closed) = (vec![], EndpointAddresses::default());
         Arc::new(Rule { name, who: Who::Everybody, effect, destinations, services: vec![pattern], closed })
     }
 
@@ -462,7 +470,7 @@ mod tests {
         about_service(effect, "databases", "orders")
     }
 
-    fn prospect(policy: &Policy, host: &str, port: u32) -> Result<Prospect, Denied> {
+    fn candidate(policy: &Policy, host: &str, port: u32) -> Result<Candidate, Denied> {
         let identity = Arc::new(admitted(&["dev"], true));
         authorize(policy, &identity, Destination::parse(host, port)?, UNIX_EPOCH)
     }
@@ -472,13 +480,13 @@ mod tests {
     #[test]
     fn a_rule_about_a_service_leads_to_its_endpoints() {
         let policy = in_cluster(vec![], vec![orders(Effect::Permit)]);
-        let prospect = prospect(&policy, SERVICE, 5432).unwrap();
-        let Whereabouts::Endpoints(backend) = prospect.whereabouts() else { panic!("{prospect:?}") };
+        let candidate = candidate(&policy, SERVICE, 5432).unwrap();
+        let AddressSource::Endpoints(backend) = candidate.address_source() else { panic!("{candidate:?}") };
         assert_eq!(
             (backend.service.to_string().as_str(), backend.port.as_str()),
             ("databases/orders", "postgres")
         );
-        let permit = prospect.permit(&at(&["10.244.0.7", "10.244.0.8"], 5433), &[]).unwrap();
+        let permit = candidate.permit(&at(&["10.244.0.7", "10.244.0.8"], 5433), &[]).unwrap();
         assert_eq!(permit.rule(), "databases/orders");
         assert_eq!(permit.addresses(), at(&["10.244.0.7", "10.244.0.8"], 5433));
     }
@@ -492,14 +500,14 @@ mod tests {
         for (host, port) in
             [(SERVICE, 5433), ("gone.databases.svc", 5432), ("orders.other.svc", 5432), ("10.96.0.9", 5432)]
         {
-            assert_eq!(prospect(&policy, host, port).unwrap_err(), Denied::NoRule, "{host}:{port}");
+            assert_eq!(candidate(&policy, host, port).unwrap_err(), Denied::NoRule, "{host}:{port}");
         }
     }
 
     #[test]
     fn endpoints_stand_above_the_floor_too() {
         let policy = in_cluster(vec![], vec![orders(Effect::Permit)]);
-        let answer = prospect(&policy, SERVICE, 5432)
+        let answer = candidate(&policy, SERVICE, 5432)
             .unwrap()
             .permit(&at(&["10.244.0.7", "169.254.169.254"], 80), &[]);
         assert_eq!(answer.unwrap_err(), Denied::ForbiddenAddress(Forbidden::CloudMetadata));
@@ -516,13 +524,13 @@ mod tests {
         for deny in cases {
             let name = deny.name.clone();
             let policy = in_cluster(vec![deny], vec![orders(Effect::Permit)]);
-            let answer = prospect(&policy, SERVICE, 5432)
-                .and_then(|prospect| prospect.permit(&at(&["10.244.0.7"], 5433), &[]));
+            let answer = candidate(&policy, SERVICE, 5432)
+                .and_then(|candidate| candidate.permit(&at(&["10.244.0.7"], 5433), &[]));
             assert_eq!(answer.unwrap_err().rule(), Some(name.as_str()));
         }
         let everything = rule(Effect::Permit, "everything", Who::Everybody, &["*:*"]);
         let gone = about_service(Effect::Deny, "databases", "gone");
-        let answer = prospect(&in_cluster(vec![everything], vec![gone]), "gone.databases", 80);
+        let answer = candidate(&in_cluster(vec![everything], vec![gone]), "gone.databases", 80);
         assert_eq!(answer.unwrap_err().rule(), Some("databases/gone"), "whatever else has that name");
     }
 
@@ -558,7 +566,7 @@ mod tests {
             ("10.244.0.8", 5433, "10.244.0.8:5433", true),
         ] {
             let found = [found.parse().unwrap()];
-            let answer = prospect(&closed, host, port).and_then(|prospect| prospect.permit(&found, &[]));
+            let answer = candidate(&closed, host, port).and_then(|candidate| candidate.permit(&found, &[]));
             let rule = answer.as_ref().map(Permit::rule).map_err(|denied| (denied.code(), denied.rule()));
             let denied = ("denied_by_rule", Some("databases/orders"));
             assert_eq!(rule, if expected { Ok("everything") } else { Err(denied) }, "{host}:{port}");
@@ -566,14 +574,14 @@ mod tests {
             let deny = closed.rules().last().unwrap();
             assert_eq!(closed.is_about(deny, &destination, &found), !expected, "explain {host}:{port}");
         }
-        let shared = prospect(&by_object, "shares-its-pod.databases", 6432).unwrap();
-        assert!(matches!(shared.whereabouts(), Whereabouts::Endpoints(_)));
+        let shared = candidate(&by_object, "shares-its-pod.databases", 6432).unwrap();
+        assert!(matches!(shared.address_source(), AddressSource::Endpoints(_)));
         let answer = shared.permit(&at(&["10.244.0.7"], 5433), &[]).unwrap_err();
         assert_eq!(answer.rule(), Some("databases/orders"), "by another Service's rule");
-        let shared = prospect(&by_object, "shares-its-pod.databases", 6432).unwrap();
+        let shared = candidate(&by_object, "shares-its-pod.databases", 6432).unwrap();
         let others = shared.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433), &[]).unwrap();
         assert_eq!(others.addresses(), at(&["10.244.0.9"], 5433), "its other endpoints are open");
-        let named = prospect(&closed, "several.example", 5433).unwrap();
+        let named = candidate(&closed, "several.example", 5433).unwrap();
         let answer = named.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433), &[]).unwrap_err();
         assert_eq!(answer.rule(), Some("databases/orders"), "a name that leads there among others is not");
 
@@ -581,9 +589,9 @@ mod tests {
             Arc::new(Rule { who: with_principal(&["dba"]), ..Rule::clone(&orders(Effect::Deny)) });
         let open = policy_with(&[somebody_else]);
         let permit =
-            prospect(&open, "10.244.0.7", 5433).unwrap().permit(&at(&["10.244.0.7"], 5433), &[]).unwrap();
+            candidate(&open, "10.244.0.7", 5433).unwrap().permit(&at(&["10.244.0.7"], 5433), &[]).unwrap();
         assert_eq!(permit.rule(), "everything", "it is about others");
-        let again = again(&closed, &permit, permit.addresses()[0], UNIX_EPOCH);
+        let again = reauthorize(&closed, &permit, permit.addresses()[0], UNIX_EPOCH);
         assert_eq!(again.unwrap_err().rule(), Some("databases/orders"), "what is open is asked about again");
     }
 
@@ -593,13 +601,13 @@ mod tests {
         let network = rule(Effect::Permit, "network", Who::Everybody, &["10.0.0.0/8:5432"]);
         let policy = in_cluster(vec![named], vec![orders(Effect::Permit)]);
         assert!(matches!(
-            prospect(&policy, "orders.databases", 5432).unwrap().whereabouts(),
-            Whereabouts::Host(_)
+            candidate(&policy, "orders.databases", 5432).unwrap().address_source(),
+            AddressSource::Host(_)
         ));
         let policy = in_cluster(vec![network], vec![orders(Effect::Permit)]);
-        let prospect = prospect(&policy, SERVICE, 5432).unwrap();
-        assert!(matches!(prospect.whereabouts(), Whereabouts::Endpoints(_)));
-        assert_eq!(prospect.permit(&at(&["10.244.0.7"], 5432), &[]).unwrap().rule(), "databases/orders");
+        let candidate = candidate(&policy, SERVICE, 5432).unwrap();
+        assert!(matches!(candidate.address_source(), AddressSource::Endpoints(_)));
+        assert_eq!(candidate.permit(&at(&["10.244.0.7"], 5432), &[]).unwrap().rule(), "databases/orders");
     }
 
     #[test]
@@ -608,9 +616,10 @@ mod tests {
         let (by_service, by_name) =
             (in_cluster(vec![], vec![orders(Effect::Permit)]), in_cluster(vec![named()], vec![]));
         let endpoint = at(&["10.244.0.7"], 5433);
-        let permit = prospect(&by_service, SERVICE, 5432).unwrap().permit(&endpoint, &[]).unwrap();
+        let permit = candidate(&by_service, SERVICE, 5432).unwrap().permit(&endpoint, &[]).unwrap();
         let rule_of = |policy: &Policy, permit: &Permit| {
-            again(policy, permit, permit.addresses()[0], UNIX_EPOCH).map(|permit| permit.rule().to_owned())
+            reauthorize(policy, permit, permit.addresses()[0], UNIX_EPOCH)
+                .map(|permit| permit.rule().to_owned())
         };
         assert_eq!(rule_of(&by_service, &permit), Ok("databases/orders".to_owned()));
         assert_eq!(rule_of(&by_name, &permit), Ok("operator".to_owned()));
@@ -622,7 +631,7 @@ mod tests {
         assert!(matches!(rule_of(&denied, &permit), Err(Denied::ByRule(_))));
 
         let elsewhere =
-            prospect(&by_name, SERVICE, 5432).unwrap().permit(&at(&["192.0.2.1"], 5432), &[]).unwrap();
+            candidate(&by_name, SERVICE, 5432).unwrap().permit(&at(&["192.0.2.1"], 5432), &[]).unwrap();
         assert_eq!(rule_of(&by_service, &elsewhere), Err(Denied::NoRule), "that was no endpoint");
     }
 
@@ -655,7 +664,7 @@ mod tests {
             ("10.96.0.2", 1, "10.96.0.2:1"),
         ] {
             let ask = |policy: &Policy| {
-                prospect(policy, host, port).unwrap().permit(&[found.parse().unwrap()], &[])
+                candidate(policy, host, port).unwrap().permit(&[found.parse().unwrap()], &[])
             };
             let forbidden = Denied::ForbiddenAddress(Forbidden::KubernetesApi);
             assert_eq!(ask(&policy).unwrap_err(), forbidden, "{host}:{port}");
@@ -663,7 +672,7 @@ mod tests {
             assert!(ask(&policy).is_ok(), "{host}:{port}");
             policy.floor = Arc::default();
         }
-        assert!(prospect(&policy, "192.0.2.7", 22).unwrap().permit(&at(&["192.0.2.7"], 22), &[]).is_ok());
+        assert!(candidate(&policy, "192.0.2.7", 22).unwrap().permit(&at(&["192.0.2.7"], 22), &[]).is_ok());
     }
 
     #[test]
@@ -679,7 +688,7 @@ mod tests {
             let identity = Arc::new(confined(confined_to));
             let answer =
                 authorize(&policy, &identity, Destination::parse(SERVICE, 5432).unwrap(), UNIX_EPOCH)
-                    .and_then(|prospect| prospect.permit(&at(&["10.244.0.7"], 5433), &[]));
+                    .and_then(|candidate| candidate.permit(&at(&["10.244.0.7"], 5433), &[]));
             assert_eq!(answer.is_ok(), expected, "{confined_to}: {answer:?}");
         }
     }
@@ -716,9 +725,9 @@ mod tests {
             ..Policy::default()
         };
         let looked_for = |policy: &Policy, host: &str| {
-            prospect(policy, host, 5432).map(|prospect| match prospect.whereabouts() {
-                Whereabouts::Host(host) => host.to_string(),
-                Whereabouts::Endpoints(backend) => backend.service.to_string(),
+            candidate(policy, host, 5432).map(|candidate| match candidate.address_source() {
+                AddressSource::Host(host) => host.to_string(),
+                AddressSource::Endpoints(backend) => backend.service.to_string(),
             })
         };
         for (to, asked, expected) in [
@@ -742,12 +751,13 @@ mod tests {
 
         let identity = Arc::new(confined("db.example.com.:5432"));
         let asked = Destination::parse("db.example.com", 5432).unwrap();
-        let prospect_of = authorize(&policy(&["*:*"]), &identity, asked, UNIX_EPOCH).unwrap();
-        assert_eq!(prospect_of.destination().to_string(), "db.example.com.:5432", "by the certificate");
+        let candidate_of = authorize(&policy(&["*:*"]), &identity, asked, UNIX_EPOCH).unwrap();
+        assert_eq!(candidate_of.destination().to_string(), "db.example.com.:5432", "by the certificate");
 
-        let found_by_search = prospect(&policy(&["db.example.com:5432"]), "db.example.com", 5432).unwrap();
+        let found_by_search = candidate(&policy(&["db.example.com:5432"]), "db.example.com", 5432).unwrap();
         let permit = found_by_search.permit(&at(&["192.0.2.1"], 5432), &[]).unwrap();
-        let stricter = again(&policy(&["db.example.com.:5432"]), &permit, permit.addresses()[0], UNIX_EPOCH);
+        let stricter =
+            reauthorize(&policy(&["db.example.com.:5432"]), &permit, permit.addresses()[0], UNIX_EPOCH);
         assert_eq!(stricter.unwrap_err(), Denied::NoRule, "that may have been another host");
     }
 
@@ -764,8 +774,8 @@ mod tests {
             ("orders.databases.", false),
             ("orders.databases.svc.", false),
         ] {
-            assert_eq!(prospect(&by_object, host, 5432).is_ok(), is_service, "{host}");
-            assert_eq!(prospect(&denied, host, 5432).is_err(), is_service, "{host}");
+            assert_eq!(candidate(&by_object, host, 5432).is_ok(), is_service, "{host}");
+            assert_eq!(candidate(&denied, host, 5432).is_err(), is_service, "{host}");
         }
     }
 
@@ -774,14 +784,17 @@ mod tests {
         let everything = rule(Effect::Permit, "everything", Who::Everybody, &["*:*"]);
         let policy = Policy { rules: vec![everything], ..Policy::default() };
         let found = at(&["10.123.45.67"], 80);
-        let ask = |own: &[IpAddr]| prospect(&policy, "10.123.45.67", 80).unwrap().permit(&found, own);
+        let ask = |own: &[IpAddr]| candidate(&policy, "10.123.45.67", 80).unwrap().permit(&found, own);
         let permit = ask(&[]).unwrap();
         let added = ask(&["10.1.1.1".parse().unwrap(), "10.123.45.67".parse().unwrap()]);
         assert_eq!(added.unwrap_err(), Denied::ForbiddenAddress(Forbidden::OwnAddresses));
-        assert!(again(&policy, &permit, found[0], UNIX_EPOCH).is_ok(), "that connection leads elsewhere");
+        assert!(
+            reauthorize(&policy, &permit, found[0], UNIX_EPOCH).is_ok(),
+            "that connection leads elsewhere"
+        );
 
         let floor = Arc::new(Floor::new(vec![], KubernetesApi::Unknown));
-        let unknown = prospect(&Policy { floor, ..policy.clone() }, "10.9.9.9", 80).unwrap();
+        let unknown = candidate(&Policy { floor, ..policy.clone() }, "10.9.9.9", 80).unwrap();
         let answer = unknown.permit(&at(&["10.9.9.9"], 80), &[]).unwrap_err();
         assert_eq!(answer.code(), "floor_unknown");
     }

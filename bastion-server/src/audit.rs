@@ -42,7 +42,7 @@ mod repeats;
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Write},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     num::NonZeroU64,
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
@@ -65,13 +65,13 @@ use tokio::{
 };
 
 use crate::{
-    accept::SessionId,
     config::{AuditTo, WhenFull},
     identity::Identity,
+    session::Session,
     telemetry::metrics::Metrics,
 };
 use record::Record;
-pub use repeats::{Asked, Due, Kind, Repeats};
+pub(crate) use repeats::{Asked, Due, Kind, Repeats};
 
 /// Records that may wait for the writer.
 const QUEUE: usize = 8192;
@@ -84,18 +84,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The pause before a failed write is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Which connection a record is about.
-#[derive(Clone, Copy, Debug)]
-pub struct Session {
-    /// Its name.
-    pub id: SessionId,
-    /// Where it comes from.
-    pub client: SocketAddr,
-}
-
 /// What happened. Reasons are codes of our own enums; everything else may be anybody's text.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// A client proved who it is.
     LoginAccepted {
         /// Who.
@@ -168,7 +159,7 @@ pub enum Event<'a> {
 
 /// The way of one forwarded connection, as far as it is known.
 #[derive(Clone, Copy, Debug)]
-pub struct Route<'a> {
+pub(crate) struct Route<'a> {
     /// The host as the client wrote it.
     pub host: &'a str,
     /// The port as the client wrote it: the protocol has room for more than there are ports.
@@ -181,7 +172,7 @@ pub struct Route<'a> {
 
 /// Bytes and time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// From the client to the target.
     pub sent: u64,
     /// From the target to the client.
@@ -192,7 +183,7 @@ pub struct Traffic {
 
 impl Event<'_> {
     /// The name that stands in the record.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::LoginAccepted { .. } => "login_accepted",
             Self::LoginRefused { .. } => "login_refused",
@@ -211,7 +202,7 @@ impl Event<'_> {
 
 /// Takes records from everywhere.
 #[derive(Clone, Debug)]
-pub struct Audit {
+pub(crate) struct Audit {
     queue: mpsc::Sender<Message>,
     when_full: WhenFull,
     progress: Arc<Progress>,
@@ -226,11 +217,11 @@ enum Message {
 /// Records cannot be written down, so nothing is granted that would need one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bastion cannot write its audit records, so it grants nothing new; try again later")]
-pub struct Stopped;
+pub(crate) struct Stopped;
 
 impl Stopped {
     /// The reason as logs, metrics and clients know it.
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         "audit_stopped"
     }
 }
@@ -283,7 +274,7 @@ impl Progress {
 
 /// Why there is no place for audit records.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The file cannot be appended to.
     #[error("{}: {source}\n  audit.to names it; its folder must be there, and be writable for the bastion", .path.display())]
     File {
@@ -304,7 +295,7 @@ pub enum Error {
 ///
 /// # Errors
 /// When a file cannot be appended to.
-pub fn open(to: &AuditTo) -> Result<File, Error> {
+pub(crate) fn open(to: &AuditTo) -> Result<File, Error> {
     match to {
         // Without the buffer of `Stdout`, which would not say what was written and what was not.
         AuditTo::Stdout => {
@@ -327,7 +318,7 @@ impl Audit {
     ///
     /// # Errors
     /// When there can be no more threads.
-    pub fn start(
+    pub(crate) fn start(
         sink: impl Write + Send + 'static,
         when_full: WhenFull,
         metrics: Arc<Metrics>,
@@ -351,7 +342,7 @@ impl Audit {
     ///
     /// # Errors
     /// When records cannot be written, and the operator wants nothing to happen without.
-    pub fn ready(&self) -> Result<(), Stopped> {
+    pub(crate) fn ready(&self) -> Result<(), Stopped> {
         match self.when_full {
             WhenFull::Stop if self.progress.is_stuck() || self.queue.capacity() < RESERVE => Err(Stopped),
             WhenFull::Stop | WhenFull::Count => Ok(()),
@@ -359,7 +350,7 @@ impl Audit {
     }
 
     /// Writes down what happened just now. Never waits.
-    pub fn record(&self, session: Session, event: Event<'_>) {
+    pub(crate) fn record(&self, session: Session, event: Event<'_>) {
         let line = Record::new(SystemTime::now(), session, &event).line();
         if self.queue.try_send(Message::Line(line)).is_err() {
             self.progress.lost();
@@ -367,7 +358,7 @@ impl Audit {
     }
 
     /// Waits until everything is written, but not for ever.
-    pub async fn flush(&self, patience: Duration) {
+    pub(crate) async fn flush(&self, patience: Duration) {
         let (done, written) = oneshot::channel();
         let flushed = async {
             if self.queue.send(Message::Flush(done)).await.is_ok() {
@@ -444,7 +435,10 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        Session { id: SessionId::random(), client: "[::ffff:192.0.2.7]:4000".parse().unwrap() }
+        Session {
+            id: crate::session::SessionId::random(),
+            client: "[::ffff:192.0.2.7]:4000".parse().unwrap(),
+        }
     }
 
     /// A sink whose writes the test lets through one by one, or has fail.

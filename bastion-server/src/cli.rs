@@ -16,7 +16,7 @@ use crate::{common::units::Delay, config};
     subcommand_negates_reqs = true,
     after_help = after_help()
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -36,7 +36,7 @@ pub struct Cli {
 
 /// What to do instead of serving.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Say which rule decides about a certificate and a destination, and why, without connecting.
     Explain(Explain),
     /// Print the definitions of TunnelPolicy and ClusterTunnelPolicy, as `kubectl apply -f -` takes them.
@@ -52,7 +52,7 @@ pub enum Command {
 
 Exit codes: 0 every answer was yes, 1 one was no, 2 arguments")]
 #[group(required = true, multiple = true)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// Exchange the first lines of SSH.
     #[arg(long, value_name = "HOST:PORT")]
     pub ssh: Option<String>,
@@ -76,7 +76,7 @@ fn delay(text: &str) -> Result<Delay, &'static str> {
   bastion-server explain bastion.yaml --cert id-cert.pub --to orders.default.svc:5432 --objects objects.yaml
 
 Exit codes: 0 permitted, 7 the certificate would be refused, 8 the destination, 1 and 2 as for serving")]
-pub struct Explain {
+pub(crate) struct Explain {
     /// The configuration, a YAML file.
     pub config: PathBuf,
     /// The certificate, as in id_ed25519-cert.pub.

@@ -1,4 +1,5 @@
-//! Units and files: small tools that know nothing of the bastion.
+//! Units, text and watched files: small tools that know nothing of the bastion.
 
-pub mod units;
-pub mod watched_file;
+pub(crate) mod text;
+pub(crate) mod units;
+pub(crate) mod watched_file;

@@ -6,7 +6,7 @@
 mod environment;
 mod host_key;
 mod kubernetes;
-pub mod proxy_protocol;
+pub(crate) mod proxy_protocol;
 mod rule;
 mod schema;
 mod vault;
@@ -33,14 +33,14 @@ use crate::{
     telemetry,
 };
 
-pub use crate::common::units::{BufferSize, ByteSize, Delay, Period};
-pub use environment::{VARIABLES, Variable};
-pub use host_key::{HostKey, SecretHostKey, VaultHostKey};
-pub use kubernetes::{Kubernetes, ObjectKey, ObjectName, Policies, PublicName, Publish};
-pub use rule::{Login, Rule};
+pub(crate) use crate::common::units::{BufferSize, ByteSize, Delay, Period};
+pub(crate) use environment::VARIABLES;
+pub(crate) use host_key::HostKey;
+pub(crate) use kubernetes::{Kubernetes, ObjectKey, ObjectName, PublicName};
+pub(crate) use rule::{Login, Rule};
 pub(crate) use schema::Network;
 pub use schema::json_schema;
-pub use vault::{Auth, Vault};
+pub(crate) use vault::{Auth, Vault};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

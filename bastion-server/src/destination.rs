@@ -1,6 +1,6 @@
 //! The host and port that a client asks for, parsed, and the patterns that match them.
 
-pub mod pattern;
+pub(crate) mod pattern;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 /// The longest host name, in bytes (RFC 1035 §2.3.4, without the trailing dot).
-pub const HOST_MAX: usize = 253;
+pub(crate) const HOST_MAX: usize = 253;
 /// The longest label of a host name, in bytes.
 const LABEL_MAX: usize = 63;
 

@@ -1,9 +1,9 @@
-//! From a prospect to a connected socket: find the addresses, have every address checked, connect to whichever of them answers first.
+//! From a candidate to a connected socket: find the addresses, have every address checked, connect to whichever of them answers first.
 //!
 //! Nothing here runs in a session's own task, so a name that takes long to resolve holds up one channel alone.
 
-pub mod endpoints;
-pub mod resolver;
+pub(crate) mod endpoints;
+pub(crate) mod resolver;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::access::{Denied, Forbidden, Permit, Prospect, Whereabouts};
+use crate::access::{AddressSource, Candidate, Denied, Forbidden, Permit};
 use crate::dial::endpoints::Endpoints;
 use crate::dial::resolver::{ResolveError, Resolver};
 use crate::process::own_addresses;
 
 /// How targets are found and reached.
 #[derive(Debug)]
-pub struct Dialler {
+pub(crate) struct Dialler {
     /// Finds their addresses.
     pub resolver: Resolver,
     /// Where Services lead, as it is now.
@@ -34,7 +34,7 @@ pub struct Dialler {
 
 /// A connected target, and the permit to relay to it.
 #[derive(Debug)]
-pub struct Dialled {
+pub(crate) struct Dialled {
     /// The socket.
     pub socket: TcpStream,
     /// The address it is connected to, which is one of the permit's.
@@ -45,7 +45,7 @@ pub struct Dialled {
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// The policy says no.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -68,7 +68,7 @@ pub enum DialError {
 
 impl DialError {
     /// The reason as logs, metrics and clients know it.
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Denied(denied) => denied.code(),
             Self::Unresolved(error) => error.code(),
@@ -85,10 +85,10 @@ impl Dialler {
     ///
     /// # Errors
     /// When the policy says no to what was found, or no address answers; of several addresses the last one's reason.
-    pub async fn dial(&self, prospect: Prospect) -> Result<Dialled, DialError> {
-        let found = self.find(&prospect).await?;
-        let floor = Arc::clone(prospect.floor());
-        let permit = permit(prospect, &found)?;
+    pub(crate) async fn dial(&self, candidate: Candidate) -> Result<Dialled, DialError> {
+        let found = self.find(&candidate).await?;
+        let floor = Arc::clone(candidate.floor());
+        let permit = permit(candidate, &found)?;
         let order = by_turns(permit.addresses());
         let (address, socket) = timeout(self.connect, race(&order, connect))
             .await
@@ -106,14 +106,14 @@ impl Dialler {
     ///
     /// # Errors
     /// When there are none, or too many, or it takes too long.
-    pub async fn find(&self, prospect: &Prospect) -> Result<Vec<SocketAddr>, DialError> {
-        match prospect.whereabouts() {
-            Whereabouts::Host(host) => {
-                let port = prospect.destination().port();
+    pub(crate) async fn find(&self, candidate: &Candidate) -> Result<Vec<SocketAddr>, DialError> {
+        match candidate.address_source() {
+            AddressSource::Host(host) => {
+                let port = candidate.destination().port();
                 let addresses = self.resolver.addresses(host).await?;
                 Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
             }
-            Whereabouts::Endpoints(backend) => match self.endpoints.load().of(backend) {
+            AddressSource::Endpoints(backend) => match self.endpoints.load().of(backend) {
                 none if none.is_empty() => Err(DialError::NoEndpoints),
                 addresses => Ok(addresses),
             },
@@ -125,9 +125,9 @@ impl Dialler {
 ///
 /// # Errors
 /// When the policy says no to them, or the machine does not tell what it has.
-pub fn permit(prospect: Prospect, found: &[SocketAddr]) -> Result<Permit, Denied> {
+pub(crate) fn permit(candidate: Candidate, found: &[SocketAddr]) -> Result<Permit, Denied> {
     let own = own_addresses::interfaces().map_err(|_| Denied::FloorUnknown(Forbidden::OwnAddresses))?;
-    prospect.permit(found, &own)
+    candidate.permit(found, &own)
 }
 
 async fn connect(address: SocketAddr, limit: Option<Duration>) -> Result<TcpStream, DialError> {

@@ -2,10 +2,10 @@
 //!
 //! [`Identity`] has no public constructor: [`certificate::admit`] is the only function that makes one.
 
-pub mod authorities;
+pub(crate) mod authorities;
 pub mod certificate;
-pub mod key_id;
-pub mod revocation;
+pub(crate) mod key_id;
+pub(crate) mod revocation;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -145,6 +145,6 @@ impl Identity {
 }
 
 /// The name of a key in logs and audit records: its SHA-256 fingerprint.
-pub fn fingerprint(key: &KeyData) -> Fingerprint {
+pub(crate) fn fingerprint(key: &KeyData) -> Fingerprint {
     key.fingerprint(HashAlg::Sha256)
 }

@@ -4,15 +4,15 @@
 //! nothing for anybody. What objects mean is decided in [`compile`] and [`index`], which ask nobody.
 
 mod client;
-pub mod compile;
+pub(crate) mod compile;
 pub mod crd;
-pub mod entry;
-pub mod identity;
-pub mod index;
-pub mod offline;
-pub mod policies;
-pub mod status;
-pub mod watch;
+pub(crate) mod entry;
+pub(crate) mod host_key;
+pub(crate) mod index;
+pub(crate) mod offline;
+pub(crate) mod policies;
+pub(crate) mod status;
+pub(crate) mod watch;
 
 use std::{
     fmt, io,
@@ -28,7 +28,7 @@ use kube::{
 use crate::{common::watched_file, telemetry::metrics::Metrics};
 
 /// As whom the bastion writes, beside the kubelet and people.
-pub const MANAGER: &str = "bastion-server";
+pub(crate) const MANAGER: &str = "bastion-server";
 /// Where a pod finds its own credentials.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// What points at credentials elsewhere, for development.
@@ -40,7 +40,7 @@ const POD_UID: &str = "POD_UID";
 
 /// Why nothing can be asked of the cluster.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Neither in a pod, nor told where else a cluster is.
     #[error(
         "there is no cluster to ask: {0}\n  In a pod, mount the token of its ServiceAccount; elsewhere set KUBECONFIG. Or take `kubernetes`, and every secret and config_map, out of the configuration"
@@ -67,7 +67,7 @@ struct Pod {
 
 /// A cluster, and who and where we are in it.
 #[derive(Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     config: Config,
     client: Client,
     namespace: String,
@@ -86,7 +86,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no cluster, or no credentials for it.
-    pub async fn find(
+    pub(crate) async fn find(
         variable: impl Fn(&str) -> Option<String>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
@@ -108,12 +108,12 @@ impl Cluster {
     }
 
     /// The bastion's own namespace.
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }
 
     /// The files and folders that are read while the bastion serves.
-    pub fn files(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    pub(crate) fn files(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
         let Some(named) = variable(KUBECONFIG).filter(|paths| !paths.is_empty()) else {
             return vec![Path::new(SERVICE_ACCOUNT).join("token")];
         };

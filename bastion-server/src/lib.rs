@@ -1,52 +1,63 @@
-//! An SSH bastion: admits certificates of trusted authorities, forwards TCP where policy allows, writes down who
-//! reached what.
+//! An SSH bastion: admits certificates of trusted authorities, forwards TCP where policy allows, and records who reached
+//! what.
 //!
-//! What happens to one connection, in order:
+//! One connection passes these modules, in this order:
 //!
-//! 1. [`listener`] accepts it, asks [`throttle`] whether this source may start a login now, and starts the login
-//!    deadline. From here on it can cut the socket, whatever state the session is in. Behind a load balancer,
-//!    [`proxy_header`] says who the client is; and until the login it stands in the [`vestibule`], where little is heard,
-//!    and its packets pass the [`turnstile`], where those that have not logged in take [`turns`].
-//! 2. [`ssh::serve`] runs an SSH session on it. [`ssh::handler`] takes each question of the client to whoever answers it
-//!    and decides nothing. What is neither a certificate login nor a `direct-tcpip` channel is refused.
-//! 3. [`identity::certificate::admit`] looks at the certificate: an [`identity::Identity`], or a typed reason why not. It
-//!    is a pure function, and the only one that makes an identity. [`census`] counts what that identity uses from now on.
-//! 4. [`access::authorize`] looks at the destination: may any rule permit it? Then [`resolver`] finds its addresses, and
-//!    [`access::Prospect::permit`] looks at every address that was found. It is the only maker of an [`access::Permit`], and
-//!    [`dial`] connects to nothing else.
-//! 5. [`ssh::forward`] relays, which takes a permit to begin, and stops when the permit is void: the certificate has
-//!    expired, a change of the authorities or of the policy has taken it back, or the bastion shuts down.
-//! 6. [`audit`] wrote a record at each of these steps, with the same reason that [`metrics`] counted and the client was
-//!    told.
+//! 1. `accept` takes it from the listener, asks `limits::startups` whether its source may start a login now, and starts
+//!    the login deadline. From here on it can cut the socket, whatever state the session is in. Behind a load balancer,
+//!    `accept::proxy` reads the client's address. Until the login, `accept::prelogin` bounds what the client may send, and
+//!    `accept::packet_gate` hands its packets on in the order of `accept::fair_queue`.
+//! 2. `ssh` runs an SSH session on it. `ssh::handler` takes each question of the client to the module that answers it, and
+//!    decides nothing. What is neither a certificate login nor a `direct-tcpip` channel is refused.
+//! 3. [`certificate::admit`] judges the certificate: an [`Identity`], or a typed reason why not. It is a pure function, and
+//!    the only one that makes an identity. `limits::identities` counts what that identity uses from now on.
+//! 4. `access::authorize` judges the destination: may any rule permit it? `dial::resolver` finds its addresses, and
+//!    `access::Candidate::permit` judges every address that was found. It is the only function that makes a
+//!    `access::Permit`, and `dial` connects to nothing else.
+//! 5. `ssh::forward` relays. That takes a permit, and ends when the permit is void: the certificate has expired, a change
+//!    of the authorities or of the policy has taken it back, or the bastion shuts down.
+//! 6. `audit` writes a record at each of these steps, with the same reason that `telemetry::metrics` counts and the client
+//!    is told.
 //!
-//! Around that: [`server`] puts the parts together, [`config`] is what the operator wrote, [`authority_source`],
-//! [`revocation_source`] and [`host_key`] follow files and Vault, [`admin`] answers health checks, [`drain`] goes from
-//! SIGTERM to the last byte, and [`explain`] answers "who may reach what, and by which rule" without a connection. [`probe`] asks
-//! another bastion whether it answers.
-//! [`fence`] keeps whoever finds a hole in all this from most of what they came for.
+//! Around that path: `command` runs what was typed, `server` builds the parts and runs them, `config` is the operator's
+//! file, `trust` and `kubernetes` keep fresh what logins and destinations are judged by, and `process` asks the kernel for
+//! a sandbox, for signals and for its own addresses.
+//!
+//! A module imports only modules that stand lower in this list, which a test holds (`tests/tests/architecture.rs`):
+//! `command`, `server`, `ssh`, `accept` and `trust`, `kubernetes`, `audit`, `cli`, `dial`, `process`, `config`, `access`,
+//! `limits`, `identity`, `destination`, `telemetry`, `common`, `session`.
 
-pub mod accept;
-pub mod access;
-pub mod admin;
-pub mod audit;
-pub mod authority_source;
-pub mod cli;
-pub mod common;
-pub mod config;
-pub mod destination;
-pub mod dial;
-pub mod explain;
-pub mod host_key;
-pub mod identity;
-pub mod kubernetes;
-pub mod kubernetes_api;
-pub mod limits;
-pub mod means;
-pub mod probe;
-pub mod process;
-pub mod reload;
-pub mod revocation_source;
-pub mod server;
-pub mod ssh;
-pub mod telemetry;
-pub mod vault;
+mod accept;
+mod access;
+mod audit;
+mod cli;
+mod command;
+mod common;
+mod config;
+mod destination;
+mod dial;
+mod identity;
+mod kubernetes;
+mod limits;
+mod process;
+mod server;
+mod session;
+mod ssh;
+mod telemetry;
+mod trust;
+
+pub use accept::proxy::header::{Step as ProxyHeaderStep, step as read_proxy_header};
+pub use access::floor::CLOUD_METADATA;
+pub use command::bastion_main;
+pub use config::{Config, Fence, json_schema};
+pub use destination::{Destination, Host, pattern::DestinationPattern};
+pub use dial::resolver::{Resolver, Settings as ResolverSettings};
+pub use identity::{
+    Identity, LoginName, MAX_BLOB, Principal,
+    authorities::AuthoritySet,
+    certificate,
+    revocation::{MOST_ENTRIES, RevocationList, Revocations, Revoked},
+};
+pub use process::fence::{Bounds as FenceBounds, Kind as FenceKind, put_up as put_up_fence};
+pub use server::fence_bounds;
+pub use telemetry::metrics::{Direction, Metrics, WatchLabels};

@@ -1,5 +1,6 @@
 //! The process and its kernel: the sandbox, signals and drain, the machine's own addresses, the limit of open files.
 
-pub mod drain;
-pub mod fence;
-pub mod own_addresses;
+pub(crate) mod drain;
+pub(crate) mod fence;
+pub(crate) mod open_files;
+pub(crate) mod own_addresses;

@@ -1,10 +1,10 @@
 //! The russh edge: turns our settings into russh's, runs one session on a socket, and ends it when it must end.
 
 mod ended;
-pub mod forward;
-pub mod handler;
+pub(crate) mod forward;
+pub(crate) mod handler;
+mod liveness;
 mod offers;
-mod pulse;
 mod refusals;
 
 use std::borrow::Cow;
@@ -30,17 +30,20 @@ use crate::accept::Connection;
 use crate::accept::IDENTIFICATION;
 use crate::accept::prelogin::Violation;
 use crate::access::Policy;
-use crate::audit::{Audit, Event, Session, Traffic};
 use crate::dial::Dialler;
 use crate::identity::Identity;
 use crate::identity::certificate::{self, Claim, Refused, Requirements};
-use crate::limits::identities::Census;
+use crate::limits::identities::Quotas;
 use crate::process::drain::Drain;
 use crate::telemetry::metrics::Metrics;
+use crate::{
+    audit::{Audit, Event, Traffic},
+    session::Session,
+};
 
 use ended::Ended;
 use handler::{Admitted, Handler, Login};
-use pulse::Gone;
+use liveness::Gone;
 
 /// How long a session may take to say goodbye before its socket is cut.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -59,7 +62,7 @@ const MEMORY_BUDGET: &str = "memory_budget";
 
 /// What every session shares. Whatever can change while sessions live is swapped as a whole.
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Service {
     /// Whose certificates are believed, and for whom. A change asks every live session anew.
     pub requirements: watch::Sender<Arc<Requirements>>,
     /// Who may reach what. A change asks about every live forward anew.
@@ -67,7 +70,7 @@ pub struct Service {
     /// russh's settings, with the host key of the moment.
     pub config: ArcSwap<Config>,
     /// When a client counts as gone.
-    pub pulse: Pulse,
+    pub liveness: Liveness,
     /// The audit log.
     pub audit: Audit,
     /// The counters.
@@ -77,14 +80,14 @@ pub struct Service {
     /// Channels at once in one session.
     pub max_channels: usize,
     /// Who is here, and how much each may use.
-    pub census: Census,
+    pub quotas: Quotas,
     /// How much memory all of them may take.
     pub budget: Budget,
 }
 
 /// How it is found out whether a logged-in client is still there.
 #[derive(Debug, Clone, Copy)]
-pub struct Pulse {
+pub(crate) struct Liveness {
     /// Silence after which the client is asked whether it is there.
     pub interval: Duration,
     /// Unanswered questions after which it is not.
@@ -93,7 +96,7 @@ pub struct Pulse {
 
 /// The settings of a session that are the operator's.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// When `pf-tunnel` is asked to replace the keys.
     pub rekey: Rekey,
     /// How fast `pf-tunnel` is asked to open channels.
@@ -103,7 +106,7 @@ pub struct Settings {
 }
 
 /// russh's settings for all sessions that begin with this host key.
-pub fn config(settings: &Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
+pub(crate) fn config(settings: &Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Owned(format!(
             "{IDENTIFICATION} {} {}",
@@ -124,7 +127,7 @@ pub fn config(settings: &Settings, key: PrivateKey, certificate: Option<Certific
         channel_buffer_size: CHANNEL_BUFFER,
         event_buffer_size: EVENT_BUFFER,
         preferred: algorithms::for_server(&settings.more_algorithms),
-        // An idle tunnel is what people want; a dead client is found by `pulse`. russh would ask before the login too,
+        // An idle tunnel is what people want; a dead client is found by `liveness`. russh would ask before the login too,
         // when its question is an error that ends the connection of whoever is typing a passphrase.
         inactivity_timeout: None,
         keepalive_interval: None,
@@ -135,7 +138,7 @@ pub fn config(settings: &Settings, key: PrivateKey, certificate: Option<Certific
 }
 
 /// Serves one connection until it ends, for whatever reason.
-pub async fn serve(connection: Connection, service: Arc<Service>) {
+pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
     let Connection { id, client, socket, cutter, pending, seen, drain } = connection;
     let session = Session { id, client };
     let (login, mut logged_in) = watch::channel(Login::Pending);
@@ -283,7 +286,7 @@ impl Watched<'_> {
             () = evicted => Ended::OverBudget,
             // It said goodbye, and the library waits for it to close the connection. No need to.
             () = self.cutter.finished() => Ended::ByClient,
-            gone = pulse::gone(&self.handle, self.cutter, self.service.pulse) => match gone {
+            gone = liveness::gone(&self.handle, self.cutter, self.service.liveness) => match gone {
                 Gone::Stalled => Ended::Stalled,
                 Gone::Silent => Ended::Silent,
             },

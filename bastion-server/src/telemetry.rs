@@ -2,14 +2,10 @@
 //!
 //! Standard output belongs to the audit records.
 
-pub mod metrics;
-pub mod warnings;
+pub(crate) mod metrics;
+pub(crate) mod warnings;
 
-use std::{
-    io::IsTerminal,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io::IsTerminal, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -46,7 +42,7 @@ pub enum Format {
 }
 
 /// Sends what is logged, panics among it, to standard error.
-pub fn start(level: Level, format: Format) {
+pub(crate) fn start(level: Level, format: Format) {
     let registry = tracing_subscriber::registry().with(EnvFilter::new(filter(level)));
     let installed = match format {
         Format::Human => registry
@@ -77,33 +73,12 @@ pub fn start(level: Level, format: Format) {
 }
 
 /// Counts every panic, whichever task it ends. They are all defects.
-pub fn count_panics(metrics: Arc<Metrics>) {
+pub(crate) fn count_panics(metrics: Arc<Metrics>) {
     let next = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panicked();
         next(panic);
     }));
-}
-
-/// An error and its remedy on one line, as a log wants it; a terminal gets a line for each.
-pub fn one_line(error: &impl std::fmt::Display) -> String {
-    error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" | ")
-}
-
-/// [`one_line`], and what is behind it all, where the error does not say that itself: that something failed is not yet why.
-pub fn with_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let (line, mut last) = (one_line(&error), error);
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    let cause = one_line(&last);
-    if line.contains(&cause) { line } else { format!("{line}: {cause}") }
-}
-
-/// A moment as logs and audit records write it; one that is too far away to be written stands at the year 2106.
-pub fn moment(time: SystemTime) -> String {
-    let latest = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX));
-    humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, latest)).to_string()
 }
 
 /// Our own crates at `level`; the libraries only when they warn, whatever the level. The SSH library never, since what it says repeats what
@@ -135,13 +110,6 @@ mod tests {
             line.strip_prefix("bastion_panics_total ").is_some_and(|count| count.parse::<u64>().unwrap() > 0)
         });
         assert!(counted, "{}", metrics.render());
-    }
-
-    #[test]
-    fn every_moment_can_be_written() {
-        assert_eq!(moment(UNIX_EPOCH + Duration::from_millis(1500)), "1970-01-01T00:00:01.500Z");
-        assert_eq!(moment(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
-        assert_eq!(moment(UNIX_EPOCH + Duration::from_secs(1 << 60)), "2106-02-07T06:28:15.000Z");
     }
 
     #[test]

@@ -8,16 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bastion_server::accept::proxy::header::{Step, step};
-use bastion_server::config::Config;
-use bastion_server::destination::pattern::DestinationPattern;
-use bastion_server::destination::{Destination, Host};
-use bastion_server::identity::authorities::AuthoritySet;
-use bastion_server::identity::certificate::{
+use bastion_server::certificate::{
     BACKDATING, Claim, MAX_PRINCIPALS, RemovedAuthority, Requirements, admit, decode,
 };
-use bastion_server::identity::revocation::{MOST_ENTRIES, RevocationList, Revocations};
-use bastion_server::identity::{Identity, LoginName, MAX_BLOB, Principal};
+use bastion_server::{
+    AuthoritySet, Config, Destination, DestinationPattern, Host, Identity, LoginName, MAX_BLOB, MOST_ENTRIES,
+    Principal, ProxyHeaderStep as Step, RevocationList, Revocations, read_proxy_header as step,
+};
 use ssh_key::Certificate;
 
 use crate::forge::USER;

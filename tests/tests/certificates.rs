@@ -5,10 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use bastion_server::identity::LoginName;
-use bastion_server::identity::authorities::AuthoritySet;
-use bastion_server::identity::certificate::{Claim, RemovedAuthority, Requirements, admit, decode};
-use bastion_server::identity::revocation::RevocationList;
+use bastion_server::certificate::{Claim, RemovedAuthority, Requirements, admit, decode};
+use bastion_server::{AuthoritySet, LoginName, RevocationList};
 use tests::bastion::{self, LOGIN};
 use tests::forge::{Forge, HOST, now};
 use tests::key::{Key, Kind};

@@ -10,6 +10,7 @@
 )]
 
 mod admission;
+mod architecture;
 mod authorities;
 mod bastion;
 mod before_login;

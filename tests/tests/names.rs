@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use bastion_server::destination::Host;
-use bastion_server::dial::resolver::{Resolver, Settings};
+use bastion_server::{Host, Resolver, ResolverSettings as Settings};
 use tests::bastion::{self, LOGIN};
 use tests::dns::{Answer, NameServer};
 use tests::forge::Forge;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bastion_server::identity::revocation::{RevocationList, Revocations, Revoked};
+use bastion_server::{RevocationList, Revocations, Revoked};
 use serde_json::{Value, json};
 use ssh_key::{Certificate, HashAlg};
 use tests::bastion::{self, Bastion, LOGIN};

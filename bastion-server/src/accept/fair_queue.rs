@@ -25,14 +25,14 @@ const QUEUES: usize = 64;
 
 /// What time there is to work, counted in nanoseconds of one processor. It may be overdrawn, by one turn.
 #[derive(Debug)]
-struct Purse {
+struct CpuBudget {
     left: i64,
     /// Nanoseconds that are earned in a microsecond.
     rate: i64,
     filled: Instant,
 }
 
-impl Purse {
+impl CpuBudget {
     fn new(processors: usize, now: Instant) -> Self {
         let rate = processors.saturating_mul(1000) / ONE_IN;
         Self { left: nanoseconds(SAVED), rate: i64::try_from(rate).unwrap_or(i64::MAX).max(1), filled: now }
@@ -60,24 +60,24 @@ fn nanoseconds(duration: Duration) -> i64 {
 
 /// The turns of all who have not logged in.
 #[derive(Debug)]
-pub struct Turns {
+pub(crate) struct FairQueue {
     lanes: Arc<Semaphore>,
-    purse: Mutex<Purse>,
+    budget: Mutex<CpuBudget>,
     queues: Mutex<HashMap<Source, Weak<Semaphore>>>,
 }
 
-impl Turns {
+impl FairQueue {
     /// For a machine of so many processors.
-    pub fn new(processors: usize) -> Self {
+    pub(crate) fn new(processors: usize) -> Self {
         Self {
             lanes: Arc::new(Semaphore::new((processors / 2).max(1))),
-            purse: Mutex::new(Purse::new(processors, Instant::now())),
+            budget: Mutex::new(CpuBudget::new(processors, Instant::now())),
             queues: Mutex::default(),
         }
     }
 
     /// Has a connection stand in the queue of its source.
-    pub fn queue(self: &Arc<Self>, source: Source) -> Queue {
+    pub(crate) fn queue(self: &Arc<Self>, source: Source) -> Queue {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if queues.len() >= QUEUES {
             queues.retain(|_, queue| queue.strong_count() > 0);
@@ -90,25 +90,25 @@ impl Turns {
         Queue { turns: Arc::clone(self), queue }
     }
 
-    fn purse(&self) -> std::sync::MutexGuard<'_, Purse> {
-        self.purse.lock().unwrap_or_else(PoisonError::into_inner)
+    fn budget(&self) -> std::sync::MutexGuard<'_, CpuBudget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The place of one connection in the queue of its source.
 #[derive(Clone, Debug)]
-pub struct Queue {
-    turns: Arc<Turns>,
+pub(crate) struct Queue {
+    turns: Arc<FairQueue>,
     queue: Arc<Semaphore>,
 }
 
 impl Queue {
     /// Waits for a turn: first within the source, then among the sources. `None` never comes, since no queue is closed.
-    pub async fn turn(self) -> Option<Turn> {
+    pub(crate) async fn turn(self) -> Option<Turn> {
         let queue = self.queue.acquire_owned().await.ok()?;
         let lane = Arc::clone(&self.turns.lanes).acquire_owned().await.ok()?;
         loop {
-            let wait = self.turns.purse().wait(Instant::now());
+            let wait = self.turns.budget().wait(Instant::now());
             match wait {
                 Some(wait) => sleep(wait).await,
                 None => break,
@@ -120,20 +120,20 @@ impl Queue {
 
 /// The right to have one packet looked at. Ends when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
-    turns: Arc<Turns>,
+pub(crate) struct Turn {
+    turns: Arc<FairQueue>,
     work: Work,
     _places: [OwnedSemaphorePermit; 2],
 }
 
 impl Turn {
     /// Measures from now on.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.work = Work::begin();
     }
 
     /// What it cost until now.
-    pub fn cost(&self) -> Duration {
+    pub(crate) fn cost(&self) -> Duration {
         self.work.cost()
     }
 }
@@ -141,7 +141,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let cost = self.work.cost();
-        self.turns.purse().spend(cost);
+        self.turns.budget().spend(cost);
     }
 }
 
@@ -188,21 +188,21 @@ mod tests {
     #[test]
     fn what_is_overdrawn_is_earned_before_the_next_turn() {
         let now = Instant::now();
-        let mut purse = Purse::new(2, now);
-        assert_eq!(purse.wait(now), None);
-        purse.spend(SAVED + Duration::from_millis(10));
+        let mut budget = CpuBudget::new(2, now);
+        assert_eq!(budget.wait(now), None);
+        budget.spend(SAVED + Duration::from_millis(10));
         // Half of one of two processors.
-        let wait = purse.wait(now).unwrap();
+        let wait = budget.wait(now).unwrap();
         assert!((20..=21).contains(&wait.as_millis()), "{wait:?}");
-        assert!(purse.wait(now + Duration::from_millis(19)).is_some());
-        assert_eq!(purse.wait(now + wait), None);
-        assert_eq!(purse.wait(now + Duration::from_secs(3600)), None);
-        assert_eq!(purse.left, nanoseconds(SAVED), "no more is saved");
+        assert!(budget.wait(now + Duration::from_millis(19)).is_some());
+        assert_eq!(budget.wait(now + wait), None);
+        assert_eq!(budget.wait(now + Duration::from_secs(3600)), None);
+        assert_eq!(budget.left, nanoseconds(SAVED), "no more is saved");
     }
 
     #[tokio::test]
     async fn a_source_gets_a_turn_beside_any_number_of_connections_of_another() {
-        let turns = Arc::new(Turns::new(2));
+        let turns = Arc::new(FairQueue::new(2));
         let running = turns.queue(source(1)).turn().await.unwrap();
         // A hundred of the same source stand there before the other one comes.
         let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(turns.queue(source(1)).turn())).collect();
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn queues_of_those_who_left_are_forgotten() {
-        let turns = Arc::new(Turns::new(1));
+        let turns = Arc::new(FairQueue::new(1));
         for last in 0..=255 {
             drop(turns.queue(source(last)));
         }

@@ -14,9 +14,9 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::SessionId;
+use crate::session::SessionId;
 use crate::{
-    accept::prelogin::Seen,
+    accept::prelogin::PreloginState,
     limits::startups::{Outcome, Progress, Stage, Ticket},
     process::drain::Drain,
     telemetry::metrics::Metrics,
@@ -32,7 +32,7 @@ pub(super) type Throttle = crate::limits::startups::Throttle<Startup>;
 #[derive(Debug)]
 pub(super) struct Startup {
     pub(super) displace: oneshot::Sender<()>,
-    pub(super) seen: Arc<Seen>,
+    pub(super) seen: Arc<PreloginState>,
 }
 
 impl Progress for Startup {
@@ -67,11 +67,11 @@ pub(super) struct Guard {
     pub(super) client: SocketAddr,
     pub(super) cutter: Cutter,
     pub(super) start: Start,
-    pub(super) seen: Arc<Seen>,
+    pub(super) seen: Arc<PreloginState>,
     /// Whether a trusted proxy connected for itself, as it does to see whether anybody is here.
     pub(super) is_proxys_own: bool,
     pub(super) logged_in: oneshot::Receiver<()>,
-    /// Told when its place is given to somebody else.
+    /// Announced when its place is given to somebody else.
     pub(super) displaced: oneshot::Receiver<()>,
     pub(super) deadline: tokio::time::Instant,
     pub(super) metrics: Arc<Metrics>,

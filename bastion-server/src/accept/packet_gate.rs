@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::accept::{
     fair_queue::{Queue, Turn},
-    prelogin::{Seen, Violation},
+    prelogin::{PreloginState, Violation},
 };
 
 /// The most that is read of a packet before it is known how long it is. What fits in there costs nothing.
@@ -35,7 +35,7 @@ const NOTICEABLE: Duration = Duration::from_micros(100);
 type Waiting = Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
 
 /// Where a turn stands.
-enum Place {
+enum TurnState {
     /// There is nothing to look at.
     Idle,
     /// Others are looked at first.
@@ -45,11 +45,11 @@ enum Place {
 }
 
 /// A byte stream on which SSH runs, whose other end has proved nothing yet.
-pub struct Turnstile<S> {
+pub(crate) struct PacketGate<S> {
     inner: S,
-    seen: Arc<Seen>,
+    seen: Arc<PreloginState>,
     queue: Queue,
-    place: Place,
+    place: TurnState,
     /// What came and waits for its turn.
     held: Vec<u8>,
     work: Duration,
@@ -58,20 +58,20 @@ pub struct Turnstile<S> {
     yields: bool,
 }
 
-impl<S: fmt::Debug> fmt::Debug for Turnstile<S> {
+impl<S: fmt::Debug> fmt::Debug for PacketGate<S> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Turnstile").field("inner", &self.inner).finish_non_exhaustive()
+        formatter.debug_struct("PacketGate").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<S> Turnstile<S> {
+impl<S> PacketGate<S> {
     /// Puts `inner` into a queue.
-    pub fn new(inner: S, seen: Arc<Seen>, queue: Queue) -> Self {
+    pub(crate) fn new(inner: S, seen: Arc<PreloginState>, queue: Queue) -> Self {
         Self {
             inner,
             seen,
             queue,
-            place: Place::Idle,
+            place: TurnState::Idle,
             held: Vec::new(),
             work: Duration::ZERO,
             unanswered: 0,
@@ -81,11 +81,11 @@ impl<S> Turnstile<S> {
 
     /// What was handed over last has been looked at, since the stream is used again.
     fn end_turn(&mut self) {
-        if let Place::Working(turn) = &self.place {
+        if let TurnState::Working(turn) = &self.place {
             let cost = turn.cost();
             self.work = self.work.saturating_add(cost);
             self.yields = cost >= NOTICEABLE;
-            self.place = Place::Idle;
+            self.place = TurnState::Idle;
         }
     }
 
@@ -103,7 +103,7 @@ impl<S> Turnstile<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Turnstile<S> {
+impl<S: AsyncRead + Unpin> PacketGate<S> {
     /// Reads a packet, or a part of it, once it is this connection's turn.
     fn poll_in_turn(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.end_turn();
@@ -128,16 +128,16 @@ impl<S: AsyncRead + Unpin> Turnstile<S> {
             held.truncate(count);
             self.held = held;
         }
-        if matches!(self.place, Place::Idle) {
-            self.place = Place::Waiting(Box::pin(self.queue.clone().turn()));
+        if matches!(self.place, TurnState::Idle) {
+            self.place = TurnState::Waiting(Box::pin(self.queue.clone().turn()));
         }
-        if let Place::Waiting(turn) = &mut self.place {
+        if let TurnState::Waiting(turn) = &mut self.place {
             let Some(turn) = ready!(turn.as_mut().poll(cx)) else {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             };
-            self.place = Place::Working(turn);
+            self.place = TurnState::Working(turn);
         }
-        if let Place::Working(turn) = &mut self.place {
+        if let TurnState::Working(turn) = &mut self.place {
             turn.begin();
         }
         let room = buf.remaining();
@@ -151,21 +151,21 @@ impl<S: AsyncRead + Unpin> Turnstile<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Turnstile<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PacketGate<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.seen.is_logged_in() && self.held.is_empty() {
-            self.place = Place::Idle;
+            self.place = TurnState::Idle;
             return Pin::new(&mut self.inner).poll_read(cx, buf);
         }
         self.poll_in_turn(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Turnstile<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PacketGate<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.end_turn();
         let outcome = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
@@ -210,46 +210,46 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
-    use crate::accept::fair_queue::{Turns, processor_time};
+    use crate::accept::fair_queue::{FairQueue, processor_time};
 
-    fn turnstile() -> (DuplexStream, Turnstile<DuplexStream>, Arc<Seen>) {
+    fn gate() -> (DuplexStream, PacketGate<DuplexStream>, Arc<PreloginState>) {
         let (client, server) = tokio::io::duplex(1 << 20);
-        let seen = Arc::new(Seen::default());
-        let queue = Arc::new(Turns::new(2)).queue(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
-        let turnstile = Turnstile::new(server, Arc::clone(&seen), queue);
-        (client, turnstile, seen)
+        let seen = Arc::new(PreloginState::default());
+        let queue = Arc::new(FairQueue::new(2)).queue(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
+        let gate = PacketGate::new(server, Arc::clone(&seen), queue);
+        (client, gate, seen)
     }
 
     #[tokio::test]
     async fn what_is_announced_larger_than_a_packet_may_be_is_not_waited_for() {
-        let (_client, mut turnstile, seen) = turnstile();
-        assert!(turnstile.read_exact(&mut vec![0; LARGEST_PACKET + 1]).await.is_err());
+        let (_client, mut gate, seen) = gate();
+        assert!(gate.read_exact(&mut vec![0; LARGEST_PACKET + 1]).await.is_err());
         assert_eq!(seen.violation(), Some(Violation::TooLarge));
     }
 
     #[tokio::test]
     async fn packets_without_an_answer_have_an_end_and_an_answer_begins_anew() {
-        let (mut client, mut turnstile, seen) = turnstile();
+        let (mut client, mut gate, seen) = gate();
         client.write_all(&[7; 3 * (UNANSWERED + 1) * 32]).await.unwrap();
         for _ in 0..2 {
             for _ in 0..=UNANSWERED {
-                turnstile.read_exact(&mut [0; 32]).await.unwrap();
+                gate.read_exact(&mut [0; 32]).await.unwrap();
             }
-            turnstile.write_all(b"an answer").await.unwrap();
+            gate.write_all(b"an answer").await.unwrap();
         }
         for _ in 0..=UNANSWERED {
-            turnstile.read_exact(&mut [0; 32]).await.unwrap();
+            gate.read_exact(&mut [0; 32]).await.unwrap();
         }
-        assert!(turnstile.read_exact(&mut [0; 32]).await.is_err());
+        assert!(gate.read_exact(&mut [0; 32]).await.is_err());
         assert_eq!(seen.violation(), Some(Violation::Unanswered));
     }
 
     #[tokio::test]
     async fn a_connection_that_costs_too_much_ends() {
-        let (mut client, mut turnstile, seen) = turnstile();
+        let (mut client, mut gate, seen) = gate();
         client.write_all(&[7; 320]).await.unwrap();
         let mut read = 0;
-        while turnstile.read_exact(&mut [0; 32]).await.is_ok() {
+        while gate.read_exact(&mut [0; 32]).await.is_ok() {
             read += 1;
             // By the processor's clock: a busy machine takes its time.
             let began = processor_time().unwrap();
@@ -263,13 +263,13 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_logged_in_needs_no_turn() {
-        let (mut client, mut turnstile, seen) = turnstile();
+        let (mut client, mut gate, seen) = gate();
         client.write_all(&[7; 128]).await.unwrap();
-        turnstile.read_exact(&mut [0; 32]).await.unwrap();
+        gate.read_exact(&mut [0; 32]).await.unwrap();
         seen.log_in();
-        turnstile.read_exact(&mut [0; 32]).await.unwrap();
-        assert!(matches!(turnstile.place, Place::Idle));
+        gate.read_exact(&mut [0; 32]).await.unwrap();
+        assert!(matches!(gate.place, TurnState::Idle));
         client.write_all(&vec![7; 2 * LARGEST_PACKET]).await.unwrap();
-        turnstile.read_exact(&mut vec![0; 2 * LARGEST_PACKET]).await.unwrap();
+        gate.read_exact(&mut vec![0; 2 * LARGEST_PACKET]).await.unwrap();
     }
 }

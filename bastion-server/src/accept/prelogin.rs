@@ -30,7 +30,7 @@ const BEFORE_LOGIN: usize = 128 * 1024;
 
 /// What a client did that no SSH client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
+pub(crate) enum Violation {
     /// Its first line is not that of an SSH client.
     #[error("it does not speak SSH")]
     NotSsh,
@@ -62,7 +62,7 @@ pub enum Violation {
 
 impl Violation {
     /// The stable name of this reason in metrics and logs.
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Self::NotSsh => "not_ssh",
             Self::UntrustedHeader => "proxy_untrusted",
@@ -78,7 +78,7 @@ impl Violation {
 
 /// What is known of a client from outside its SSH session.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct PreloginState {
     logged_in: AtomicBool,
     spoke: AtomicBool,
     left: AtomicBool,
@@ -89,26 +89,26 @@ pub struct Seen {
     stage: Mutex<Option<(Stage, Instant)>>,
 }
 
-impl Progress for Arc<Seen> {
+impl Progress for Arc<PreloginState> {
     fn progress(&self) -> (Stage, Option<Instant>) {
         let stage = *self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         stage.map_or((Stage::Connected, None), |(stage, since)| (stage, Some(since)))
     }
 }
 
-impl Seen {
+impl PreloginState {
     /// From now on it may send what it likes.
-    pub fn log_in(&self) {
+    pub(crate) fn log_in(&self) {
         self.logged_in.store(true, Ordering::Relaxed);
     }
 
     /// Whether it may.
-    pub fn is_logged_in(&self) -> bool {
+    pub(crate) fn is_logged_in(&self) -> bool {
         self.logged_in.load(Ordering::Relaxed)
     }
 
     /// It has come this far, if it had not before.
-    pub fn reach(&self, stage: Stage) {
+    pub(crate) fn reach(&self, stage: Stage) {
         let mut reached = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         if reached.is_none_or(|(before, _)| before < stage) {
             *reached = Some((stage, Instant::now()));
@@ -116,40 +116,40 @@ impl Seen {
     }
 
     /// A login of it was refused.
-    pub fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
 
     /// It asked which keys would do, again and again, and signed with none of them.
-    pub fn probe(&self) {
+    pub(crate) fn probe(&self) {
         self.probed.store(true, Ordering::Relaxed);
     }
 
     /// It did what no SSH client does; its connection is to end with this error.
-    pub fn violate(&self, violation: Violation) -> io::Error {
+    pub(crate) fn violate(&self, violation: Violation) -> io::Error {
         let violation = *self.violation.get_or_init(|| violation);
         io::Error::new(io::ErrorKind::InvalidData, violation)
     }
 
     /// The SSH library ended the connection by an error, which is the client's, unless that has left.
-    pub fn fail(&self) {
+    pub(crate) fn fail(&self) {
         if !self.left.load(Ordering::Relaxed) {
             let _ = self.violation.set(Violation::Protocol);
         }
     }
 
     /// The SSH library ended the connection, since it could not read what the client showed.
-    pub fn not_read(&self) {
+    pub(crate) fn not_read(&self) {
         let _ = self.violation.set(Violation::Unreadable);
     }
 
     /// What it did that no SSH client does, if anything.
-    pub fn violation(&self) -> Option<Violation> {
+    pub(crate) fn violation(&self) -> Option<Violation> {
         self.violation.get().copied()
     }
 
     /// What became of its connection, if that has ended by itself.
-    pub fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         if self.logged_in.load(Ordering::Relaxed) {
             Outcome::LoggedIn
         } else if let Some(violation) = self.violation() {
@@ -177,17 +177,17 @@ impl Seen {
 
 /// A byte stream whose other end has proved nothing.
 #[derive(Debug)]
-pub struct Vestibule<S> {
+pub(crate) struct PreloginSocket<S> {
     inner: S,
-    seen: Arc<Seen>,
+    seen: Arc<PreloginState>,
     /// The first line, until it is complete.
     line: Option<Vec<u8>>,
     received: usize,
 }
 
-impl<S> Vestibule<S> {
+impl<S> PreloginSocket<S> {
     /// Watches `inner`, and tells what is seen.
-    pub fn new(inner: S, seen: Arc<Seen>) -> Self {
+    pub(crate) fn new(inner: S, seen: Arc<PreloginState>) -> Self {
         Self { inner, seen, line: Some(Vec::new()), received: 0 }
     }
 
@@ -226,7 +226,7 @@ fn not_ssh(line: &[u8]) -> Violation {
     if line.len() > 4 && header::may_begin(line) { Violation::UntrustedHeader } else { Violation::NotSsh }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Vestibule<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PreloginSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -250,7 +250,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Vestibule<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Vestibule<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PreloginSocket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
         if outcome.is_err() {
@@ -289,8 +289,8 @@ mod tests {
     /// What becomes of bytes that arrive in pieces of the given size.
     async fn arrive(bytes: &[u8], piece: usize) -> Result<Vec<u8>, Violation> {
         let (mut client, server) = tokio::io::duplex(piece);
-        let seen = Arc::new(Seen::default());
-        let mut server = Vestibule::new(server, Arc::clone(&seen));
+        let seen = Arc::new(PreloginState::default());
+        let mut server = PreloginSocket::new(server, Arc::clone(&seen));
         let bytes = bytes.to_vec();
         tokio::spawn(async move { client.write_all(&bytes).await });
         let mut got = Vec::new();
@@ -336,8 +336,8 @@ mod tests {
     #[tokio::test]
     async fn who_is_logged_in_may_send_more() {
         let (mut client, server) = tokio::io::duplex(1024);
-        let seen = Arc::new(Seen::default());
-        let mut server = Vestibule::new(server, Arc::clone(&seen));
+        let seen = Arc::new(PreloginState::default());
+        let mut server = PreloginSocket::new(server, Arc::clone(&seen));
         client.write_all(b"SSH-2.0-x\r\n").await.unwrap();
         server.read_exact(&mut [0; 11]).await.unwrap();
         seen.log_in();

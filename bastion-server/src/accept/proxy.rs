@@ -1,6 +1,6 @@
 //! Decides which peers may announce a client's address by the PROXY protocol, and reads what they announce.
 
-pub mod header;
+pub(crate) mod header;
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use super::refusal::Refused;
 use crate::config::proxy_protocol::{Mode, ProxyProtocol};
-use header::{Malformed, Step, Told};
+use header::{Announced, Malformed, Step};
 
 /// How long a header may take. The specification asks for more than three seconds, which is when a lost segment is sent
 /// again.
@@ -22,7 +22,7 @@ const HESITATION: Duration = Duration::from_secs(2);
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Arrival {
+pub(super) struct ClientOrigin {
     pub(super) client: SocketAddr,
     /// Whether a trusted proxy says that it speaks for itself.
     pub(super) is_proxys_own: bool,
@@ -52,8 +52,8 @@ impl Header {
         self,
         stream: &mut TcpStream,
         peer: SocketAddr,
-    ) -> Result<Option<Arrival>, Refused> {
-        let without = Ok(Some(Arrival { client: peer, is_proxys_own: false }));
+    ) -> Result<Option<ClientOrigin>, Refused> {
+        let without = Ok(Some(ClientOrigin { client: peer, is_proxys_own: false }));
         if !self.is_required {
             let mut first = [0];
             match timeout(HESITATION, stream.peek(&mut first)).await {
@@ -67,8 +67,8 @@ impl Header {
             Err(_) => return Err(Refused::HeaderLate),
         };
         match told {
-            Ok(Told::Client(client)) => Ok(Some(Arrival { client, is_proxys_own: false })),
-            Ok(Told::Nothing) => Ok(Some(Arrival { client: peer, is_proxys_own: true })),
+            Ok(Announced::Client(client)) => Ok(Some(ClientOrigin { client, is_proxys_own: false })),
+            Ok(Announced::Nothing) => Ok(Some(ClientOrigin { client: peer, is_proxys_own: true })),
             Err(Broken::Silent) => Ok(None),
             Err(Broken::Malformed(malformed)) => Err(Refused::Header(malformed)),
         }
@@ -87,7 +87,7 @@ impl From<io::Error> for Broken {
     }
 }
 
-async fn told(stream: &mut TcpStream) -> Result<Told, Broken> {
+async fn told(stream: &mut TcpStream) -> Result<Announced, Broken> {
     let mut bytes = Vec::with_capacity(128);
     loop {
         match header::step(&bytes).map_err(Broken::Malformed)? {

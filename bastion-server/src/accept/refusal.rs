@@ -1,4 +1,4 @@
-//! Why a connection is turned away at the door, and how its user gets to read it.
+//! Why a connection is turned away at the acceptor, and how its user gets to read it.
 //!
 //! A line before the server's identification (RFC 4253 §4.2) is shown by hardly any client. A disconnect message is,
 //! and it need not wait for a key exchange: right after the identification line it goes as a plain packet, for the
@@ -94,15 +94,15 @@ impl Refused {
 }
 
 /// Tells refused clients why.
-pub(super) struct Farewells(Arc<Semaphore>);
+pub(super) struct DisconnectSender(Arc<Semaphore>);
 
-impl Default for Farewells {
+impl Default for DisconnectSender {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(HELD)))
     }
 }
 
-impl Farewells {
+impl DisconnectSender {
     /// Says why, and closes. Costs those who are let in nothing.
     pub(super) fn say(&self, mut stream: TcpStream, refused: &Refused) {
         // The socket is new, so there is room; if not, the client has other worries.

@@ -98,7 +98,7 @@ const fn v6(first: u16, second: u16, seventh: u16, eighth: u16) -> IpAddr {
 
 /// Where the API server is of the cluster that the bastion runs in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum KubernetesApi {
+pub(crate) enum KubernetesApi {
     /// In none.
     #[default]
     Nowhere,
@@ -110,36 +110,36 @@ pub enum KubernetesApi {
 
 /// The floor of one process.
 #[derive(Debug, Clone, Default)]
-pub struct Floor {
+pub(crate) struct Floor {
     open: Vec<Forbidden>,
     api: KubernetesApi,
 }
 
 impl Floor {
     /// A floor with holes where the operator wants them.
-    pub fn new(open: Vec<Forbidden>, api: KubernetesApi) -> Self {
+    pub(crate) fn new(open: Vec<Forbidden>, api: KubernetesApi) -> Self {
         Self { open, api }
     }
 
     /// The same but for where the API server is.
     #[must_use]
-    pub fn with_api(&self, api: KubernetesApi) -> Self {
+    pub(crate) fn with_api(&self, api: KubernetesApi) -> Self {
         Self { open: self.open.clone(), api }
     }
 
     /// Where the API server is, as far as that is known.
-    pub fn api(&self) -> &KubernetesApi {
+    pub(crate) fn api(&self) -> &KubernetesApi {
         &self.api
     }
 
     /// Why `address` is forbidden, if it is, by whatever spelling of it. `own` are the addresses of the machine at this moment.
-    pub fn forbids(&self, address: IpAddr, own: &[IpAddr]) -> Option<Forbidden> {
+    pub(crate) fn forbids(&self, address: IpAddr, own: &[IpAddr]) -> Option<Forbidden> {
         spellings(address).find_map(|address| self.forbids_exactly(address, own))
     }
 
     /// Why a connection is forbidden that is there, by what the kernel says about its two ends. It knows better than any list which
     /// addresses are its own.
-    pub fn forbids_ends(&self, local: IpAddr, peer: IpAddr) -> Option<Forbidden> {
+    pub(crate) fn forbids_ends(&self, local: IpAddr, peer: IpAddr) -> Option<Forbidden> {
         let (local, peer) = (local.to_canonical(), peer.to_canonical());
         let leads_back = local == peer || local.is_loopback();
         let reason = if peer.is_loopback() { Forbidden::Loopback } else { Forbidden::OwnAddresses };
@@ -147,7 +147,7 @@ impl Floor {
     }
 
     /// What is not known that would have to be, to say of any address that it is not forbidden.
-    pub fn unknown(&self) -> Option<Forbidden> {
+    pub(crate) fn unknown(&self) -> Option<Forbidden> {
         match self.api {
             KubernetesApi::Unknown => self.forbids_api(),
             KubernetesApi::Nowhere | KubernetesApi::At(_) => None,

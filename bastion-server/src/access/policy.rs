@@ -7,8 +7,8 @@ use ssh_key::Fingerprint;
 
 use super::embedded::spellings;
 use super::floor::Floor;
-use super::places::{Behind, Map, Places};
 use super::service::{Asked, ServicePattern, Services};
+use super::service_addresses::{Behind, EndpointAddresses, Map};
 use crate::destination::Destination;
 use crate::identity::{Identity, Principal};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 /// Rules above a floor that none of them opens. A rule that denies beats every rule that permits; among those that
 /// permit the first decides. The empty policy permits nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// The rules of the configuration, which come first.
     pub rules: Vec<Arc<Rule>>,
     /// What a cluster says.
@@ -30,18 +30,18 @@ pub struct Policy {
 
 /// What the objects of a cluster say: more rules, and the Services that they are about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Objects {
+pub(crate) struct Objects {
     /// The rules.
     pub rules: Vec<Arc<Rule>>,
     /// The Services.
     pub services: Services,
     /// Where the cluster's API is behind its Service, as far as that is known: on the floor, as the Service's own address is.
-    pub api: Places,
+    pub api: EndpointAddresses,
 }
 
 /// One sentence of a policy: these may, or may not, reach those.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// What people call it; stands in every audit record that it decides.
     pub name: String,
     /// Whom it is about.
@@ -53,12 +53,12 @@ pub struct Rule {
     /// And which Services.
     pub services: Vec<ServicePattern>,
     /// Where the Services that it denies are, beside their names; filled in by [`Objects::new`].
-    pub closed: Places,
+    pub closed: EndpointAddresses,
 }
 
 /// What a rule says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// They may.
     Permit,
     /// They may not, whatever another rule says.
@@ -67,7 +67,7 @@ pub enum Effect {
 
 /// A set of identities.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     /// Whoever was admitted.
     Everybody,
     /// Whoever meets all of these; nobody, if there are none.
@@ -76,7 +76,7 @@ pub enum Who {
 
 /// Something that is true of an identity or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
+pub(crate) enum Condition {
     /// It has one of these principals.
     Principals(Vec<Principal>),
     /// Its key id matches one of these.
@@ -87,11 +87,11 @@ pub enum Condition {
 
 impl Objects {
     /// These rules about these Services. `behind` is asked only if a rule denies some, or the cluster's API is among them.
-    pub fn new(mut rules: Vec<Rule>, services: Services, behind: impl FnOnce() -> Behind) -> Self {
+    pub(crate) fn new(mut rules: Vec<Rule>, services: Services, behind: impl FnOnce() -> Behind) -> Self {
         let denying = |rule: &Rule| rule.effect == Effect::Deny && !rule.services.is_empty();
         let api = ServicePattern::kubernetes_api();
         let api_is_known = services.missing(&api).is_none();
-        let mut api_places = Places::default();
+        let mut api_places = EndpointAddresses::default();
         if api_is_known || rules.iter().any(denying) {
             let behind = behind();
             let map = Map::new(&services, &behind);
@@ -111,12 +111,12 @@ impl Objects {
 
 impl Policy {
     /// Every rule, in the order in which they decide.
-    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.rules.iter().chain(&self.objects.rules)
     }
 
     /// Whether one of its rules is about the destination, by name, as a Service, or at one of these addresses.
-    pub fn is_about(&self, rule: &Rule, destination: &Destination, addresses: &[SocketAddr]) -> bool {
+    pub(crate) fn is_about(&self, rule: &Rule, destination: &Destination, addresses: &[SocketAddr]) -> bool {
         rule.covers(destination, self.objects.services.asked(destination).as_ref()) == Match::Yes
             || addresses.iter().any(|address| rule.is_about_address(destination, *address))
     }
@@ -163,7 +163,7 @@ impl Rule {
 
 impl Who {
     /// Whether `identity` is one of them.
-    pub fn includes(&self, identity: &Identity) -> bool {
+    pub(crate) fn includes(&self, identity: &Identity) -> bool {
         match self {
             Self::Everybody => true,
             Self::AllOf(conditions) => {

@@ -8,7 +8,7 @@ use crate::destination::{Destination, Host};
 
 /// A Service by its names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceName {
+pub(crate) struct ServiceName {
     /// The namespace that it is in.
     pub namespace: String,
     /// Its own name.
@@ -23,7 +23,7 @@ impl fmt::Display for ServiceName {
 
 /// One port of a Service, behind which there are endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// The Service.
     pub service: ServiceName,
     /// The port's name; empty if the Service has only one.
@@ -32,7 +32,7 @@ pub struct Backend {
 
 /// A Service, as far as rules look at it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Service {
+pub(crate) struct Service {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The names of its TCP ports, by number.
@@ -43,7 +43,7 @@ pub struct Service {
 
 /// Every Service that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Services {
+pub(crate) struct Services {
     domain: String,
     known: BTreeMap<ServiceName, Service>,
 }
@@ -61,23 +61,13 @@ pub(super) struct Asked<'a> {
 
 impl Services {
     /// These, in a cluster with this DNS domain, such as `cluster.local`.
-    pub fn new(domain: impl Into<String>, known: BTreeMap<ServiceName, Service>) -> Self {
+    pub(crate) fn new(domain: impl Into<String>, known: BTreeMap<ServiceName, Service>) -> Self {
         Self { domain: domain.into(), known }
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.known.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-
-    /// What is known of one.
-    pub fn get(&self, name: &ServiceName) -> Option<&Service> {
-        self.known.get(name)
     }
 
     /// The Service that a destination means: `NAME.NAMESPACE`, with `.svc` behind it or `.svc.DOMAIN`; with a final dot only the last of
@@ -130,7 +120,7 @@ impl Services {
     }
 
     /// What a pattern names that is not there.
-    pub fn missing(&self, pattern: &ServicePattern) -> Option<Missing> {
+    pub(crate) fn missing(&self, pattern: &ServicePattern) -> Option<Missing> {
         let meant: Vec<&Service> = match &pattern.which {
             Which::Named(name) => {
                 let name = ServiceName { namespace: pattern.namespace.clone(), name: name.clone() };
@@ -177,7 +167,7 @@ impl Asked<'_> {
 
 /// Some Services, and some of their ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServicePattern {
+pub(crate) struct ServicePattern {
     /// The namespace that they are in.
     pub namespace: String,
     /// Which of those in it.
@@ -188,7 +178,7 @@ pub struct ServicePattern {
 
 /// Which Services.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
+pub(crate) enum Which {
     /// The one of this name.
     Named(String),
     /// Those with labels of which all of this is true.
@@ -197,7 +187,7 @@ pub enum Which {
 
 /// Something that is true of labels or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LabelRequirement {
+pub(crate) struct LabelRequirement {
     /// The label.
     pub key: String,
     /// What is wanted of it.
@@ -206,7 +196,7 @@ pub struct LabelRequirement {
 
 /// What is wanted of a label, with the meaning that it has everywhere in Kubernetes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LabelWanted {
+pub(crate) enum LabelWanted {
     /// It has one of these values.
     In(BTreeSet<String>),
     /// It is missing, or has another value.
@@ -219,7 +209,7 @@ pub enum LabelWanted {
 
 /// A port of a Service, as a rule names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServicePort {
+pub(crate) enum ServicePort {
     /// The number that clients use.
     Number(u16),
     /// The name that the Service gives it.
@@ -228,7 +218,7 @@ pub enum ServicePort {
 
 /// What a pattern names that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// The Service, or any with such labels.
     Service,
     /// Ports, which none of its Services has.

@@ -5,10 +5,11 @@ use std::{net::IpAddr, time::SystemTime};
 use serde::Serialize;
 use ssh_key::Certificate;
 
-use super::{Event, Kind, Route, Session, Traffic};
+use super::{Event, Kind, Route, Traffic};
+use crate::session::Session;
 use crate::{
+    common::text::moment,
     identity::{self, Identity},
-    telemetry::moment,
 };
 
 /// The longest text that others chose which is written, in characters before escaping.
@@ -212,7 +213,7 @@ mod tests {
     use ssh_key::{Algorithm, PrivateKey, certificate::Builder};
 
     use super::*;
-    use crate::accept::SessionId;
+    use crate::session::SessionId;
 
     fn session() -> Session {
         Session { id: SessionId::random(), client: "[::ffff:192.0.2.7]:4000".parse().unwrap() }

@@ -13,7 +13,7 @@ const KINDS: usize = 32;
 
 /// A kind of refusal: what is like it, in all of this, is counted with it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A forward.
     Forward {
         /// Why not.
@@ -32,7 +32,7 @@ pub enum Kind {
 
 /// What a client asked to be connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// The host in the client's words, no longer than what is written of it.
     pub host: String,
     /// The port in the client's words.
@@ -43,7 +43,7 @@ pub struct Asked {
 
 impl Asked {
     /// Takes as much of the texts as a record has room for.
-    pub fn new(host: &str, port: u32, rule: Option<&str>) -> Self {
+    pub(crate) fn new(host: &str, port: u32, rule: Option<&str>) -> Self {
         // One more, by which a record tells that there was more.
         let cut = |text: &str| text.chars().take(LONGEST_TEXT + 1).collect();
         Self { host: cut(host), port, rule: rule.map(cut) }
@@ -52,7 +52,7 @@ impl Asked {
 
 /// The count of one session.
 #[derive(Debug, Default)]
-pub struct Repeats {
+pub(crate) struct Repeats {
     /// How many came since the last record that said so.
     counts: HashMap<Kind, u64>,
     /// Nobody will ask any more.
@@ -61,7 +61,7 @@ pub struct Repeats {
 
 /// When a refusal is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub(crate) enum Due {
     /// At once, in a record of its own.
     Now,
     /// With others like it.
@@ -70,7 +70,7 @@ pub enum Due {
 
 impl Repeats {
     /// Takes in one refusal.
-    pub fn add(&mut self, kind: Kind) -> Due {
+    pub(crate) fn add(&mut self, kind: Kind) -> Due {
         if self.is_closed {
             return Due::Now;
         }
@@ -93,7 +93,7 @@ impl Repeats {
 
     /// What came since it was last asked for. What did not come again is forgotten, so that the next of its kind is
     /// written at once.
-    pub fn take(&mut self) -> Vec<(Kind, NonZeroU64)> {
+    pub(crate) fn take(&mut self) -> Vec<(Kind, NonZeroU64)> {
         let mut taken = Vec::new();
         self.counts.retain(|kind, count| {
             let came = NonZeroU64::new(std::mem::take(count));
@@ -104,7 +104,7 @@ impl Repeats {
     }
 
     /// The same for the last time: whatever still comes is written at once.
-    pub fn close(&mut self) -> Vec<(Kind, NonZeroU64)> {
+    pub(crate) fn close(&mut self) -> Vec<(Kind, NonZeroU64)> {
         self.is_closed = true;
         self.take()
     }

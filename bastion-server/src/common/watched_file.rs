@@ -15,7 +15,7 @@ const LARGEST: u64 = 1024 * 1024;
 /// What changes is noticed by looking, not by being told: that works the same for a mounted ConfigMap, where a
 /// symbolic link above the file changes, for network file systems, and for an editor that replaces the file.
 #[derive(Debug)]
-pub struct WatchedFile {
+pub(crate) struct WatchedFile {
     path: PathBuf,
     seen: Option<State>,
 }
@@ -44,12 +44,12 @@ impl From<Metadata> for State {
 
 impl WatchedFile {
     /// A file that was not read yet.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), seen: None }
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -57,7 +57,7 @@ impl WatchedFile {
     ///
     /// # Errors
     /// When the file cannot be read, is larger than 1 MiB, or is not UTF-8; the next call tries again.
-    pub fn changed(&mut self) -> io::Result<Option<String>> {
+    pub(crate) fn changed(&mut self) -> io::Result<Option<String>> {
         self.changed_by(read)
     }
 
@@ -65,12 +65,12 @@ impl WatchedFile {
     ///
     /// # Errors
     /// When the file cannot be read or is larger than `largest` bytes; the next call tries again.
-    pub fn changed_bytes(&mut self, largest: u64) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn changed_bytes(&mut self, largest: u64) -> io::Result<Option<Vec<u8>>> {
         self.changed_by(|path| read_bytes(path, largest))
     }
 
     /// Has the next call read it, changed or not.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.seen = None;
     }
 
@@ -85,7 +85,7 @@ impl WatchedFile {
 
 /// The files of a folder whose names end in one way, and which state of them was read last.
 #[derive(Debug)]
-pub struct WatchedFolder {
+pub(crate) struct WatchedFolder {
     path: PathBuf,
     ending: &'static str,
     seen: Option<Vec<(PathBuf, State)>>,
@@ -96,12 +96,12 @@ const MOST_FILES: usize = 256;
 
 impl WatchedFolder {
     /// A folder that was not read yet.
-    pub fn new(path: impl Into<PathBuf>, ending: &'static str) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>, ending: &'static str) -> Self {
         Self { path: path.into(), ending, seen: None }
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -109,7 +109,7 @@ impl WatchedFolder {
     ///
     /// # Errors
     /// When the folder or a file cannot be read, or there are more than 256; the next call tries again.
-    pub fn changed(&mut self) -> io::Result<Option<Vec<(PathBuf, String)>>> {
+    pub(crate) fn changed(&mut self) -> io::Result<Option<Vec<(PathBuf, String)>>> {
         // What was read before a failure is news after it, even if it is the same.
         let seen = self.seen.take();
         let mut states = Vec::new();
@@ -140,7 +140,7 @@ impl WatchedFolder {
 ///
 /// # Errors
 /// When it cannot be read, is no regular file, is larger than 1 MiB, or is not UTF-8.
-pub fn read(path: &Path) -> io::Result<String> {
+pub(crate) fn read(path: &Path) -> io::Result<String> {
     String::from_utf8(read_bytes(path, LARGEST)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
 }
@@ -149,7 +149,7 @@ pub fn read(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// When it cannot be read, is no regular file, or is larger than `largest` bytes.
-pub fn read_bytes(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bytes(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }

@@ -12,7 +12,7 @@ use super::{Admin, AuditTo, Config};
 
 /// A variable that overrides a setting.
 #[derive(Clone, Copy, Debug)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// Its name.
     pub name: &'static str,
     /// A value that it can have.
@@ -23,7 +23,7 @@ pub struct Variable {
 }
 
 /// All of them.
-pub const VARIABLES: [Variable; 7] = [
+pub(crate) const VARIABLES: [Variable; 7] = [
     Variable {
         name: "BASTION_LISTEN",
         example: "0.0.0.0:2222",

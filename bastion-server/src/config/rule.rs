@@ -71,7 +71,7 @@ impl TryFrom<WrittenRule> for Rule {
             effect,
             destinations,
             services: Vec::new(),
-            closed: access::Places::default(),
+            closed: access::EndpointAddresses::default(),
         }))
     }
 }

@@ -11,26 +11,21 @@ const MOST_OFFERED: usize = 16;
 
 /// Every endpoint that takes connections now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Endpoints(HashMap<Backend, Vec<SocketAddr>>);
+pub(crate) struct Endpoints(HashMap<Backend, Vec<SocketAddr>>);
 
 impl Endpoints {
     /// These.
-    pub fn new(known: HashMap<Backend, Vec<SocketAddr>>) -> Self {
+    pub(crate) fn new(known: HashMap<Backend, Vec<SocketAddr>>) -> Self {
         Self(known)
     }
 
     /// How many addresses there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Some of those behind one port, in an order by chance, so that all of them get their share.
-    pub fn of(&self, backend: &Backend) -> Vec<SocketAddr> {
+    pub(crate) fn of(&self, backend: &Backend) -> Vec<SocketAddr> {
         let mut addresses = self.0.get(backend).cloned().unwrap_or_default();
         addresses.shuffle(&mut rand::rng());
         addresses.truncate(MOST_OFFERED);

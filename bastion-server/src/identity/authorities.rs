@@ -6,7 +6,7 @@ use ssh_key::{EcdsaCurve, PublicKey, public::KeyData};
 use thiserror::Error;
 
 /// The smallest RSA key that signs or is signed, in bits.
-pub const RSA_MIN_BITS: usize = 2048;
+pub(crate) const RSA_MIN_BITS: usize = 2048;
 
 /// The public keys that may sign user certificates. The empty set admits nobody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub enum Unfit {
 ///
 /// # Errors
 /// When it is not.
-pub fn check(key: &KeyData) -> Result<(), Unfit> {
+pub(crate) fn check(key: &KeyData) -> Result<(), Unfit> {
     match key {
         KeyData::Ed25519(_) | KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_) => Ok(()),
         KeyData::Ecdsa(key) => match key.curve() {

@@ -7,11 +7,11 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("minLength" = 1))]
-pub struct KeyIdPattern(String);
+pub(crate) struct KeyIdPattern(String);
 
 impl KeyIdPattern {
     /// Whether `key_id` is one of them.
-    pub fn matches(&self, key_id: &str) -> bool {
+    pub(crate) fn matches(&self, key_id: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else {
             return self.0 == key_id;
         };

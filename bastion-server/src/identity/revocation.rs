@@ -18,7 +18,7 @@ use thiserror::Error;
 use serials::Serials;
 
 /// The largest file that is worth reading, in bytes. A million serial numbers that have nothing in common take eight million.
-pub const LARGEST: u64 = 32 * 1024 * 1024;
+pub(crate) const LARGEST: u64 = 32 * 1024 * 1024;
 /// The most things that one file may revoke, a range of serial numbers being one. It bounds the memory that a file can ask for.
 pub const MOST_ENTRIES: usize = 2_000_000;
 

@@ -22,7 +22,7 @@ use crate::{
 
 /// The name of a policy object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PolicyName {
+pub(crate) struct PolicyName {
     /// Its namespace; none if it is for the cluster.
     pub namespace: Option<String>,
     /// Its own name.
@@ -38,7 +38,7 @@ impl fmt::Display for PolicyName {
 
 /// Where objects and Services are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// Everywhere.
     All,
     /// In these namespaces.
@@ -47,7 +47,7 @@ pub enum Scope {
 
 impl Scope {
     /// Whether this namespace is among them.
-    pub fn includes(&self, namespace: &str) -> bool {
+    pub(crate) fn includes(&self, namespace: &str) -> bool {
         match self {
             Self::All => true,
             Self::Namespaces(names) => names.contains(namespace),
@@ -57,7 +57,7 @@ impl Scope {
 
 /// What the meaning of an object depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// The bastion's own namespace.
     pub own: &'a str,
     /// Where Services are looked at.
@@ -70,7 +70,7 @@ pub struct Context<'a> {
 
 /// Why an object is not followed. The first thing that is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// It is no such object.
     #[error("{0}")]
     Malformed(String),
@@ -124,7 +124,7 @@ pub enum Refused {
 
 impl Refused {
     /// The reason as the condition in the object's status has it.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Malformed(_) | Self::Shape { .. } | Self::Value { .. } => "Invalid",
             Self::NotAllowedHere { .. } => "NotAllowedHere",
@@ -136,7 +136,7 @@ impl Refused {
 
 /// Something that an object names and that is not there. What it says about it holds as soon as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unresolved {
+pub(crate) struct Unresolved {
     /// The field.
     pub place: String,
     /// What is written there.
@@ -175,7 +175,7 @@ fn listed(ports: &[ServicePort]) -> String {
 
 /// What became of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compiled {
+pub(crate) struct Compiled {
     /// What it adds to the policy.
     pub rules: Vec<access::Rule>,
     /// What its author is told.
@@ -185,7 +185,7 @@ pub struct Compiled {
 }
 
 /// Says what an object means. One that is refused opens nothing; what it denies, and may deny, holds all the same.
-pub fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Compiled {
+pub(crate) fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Compiled {
     let who = match who(&spec.who) {
         Ok(who) => who,
         Err(refused) => return Compiled::nothing(refused),
@@ -203,7 +203,7 @@ pub fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Com
         effect,
         destinations: part.destinations,
         services: part.services,
-        closed: access::Places::default(),
+        closed: access::EndpointAddresses::default(),
     };
     let mut rules = Vec::new();
     if refused.is_none() && !empty(&to) {
@@ -217,7 +217,7 @@ pub fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Com
 
 impl Compiled {
     /// What comes of an object that says nothing.
-    pub fn nothing(refused: Refused) -> Self {
+    pub(crate) fn nothing(refused: Refused) -> Self {
         Self { rules: Vec::new(), verdict: Err(refused), unresolved: Vec::new() }
     }
 }

@@ -223,7 +223,6 @@ pub struct Requirement {
 
 /// What can be wanted of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[expect(missing_docs, reason = "Kubernetes documents them")]
 pub enum Operator {
     In,
     NotIn,

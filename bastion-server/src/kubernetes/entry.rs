@@ -14,14 +14,14 @@ use crate::{config::ObjectKey, telemetry::metrics::Moment};
 
 /// Where an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum ObjectRef {
     /// In a Secret.
     Secret(ObjectKey),
     /// In a ConfigMap.
     ConfigMap(ObjectKey),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret(key) => write!(f, "Secret {key}"),
@@ -32,7 +32,7 @@ impl fmt::Display for Place {
 
 /// Why there is nothing in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// The object.
     #[error("there is no such object in the bastion's namespace")]
     Object,
@@ -43,7 +43,7 @@ pub enum Missing {
 
 /// What one look brought.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Look {
+pub(crate) enum Look {
     /// Nothing was heard since the last one.
     Nothing,
     /// The API server was heard, and nothing has changed.
@@ -54,8 +54,8 @@ pub enum Look {
 
 /// An entry that is followed for as long as this is held.
 #[derive(Debug)]
-pub struct Entry {
-    place: Place,
+pub(crate) struct Entry {
+    place: ObjectRef,
     current: Current<Option<Vec<u8>>>,
     contact: Moment,
     heard: i64,
@@ -63,10 +63,10 @@ pub struct Entry {
 
 impl Entry {
     /// Begins to follow it.
-    pub fn follow(cluster: &Cluster, place: Place) -> Self {
+    pub(crate) fn follow(cluster: &Cluster, place: ObjectRef) -> Self {
         let (resource, key) = match &place {
-            Place::Secret(key) => ("secrets", key),
-            Place::ConfigMap(key) => ("configmaps", key),
+            ObjectRef::Secret(key) => ("secrets", key),
+            ObjectRef::ConfigMap(key) => ("configmaps", key),
         };
         let namespace = cluster.namespace().to_owned();
         let name = key.name.as_str().to_owned();
@@ -74,12 +74,12 @@ impl Entry {
         let contact = cluster.metrics.watch_contact(&wanted.labels());
         let (key, nobody) = (key.key.clone(), Arc::<Notify>::default());
         let current = match &place {
-            Place::Secret(_) => {
+            ObjectRef::Secret(_) => {
                 let api = |client| Api::<Secret>::namespaced(client, &namespace);
                 let value = move |object: Secret| object.data?.remove(&key).map(|bytes| bytes.0);
                 follow(cluster, wanted, api, value, nobody)
             }
-            Place::ConfigMap(_) => {
+            ObjectRef::ConfigMap(_) => {
                 let api = |client| Api::<ConfigMap>::namespaced(client, &namespace);
                 let value = move |object: ConfigMap| {
                     let text = object.data.and_then(|mut data| data.remove(&key)).map(String::into_bytes);
@@ -92,7 +92,7 @@ impl Entry {
     }
 
     /// Where it is.
-    pub fn place(&self) -> &Place {
+    pub(crate) fn place(&self) -> &ObjectRef {
         &self.place
     }
 
@@ -100,7 +100,7 @@ impl Entry {
     ///
     /// # Errors
     /// When nothing is in it, for as long as that is so.
-    pub fn look(&mut self) -> Result<Look, Missing> {
+    pub(crate) fn look(&mut self) -> Result<Look, Missing> {
         let current = self.current.borrow_and_update();
         // Asked of what is looked at: what comes between two questions would never be news.
         let changed = current.has_changed();

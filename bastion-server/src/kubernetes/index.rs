@@ -22,7 +22,7 @@ const TCP: &str = "TCP";
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
+pub(crate) enum Known {
     /// With endpoints.
     Service(access::Service),
     /// Another name for a host.
@@ -30,7 +30,7 @@ pub enum Known {
 }
 
 /// What counts of a Service.
-pub fn service(object: Service) -> Known {
+pub(crate) fn service(object: Service) -> Known {
     let spec = object.spec.unwrap_or_default();
     if spec.type_.as_deref() == Some("ExternalName") {
         return Known::External;
@@ -52,7 +52,7 @@ fn addresses(spec: &ServiceSpec, status: ServiceStatus) -> Vec<IpAddr> {
 
 /// What counts of an EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slice {
+pub(crate) struct Slice {
     service: Option<String>,
     /// By the name that the Service has for them. One without a number stands for all of them.
     ports: Vec<(String, Option<u16>)>,
@@ -68,7 +68,7 @@ struct Endpoint {
 }
 
 /// What counts of an EndpointSlice.
-pub fn slice(object: EndpointSlice) -> Slice {
+pub(crate) fn slice(object: EndpointSlice) -> Slice {
     let labels = object.metadata.labels.unwrap_or_default();
     let mut ports = object.ports.unwrap_or_default();
     if ports.is_empty() {
@@ -107,7 +107,7 @@ fn number(port: i32) -> Option<u16> {
 }
 
 /// Every Service with endpoints, and those that are only another name.
-pub fn services<'a>(
+pub(crate) fn services<'a>(
     domain: &str,
     known: impl Iterator<Item = (ServiceName, &'a Known)>,
 ) -> (Services, HashSet<ServiceName>) {
@@ -122,7 +122,7 @@ pub fn services<'a>(
 }
 
 /// Every endpoint that takes new connections, by the Service's port that leads there. Slices are given with their namespace.
-pub fn endpoints<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Endpoints {
+pub(crate) fn endpoints<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Endpoints {
     let mut found: HashMap<Backend, Vec<SocketAddr>> = HashMap::new();
     for (backend, port, slice) in slices.flat_map(|(namespace, slice)| slice.backends(namespace)) {
         let Some(port) = port else { continue };
@@ -139,7 +139,7 @@ pub fn endpoints<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Endp
 }
 
 /// Every endpoint, whether it takes connections or not: it may before anybody here hears of it.
-pub fn behind<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Behind {
+pub(crate) fn behind<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Behind {
     let mut found = Behind::new();
     for (backend, port, slice) in slices.flat_map(|(namespace, slice)| slice.backends(namespace)) {
         let places = slice.endpoints.iter().map(|endpoint| (endpoint.address, port));
@@ -212,7 +212,7 @@ mod tests {
                     {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "terminating": true}},
                 ],
             }));
-            assert!(endpoints([("databases", &slice)].into_iter()).is_empty());
+            assert_eq!(endpoints([("databases", &slice)].into_iter()).len(), 0);
             let behind = behind([("databases", &slice)].into_iter());
             let printed = behind.into_iter().map(|(backend, places)| {
                 assert_eq!(backend.service, name("orders"));
@@ -249,7 +249,7 @@ mod tests {
             ports: BTreeMap::from([(5432, "postgres".to_owned())]),
             addresses: vec!["10.96.0.9".parse().unwrap(), "192.0.2.7".parse().unwrap()],
         };
-        assert_eq!(services.get(&name("orders")), Some(&expected));
-        assert_eq!((services.len(), external), (1, HashSet::from([name("wiki")])));
+        let only = access::Services::new("cluster.local", BTreeMap::from([(name("orders"), expected)]));
+        assert_eq!((services, external), (only, HashSet::from([name("wiki")])));
     }
 }

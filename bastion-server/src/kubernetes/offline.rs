@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     compile::PolicyName,
     index::{self, Known, Slice},
-    policies::{self, Outlook, Seen},
+    policies::{self, ObservedPolicy, WatchScope},
     status::Aspect,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 
 /// What the files come to.
 #[derive(Debug, Default)]
-pub struct Offline {
+pub(crate) struct Offline {
     /// The rules and the Services.
     pub objects: Objects,
     /// Where these lead.
@@ -39,7 +39,7 @@ pub struct Offline {
 
 /// Why there is nothing to be said.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file that cannot be read.
     #[error("{}: {source}\n  --objects names it", .path.display())]
     Unreadable {
@@ -62,8 +62,8 @@ pub enum Error {
 ///
 /// # Errors
 /// When a file cannot be read, or holds no objects.
-pub fn read(files: &[PathBuf], own: &str, config: &config::Kubernetes) -> Result<Offline, Error> {
-    let outlook = Outlook::new(own, config);
+pub(crate) fn read(files: &[PathBuf], own: &str, config: &config::Kubernetes) -> Result<Offline, Error> {
+    let outlook = WatchScope::new(own, config);
     let mut found = Found::default();
     for path in files {
         let text =
@@ -112,7 +112,7 @@ pub fn read(files: &[PathBuf], own: &str, config: &config::Kubernetes) -> Result
 
 #[derive(Default)]
 struct Found {
-    policies: Vec<(PolicyName, Arc<Seen>)>,
+    policies: Vec<(PolicyName, Arc<ObservedPolicy>)>,
     services: BTreeMap<ServiceName, Known>,
     slices: Vec<(String, Slice)>,
     passed_over: Vec<String>,

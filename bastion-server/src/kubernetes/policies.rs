@@ -20,20 +20,20 @@ use super::{
 };
 use crate::{
     access::{Behind, Objects, ServiceName},
+    common::text::one_line,
     config,
     dial::endpoints::Endpoints,
-    telemetry::one_line,
 };
 
 /// Changes come in crowds; this long after the first of one they are looked at together.
 const CROWD: Duration = Duration::from_millis(50);
 
 /// What objects say; `None` until everything was seen once.
-pub type Current = watch::Receiver<Option<Arc<Objects>>>;
+pub(crate) type Current = watch::Receiver<Option<Arc<Objects>>>;
 
 /// A policy object, as far as it counts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub(crate) struct ObservedPolicy {
     /// Which object exactly: a name may be used again.
     pub uid: String,
     /// Which state of its specification.
@@ -45,12 +45,12 @@ pub struct Seen {
 }
 
 /// Follows the objects, and the endpoints of Services, for as long as somebody holds what this returns.
-pub fn follow_all(
+pub(crate) fn follow_all(
     cluster: &Cluster,
     config: &config::Kubernetes,
     endpoints: Arc<ArcSwap<Endpoints>>,
 ) -> Current {
-    let outlook = Outlook::new(cluster.namespace(), config);
+    let outlook = WatchScope::new(cluster.namespace(), config);
     let changed = Arc::new(Notify::new());
     let places: Vec<Option<String>> = match &outlook.scope {
         Scope::All => vec![None],
@@ -115,22 +115,22 @@ where
     }
 }
 
-pub(super) fn policy(object: DeserializeGuard<TunnelPolicy>) -> Arc<Seen> {
+pub(super) fn policy(object: DeserializeGuard<TunnelPolicy>) -> Arc<ObservedPolicy> {
     let meta = object.meta().clone();
     seen(meta, object.0.map(|policy| (policy.spec.0, policy.status)).map_err(|error| error.error))
 }
 
-pub(super) fn cluster_policy(object: DeserializeGuard<ClusterTunnelPolicy>) -> Arc<Seen> {
+pub(super) fn cluster_policy(object: DeserializeGuard<ClusterTunnelPolicy>) -> Arc<ObservedPolicy> {
     let meta = object.meta().clone();
     seen(meta, object.0.map(|policy| (policy.spec.0, policy.status)).map_err(|error| error.error))
 }
 
-fn seen(meta: ObjectMeta, said: Result<(Spec, Option<Status>), String>) -> Arc<Seen> {
+fn seen(meta: ObjectMeta, said: Result<(Spec, Option<Status>), String>) -> Arc<ObservedPolicy> {
     let (spec, status) = match said {
         Ok((spec, status)) => (Ok(spec), status),
         Err(problem) => (Err(problem), None),
     };
-    Arc::new(Seen {
+    Arc::new(ObservedPolicy {
         uid: meta.uid.unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
         spec,
@@ -140,7 +140,7 @@ fn seen(meta: ObjectMeta, said: Result<(Spec, Option<Status>), String>) -> Arc<S
 
 /// Where the bastion is, and where it looks.
 #[derive(Clone, Debug)]
-pub(super) struct Outlook {
+pub(super) struct WatchScope {
     /// Its own namespace.
     pub(super) own: String,
     /// Where objects and Services are looked at.
@@ -149,7 +149,7 @@ pub(super) struct Outlook {
     pub(super) domain: String,
 }
 
-impl Outlook {
+impl WatchScope {
     pub(super) fn new(own: &str, config: &config::Kubernetes) -> Self {
         let scope = if config.policies.all_namespaces {
             Scope::All
@@ -164,7 +164,7 @@ impl Outlook {
     /// nobody's Service answers for a name that they speak of. `behind` is asked only if Services are denied.
     pub(super) fn compile<'a>(
         &self,
-        mut policies: Vec<(PolicyName, Arc<Seen>)>,
+        mut policies: Vec<(PolicyName, Arc<ObservedPolicy>)>,
         services: impl Iterator<Item = (ServiceName, &'a Known)>,
         behind: impl FnOnce() -> Behind,
     ) -> (Objects, Vec<Report>) {
@@ -191,8 +191,8 @@ impl Outlook {
 }
 
 struct Following {
-    outlook: Outlook,
-    policies: Vec<Watched<Arc<Seen>>>,
+    outlook: WatchScope,
+    policies: Vec<Watched<Arc<ObservedPolicy>>>,
     services: Vec<Watched<Known>>,
     slices: Vec<Watched<Slice>>,
     endpoints: Arc<ArcSwap<Endpoints>>,
@@ -252,7 +252,7 @@ impl Following {
         self.reports.send_replace(reports);
     }
 
-    fn all(&self) -> Vec<(PolicyName, Arc<Seen>)> {
+    fn all(&self) -> Vec<(PolicyName, Arc<ObservedPolicy>)> {
         let mut all = Vec::new();
         for watched in &self.policies {
             for ((namespace, name), seen) in watched.borrow().iter().flatten() {

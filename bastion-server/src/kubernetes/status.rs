@@ -30,9 +30,9 @@ use super::{
     Cluster, MANAGER,
     compile::{PolicyName, Refused, Unresolved},
     crd::{ClusterTunnelPolicy, TunnelPolicy},
-    policies::Seen,
+    policies::ObservedPolicy,
 };
-use crate::telemetry::{one_line, warnings::Notice};
+use crate::{common::text::one_line, telemetry::warnings::Warning};
 
 /// The waits between two writes of the same object's status.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
@@ -50,7 +50,7 @@ const UNKNOWN: &str = "Unknown";
 
 /// What a condition is about. Both are called as in the Gateway API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aspect {
+pub(crate) enum Aspect {
     /// Whether the object is followed.
     Accepted,
     /// Whether what it names is there.
@@ -75,7 +75,7 @@ impl Aspect {
     }
 
     /// What the log says where it is not so.
-    pub const fn complaint(self) -> &'static str {
+    pub(crate) const fn complaint(self) -> &'static str {
         match self {
             Self::Accepted => "this policy is not accepted, and opens nothing",
             Self::ResolvedRefs => "this policy names what is not there, and holds for it as soon as it is",
@@ -85,7 +85,7 @@ impl Aspect {
 
 /// What one condition is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What it is about.
     pub about: Aspect,
     status: &'static str,
@@ -103,19 +103,19 @@ impl Finding {
 
 /// A policy object, and what became of it.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// Its name.
     pub name: PolicyName,
     /// As it was looked at.
-    pub seen: Arc<Seen>,
+    pub seen: Arc<ObservedPolicy>,
     findings: [Finding; 2],
 }
 
 impl Report {
     /// Says what became of an object, and what it names that is not there.
-    pub fn new(
+    pub(crate) fn new(
         name: PolicyName,
-        seen: Arc<Seen>,
+        seen: Arc<ObservedPolicy>,
         verdict: Result<(), Refused>,
         unresolved: &[Unresolved],
     ) -> Self {
@@ -134,12 +134,12 @@ impl Report {
     }
 
     /// Whether the object is followed.
-    pub fn is_accepted(&self) -> bool {
+    pub(crate) fn is_accepted(&self) -> bool {
         self.complaints().all(|finding| finding.about != Aspect::Accepted)
     }
 
     /// What is wrong with it.
-    pub fn complaints(&self) -> impl Iterator<Item = &Finding> {
+    pub(crate) fn complaints(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.status == FALSE)
     }
 
@@ -301,7 +301,7 @@ pub(super) fn recorder(cluster: &Cluster) -> Recorder {
 }
 
 /// Tells what is heard as Events on the bastion's own pod, one at a time.
-pub async fn tell_of_pod(cluster: Cluster, mut notices: mpsc::Receiver<Notice>) {
+pub(crate) async fn tell_of_pod(cluster: Cluster, mut warnings: mpsc::Receiver<Warning>) {
     let Some(pod) = cluster.pod.clone() else { return };
     let recorder = recorder(&cluster);
     let about = ObjectReference {
@@ -312,7 +312,7 @@ pub async fn tell_of_pod(cluster: Cluster, mut notices: mpsc::Receiver<Notice>) 
         uid: pod.uid,
         ..ObjectReference::default()
     };
-    while let Some(notice) = notices.recv().await {
+    while let Some(notice) = warnings.recv().await {
         let event = Event {
             type_: EventType::Warning,
             reason: notice.reason.name().to_owned(),
@@ -360,12 +360,12 @@ mod tests {
         kubernetes::crd::Status,
     };
 
-    fn seen(generation: i64, conditions: Vec<Condition>) -> Arc<Seen> {
+    fn seen(generation: i64, conditions: Vec<Condition>) -> Arc<ObservedPolicy> {
         let (uid, status) = ("uid".to_owned(), Status { conditions });
-        Arc::new(Seen { uid, generation, spec: Err(String::new()), status })
+        Arc::new(ObservedPolicy { uid, generation, spec: Err(String::new()), status })
     }
 
-    fn report(seen: Arc<Seen>, verdict: Result<(), Refused>, missing: &[&str]) -> Report {
+    fn report(seen: Arc<ObservedPolicy>, verdict: Result<(), Refused>, missing: &[&str]) -> Report {
         let unresolved: Vec<_> = missing
             .iter()
             .map(|name| {

@@ -24,9 +24,9 @@ use tokio::{
 };
 
 use super::Cluster;
-use crate::telemetry::{
-    metrics::{Metrics, WatchLabels},
-    with_cause,
+use crate::{
+    common::text::with_cause,
+    telemetry::metrics::{Metrics, WatchLabels},
 };
 
 /// How long one request to watch lives, in seconds. The next one shows that the API server is still there.
@@ -43,14 +43,14 @@ const SETTLED: Duration = Duration::from_secs(1);
 const GONE: u16 = 410;
 
 /// The namespace, empty for what belongs to the cluster, and the name.
-pub type Key = (String, String);
+pub(crate) type Key = (String, String);
 
 /// What was last known, by name; `None` until the first list is complete.
-pub type Current<V> = watch::Receiver<Option<BTreeMap<Key, V>>>;
+pub(crate) type Current<V> = watch::Receiver<Option<BTreeMap<Key, V>>>;
 
 /// What is to be watched.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The kind of object, for metrics and logs.
     pub resource: &'static str,
     /// The namespace; none for all of them, and for what belongs to the cluster.
@@ -61,7 +61,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// As metrics call it.
-    pub fn labels(&self) -> WatchLabels {
+    pub(crate) fn labels(&self) -> WatchLabels {
         WatchLabels {
             resource: self.resource,
             namespace: self.namespace.clone().unwrap_or_default(),
@@ -71,7 +71,7 @@ impl Wanted {
 }
 
 /// Follows objects, of each of which `extract` keeps what is wanted. `changed` hears of every change.
-pub fn follow<K, V>(
+pub(crate) fn follow<K, V>(
     cluster: &Cluster,
     wanted: Wanted,
     api: impl FnOnce(Client) -> Api<K>,

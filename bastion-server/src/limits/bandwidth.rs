@@ -16,15 +16,15 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// A rate that several relays share.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Bandwidth {
     /// Bytes a second.
     rate: NonZeroU64,
     earned: Mutex<Instant>,
 }
 
-impl Flow {
+impl Bandwidth {
     /// Nothing was moved before `now`.
-    pub fn new(rate: NonZeroU64, now: Instant) -> Self {
+    pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
         Self { rate, earned: Mutex::new(now) }
     }
 
@@ -38,7 +38,7 @@ impl Flow {
     }
 }
 
-impl Pace for Flow {
+impl Pace for Bandwidth {
     fn moved(&self, bytes: u64) -> Duration {
         self.spend(bytes, Instant::now())
     }
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn a_burst_is_free_and_the_rest_takes_its_time() {
         let start = Instant::now();
-        let flow = Flow::new(NonZeroU64::new(1000).unwrap(), start);
+        let flow = Bandwidth::new(NonZeroU64::new(1000).unwrap(), start);
         let seconds = |count: u64| Duration::from_secs(count);
         assert_eq!(flow.spend(1000, start), seconds(0), "a second's worth at once");
         assert_eq!(flow.spend(500, start), Duration::from_millis(500));

@@ -19,7 +19,7 @@ use ssh_transport::turns::{Rate, Turns};
 use crate::{
     common::units::{BufferSize, ByteSize},
     identity::{Identity, LoginName},
-    limits::bandwidth::Flow,
+    limits::bandwidth::Bandwidth,
 };
 
 /// How long a channel that is opened too fast may wait for its turn. More would look like a target that is away.
@@ -66,45 +66,45 @@ impl Limits {
         Rate { burst: self.opens, per_second: self.opens_per_second }
     }
 
-    fn flow(&self, now: Instant) -> Option<Arc<Flow>> {
+    fn flow(&self, now: Instant) -> Option<Arc<Bandwidth>> {
         let rate = NonZeroU64::new(self.bytes_per_second?.0)?;
-        Some(Arc::new(Flow::new(rate, now)))
+        Some(Arc::new(Bandwidth::new(rate, now)))
     }
 }
 
 /// The identity has as many connections as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this key has as many connections as it may have; close one (limits.per_identity.connections)")]
-pub struct TooMany;
+pub(crate) struct TooMany;
 
 impl TooMany {
     /// The stable name of this reason in metrics, records and messages.
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         "too_many_connections"
     }
 }
 
 /// A channel may be opened, when its turn has come, and this is how fast it may be.
 #[derive(Clone, Debug)]
-pub struct Turn {
+pub(crate) struct ChannelGrant {
     /// In how long that is.
     pub wait: Duration,
     /// The place among those that wait, until it is dropped. Without one there is no waiting, for anything.
     pub waiting: Option<Waiting>,
     /// The rate that all channels of the identity share, if there is one.
-    pub flow: Option<Arc<Flow>>,
+    pub flow: Option<Arc<Bandwidth>>,
 }
 
 /// A place among the channels that wait: of one identity, and of all.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     _each: Arc<()>,
     _all: Arc<()>,
 }
 
 /// The identity opens channels faster than it may, and too many of them wait already, or would wait too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooFast;
+pub(crate) struct RateExceeded;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Who {
@@ -117,39 +117,39 @@ struct Account {
     connections: u32,
     opens: Turns,
     waiting: Arc<()>,
-    flow: Option<Arc<Flow>>,
+    flow: Option<Arc<Bandwidth>>,
 }
 
 /// Counts the channels that wait, over all identities: by its references, but for one.
-type Everybody = Arc<Arc<()>>;
+type WaitingCount = Arc<Arc<()>>;
 
 /// The name by which one is accounted for elsewhere.
-pub fn account_of(identity: &Identity) -> String {
+pub(crate) fn account_of(identity: &Identity) -> String {
     format!("{} {}", identity.key(), identity.login().as_str())
 }
 
 type Accounts = Arc<Mutex<HashMap<Who, Account>>>;
 
-/// Everybody who is logged in. Bounded by the number of sessions: who has left is forgotten.
+/// WaitingCount who is logged in. Bounded by the number of sessions: who has left is forgotten.
 #[derive(Clone, Debug)]
-pub struct Census {
+pub(crate) struct Quotas {
     limits: Limits,
     accounts: Accounts,
-    waiting: Everybody,
+    waiting: WaitingCount,
 }
 
 /// One connection of an identity, until it is dropped.
 #[derive(Debug)]
-pub struct Member {
+pub(crate) struct ConnectionSlot {
     limits: Limits,
     accounts: Accounts,
-    waiting: Everybody,
+    waiting: WaitingCount,
     who: Who,
 }
 
-impl Census {
+impl Quotas {
     /// Nobody is here yet.
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, accounts: Arc::default(), waiting: Arc::default() }
     }
 
@@ -157,11 +157,11 @@ impl Census {
     ///
     /// # Errors
     /// When it has enough of them.
-    pub fn enter(&self, identity: &Identity, now: Instant) -> Result<Member, TooMany> {
+    pub(crate) fn enter(&self, identity: &Identity, now: Instant) -> Result<ConnectionSlot, TooMany> {
         self.count(Who { key: identity.key(), login: identity.login().clone() }, now)
     }
 
-    fn count(&self, who: Who, now: Instant) -> Result<Member, TooMany> {
+    fn count(&self, who: Who, now: Instant) -> Result<ConnectionSlot, TooMany> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let account = accounts.entry(who.clone()).or_insert_with(|| Account {
             connections: 0,
@@ -173,7 +173,7 @@ impl Census {
             return Err(TooMany);
         }
         account.connections += 1;
-        Ok(Member {
+        Ok(ConnectionSlot {
             limits: self.limits,
             accounts: Arc::clone(&self.accounts),
             waiting: Arc::clone(&self.waiting),
@@ -182,14 +182,14 @@ impl Census {
     }
 }
 
-impl Member {
+impl ConnectionSlot {
     /// Counts a channel that is to be opened, and says when.
     ///
     /// # Errors
     /// When they come too fast to wait for their turns.
-    pub fn open(&self, now: Instant) -> Result<Turn, TooFast> {
+    pub(crate) fn open(&self, now: Instant) -> Result<ChannelGrant, RateExceeded> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = accounts.get_mut(&self.who).ok_or(TooFast)?;
+        let account = accounts.get_mut(&self.who).ok_or(RateExceeded)?;
         // One reference of each is no channel's.
         let room = Arc::strong_count(&account.waiting) <= WAITING_EACH
             && Arc::strong_count(self.waiting.as_ref()) <= WAITING_ALL;
@@ -198,12 +198,12 @@ impl Member {
             _all: Arc::clone(self.waiting.as_ref()),
         });
         let longest = if room { LONGEST_WAIT } else { Duration::ZERO };
-        let wait = account.opens.take(self.limits.opens(), longest, now).ok_or(TooFast)?;
-        Ok(Turn { wait, waiting, flow: account.flow.clone() })
+        let wait = account.opens.take(self.limits.opens(), longest, now).ok_or(RateExceeded)?;
+        Ok(ChannelGrant { wait, waiting, flow: account.flow.clone() })
     }
 }
 
-impl Drop for Member {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut account) = accounts.entry(self.who.clone()) {
@@ -223,34 +223,34 @@ mod tests {
         Who { key: Fingerprint::Sha256([key; 32]), login: LoginName::new(login) }
     }
 
-    fn census(connections: u32, opens: u32, opens_per_second: u32) -> Census {
+    fn quotas(connections: u32, opens: u32, opens_per_second: u32) -> Quotas {
         let [connections, opens, opens_per_second] =
             [connections, opens, opens_per_second].map(|limit| NonZeroU32::new(limit).unwrap());
-        Census::new(Limits { connections, opens, opens_per_second, ..Limits::default() })
+        Quotas::new(Limits { connections, opens, opens_per_second, ..Limits::default() })
     }
 
     #[test]
     fn connections_are_counted_by_key_and_name_and_forgotten_when_they_end() {
-        let (census, now) = (census(2, 9, 9), Instant::now());
-        let first = census.count(who(1, "tunnel"), now).unwrap();
-        let second = census.count(who(1, "tunnel"), now).unwrap();
-        assert_eq!(census.count(who(1, "tunnel"), now).unwrap_err(), TooMany);
-        let other_name = census.count(who(1, "admin"), now).unwrap();
-        let other_key = census.count(who(2, "tunnel"), now).unwrap();
+        let (quotas, now) = (quotas(2, 9, 9), Instant::now());
+        let first = quotas.count(who(1, "tunnel"), now).unwrap();
+        let second = quotas.count(who(1, "tunnel"), now).unwrap();
+        assert_eq!(quotas.count(who(1, "tunnel"), now).unwrap_err(), TooMany);
+        let other_name = quotas.count(who(1, "admin"), now).unwrap();
+        let other_key = quotas.count(who(2, "tunnel"), now).unwrap();
         drop(first);
-        let again = census.count(who(1, "tunnel"), now).unwrap();
+        let again = quotas.count(who(1, "tunnel"), now).unwrap();
         drop((second, other_name, other_key, again));
-        assert!(census.accounts.lock().unwrap().is_empty());
+        assert!(quotas.accounts.lock().unwrap().is_empty());
     }
 
     #[test]
     fn opens_are_counted_over_all_connections_of_an_identity() {
-        let (census, now) = (census(9, 3, 1), Instant::now());
-        let first = census.count(who(1, "tunnel"), now).unwrap();
-        let second = census.count(who(1, "tunnel"), now).unwrap();
-        let other = census.count(who(2, "tunnel"), now).unwrap();
+        let (quotas, now) = (quotas(9, 3, 1), Instant::now());
+        let first = quotas.count(who(1, "tunnel"), now).unwrap();
+        let second = quotas.count(who(1, "tunnel"), now).unwrap();
+        let other = quotas.count(who(2, "tunnel"), now).unwrap();
         let (second_later, at_once) = (now + Duration::from_secs(1), Some(Duration::ZERO));
-        let wait = |member: &Member, now| member.open(now).ok().map(|turn| turn.wait);
+        let wait = |member: &ConnectionSlot, now| member.open(now).ok().map(|turn| turn.wait);
         for _ in 0..3 {
             assert_eq!(wait(&first, now), at_once);
         }
@@ -259,26 +259,26 @@ mod tests {
         for seconds in 1..=LONGEST_WAIT.as_secs() {
             assert_eq!(wait(&first, second_later), Some(Duration::from_secs(seconds)), "in turn");
         }
-        assert_eq!(second.open(second_later).unwrap_err(), TooFast, "too long");
+        assert_eq!(second.open(second_later).unwrap_err(), RateExceeded, "too long");
         assert_eq!(wait(&other, second_later), at_once);
     }
 
     #[test]
     fn who_waits_takes_a_place_of_a_bounded_number() {
-        let (census, now) = (census(1, 1, 1000), Instant::now());
-        let first = census.count(who(1, "tunnel"), now).unwrap();
-        let held: Vec<Turn> = (0..WAITING_EACH).map(|_| first.open(now).unwrap()).collect();
-        assert_eq!(first.open(now).unwrap_err(), TooFast);
+        let (quotas, now) = (quotas(1, 1, 1000), Instant::now());
+        let first = quotas.count(who(1, "tunnel"), now).unwrap();
+        let held: Vec<ChannelGrant> = (0..WAITING_EACH).map(|_| first.open(now).unwrap()).collect();
+        assert_eq!(first.open(now).unwrap_err(), RateExceeded);
         drop(held);
         assert!(first.open(now).unwrap().wait >= Duration::from_millis(999));
         let mut held = Vec::new();
-        let members: Vec<Member> =
-            (2..=11).map(|key| census.count(who(key, "tunnel"), now).unwrap()).collect();
+        let members: Vec<ConnectionSlot> =
+            (2..=11).map(|key| quotas.count(who(key, "tunnel"), now).unwrap()).collect();
         for member in &members {
             held.extend((0..WAITING_EACH).filter_map(|_| member.open(now).ok()));
         }
         assert!(held.len() <= WAITING_ALL + members.len(), "{}", held.len());
-        let newcomer = census.count(who(99, "tunnel"), now).unwrap();
+        let newcomer = quotas.count(who(99, "tunnel"), now).unwrap();
         assert_eq!(
             newcomer.open(now).unwrap().wait,
             Duration::ZERO,

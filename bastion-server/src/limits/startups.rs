@@ -35,7 +35,7 @@ use serde::Deserialize;
 
 use crate::{
     common::units::{Delay, Period},
-    limits::token_bucket::{Bucket, Size},
+    limits::token_bucket::{Size, TokenBucket},
 };
 
 /// Sources that are remembered; some 4 MiB.
@@ -118,7 +118,7 @@ impl Penalties {
 
 /// What became of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Somebody proved who they are.
     LoggedIn,
     /// A trusted proxy looked whether anybody is here.
@@ -143,7 +143,7 @@ pub enum Outcome {
 
 /// Why a connection may not start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Busy {
+pub(crate) enum Busy {
     /// `limits.max_startups.total` connections are logging in already, and none of them deserves it less than this one.
     #[error("too many connections are logging in; try again in a moment")]
     Total,
@@ -163,7 +163,7 @@ pub enum Busy {
 
 impl Busy {
     /// The stable name of this reason in metrics, logs and messages.
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Total => "startups_total",
             Self::Source => "startups_source",
@@ -173,7 +173,7 @@ impl Busy {
     }
 
     /// The setting behind it.
-    pub fn setting(self) -> &'static str {
+    pub(crate) fn setting(self) -> &'static str {
         match self {
             Self::Total => "limits.max_startups.total",
             Self::Source => "limits.max_startups.per_source",
@@ -185,7 +185,7 @@ impl Busy {
 
 /// Who a start is counted against: one IPv4 address, or the /64 that one IPv6 host has to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Source(IpAddr);
+pub(crate) struct Source(IpAddr);
 
 impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {
@@ -236,7 +236,7 @@ impl Network {
 
 /// How far a client has come with its login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// It is connected, and has said nothing.
     Connected,
     /// It has begun to speak SSH.
@@ -260,7 +260,7 @@ impl Stage {
 }
 
 /// What is kept with each start: it knows how far its client has come.
-pub trait Progress {
+pub(crate) trait Progress {
     /// The stage, and since when the client has been there; `None` for as long as it is connected.
     fn progress(&self) -> (Stage, Option<Instant>);
 }
@@ -281,7 +281,7 @@ fn waste(stage: Stage, waited: Duration, places: u32) -> Waste {
 #[derive(Debug)]
 struct Account {
     pending: u32,
-    starts: Bucket,
+    starts: TokenBucket,
     /// When it will owe nothing.
     clear_at: Instant,
     /// Whether it is refused until then.
@@ -309,7 +309,7 @@ impl Account {
 
 /// One start that was allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub(crate) struct Ticket {
     source: Source,
     /// The lower the older.
     number: u64,
@@ -318,7 +318,7 @@ pub struct Ticket {
 /// The connections that are logging in, and the memory of what became of them. With each is kept what its owner needs to
 /// end it.
 #[derive(Debug)]
-pub struct Throttle<T> {
+pub(crate) struct Throttle<T> {
     limits: Limits,
     penalties: Penalties,
     pending: BTreeMap<u64, Pending<T>>,
@@ -336,7 +336,7 @@ struct Pending<T> {
 
 impl<T: Progress> Throttle<T> {
     /// A throttle that has seen nobody.
-    pub fn new(limits: Limits, penalties: Penalties) -> Self {
+    pub(crate) fn new(limits: Limits, penalties: Penalties) -> Self {
         Self { limits, penalties, pending: BTreeMap::new(), next: 0, sources: HashMap::new(), swept: None }
     }
 
@@ -345,7 +345,12 @@ impl<T: Progress> Throttle<T> {
     ///
     /// # Errors
     /// When it may not be.
-    pub fn start(&mut self, source: Source, keep: T, now: Instant) -> Result<(Ticket, Option<T>), Busy> {
+    pub(crate) fn start(
+        &mut self,
+        source: Source,
+        keep: T,
+        now: Instant,
+    ) -> Result<(Ticket, Option<T>), Busy> {
         let displaced = self.must_give_way(source, now)?;
         let limits = self.limits;
         for network in source.networks() {
@@ -376,7 +381,7 @@ impl<T: Progress> Throttle<T> {
     }
 
     /// Ends a start that [`start`](Self::start) allowed.
-    pub fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
+    pub(crate) fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
         let _ = self.vacate(ticket.number);
         for network in ticket.source.networks() {
             self.settle(network, outcome, now);
@@ -461,7 +466,7 @@ impl<T: Progress> Throttle<T> {
         }
         Some(self.sources.entry(network).or_insert_with(|| Account {
             pending: 0,
-            starts: Bucket::full(network.starts(&limits), now),
+            starts: TokenBucket::full(network.starts(&limits), now),
             clear_at: now,
             penalized: false,
             logged_in_at: None,

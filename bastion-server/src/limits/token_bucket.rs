@@ -7,7 +7,7 @@ use std::{
 
 /// The size of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
+pub(crate) struct Size {
     /// What a full one holds.
     pub burst: NonZeroU32,
     /// What it gets back each second.
@@ -16,14 +16,14 @@ pub struct Size {
 
 /// Tokens, of which each deed takes one.
 #[derive(Clone, Copy, Debug)]
-pub struct Bucket {
+pub(crate) struct TokenBucket {
     tokens: u32,
     refilled: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// A full one.
-    pub fn full(size: Size, now: Instant) -> Self {
+    pub(crate) fn full(size: Size, now: Instant) -> Self {
         Self { tokens: size.burst.get(), refilled: now }
     }
 
@@ -36,25 +36,25 @@ impl Bucket {
     }
 
     /// Takes a token, if there is one.
-    pub fn take(&mut self, size: Size, now: Instant) -> Option<()> {
+    pub(crate) fn take(&mut self, size: Size, now: Instant) -> Option<()> {
         self.refill(size, now);
         self.tokens = self.tokens.checked_sub(1)?;
         Some(())
     }
 
     /// Whether there is a token to take.
-    pub fn has_one(&mut self, size: Size, now: Instant) -> bool {
+    pub(crate) fn has_one(&mut self, size: Size, now: Instant) -> bool {
         self.refill(size, now);
         self.tokens > 0
     }
 
     /// Puts a token back.
-    pub fn put_back(&mut self, size: Size) {
+    pub(crate) fn put_back(&mut self, size: Size) {
         self.tokens = self.tokens.saturating_add(1).min(size.burst.get());
     }
 
     /// Whether it is as a new one would be.
-    pub fn is_full(&mut self, size: Size, now: Instant) -> bool {
+    pub(crate) fn is_full(&mut self, size: Size, now: Instant) -> bool {
         self.refill(size, now);
         self.tokens == size.burst.get()
     }

@@ -15,7 +15,7 @@ const AFTER_CUT: Duration = Duration::from_secs(2);
 
 /// The shutdown of one process, shared by all its parts.
 #[derive(Clone, Debug, Default)]
-pub struct Drain {
+pub(crate) struct Drain {
     announced: CancellationToken,
     draining: CancellationToken,
     over: CancellationToken,
@@ -25,7 +25,7 @@ pub struct Drain {
 
 /// How the sessions ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finished {
+pub(crate) enum Finished {
     /// Every session ended in time.
     Cleanly,
     /// This many had to be ended when the time was over.
@@ -34,44 +34,44 @@ pub enum Finished {
 
 impl Drain {
     /// Says that it will begin, so that load balancers look elsewhere; everything goes on as before.
-    pub fn announce(&self) {
+    pub(crate) fn announce(&self) {
         self.announced.cancel();
     }
 
     /// Whether it will begin, or has.
-    pub fn is_announced(&self) -> bool {
+    pub(crate) fn is_announced(&self) -> bool {
         self.announced.is_cancelled()
     }
 
     /// Begins: nothing new is accepted, and sessions without work are told to go.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.announce();
         self.draining.cancel();
         self.sessions.close();
     }
 
     /// Resolves when it begins.
-    pub fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
         self.draining.clone().cancelled_owned()
     }
 
     /// Resolves when sessions that still have work must end, and may say so.
-    pub fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
         self.over.clone().cancelled_owned()
     }
 
     /// Resolves when whatever still lives must end at once.
-    pub fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
         self.cut.clone().cancelled_owned()
     }
 
     /// Runs a session that [`finish`](Self::finish) will wait for.
-    pub fn track<F: Future<Output = ()> + Send + 'static>(&self, session: F) {
+    pub(crate) fn track<F: Future<Output = ()> + Send + 'static>(&self, session: F) {
         self.sessions.spawn(session);
     }
 
     /// Waits for the sessions, ends those that outlive `grace`, and cuts those that do not listen.
-    pub async fn finish(&self, grace: Duration) -> Finished {
+    pub(crate) async fn finish(&self, grace: Duration) -> Finished {
         self.begin();
         if timeout(grace, self.sessions.wait()).await.is_ok() {
             return Finished::Cleanly;
@@ -88,7 +88,7 @@ impl Drain {
 
 /// The signals that mean something to the bastion.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -99,7 +99,7 @@ impl Signals {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn install() -> std::io::Result<Self> {
+    pub(crate) fn install() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -108,7 +108,7 @@ impl Signals {
     }
 
     /// Waits for SIGTERM or SIGINT, and returns its name; `reload` is called at each SIGHUP.
-    pub async fn stop(&mut self, reload: impl Fn()) -> &'static str {
+    pub(crate) async fn stop(&mut self, reload: impl Fn()) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",

@@ -12,65 +12,15 @@ mod calls;
 #[cfg(target_os = "linux")]
 mod files;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::{
-    config::{self, Config},
-    kubernetes::Cluster,
-};
+use crate::config;
 
-/// What is left.
+/// What the sandbox leaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// Folders, with all that is in them, and files that may be read.
     pub read: Vec<PathBuf>,
-}
-
-/// What name servers, authorities of TLS and time zones are looked up in, and the libraries that do it. The resolver's own
-/// files are replaced rather than changed, so nothing smaller than their folder would hold.
-const SYSTEM: [&str; 6] = ["/etc", "/usr", "/lib", "/lib64", "/run/systemd/resolve", "/run/resolvconf"];
-/// Where the resolver's settings lead to.
-const RESOLVER: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
-/// Authorities of TLS in another place, as OpenSSL and rustls know them.
-const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
-
-impl Bounds {
-    /// What a bastion needs that was configured by this file and in this environment.
-    pub fn new(path: &Path, config: &Config, variable: impl Fn(&str) -> Option<String>) -> Self {
-        let system = SYSTEM.iter().map(PathBuf::from);
-        let resolver = RESOLVER.iter().flat_map(|file| around(Path::new(file)));
-        let cluster = if config.needs_cluster() { Cluster::files(&variable) } else { Vec::new() };
-        let configured = config.files().into_iter().chain([path]).chain(cluster.iter().map(PathBuf::as_path));
-        let configured: Vec<_> = configured.flat_map(around).collect();
-        let named = CERTIFICATES
-            .into_iter()
-            .chain(["VAULT_CACERT", "BAO_CACERT"])
-            .filter_map(&variable)
-            .map(PathBuf::from);
-        // The folder of this one is somebody's home.
-        let token = variable("HOME").map(|home| Path::new(&home).join(".vault-token"));
-        Self { read: system.chain(resolver).chain(configured).chain(named).chain(token).collect() }
-    }
-}
-
-/// The folder of a file, and that of what it is a link to: a new version is another file in the same place. Never the
-/// whole of the file system.
-fn around(file: &Path) -> Vec<PathBuf> {
-    let folder = |file: &Path| match file.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => PathBuf::from("."),
-        Some(folder) if folder.parent().is_some() => folder.to_owned(),
-        Some(_) | None => file.to_owned(),
-    };
-    let swapped = file.ancestors().filter(|link| is_swapped(link)).map(folder);
-    std::iter::once(folder(file))
-        .chain(file.canonicalize().ok().as_deref().map(folder))
-        .chain(swapped)
-        .collect()
-}
-
-/// Whether a kubelet put the file there, as a link into a folder `..data` that will be another one with the next version.
-fn is_swapped(link: &Path) -> bool {
-    link.read_link().is_ok_and(|target| target.starts_with("..data"))
 }
 
 /// One of the means.
@@ -153,62 +103,4 @@ pub fn put_up(wanted: config::Fence, bounds: &Bounds) -> Result<Fence, Missing> 
         }
     }
     Ok(fence)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_opens_its_folder_but_never_everything() {
-        assert_eq!(around(Path::new("/no/such/file")), [Path::new("/no/such")]);
-        assert_eq!(around(Path::new("/no-such-file")), [Path::new("/no-such-file")]);
-        assert_eq!(around(Path::new("no-such-file")), [Path::new(".")]);
-    }
-
-    #[test]
-    fn a_link_opens_both_folders() {
-        let folder = tempfile::tempdir().unwrap();
-        let (real, link) = (folder.path().join("v1"), folder.path().join("at"));
-        std::fs::create_dir(&real).unwrap();
-        std::fs::create_dir(&link).unwrap();
-        std::fs::write(real.join("ca.pub"), "").unwrap();
-        std::os::unix::fs::symlink(real.join("ca.pub"), link.join("ca.pub")).unwrap();
-        let real = real.canonicalize().unwrap();
-        assert_eq!(around(&link.join("ca.pub")), [link, real]);
-    }
-
-    #[test]
-    fn what_a_kubelet_swaps_opens_the_mount() {
-        let folder = tempfile::tempdir().unwrap();
-        let mount = folder.path().join("token");
-        std::fs::create_dir_all(mount.join("..2026_1/vault")).unwrap();
-        std::fs::write(mount.join("..2026_1/vault/token"), "").unwrap();
-        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, mount.join(name)).unwrap();
-        link("..2026_1", "..data");
-        link("..data/vault", "vault");
-        assert!(around(&mount.join("vault/token")).contains(&mount));
-    }
-
-    #[test]
-    fn every_configured_file_is_within() {
-        let text = "listen: 127.0.0.1:22\nadmin: {listen: '127.0.0.1:80'}\nhost_key: {file: /k/key, certificate: /c/cert}\n\
-            authorities: [{file: /a/ca}]\nvault: {ca_cert: /t/tls, auth: {method: token, token_file: /s/token}}\n\
-            login: {users: [u]}\nrevocation: {files: [/r/krl]}\n";
-        let config = config_file::parse::<Config>("b.yaml".as_ref(), text).unwrap();
-        let variable = |name: &str| (name == "SSL_CERT_DIR").then(|| "/tls".to_owned());
-        assert!(!config.needs_cluster());
-        let bounds = Bounds::new(Path::new("/y/b.yaml"), &config, variable);
-        for folder in ["/k", "/c", "/a", "/t", "/s", "/r", "/y", "/tls", "/etc"] {
-            assert!(bounds.read.contains(&PathBuf::from(folder)), "{folder} is not in {bounds:?}");
-        }
-        assert!(!bounds.read.contains(&PathBuf::from("/")));
-        let config =
-            config_file::parse::<Config>("b.yaml".as_ref(), &format!("{text}kubernetes: {{}}\n")).unwrap();
-        let bounds = Bounds::new(Path::new("/y/b.yaml"), &config, variable);
-        assert!(
-            bounds.read.contains(&PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount")),
-            "{bounds:?}"
-        );
-    }
 }

@@ -15,7 +15,7 @@ const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 ///
 /// # Errors
 /// When the system does not tell.
-pub fn interfaces() -> io::Result<Vec<IpAddr>> {
+pub(crate) fn interfaces() -> io::Result<Vec<IpAddr>> {
     Ok(getifaddrs()?.filter_map(|interface| ip(&interface.address?)).collect())
 }
 
@@ -31,14 +31,16 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
      there is no cluster, or take kubernetes-api off the floor (open_networks)",
     .0.escape_debug().to_string()
 )]
-pub struct NoServiceHost(String);
+pub(crate) struct NoServiceHost(String);
 
 /// The API server of the cluster that this pod runs in, if it runs in one. Every pod is told in its environment; some platforms write a
 /// name there.
 ///
 /// # Errors
 /// When it is told something that is neither an address nor a name.
-pub fn kubernetes_api(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Host>, NoServiceHost> {
+pub(crate) fn kubernetes_api(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<Host>, NoServiceHost> {
     let Some(written) = variable(SERVICE_HOST).filter(|text| !text.is_empty()) else { return Ok(None) };
     let bare = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&written);
     Host::parse(bare).map(Some).map_err(|_| NoServiceHost(written.clone()))

@@ -21,15 +21,18 @@ use tokio_util::task::TaskTracker;
 use super::handler::Admitted;
 use super::refusals::Refusals;
 use super::{MEMORY_BUDGET, Service};
-use crate::audit::{Event, Route, Session, Stopped as AuditStopped, Traffic};
 use crate::dial::{DialError, Dialled};
 use crate::identity::Identity;
-use crate::limits::bandwidth::Flow;
-use crate::limits::identities::{LONGEST_WAIT, TooFast, Turn};
+use crate::limits::bandwidth::Bandwidth;
+use crate::limits::identities::{ChannelGrant, LONGEST_WAIT, RateExceeded};
 use crate::telemetry::metrics::Direction;
 use crate::{
-    access::{self, Denied, Permit, Policy, Prospect},
+    access::{self, Candidate, Denied, Permit, Policy},
     destination::Destination,
+};
+use crate::{
+    audit::{Event, Route, Stopped as AuditStopped, Traffic},
+    session::Session,
 };
 
 /// How often the totals learn what long streams have moved.
@@ -37,7 +40,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// All the forwarded connections of one session.
 #[derive(Debug, Clone)]
-pub struct Forwards {
+pub(crate) struct Forwards {
     session: Session,
     service: Arc<Service>,
     places: Arc<Semaphore>,
@@ -69,7 +72,7 @@ impl fmt::Debug for Gate {
 
 /// What a client asked for, in its own words.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub(crate) struct Request {
     /// The host as the client wrote it.
     pub host: String,
     /// The port as the client wrote it.
@@ -88,7 +91,7 @@ enum Refusal {
     /// By the audit log, which could not take a record of it.
     Unrecorded(AuditStopped),
     /// By the cap on their rate.
-    TooFast,
+    RateExceeded,
     /// By the end of its session, which did not wait for the target to answer.
     SessionEnded,
 }
@@ -100,7 +103,7 @@ impl Refusal {
             Self::Dial(error) => error.code(),
             Self::TooMany => "too_many_channels",
             Self::Unrecorded(stopped) => stopped.code(),
-            Self::TooFast => "too_fast",
+            Self::RateExceeded => "too_fast",
             Self::SessionEnded => "session_ended",
         }
     }
@@ -109,7 +112,9 @@ impl Refusal {
     fn rule(&self) -> Option<&str> {
         match self {
             Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => denied.rule(),
-            Self::Dial(_) | Self::TooMany | Self::TooFast | Self::SessionEnded | Self::Unrecorded(_) => None,
+            Self::Dial(_) | Self::TooMany | Self::RateExceeded | Self::SessionEnded | Self::Unrecorded(_) => {
+                None
+            }
         }
     }
 
@@ -127,7 +132,7 @@ impl Refusal {
                     .into(),
             ),
             Self::Unrecorded(stopped) => (ChannelOpenFailure::ResourceShortage, stopped.to_string().into()),
-            Self::TooFast => (
+            Self::RateExceeded => (
                 ChannelOpenFailure::ResourceShortage,
                 "channels are opened faster than they may be (limits.per_identity.opens_per_second), and too many wait \
                  for their turn already; try again in a second"
@@ -210,7 +215,7 @@ impl Forwards {
     pub(super) fn open(
         &self,
         admitted: &Arc<Admitted>,
-        turn: Result<Turn, TooFast>,
+        turn: Result<ChannelGrant, RateExceeded>,
         request: Request,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
@@ -248,24 +253,24 @@ impl Forwards {
     async fn opened(
         &self,
         identity: &Arc<Identity>,
-        turn: Result<Turn, TooFast>,
+        turn: Result<ChannelGrant, RateExceeded>,
         request: &Request,
-    ) -> Result<(Dialled, Option<Arc<Flow>>, OwnedSemaphorePermit), Refusal> {
-        let Turn { wait, waiting, flow } = turn.map_err(|TooFast| Refusal::TooFast)?;
+    ) -> Result<(Dialled, Option<Arc<Bandwidth>>, OwnedSemaphorePermit), Refusal> {
+        let ChannelGrant { wait, waiting, flow } = turn.map_err(|RateExceeded| Refusal::RateExceeded)?;
         let place = tokio::select! {
             place = self.place_in_turn(wait, waiting.is_some()) => place,
             () = self.stop.cancelled() => return Err(Refusal::SessionEnded),
         };
         drop(waiting);
         // Decided now, and not before the wait: the rules may have changed.
-        let prospect = Destination::parse(&request.host, request.port)
+        let candidate = Destination::parse(&request.host, request.port)
             .map_err(Denied::from)
             .and_then(|destination| {
                 access::authorize(&self.policy(), identity, destination, SystemTime::now())
             })
             .map_err(Refusal::Denied)?;
         let place = place.ok_or(Refusal::TooMany)?;
-        Ok((self.dial(prospect).await?, flow, place))
+        Ok((self.dial(candidate).await?, flow, place))
     }
 
     /// A place for one more channel once `wait` is over; where there is none, the first that another leaves in time.
@@ -286,11 +291,11 @@ impl Forwards {
         Arc::clone(&self.service.policy.borrow())
     }
 
-    async fn dial(&self, prospect: Prospect) -> Result<Dialled, Refusal> {
+    async fn dial(&self, candidate: Candidate) -> Result<Dialled, Refusal> {
         self.service.audit.ready().map_err(Refusal::Unrecorded)?;
         let dialler = self.service.dialler.load_full();
         tokio::select! {
-            dialled = dialler.dial(prospect) => dialled.map_err(|error| match error {
+            dialled = dialler.dial(candidate) => dialled.map_err(|error| match error {
                 DialError::Denied(denied) => Refusal::Denied(denied),
                 error => Refusal::Dial(error),
             }),
@@ -302,7 +307,7 @@ impl Forwards {
         &self,
         request: &Request,
         dialled: Dialled,
-        flow: Option<Arc<Flow>>,
+        flow: Option<Arc<Bandwidth>>,
         channel: Channel<Msg>,
         budget: budget::Stream,
     ) {
@@ -367,7 +372,7 @@ impl Forwards {
         let mut policy = self.service.policy.subscribe();
         loop {
             let current = Arc::clone(&policy.borrow_and_update());
-            if let Err(denied) = access::again(&current, permit, address, SystemTime::now()) {
+            if let Err(denied) = access::reauthorize(&current, permit, address, SystemTime::now()) {
                 return Stopped::Denied(denied);
             }
             tokio::select! {

@@ -24,11 +24,11 @@ use super::Service;
 use super::forward::{Forwards, Request};
 use super::offers::{Offers, Reasons, refused_text};
 use crate::accept::PendingLogin;
-use crate::audit::{Event, Session};
 use crate::identity::certificate::{self, Claim, Refused};
 use crate::identity::{Identity, LoginName};
-use crate::limits::identities::{self, Member, TooFast, Turn};
+use crate::limits::identities::{self, ChannelGrant, ConnectionSlot, RateExceeded};
 use crate::limits::startups::Stage;
+use crate::{audit::Event, session::Session};
 
 /// What somebody who opens a shell here gets to read.
 const PURPOSE: &str = "This host forwards TCP connections and has no shell.\r\n\
@@ -103,7 +103,7 @@ pub(super) struct Handler {
     pending: Option<PendingLogin>,
     login: watch::Sender<Login>,
     /// The place among the connections of the same identity.
-    member: Option<Member>,
+    member: Option<ConnectionSlot>,
     handle: Arc<OnceLock<Handle>>,
     cutter: Cutter,
     /// Whether the client has asked what it may try (RFC 4252 §5.2), so that it has other things to try.
@@ -232,8 +232,8 @@ impl Handler {
     }
 
     /// Counts a channel that is asked for.
-    fn turn(&self) -> Result<Turn, TooFast> {
-        self.member.as_ref().map_or(Err(TooFast), |member| member.open(Instant::now()))
+    fn turn(&self) -> Result<ChannelGrant, RateExceeded> {
+        self.member.as_ref().map_or(Err(RateExceeded), |member| member.open(Instant::now()))
     }
 
     fn refuse(&self, unserved: Unserved) {
@@ -368,7 +368,7 @@ impl russh::server::Handler for Handler {
                     self.postpone_login(&login, certificate, stopped.code(), stopped);
                     return Ok(Auth::reject());
                 }
-                match self.service.census.enter(&identity, Instant::now()) {
+                match self.service.quotas.enter(&identity, Instant::now()) {
                     Ok(member) => self.member = Some(member),
                     Err(too_many) => {
                         self.postpone_login(&login, certificate, too_many.code(), too_many);

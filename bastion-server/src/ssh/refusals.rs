@@ -5,8 +5,11 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::audit::{Asked, Audit, Due, Event, Kind, Repeats, Route, Session};
 use crate::identity::Identity;
+use crate::{
+    audit::{Asked, Audit, Due, Event, Kind, Repeats, Route},
+    session::Session,
+};
 
 /// How often what was counted is written.
 const EVERY: Duration = Duration::from_secs(10);

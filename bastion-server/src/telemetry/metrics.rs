@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 
 /// The `Content-Type` of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -32,7 +32,7 @@ struct Reason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Means {
+struct Upstreams {
     kind: &'static str,
 }
 
@@ -124,7 +124,7 @@ pub struct Metrics {
     connections_refused: Family<Reason, Counter>,
     accept_errors: Counter,
     audit_lost: Counter,
-    fence: Family<Means, Gauge>,
+    fence: Family<Upstreams, Gauge>,
     policies: Family<Outcome, Gauge>,
     endpoints: Gauge,
     watch_contact_timestamp: Family<WatchLabels, Moment>,
@@ -345,7 +345,7 @@ impl Metrics {
 
     /// Whether the process is confined by this means.
     pub fn fence(&self, kind: &'static str, holds: bool) {
-        self.fence.get_or_create(&Means { kind }).set(holds.into());
+        self.fence.get_or_create(&Upstreams { kind }).set(holds.into());
     }
 
     /// So many policy objects of the cluster are followed, and so many are not.

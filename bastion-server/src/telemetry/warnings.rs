@@ -2,12 +2,12 @@
 
 use tokio::sync::mpsc;
 
-/// Notices that wait to be told. What is beyond is only in the log.
+/// Warnings that wait to be told. What is beyond is only in the log.
 const WAITING: usize = 16;
 
 /// Something that an operator should see to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// A source of authorities cannot be read.
     AuthorityUnreadable,
     /// A list of what is revoked cannot be read.
@@ -18,7 +18,7 @@ pub enum Reason {
 
 impl Reason {
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::AuthorityUnreadable => "AuthorityUnreadable",
             Self::RevocationUnreadable => "RevocationUnreadable",
@@ -29,29 +29,29 @@ impl Reason {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub(crate) struct Warning {
     /// The kind.
     pub reason: Reason,
     /// One line.
     pub message: String,
 }
 
-/// Where notices are told. By default nobody listens.
+/// Where warnings are told. By default nobody listens.
 #[derive(Clone, Debug, Default)]
-pub struct Notices(Option<mpsc::Sender<Notice>>);
+pub(crate) struct Warnings(Option<mpsc::Sender<Warning>>);
 
-impl Notices {
+impl Warnings {
     /// With somebody who listens.
-    pub fn heard() -> (Self, mpsc::Receiver<Notice>) {
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Warning>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self(Some(sender)), receiver)
     }
 
     /// Tells it, if there is room.
-    pub fn tell(&self, reason: Reason, message: impl Into<String>) {
+    pub(crate) fn raise(&self, reason: Reason, message: impl Into<String>) {
         if let Some(sender) = &self.0 {
             // Nobody is held up by whoever does not listen; it is in the log.
-            let _ = sender.try_send(Notice { reason, message: message.into() });
+            let _ = sender.try_send(Warning { reason, message: message.into() });
         }
     }
 }

@@ -329,7 +329,7 @@ fn programs(schema: &mut Value) -> Result<()> {
                 return map.values_mut().try_for_each(programs);
             };
             ensure!(name == "bastion-server", "no program {name} has a schema here");
-            let mut config = bastion_server::config::json_schema().to_value();
+            let mut config = bastion_server::json_schema().to_value();
             let config = config.as_object_mut().context("a schema that is an object")?;
             config.retain(|key, _| key != "$schema" && key != "title");
             let settings = config["required"].as_array_mut().context("what the program requires")?;

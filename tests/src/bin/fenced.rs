@@ -17,8 +17,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bastion_server::config;
-use bastion_server::process::fence::{Bounds, Kind, put_up};
+use bastion_server::{Config, Fence, FenceKind as Kind, fence_bounds, put_up_fence as put_up};
 use nix::sys::signal::kill;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
@@ -50,8 +49,8 @@ fn main() {
         "listen: 127.0.0.1:{port}\nhost_key: {{generate: true}}\nauthorities: [{{file: ca.pub}}]\nlogin: {{users: [u]}}\n"
     );
     fs::write(&config, text).unwrap();
-    let bounds = Bounds::new(&config, &config::Config::load(&config, |_| None).unwrap(), |_| None);
-    let fence = put_up(config::Fence::Required, &bounds).unwrap();
+    let bounds = fence_bounds(&config, &Config::load(&config, |_| None).unwrap(), |_| None);
+    let fence = put_up(Fence::Required, &bounds).unwrap();
     assert!(Kind::ALL.into_iter().all(|kind| fence.holds(kind)));
 
     // A thread that is started later is no way out.

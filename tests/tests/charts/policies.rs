@@ -166,7 +166,7 @@ fn the_internet_is_neither_the_cluster_nor_what_is_private() {
 fn no_metadata_service_that_the_bastion_knows_is_of_the_internet() {
     let foo = pods().into_iter().find(|pod| pod.name == "foo").unwrap();
     let cluster = cluster("", "internetEgress: [{pods: {app: foo}}]");
-    for address in bastion_server::access::floor::CLOUD_METADATA {
+    for address in bastion_server::CLOUD_METADATA {
         let to = End::Address(address);
         let flow = Flow { from: End::Pod(&foo), to, port: 80, protocol: Protocol::Tcp };
         assert!(!cluster.decide(&flow, Blocks::Everybody).passes(), "{address}");

@@ -27,12 +27,12 @@ pub enum Step {
     /// At least so many more bytes belong to the header.
     More(usize),
     /// The header is complete, and nothing after it was looked at.
-    Done(Told),
+    Done(Announced),
 }
 
 /// What a header tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Announced {
     /// The client's address, never v4-mapped.
     Client(SocketAddr),
     /// No address: the proxy speaks for itself, as for a health check (`LOCAL`), or does not know (`UNKNOWN`).
@@ -57,7 +57,7 @@ pub enum Malformed {
 }
 
 /// Whether these first bytes may be those of a header, as far as they go.
-pub fn may_begin(bytes: &[u8]) -> bool {
+pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     [PREFIX_V1, SIGNATURE_V2].iter().any(|known| bytes.iter().zip(*known).all(|(one, other)| one == other))
 }
 
@@ -91,11 +91,11 @@ fn version_1(bytes: &[u8]) -> Result<Step, Malformed> {
     }
 }
 
-fn line_1(line: &str) -> Result<Told, Malformed> {
+fn line_1(line: &str) -> Result<Announced, Malformed> {
     let mut fields = line.split(' ').skip(1);
     let address: fn(&str) -> Option<IpAddr> = match fields.next() {
         // Whatever follows is to be ignored.
-        Some("UNKNOWN") => return Ok(Told::Nothing),
+        Some("UNKNOWN") => return Ok(Announced::Nothing),
         Some("TCP4") => |text| text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         Some("TCP6") => |text| text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
         Some(_) | None => return Err(Malformed::Family),
@@ -105,7 +105,7 @@ fn line_1(line: &str) -> Result<Told, Malformed> {
         let (port, _port_here) = (decimal(fields.next()?)?, decimal(fields.next()?)?);
         fields.next().is_none().then(|| SocketAddr::new(client.to_canonical(), port))
     })();
-    told.map(Told::Client).ok_or(Malformed::Form)
+    told.map(Announced::Client).ok_or(Malformed::Form)
 }
 
 /// A port as the specification writes it, which `str::parse` is more generous about.
@@ -129,7 +129,7 @@ fn version_2(bytes: &[u8]) -> Result<Step, Malformed> {
     };
     match (command, family) {
         // About a connection of the proxy's own the rest says nothing, whatever it is.
-        (0x20, _) | (0x21, 0x00) => Ok(Step::Done(Told::Nothing)),
+        (0x20, _) | (0x21, 0x00) => Ok(Step::Done(Announced::Nothing)),
         (0x21, 0x11) => addresses::<4>(body),
         (0x21, 0x21) => addresses::<16>(body),
         (0x21, _) => Err(Malformed::Family),
@@ -149,7 +149,7 @@ where
         let [high, low, _, _] = *ports;
         Some(SocketAddr::new(IpAddr::from(*client).to_canonical(), u16::from_be_bytes([high, low])))
     })();
-    client.map(|client| Step::Done(Told::Client(client))).ok_or(Malformed::Form)
+    client.map(|client| Step::Done(Announced::Client(client))).ok_or(Malformed::Form)
 }
 
 #[cfg(test)]
@@ -185,10 +185,10 @@ mod tests {
     }
 
     fn client(text: &str) -> Result<Step, Malformed> {
-        Ok(Step::Done(Told::Client(text.parse().unwrap())))
+        Ok(Step::Done(Announced::Client(text.parse().unwrap())))
     }
 
-    const NOTHING: Result<Step, Malformed> = Ok(Step::Done(Told::Nothing));
+    const NOTHING: Result<Step, Malformed> = Ok(Step::Done(Announced::Nothing));
 
     /// What there is to know: bytes, and what becomes of them.
     fn table() -> Vec<(&'static str, Vec<u8>, Result<Step, Malformed>)> {
@@ -310,7 +310,7 @@ mod tests {
             let one = format!("PROXY {header} {} 22\r\n", client.port());
             let two = v2(0x21, family, &[&body[..], &client.port().to_be_bytes(), &[0, 22]].concat());
             for bytes in [one.as_bytes(), &two] {
-                prop_assert_eq!(read(bytes), (Ok(Step::Done(Told::Client(expected))), bytes.len()));
+                prop_assert_eq!(read(bytes), (Ok(Step::Done(Announced::Client(expected))), bytes.len()));
             }
         }
     }

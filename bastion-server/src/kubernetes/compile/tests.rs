@@ -44,7 +44,7 @@ fn a_sentence_becomes_a_rule_that_is_called_after_it() {
         effect: Effect::Permit,
         destinations: vec![],
         services: vec![pattern],
-        closed: access::Places::default(),
+        closed: access::EndpointAddresses::default(),
     };
     assert_eq!(rules, [expected]);
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bastion_server::config::Config;
+use bastion_server::Config;
 use serde_json::Value;
 use tests::chart::{self, cases, yaml};
 use tests::scratch::Scratch;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use bastion_server::telemetry::metrics::Metrics;
+use bastion_server::Metrics;
 use serde_json::{Value, json};
 use tests::chart::{self, cases};
 use tests::scratch::Scratch;
@@ -433,16 +433,12 @@ fn only_metrics_that_are_there_are_asked_for() {
     let metrics = Metrics::new();
     metrics.auth_refused("x");
     metrics.forward_refused("x");
-    metrics.bytes(bastion_server::telemetry::metrics::Direction::Sent).inc();
+    metrics.bytes(bastion_server::Direction::Sent).inc();
     metrics.config_failed();
     metrics.connection_refused("x");
     metrics.fence("x", true);
     metrics.policies(1, 1);
-    let watch = bastion_server::telemetry::metrics::WatchLabels {
-        resource: "x",
-        namespace: String::new(),
-        name: String::new(),
-    };
+    let watch = bastion_server::WatchLabels { resource: "x", namespace: String::new(), name: String::new() };
     metrics.watch_failed(&watch);
     let now = std::time::SystemTime::now();
     metrics.authorities_read(1, now);

@@ -46,7 +46,7 @@ const AFTER_ERROR: Duration = Duration::from_millis(200);
 
 /// What the admin pages tell about.
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub(super) struct Admin {
     /// What is counted.
     pub metrics: Arc<metrics::Metrics>,
     /// What is still missing before clients can be served.
@@ -65,7 +65,7 @@ impl Admin {
 
 /// The conditions of serving that come true once and stay so.
 #[derive(Debug, Default)]
-pub struct Readiness {
+pub(super) struct Readiness {
     authorities: OnceLock<()>,
     revocations: OnceLock<()>,
     policies: OnceLock<()>,
@@ -74,28 +74,34 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// Notes that `value` is there, by calling `note`.
+    pub(super) fn after<T>(&self, value: T, note: fn(&Self)) -> T {
+        note(self);
+        value
+    }
+
     /// Every source of authorities has answered.
-    pub fn authorities_known(&self) {
+    pub(super) fn authorities_known(&self) {
         let _ = self.authorities.set(());
     }
 
     /// Every list of what is revoked was good once.
-    pub fn revocations_known(&self) {
+    pub(super) fn revocations_known(&self) {
         let _ = self.revocations.set(());
     }
 
     /// What a cluster's objects say was seen once, or there is no cluster.
-    pub fn policies_known(&self) {
+    pub(super) fn policies_known(&self) {
         let _ = self.policies.set(());
     }
 
     /// There is a host key, with its certificate if there is to be one.
-    pub fn host_key_known(&self) {
+    pub(super) fn host_key_known(&self) {
         let _ = self.host_key.set(());
     }
 
     /// Clients are accepted at this address.
-    pub fn listening(&self, address: SocketAddr) {
+    pub(super) fn listening(&self, address: SocketAddr) {
         let _ = self.listening.set(address);
     }
 
@@ -130,7 +136,7 @@ struct Report {
 }
 
 /// Answers until the process ends, within bounds: nobody who reaches this port can use up what sessions need.
-pub async fn serve(listener: TcpListener, admin: Admin) {
+pub(super) async fn serve(listener: TcpListener, admin: Admin) {
     let service = TowerToHyperService::new(routes(admin));
     let mut held = VecDeque::<AbortHandle>::new();
     loop {

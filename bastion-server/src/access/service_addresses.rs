@@ -8,22 +8,22 @@ use std::net::{IpAddr, SocketAddr};
 use super::service::{Backend, ServiceName, ServicePattern, Services};
 
 /// An address, and one of its ports or all of them.
-pub type Place = (IpAddr, Option<u16>);
+pub(crate) type EndpointAddress = (IpAddr, Option<u16>);
 
 /// What is behind the ports of Services, whether it takes connections at the moment or not.
-pub type Behind = BTreeMap<Backend, Vec<Place>>;
+pub(crate) type Behind = BTreeMap<Backend, Vec<EndpointAddress>>;
 
 /// Some places.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places(HashSet<Place>);
+pub(crate) struct EndpointAddresses(HashSet<EndpointAddress>);
 
-impl Places {
+impl EndpointAddresses {
     /// Whether this is one of them. IPv4 inside IPv6 is IPv4 here.
     pub(super) fn include(&self, address: SocketAddr) -> bool {
         [Some(address.port()), None].iter().any(|port| self.0.contains(&(address.ip(), *port)))
     }
 
-    fn add(&mut self, (address, port): Place) {
+    fn add(&mut self, (address, port): EndpointAddress) {
         self.0.insert((address.to_canonical(), port));
     }
 }
@@ -50,8 +50,8 @@ impl<'a> Map<'a> {
 
     /// Where the Services of these patterns are: at their own addresses, at their endpoints, and at the addresses of every
     /// other Service that leads to one of these.
-    pub(super) fn of(&self, patterns: &[ServicePattern]) -> Places {
-        let mut places = Places::default();
+    pub(super) fn of(&self, patterns: &[ServicePattern]) -> EndpointAddresses {
+        let mut places = EndpointAddresses::default();
         for pattern in patterns {
             let fronts = self.services.fronts(pattern);
             fronts.for_each(|(address, port)| places.add((address, Some(port))));
@@ -66,13 +66,13 @@ impl<'a> Map<'a> {
         places
     }
 
-    fn within(&self, namespace: &str) -> impl Iterator<Item = (&'a Backend, &'a Vec<Place>)> {
+    fn within(&self, namespace: &str) -> impl Iterator<Item = (&'a Backend, &'a Vec<EndpointAddress>)> {
         let service = ServiceName { namespace: namespace.to_owned(), name: String::new() };
         let first = Backend { service, port: String::new() };
         self.behind.range(first..).take_while(move |(backend, _)| backend.service.namespace == namespace)
     }
 
-    fn leading_to(&self, (address, port): Place) -> impl Iterator<Item = &'a Backend> {
+    fn leading_to(&self, (address, port): EndpointAddress) -> impl Iterator<Item = &'a Backend> {
         let all = self.leading_to.get(&address.to_canonical()).into_iter().flatten();
         let same = move |other: Option<u16>| port.is_none() || other.is_none() || port == other;
         all.filter(move |(other, _)| same(*other)).map(|(_, backend)| *backend)
@@ -142,7 +142,7 @@ mod tests {
             (pattern("gone", &[Number(5432)]), vec![]),
             (pattern("unheard-of", &[]), vec![]),
         ] {
-            let expected = Places(expected.into_iter().map(at).collect());
+            let expected = EndpointAddresses(expected.into_iter().map(at).collect());
             assert_eq!(map.of(std::slice::from_ref(&pattern)), expected, "{pattern:?}");
         }
         let every_port = map.of(&[pattern("without-ports", &[])]);

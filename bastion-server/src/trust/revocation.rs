@@ -13,16 +13,15 @@ use std::{
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
 use crate::{
-    common::watched_file::WatchedFile,
+    common::{text::one_line, watched_file::WatchedFile},
     config::Revocation,
     identity::revocation::{self, Malformed, RevocationList, Revocations},
-    kubernetes::entry::{Entry, Look, Missing, Place},
-    means::Means,
+    kubernetes::entry::{Entry, Look, Missing, ObjectRef},
     telemetry::{
         metrics::Metrics,
-        one_line,
-        warnings::{Notices, Reason},
+        warnings::{Reason, Warnings},
     },
+    trust::Upstreams,
 };
 
 /// How often files are looked at.
@@ -30,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a source does not say what is revoked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file that cannot be read.
     #[error("{}: {source}\n  It was to hold what is revoked (revocation.files); to revoke nothing, take its name out", .path.display())]
     Unreadable {
@@ -45,7 +44,7 @@ pub enum Error {
     )]
     Missing {
         /// The entry.
-        place: Place,
+        place: ObjectRef,
         /// What is missing.
         source: Missing,
     },
@@ -68,22 +67,22 @@ pub enum Error {
 ///
 /// # Errors
 /// The first file that is no good.
-pub fn check(config: &Revocation) -> Result<(), Error> {
+pub(crate) fn check(config: &Revocation) -> Result<(), Error> {
     config.files.iter().try_for_each(|path| Source::file(path).map(drop))
 }
 
 /// What is revoked as it is now; `None` until every source was good once.
-pub type Current = watch::Receiver<Option<RevocationList>>;
+pub(crate) type Current = watch::Receiver<Option<RevocationList>>;
 
 /// Keeps what is revoked up to date for as long as somebody holds what this returns. Files are read before it returns.
 ///
 /// # Errors
 /// The first file that is no good: at the start there is no last good one to keep.
-pub fn follow(config: &Revocation, means: Means<'_>) -> Result<Current, Error> {
-    let Means { cluster, metrics, notices, .. } = means;
+pub(crate) fn follow(config: &Revocation, upstreams: Upstreams<'_>) -> Result<Current, Error> {
+    let Upstreams { cluster, metrics, warnings, .. } = upstreams;
     let mut sources = config.files.iter().map(Source::file).collect::<Result<Vec<_>, _>>()?;
-    let secrets = config.secrets.iter().cloned().map(Place::Secret);
-    for place in secrets.chain(config.config_maps.iter().cloned().map(Place::ConfigMap)) {
+    let secrets = config.secrets.iter().cloned().map(ObjectRef::Secret);
+    for place in secrets.chain(config.config_maps.iter().cloned().map(ObjectRef::ConfigMap)) {
         sources.push(Source::entry(Entry::follow(cluster.ok_or(Error::NoCluster)?, place)));
     }
     let (publish, current) = watch::channel(list(&sources));
@@ -99,7 +98,7 @@ pub fn follow(config: &Revocation, means: Means<'_>) -> Result<Current, Error> {
             }
             let (mut changed, mut heard) = (false, true);
             for source in &mut sources {
-                let looked = source.look(&metrics, &notices).await;
+                let looked = source.look(&metrics, &warnings).await;
                 changed |= looked == Looked::Changed;
                 heard &= looked != Looked::Nothing;
             }
@@ -164,7 +163,7 @@ impl Source {
     }
 
     /// Reads the source if it changed.
-    async fn look(&mut self, metrics: &Metrics, notices: &Notices) -> Looked {
+    async fn look(&mut self, metrics: &Metrics, warnings: &Warnings) -> Looked {
         let looked = match self.changed() {
             // A corrupt state that has not changed since is as corrupt as it was, and a good one as good.
             Ok(Look::Unchanged) => return Looked::Unchanged,
@@ -182,7 +181,7 @@ impl Source {
             Err(failed) => {
                 if self.failed.as_ref() != Some(&failed) {
                     metrics.revocations_failed();
-                    notices.tell(Reason::RevocationUnreadable, &failed);
+                    warnings.raise(Reason::RevocationUnreadable, &failed);
                     tracing::error!(error = failed, "still revoking what this source revoked before");
                     self.failed = Some(failed);
                 }
@@ -252,7 +251,7 @@ mod tests {
 
     fn follow_files(files: &[PathBuf], metrics: Arc<Metrics>) -> Result<Current, Error> {
         let config = Revocation { files: files.to_vec(), ..Revocation::default() };
-        follow(&config, Means { metrics, ..Means::default() })
+        follow(&config, Upstreams { metrics, ..Upstreams::default() })
     }
 
     async fn until(what: impl Fn() -> bool) {

@@ -1,4 +1,4 @@
-//! Who the bastion is, as far as the cluster keeps or tells it: a host key in a Secret, and its public half in a ConfigMap.
+//! Keeps a host key in a Secret, and publishes its public half in a ConfigMap.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,15 +13,11 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 use zeroize::Zeroizing;
 
 use super::{Cluster, MANAGER};
-use crate::{
-    config,
-    host_key::{self, HostKey},
-    telemetry::one_line,
-};
+use crate::common::text::one_line;
 
 /// The entry of the Secret with the private key.
 const PRIVATE_KEY: &str = "ssh_host_ed25519_key";
@@ -32,7 +28,7 @@ const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 
 /// Why there is no key to be had from a Secret.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Nobody made it.
     #[error(
         "Secret {0}: there is none in the bastion's namespace\n  Make one with the entry {PRIVATE_KEY}, or set host_key.secret.generate"
@@ -59,7 +55,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is none, and none can be made.
-    pub async fn private_key(
+    pub(crate) async fn private_key(
         &self,
         name: &str,
         fresh: Option<&Zeroizing<String>>,
@@ -101,29 +97,32 @@ impl Cluster {
         text.map(Zeroizing::new).ok_or_else(|| Error::NoEntry(name.to_owned()))
     }
 
-    /// Tells who the bastion is, now and whenever that changes, for as long as it is somebody. The ConfigMap must be there;
-    /// its other entries are left alone.
-    pub async fn publish(self, wanted: config::Publish, mut host_key: host_key::Current) {
+    /// Keeps the entry `known_hosts` of a ConfigMap at what `lines` makes of the newest host key, until there will be no newer
+    /// one. The ConfigMap must exist; its other entries are left alone.
+    pub(crate) async fn publish<K>(
+        self,
+        config_map: &str,
+        mut host_key: watch::Receiver<K>,
+        lines: impl Fn(&K) -> Option<String>,
+    ) {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let name = wanted.config_map.as_str();
         let (mut published, mut backoff) = (None, RETRY);
         loop {
-            let lines =
-                host_key.borrow_and_update().as_deref().and_then(|key| known_hosts(key, &wanted.names));
+            let current = lines(&host_key.borrow_and_update());
             let mut next = None;
-            if lines.is_some() && lines != published {
+            if current.is_some() && current != published {
                 let body = json!({
-                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {KNOWN_HOSTS: lines},
+                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": config_map}, "data": {KNOWN_HOSTS: current},
                 });
-                match api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await {
+                match api.patch(config_map, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await {
                     Ok(_) => {
-                        tracing::info!(config_map = name, "the host identity is published");
+                        tracing::info!(config_map, "the host identity is published");
                         backoff.worked();
-                        published = lines;
+                        published = current;
                     }
                     Err(error) => {
                         tracing::error!(
-                            config_map = name,
+                            config_map,
                             error = one_line(&error),
                             "the host identity is not published; trying again"
                         );
@@ -144,52 +143,5 @@ impl Cluster {
                 }
             }
         }
-    }
-}
-
-/// The lines by which OpenSSH knows the bastion (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): by the authority that signed its
-/// certificate, or by the key itself. Without a name of its own it is known by any.
-fn known_hosts(host_key: &HostKey, names: &[config::PublicName]) -> Option<String> {
-    let said = names.iter().map(config::PublicName::as_str).collect::<Vec<_>>().join(",");
-    let line = match host_key.certificate() {
-        Some(certificate) => {
-            let names = if said.is_empty() { certificate.valid_principals().join(",") } else { said };
-            let key = ssh_key::PublicKey::from(certificate.signature_key().clone()).to_openssh().ok()?;
-            format!("@cert-authority {names} {key}\n")
-        }
-        None => {
-            let names = if said.is_empty() { "*" } else { said.as_str() };
-            let public = ssh_key::PublicKey::from(host_key.key().public_key().key_data().clone());
-            format!("{names} {}\n", public.to_openssh().ok()?)
-        }
-    };
-    Some(line)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host_key::tests::{certified, plain};
-
-    #[test]
-    fn openssh_knows_it_by_its_authority_or_by_its_key() {
-        let name = |name: &str| config::PublicName::try_from(name.to_owned()).unwrap();
-        let key = plain();
-        let public = key.key().public_key().key_data().clone();
-        let public = ssh_key::PublicKey::from(public).to_openssh().unwrap();
-        assert_eq!(known_hosts(&key, &[]), Some(format!("* {public}\n")));
-        let names = [name("bastion.example.com"), name("[10.0.0.1]:2222")];
-        assert_eq!(
-            known_hosts(&key, &names),
-            Some(format!("bastion.example.com,[10.0.0.1]:2222 {public}\n"))
-        );
-
-        let (certified, authority) = certified();
-        let authority = authority.to_openssh().unwrap();
-        assert_eq!(known_hosts(&certified, &[]), Some(format!("@cert-authority bastion {authority}\n")));
-        assert_eq!(
-            known_hosts(&certified, &names[..1]),
-            Some(format!("@cert-authority bastion.example.com {authority}\n"))
-        );
     }
 }

@@ -16,14 +16,14 @@ const LONGEST_SECRET: u64 = 64 * 1024;
 
 /// A server, and who we are to it. Nothing is sent before it is needed.
 #[derive(Clone, Debug)]
-pub struct Vault {
+pub(crate) struct Vault {
     server: Server,
     auth: Auth,
 }
 
 /// Why the bastion is not logged in.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file with a secret. What it holds is never shown.
     #[error("{}: {reason}\n  vault.auth names it; write the secret into it, readable for the bastion alone", .path.display())]
     Secret {
@@ -42,7 +42,7 @@ impl Vault {
     ///
     /// # Errors
     /// What is wrong with the address, or with the file of trusted certificates.
-    pub fn new(
+    pub(crate) fn new(
         config: &config::Vault,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SettingsError> {
@@ -61,7 +61,7 @@ impl Vault {
     }
 
     /// Where it is.
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
@@ -69,7 +69,7 @@ impl Vault {
     ///
     /// # Errors
     /// What is wrong with a secret, or what Vault says.
-    pub async fn signer(&self, mount: &str) -> Result<vault_signer::Vault, Error> {
+    pub(crate) async fn signer(&self, mount: &str) -> Result<vault_signer::Vault, Error> {
         let token = self.login()?.login(&self.server).await?;
         Ok(vault_signer::Vault::new(self.server.clone(), token, mount))
     }
@@ -78,7 +78,7 @@ impl Vault {
     ///
     /// # Errors
     /// What is wrong with the file of one.
-    pub fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         if let Some(file) = self.auth.file() {
             secret(file)?;
         }

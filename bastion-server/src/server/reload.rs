@@ -9,16 +9,17 @@ use std::{
 use tokio::time::sleep;
 
 use crate::{
+    common::text::one_line,
     common::watched_file::WatchedFile,
     config::{self, Config},
-    telemetry::{self, metrics::Metrics},
+    telemetry::metrics::Metrics,
 };
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Applies every later state of the file at `path` that is whole and right. `running` is what is in force at first.
-pub async fn follow<E: std::error::Error>(
+pub(super) async fn follow<E: std::error::Error>(
     path: PathBuf,
     mut running: Config,
     metrics: Arc<Metrics>,
@@ -64,8 +65,5 @@ fn read(path: &Path, running: &Config) -> Result<Option<Config>, config::Error> 
 
 fn keep(metrics: &Metrics, error: &impl std::error::Error) {
     metrics.config_failed();
-    tracing::error!(
-        error = telemetry::one_line(error),
-        "the new configuration is broken; the old one stays in force"
-    );
+    tracing::error!(error = one_line(error), "the new configuration is broken; the old one stays in force");
 }

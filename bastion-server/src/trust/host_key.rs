@@ -20,16 +20,20 @@ use vault_signer::{Credential, Request};
 use zeroize::Zeroizing;
 
 use crate::{
-    common::watched_file::{self, WatchedFile},
+    common::{
+        text::{moment, one_line},
+        watched_file::{self, WatchedFile},
+    },
     config,
-    kubernetes::{Cluster, identity},
-    means::Means,
+    kubernetes::{self, Cluster},
     telemetry::{
         metrics::Metrics,
-        moment, one_line,
-        warnings::{Notices, Reason},
+        warnings::{Reason, Warnings},
     },
-    vault::{self, Vault},
+    trust::{
+        Upstreams,
+        vault::{self, Vault},
+    },
 };
 
 /// How often the file of a certificate is looked at.
@@ -43,19 +47,19 @@ const WIDEST_MODE: u32 = 0o640;
 
 /// A key, and the certificate that vouches for it.
 #[derive(Clone, PartialEq)]
-pub struct HostKey {
+pub(crate) struct HostKey {
     key: PrivateKey,
     certificate: Option<Certificate>,
 }
 
 impl HostKey {
     /// The private key.
-    pub fn key(&self) -> &PrivateKey {
+    pub(crate) fn key(&self) -> &PrivateKey {
         &self.key
     }
 
     /// Its certificate.
-    pub fn certificate(&self) -> Option<&Certificate> {
+    pub(crate) fn certificate(&self) -> Option<&Certificate> {
         self.certificate.as_ref()
     }
 }
@@ -71,7 +75,7 @@ impl std::fmt::Debug for HostKey {
 
 /// Why there is no host key. What a file holds is never shown.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file that cannot be read.
     #[error("{}: {source}\n  host_key names it; make one with: ssh-keygen -t ed25519 -N '' -f FILE", .path.display())]
     Unreadable {
@@ -114,12 +118,12 @@ pub enum Error {
     NoCluster,
     /// A Secret.
     #[error(transparent)]
-    Secret(#[from] identity::Error),
+    Secret(#[from] kubernetes::host_key::Error),
 }
 
 /// Why a certificate cannot be presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateProblem {
+pub(crate) enum CertificateProblem {
     /// Something else.
     #[error("this is no OpenSSH certificate")]
     Malformed,
@@ -144,7 +148,7 @@ pub enum CertificateProblem {
 ///
 /// # Errors
 /// What is wrong with the files.
-pub fn check(config: &config::HostKey) -> Result<(), Error> {
+pub(crate) fn check(config: &config::HostKey) -> Result<(), Error> {
     match config {
         config::HostKey::File { key, certificate } => {
             let key = read_key(key)?;
@@ -158,14 +162,14 @@ pub fn check(config: &config::HostKey) -> Result<(), Error> {
 }
 
 /// The host key as it is now; `None` until Vault has signed its first certificate, or the API server has told the key.
-pub type Current = watch::Receiver<Option<Arc<HostKey>>>;
+pub(crate) type Current = watch::Receiver<Option<Arc<HostKey>>>;
 
 /// Has a host key for as long as somebody holds what this returns, and renews its certificate in time.
 ///
 /// # Errors
 /// What is wrong with the files that hold it.
-pub fn follow(config: &config::HostKey, means: Means<'_>) -> Result<Current, Error> {
-    let Means { vault, cluster, reload, metrics, notices } = means;
+pub(crate) fn follow(config: &config::HostKey, upstreams: Upstreams<'_>) -> Result<Current, Error> {
+    let Upstreams { vault, cluster, reload, metrics, warnings } = upstreams;
     match config {
         config::HostKey::Generate => {
             tracing::warn!("host key made for this process alone; clients cannot know it beforehand");
@@ -194,7 +198,7 @@ pub fn follow(config: &config::HostKey, means: Means<'_>) -> Result<Current, Err
                 publish,
                 reload,
                 metrics,
-                notices,
+                warnings,
             };
             tokio::spawn(renewal.run());
             Ok(current)
@@ -203,7 +207,7 @@ pub fn follow(config: &config::HostKey, means: Means<'_>) -> Result<Current, Err
             let cluster = cluster.ok_or(Error::NoCluster)?.clone();
             let fresh = wanted.generate.then(|| written(&generate()?)).transpose()?;
             let (publish, current) = watch::channel(None);
-            tokio::spawn(find_secret(cluster, wanted.name.as_str().to_owned(), fresh, publish, notices));
+            tokio::spawn(find_secret(cluster, wanted.name.as_str().to_owned(), fresh, publish, warnings));
             Ok(current)
         }
     }
@@ -224,7 +228,7 @@ async fn find_secret(
     name: String,
     fresh: Option<Zeroizing<String>>,
     publish: watch::Sender<Option<Arc<HostKey>>>,
-    notices: Notices,
+    warnings: Warnings,
 ) {
     let (mut backoff, mut failed) = (RETRY, None);
     loop {
@@ -240,7 +244,7 @@ async fn find_secret(
             Err(error) => {
                 let error = one_line(&error);
                 if failed.as_ref() != Some(&error) {
-                    notices.tell(Reason::HostKeyUnavailable, &error);
+                    warnings.raise(Reason::HostKeyUnavailable, &error);
                     tracing::error!(error, "there is no host key yet; asking again");
                     failed = Some(error);
                 }
@@ -385,7 +389,7 @@ struct Renewal {
     publish: watch::Sender<Option<Arc<HostKey>>>,
     reload: Arc<Notify>,
     metrics: Arc<Metrics>,
-    notices: Notices,
+    warnings: Warnings,
 }
 
 /// Why Vault did not sign.
@@ -414,7 +418,7 @@ impl Renewal {
                 Err(error) => {
                     self.metrics.host_certificate_failed();
                     if !std::mem::replace(&mut failing, true) {
-                        self.notices.tell(Reason::HostKeyUnavailable, one_line(&error));
+                        self.warnings.raise(Reason::HostKeyUnavailable, one_line(&error));
                     }
                     let in_use = self.publish.borrow().as_ref().and_then(|key| key.certificate().map(end));
                     let expires = in_use.map(moment);
@@ -439,6 +443,25 @@ impl Renewal {
         let credential = Credential::for_key(&signer, self.key.clone(), &self.request).await?;
         Ok(credential.certificate().clone())
     }
+}
+
+/// The lines by which OpenSSH knows the bastion (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): by the authority that signed its
+/// certificate, or by the key itself. Without a name of its own it is known by any.
+pub(crate) fn known_hosts(host_key: &HostKey, names: &[config::PublicName]) -> Option<String> {
+    let said = names.iter().map(config::PublicName::as_str).collect::<Vec<_>>().join(",");
+    let line = match host_key.certificate() {
+        Some(certificate) => {
+            let names = if said.is_empty() { certificate.valid_principals().join(",") } else { said };
+            let key = ssh_key::PublicKey::from(certificate.signature_key().clone()).to_openssh().ok()?;
+            format!("@cert-authority {names} {key}\n")
+        }
+        None => {
+            let names = if said.is_empty() { "*" } else { said.as_str() };
+            let public = ssh_key::PublicKey::from(host_key.key().public_key().key_data().clone());
+            format!("{names} {}\n", public.to_openssh().ok()?)
+        }
+    };
+    Some(line)
 }
 
 #[cfg(test)]
@@ -556,15 +579,15 @@ pub(crate) mod tests {
             std::fs::write(&self.certificate, certificate.to_openssh().unwrap()).unwrap();
         }
 
-        fn means(&self) -> Means<'static> {
-            Means { metrics: Arc::clone(&self.metrics), ..Means::default() }
+        fn upstreams(&self) -> Upstreams<'static> {
+            Upstreams { metrics: Arc::clone(&self.metrics), ..Upstreams::default() }
         }
     }
 
     #[tokio::test]
     async fn a_new_certificate_in_the_file_is_presented_and_a_bad_one_is_not() {
         let files = Files::new();
-        let mut current = follow(&files.config, files.means()).unwrap();
+        let mut current = follow(&files.config, files.upstreams()).unwrap();
         assert!(current.borrow_and_update().is_some());
 
         std::fs::write(&files.certificate, "broken").unwrap();
@@ -585,7 +608,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_certificate_that_is_not_valid_yet_is_presented_when_it_is() {
         let files = Files::new();
-        let mut current = follow(&files.config, files.means()).unwrap();
+        let mut current = follow(&files.config, files.upstreams()).unwrap();
         assert!(current.borrow_and_update().is_some());
 
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
@@ -596,5 +619,27 @@ pub(crate) mod tests {
         // What was wrong all the while was told once.
         let failures = files.metrics.render();
         assert!(failures.contains("bastion_host_cert_renewal_failures_total 1\n"), "{failures}");
+    }
+
+    #[test]
+    fn openssh_knows_it_by_its_authority_or_by_its_key() {
+        let name = |name: &str| config::PublicName::try_from(name.to_owned()).unwrap();
+        let key = plain();
+        let public = key.key().public_key().key_data().clone();
+        let public = ssh_key::PublicKey::from(public).to_openssh().unwrap();
+        assert_eq!(known_hosts(&key, &[]), Some(format!("* {public}\n")));
+        let names = [name("bastion.example.com"), name("[10.0.0.1]:2222")];
+        assert_eq!(
+            known_hosts(&key, &names),
+            Some(format!("bastion.example.com,[10.0.0.1]:2222 {public}\n"))
+        );
+
+        let (certified, authority) = certified();
+        let authority = authority.to_openssh().unwrap();
+        assert_eq!(known_hosts(&certified, &[]), Some(format!("@cert-authority bastion {authority}\n")));
+        assert_eq!(
+            known_hosts(&certified, &names[..1]),
+            Some(format!("@cert-authority bastion.example.com {authority}\n"))
+        );
     }
 }

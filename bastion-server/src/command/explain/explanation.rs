@@ -20,7 +20,7 @@ use crate::{
 
 /// What is asked.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub(super) struct Question<'a> {
     /// What would be shown.
     pub certificate: &'a Certificate,
     /// As whom, and from where.
@@ -31,7 +31,7 @@ pub struct Question<'a> {
 
 /// The answer, and how it came about. Its `Display` is for people, its serialization for scripts.
 #[derive(Debug, Serialize)]
-pub struct Explanation {
+pub(super) struct Explanation {
     /// The login name, as asked about.
     login: String,
     /// Where the client would come from.
@@ -43,13 +43,13 @@ pub struct Explanation {
     /// What the destination resolves to; empty if that was not asked.
     addresses: Vec<IpAddr>,
     /// Every rule in its order; empty if the certificate is refused.
-    rules: Vec<Seen>,
+    rules: Vec<RuleView>,
     verdict: Verdict,
 }
 
 /// How one rule saw the case.
 #[derive(Debug, Serialize)]
-struct Seen {
+struct RuleView {
     name: String,
     effect: &'static str,
     /// Whether it is about this identity.
@@ -61,7 +61,7 @@ struct Seen {
 /// The last word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// The bastion would connect.
     Permitted {
         /// The rule that says so.
@@ -85,13 +85,13 @@ pub enum Verdict {
 
 impl Explanation {
     /// The last word.
-    pub fn verdict(&self) -> &Verdict {
+    pub(super) fn verdict(&self) -> &Verdict {
         &self.verdict
     }
 }
 
 /// Admits, resolves and authorizes as for a real client.
-pub async fn explain(
+pub(super) async fn explain(
     question: Question<'_>,
     requirements: &Requirements,
     policy: &Policy,
@@ -133,9 +133,9 @@ async fn decide(
     now: SystemTime,
     found: &mut Vec<SocketAddr>,
 ) -> Result<Permit, DialError> {
-    let prospect = access::authorize(policy, identity, destination.clone(), now)?;
-    *found = dialler.find(&prospect).await?;
-    Ok(dial::permit(prospect, found)?)
+    let candidate = access::authorize(policy, identity, destination.clone(), now)?;
+    *found = dialler.find(&candidate).await?;
+    Ok(dial::permit(candidate, found)?)
 }
 
 fn seen(
@@ -143,10 +143,10 @@ fn seen(
     identity: &Identity,
     destination: &Destination,
     addresses: &[SocketAddr],
-) -> Vec<Seen> {
+) -> Vec<RuleView> {
     policy
         .rules()
-        .map(|rule| Seen {
+        .map(|rule| RuleView {
             name: rule.name.clone(),
             effect: match rule.effect {
                 Effect::Permit => "permit",

@@ -20,14 +20,14 @@ const MOST_REMEMBERED: usize = 256;
 
 /// The API server as its pod is told, and where that has led.
 #[derive(Debug)]
-pub struct Followed {
+pub(crate) struct ApiServer {
     told: Option<Host>,
     known: Vec<IpAddr>,
 }
 
-impl Followed {
+impl ApiServer {
     /// This host, or none outside of a cluster.
-    pub fn new(told: Option<Host>) -> Self {
+    pub(crate) fn new(told: Option<Host>) -> Self {
         let known = match &told {
             Some(Host::Address(address)) => vec![*address],
             Some(Host::Name(_)) | None => Vec::new(),
@@ -36,7 +36,7 @@ impl Followed {
     }
 
     /// What the floor is made of.
-    pub fn known(&self) -> KubernetesApi {
+    pub(crate) fn known(&self) -> KubernetesApi {
         match (&self.told, self.known.as_slice()) {
             (None, _) => KubernetesApi::Nowhere,
             (Some(_), []) => KubernetesApi::Unknown,
@@ -45,7 +45,7 @@ impl Followed {
     }
 
     /// Says in the log what of it cannot be known.
-    pub fn tell(&self, config: &Config) {
+    pub(crate) fn tell(&self, config: &Config) {
         if self.told.is_none() || config.open_networks.contains(&Forbidden::KubernetesApi) {
             return;
         }
@@ -64,7 +64,7 @@ impl Followed {
     }
 
     /// Looks the name up once. Whether that is news.
-    pub async fn look(&mut self, resolver: &Resolver) -> bool {
+    pub(crate) async fn look(&mut self, resolver: &Resolver) -> bool {
         let Some(name @ Host::Name(_)) = &self.told else { return false };
         // What was known stays: somewhere else than where it was is one more place, and no answer is none.
         let Ok(found) = resolver.addresses(name).await else { return false };
@@ -81,7 +81,7 @@ impl Followed {
     }
 
     /// Looks the name up again and again, and puts on the floor what comes of it.
-    pub async fn follow(mut self, service: Arc<Service>) {
+    pub(crate) async fn follow(mut self, service: Arc<Service>) {
         if !matches!(self.told, Some(Host::Name(_))) {
             return;
         }
@@ -106,8 +106,8 @@ mod tests {
     use super::*;
     use crate::dial::resolver::Settings;
 
-    fn told(host: &str) -> Followed {
-        Followed::new(Some(Host::parse(host).unwrap()))
+    fn told(host: &str) -> ApiServer {
+        ApiServer::new(Some(Host::parse(host).unwrap()))
     }
 
     fn at(addresses: &[&str]) -> KubernetesApi {
@@ -124,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_unknown_until_it_leads_somewhere_and_then_wherever_it_ever_led() {
-        assert_eq!(Followed::new(None).known(), KubernetesApi::Nowhere);
+        assert_eq!(ApiServer::new(None).known(), KubernetesApi::Nowhere);
         assert_eq!(told("10.96.0.1").known(), at(&["10.96.0.1"]));
         let mut api = told("api.test");
         assert_eq!(api.known(), KubernetesApi::Unknown);

@@ -1,6 +1,6 @@
 //! Asks a bastion from outside whether it answers, for `helm test`: our image has no other program to ask with.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -9,8 +9,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use super::{Outcome, destination, fail, print};
 use crate::{
     accept::IDENTIFICATION,
+    cli::Probe,
     destination::{Destination, Host},
     dial::resolver::{self, NoServers, ResolveError, Resolver},
 };
@@ -22,9 +24,28 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The longest first line of SSH, in bytes (RFC 4253 §4.2), and enough for a status line of HTTP.
 const LONGEST_LINE: usize = 255;
 
+pub(super) fn run(asked: &Probe) -> Outcome {
+    let questions = [("--ssh", Question::Ssh, &asked.ssh), ("--ready", Question::Ready, &asked.ready)];
+    for (flag, question, target) in questions {
+        let Some(target) = target else { continue };
+        let answer = match destination(target) {
+            Ok(target) => super::run(async { Ok(ask(question, &target, asked.within.0).await) }),
+            Err(why) => return Err(fail(2, format!("{flag} {}: {why}", target.escape_debug()))),
+        };
+        match answer {
+            Ok(Ok(line)) => {
+                print(format_args!("{target}: {}\n", line.escape_debug()))?;
+            }
+            Ok(Err(failure)) => return Err(fail(1, format!("{target}: {failure}"))),
+            Err(error) => return Err(fail(error.exit_code(), &error)),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
+pub(super) enum Question {
     /// Whether SSH is spoken: both sides say their first line.
     Ssh,
     /// Whether `/readyz` says yes.
@@ -33,7 +54,7 @@ pub enum Question {
 
 /// Why the answer is no.
 #[derive(Debug, Error)]
-pub enum Failure {
+pub(super) enum Failure {
     /// This machine does not say whom to ask for names.
     #[error(transparent)]
     NoServers(#[from] NoServers),
@@ -58,7 +79,11 @@ pub enum Failure {
 ///
 /// # Errors
 /// The last no, when `within` has passed.
-pub async fn ask(question: Question, target: &Destination, within: Duration) -> Result<String, Failure> {
+pub(super) async fn ask(
+    question: Question,
+    target: &Destination,
+    within: Duration,
+) -> Result<String, Failure> {
     let settings = resolver::Settings { patience: PATIENCE, ..resolver::Settings::default() };
     let resolver = Resolver::new(settings)?;
     let end = Instant::now() + within;

@@ -19,19 +19,21 @@ use tokio::{
 use vault_signer::Server;
 
 use crate::{
-    common::watched_file::{WatchedFile, WatchedFolder},
+    common::{
+        text::one_line,
+        watched_file::{WatchedFile, WatchedFolder},
+    },
     config::{AuthoritySource, VaultAuthority},
     identity::authorities::{AuthoritySet, Unfit},
     kubernetes::{
         Cluster,
-        entry::{Entry, Look, Missing, Place},
+        entry::{Entry, Look, Missing, ObjectRef},
     },
-    means::Means,
     telemetry::{
         metrics::Metrics,
-        one_line,
-        warnings::{Notices, Reason},
+        warnings::{Reason, Warnings},
     },
+    trust::Upstreams,
 };
 
 /// How often files are looked at.
@@ -43,7 +45,7 @@ const MOST_KEYS: usize = 64;
 
 /// Why a source has no keys.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file that cannot be read.
     #[error("{}: {source}\n  It was to hold keys of authorities (authorities: file, or folder)", .path.display())]
     Unreadable {
@@ -56,7 +58,7 @@ pub enum Error {
     #[error("{place}: {source}\n  It was to hold keys of authorities (authorities: secret, or config_map)")]
     Missing {
         /// The entry.
-        place: Place,
+        place: ObjectRef,
         /// What is missing.
         source: Missing,
     },
@@ -104,7 +106,7 @@ pub enum Error {
 ///
 /// # Errors
 /// The first source that has no good keys.
-pub fn check(sources: &[AuthoritySource]) -> Result<(), Error> {
+pub(crate) fn check(sources: &[AuthoritySource]) -> Result<(), Error> {
     for source in sources {
         match source {
             AuthoritySource::Vault(_) | AuthoritySource::Secret(_) | AuthoritySource::ConfigMap(_) => {}
@@ -230,7 +232,7 @@ impl Known {
 }
 
 /// The trusted set as it is now; `None` until every source has answered once.
-pub type Current = watch::Receiver<Option<AuthoritySet>>;
+pub(crate) type Current = watch::Receiver<Option<AuthoritySet>>;
 
 /// Keeps the trusted set up to date for as long as somebody holds what this returns.
 ///
@@ -238,14 +240,18 @@ pub type Current = watch::Receiver<Option<AuthoritySet>>;
 ///
 /// # Errors
 /// A file or a key that is no good: at the start there is no last good one to keep.
-pub fn follow(sources: &[AuthoritySource], means: Means<'_>) -> Result<Current, Error> {
-    let Means { vault, cluster, reload, metrics, notices } = means;
+pub(crate) fn follow(sources: &[AuthoritySource], upstreams: Upstreams<'_>) -> Result<Current, Error> {
+    let Upstreams { vault, cluster, reload, metrics, warnings } = upstreams;
     let (sender, mut reports) = mpsc::channel(sources.len().max(1));
     let mut known = Known::new(sources.len());
     let now = SystemTime::now();
     for (index, source) in sources.iter().enumerate() {
-        let report =
-            Report { index, sender: sender.clone(), metrics: Arc::clone(&metrics), notices: notices.clone() };
+        let report = Report {
+            index,
+            sender: sender.clone(),
+            metrics: Arc::clone(&metrics),
+            warnings: warnings.clone(),
+        };
         let reload = Arc::clone(&reload);
         match source {
             AuthoritySource::Key(key) => {
@@ -263,11 +269,11 @@ pub fn follow(sources: &[AuthoritySource], means: Means<'_>) -> Result<Current, 
                 tokio::spawn(look_again(move || look_at_folder(&mut folder).map(News::from), report));
             }
             AuthoritySource::Secret(key) => {
-                let mut entry = entry(cluster, Place::Secret(key.clone()))?;
+                let mut entry = entry(cluster, ObjectRef::Secret(key.clone()))?;
                 tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
             }
             AuthoritySource::ConfigMap(key) => {
-                let mut entry = entry(cluster, Place::ConfigMap(key.clone()))?;
+                let mut entry = entry(cluster, ObjectRef::ConfigMap(key.clone()))?;
                 tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
             }
             AuthoritySource::Vault(authority) => {
@@ -305,7 +311,7 @@ pub fn follow(sources: &[AuthoritySource], means: Means<'_>) -> Result<Current, 
     Ok(current)
 }
 
-fn entry(cluster: Option<&Cluster>, place: Place) -> Result<Entry, Error> {
+fn entry(cluster: Option<&Cluster>, place: ObjectRef) -> Result<Entry, Error> {
     Ok(Entry::follow(cluster.ok_or(Error::NoCluster)?, place))
 }
 
@@ -314,7 +320,7 @@ struct Report {
     index: usize,
     sender: mpsc::Sender<(usize, News)>,
     metrics: Arc<Metrics>,
-    notices: Notices,
+    warnings: Warnings,
 }
 
 impl Report {
@@ -346,7 +352,7 @@ async fn look_again(mut look: impl FnMut() -> Result<News, Error> + Send, report
                 let error = one_line(&error);
                 if failed.as_ref() != Some(&error) {
                     report.metrics.authorities_failed();
-                    report.notices.tell(Reason::AuthorityUnreadable, &error);
+                    report.warnings.raise(Reason::AuthorityUnreadable, &error);
                     tracing::error!(error, "keeping the last good authorities from there");
                     failed = Some(error);
                 }
@@ -401,7 +407,7 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
             Err(error) => {
                 report.metrics.authorities_failed();
                 if !failing {
-                    report.notices.tell(Reason::AuthorityUnreadable, one_line(&error));
+                    report.warnings.raise(Reason::AuthorityUnreadable, one_line(&error));
                     tracing::error!(
                         error = one_line(&error),
                         "cannot read authorities; keeping those known, and asking again"
@@ -491,8 +497,8 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let sources =
             [AuthoritySource::File(path.clone()), AuthoritySource::Key(AuthorityKey(inline.clone()))];
-        let means = Means { metrics: Arc::clone(&metrics), ..Means::default() };
-        let mut current = follow(&sources, means).unwrap();
+        let upstreams = Upstreams { metrics: Arc::clone(&metrics), ..Upstreams::default() };
+        let mut current = follow(&sources, upstreams).unwrap();
         until(&mut current, &[&one, &inline]).await;
 
         std::fs::write(&path, "broken").unwrap();
@@ -521,8 +527,8 @@ mod tests {
             [("folder", AuthoritySource::Folder(at("folder"))), ("file", AuthoritySource::File(at("file")))]
         {
             let metrics = Arc::new(Metrics::new());
-            let means = Means { metrics: Arc::clone(&metrics), ..Means::default() };
-            let current = follow(&[source], means).unwrap();
+            let upstreams = Upstreams { metrics: Arc::clone(&metrics), ..Upstreams::default() };
+            let current = follow(&[source], upstreams).unwrap();
             let confirmed = || -> u64 {
                 let text = metrics.render();
                 let line =
@@ -555,6 +561,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let sources = [AuthoritySource::File(folder.path().join("none"))];
         assert!(check(&sources).is_err());
-        assert!(follow(&sources, Means::default()).is_err());
+        assert!(follow(&sources, Upstreams::default()).is_err());
     }
 }

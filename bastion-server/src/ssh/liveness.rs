@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 
-use super::Pulse;
+use super::Liveness;
 
 /// The number of a channel that nobody has: they are given out one by one, from below.
 const NOBODYS: [u8; 4] = u32::MAX.to_be_bytes();
@@ -100,18 +100,18 @@ pub(super) enum Gone {
 }
 
 /// Waits until a client that has logged in is gone.
-pub(super) async fn gone(handle: &Handle, cutter: &Cutter, pulse: Pulse) -> Gone {
+pub(super) async fn gone(handle: &Handle, cutter: &Cutter, liveness: Liveness) -> Gone {
     let mut silence = Silence::default();
     loop {
         let silent = cutter.last_heard().elapsed();
         // An interval of silence after the last word; a client that talks is looked at as often.
-        tokio::time::sleep(pulse.interval.checked_sub(silent).unwrap_or(pulse.interval)).await;
-        if let Err(gone) = taken(handle, cutter, pulse).await {
+        tokio::time::sleep(liveness.interval.checked_sub(silent).unwrap_or(liveness.interval)).await;
+        if let Err(gone) = taken(handle, cutter, liveness).await {
             return gone;
         }
         let heard = cutter.last_heard();
-        if heard.elapsed() >= pulse.interval {
-            if silence.lasts(heard, pulse.most_missed) == Verdict::Stalled {
+        if heard.elapsed() >= liveness.interval {
+            if silence.lasts(heard, liveness.most_missed) == Verdict::Stalled {
                 return Gone::Silent;
             }
             // What the answer says is of no interest; that it comes is heard by the socket.
@@ -121,16 +121,16 @@ pub(super) async fn gone(handle: &Handle, cutter: &Cutter, pulse: Pulse) -> Gone
 }
 
 /// Waits until a session takes a message.
-async fn taken(handle: &Handle, cutter: &Cutter, pulse: Pulse) -> Result<(), Gone> {
+async fn taken(handle: &Handle, cutter: &Cutter, liveness: Liveness) -> Result<(), Gone> {
     let Ok(nobody) = ChannelId::decode(&mut NOBODYS.as_slice()) else { return Ok(()) };
     let (gone, taken) = oneshot::channel();
-    let mut patience = Patience::new(pulse.most_missed, cutter.sent());
+    let mut patience = Patience::new(liveness.most_missed, cutter.sent());
     let mut passed = pin!(async {
         // A session that takes no more has ended, which others notice.
         let _ = handle.data(nobody, Bytes::from_owner(Telltale { _gone: gone })).await;
         let _ = taken.await;
     });
-    while timeout(pulse.interval, &mut passed).await.is_err() {
+    while timeout(liveness.interval, &mut passed).await.is_err() {
         match patience.missed(cutter.sent()) {
             Verdict::Waiting => {}
             Verdict::Stalled => return Err(Gone::Stalled),
