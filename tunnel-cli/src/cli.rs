@@ -12,7 +12,7 @@ use crate::config::{Auth, Kube, Layer, Party, Source, Sourced, at_home, home, pa
 use crate::failure::{Failure, Stage};
 use crate::forward::Forward;
 use crate::output::Style;
-use crate::ssh::Trust;
+use crate::trust::Trust;
 
 /// `pf-tunnel`
 #[derive(Debug, Parser)]

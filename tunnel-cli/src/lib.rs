@@ -25,5 +25,6 @@ pub mod forward;
 pub mod kubernetes;
 pub mod output;
 pub mod ssh;
+pub mod trust;
 pub mod tunnel;
 pub mod verdict;

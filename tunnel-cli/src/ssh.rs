@@ -1,12 +1,7 @@
 //! The russh edge: one authenticated connection, and streams on it. Nothing outside this module knows what a channel is.
 
-mod host;
-mod key_lines;
-pub mod known_hosts;
 mod names;
 mod own_key;
-
-pub use host::{BadTrust, Impostor, Trust};
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +26,7 @@ use vault_signer::Credential;
 
 use crate::endpoint::{Endpoint, Host};
 use crate::output::clean;
+use crate::trust::{Impostor, Trust};
 use crate::verdict;
 use names::Names;
 use own_key::{OwnKey, Unsigned};

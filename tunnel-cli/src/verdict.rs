@@ -10,7 +10,8 @@ use vault_signer::certificate::Mismatch;
 use vault_signer::login::LoginError;
 use vault_signer::{Error, SignError};
 
-use crate::ssh::{Impostor, Refusal};
+use crate::ssh::Refusal;
+use crate::trust::Impostor;
 
 /// A clock that is behind by no more than this is waited for: what it does not take as valid yet, it soon does.
 const LITTLE_BEHIND: Duration = Duration::from_secs(120);

@@ -15,7 +15,7 @@ use super::{Party, Source, Sourced};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
 use crate::kubernetes::{ObjectName, Place};
-use crate::ssh::Trust;
+use crate::trust::Trust;
 
 /// Every setting; `None` where this source says nothing.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use super::file::{BastionAddress, Database, DatabaseKind, List, ListedDatabase, 
 use super::{Auth, Layer, Party, Source, Sourced};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
-use crate::ssh::{Trust, known_hosts};
+use crate::trust::{Trust, known_hosts};
 
 /// The key of the ConfigMap that holds the settings.
 const SETTINGS: &str = "pf-tunnel.yaml";

@@ -17,7 +17,8 @@ use crate::credential::Held;
 use crate::endpoint::{Endpoint, Host};
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Output};
-use crate::ssh::{Impostor, NotOpened, Refusal, Session, Stream, Trust};
+use crate::ssh::{NotOpened, Refusal, Session, Stream};
+use crate::trust::{Impostor, Trust};
 use crate::verdict::{self, Cure};
 
 /// How long the resolver may take.

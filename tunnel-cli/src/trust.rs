@@ -3,6 +3,9 @@
 //! russh verifies that the server holds the key it presents, and nothing else: whether that key, or the authority
 //! behind its certificate, is one of ours is decided here. There is no third answer such as asking somebody.
 
+mod key_lines;
+pub mod known_hosts;
+
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -13,8 +16,8 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
-use super::key_lines::{self, Wanted};
 use crate::endpoint::Host;
+use key_lines::Wanted;
 
 /// The longest file of keys that is read, in bytes.
 const LONGEST_FILE: u64 = 64 * 1024;

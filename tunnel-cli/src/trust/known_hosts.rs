@@ -5,8 +5,7 @@
 
 use russh::keys::PublicKey;
 
-use super::Trust;
-use super::host::BadTrust;
+use super::{BadTrust, Trust};
 use crate::endpoint::Endpoint;
 
 /// A line that cannot be used. Its content is never repeated.

@@ -3,7 +3,7 @@
 
 use russh::keys::PublicKey;
 
-use super::host::BadTrust;
+use super::BadTrust;
 
 /// What the keys are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
