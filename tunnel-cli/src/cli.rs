@@ -9,8 +9,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use vault_signer::server::Ca;
 
 use crate::config::{Auth, Kube, Layer, Party, Source, Sourced, at_home, home, path_at_home};
+use crate::endpoint::Forward;
 use crate::failure::{Failure, Stage};
-use crate::forward::Forward;
 use crate::output::Style;
 use crate::trust::Trust;
 
@@ -352,7 +352,7 @@ fn not_typed(error: &clap::Error, example: &str) -> NotTyped {
 /// # Errors
 /// Names the bad part and shows a right one, in one line.
 pub fn forwards(pairs: &[String], local: &[String]) -> Result<Vec<Forward>, Failure> {
-    let bad = |error: crate::forward::BadForward| Failure::lasting(Stage::Arguments, error.to_string());
+    let bad = |error: crate::endpoint::BadForward| Failure::lasting(Stage::Arguments, error.to_string());
     let mut forwards = Forward::pairs(pairs).map_err(bad)?;
     for text in local {
         forwards.push(text.parse().map_err(bad)?);

@@ -1,9 +1,8 @@
 //! The programs: what was typed becomes settings, settings become a tunnel, and its end becomes an exit code.
 
 mod child;
+mod config;
 mod database;
-mod login;
-mod settings;
 mod signals;
 mod tunnel;
 
@@ -15,20 +14,20 @@ use vault_signer::server::not_obeyed;
 use vault_signer::{Request, Server, Settings};
 
 use crate::cli::{DatabaseWish, Flags, NotTyped, TunnelWish, Typed};
-use crate::config::{self, Kube, Layer, Source, Sourced, published};
+use crate::config::{Kube, Layer, Source, Sourced, load, published};
 use crate::credential::Credentials;
 use crate::endpoint::Endpoint;
-use crate::failure::{Failure, Stage};
+use crate::failure::{Failure, Stage, exit_code, missing};
 use crate::output::{Event, Output, Style, rough};
 use crate::tunnel::carrier::Dialler;
-use crate::{cli, exit_code, kubernetes};
+use crate::{cli, kubernetes, login};
 
 /// `pf-tunnel`
 pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run(cli::tunnel(arguments), async |typed, output| {
         let settings = settings_of(&typed.flags, &output).await?;
         match typed.wish {
-            TunnelWish::Config => settings::print(&settings, &output),
+            TunnelWish::Config => config::print(&settings, &output),
             TunnelWish::Forward { pairs, local } => {
                 let forwards = cli::forwards(&pairs, &local)?;
                 tunnel::run(&settings, &typed.flags, &forwards, output).await
@@ -96,7 +95,7 @@ async fn settings_of(flags: &Flags, output: &Output) -> Result<Layer, Failure> {
     })?;
     let said_file = || variable("PF_TUNNEL_CONFIG").filter(|path| !path.is_empty()).map(Into::into);
     let named = flags.config().map(ToOwned::to_owned).or_else(said_file);
-    let said = config::load(flags.layer(variable)?, named.as_deref(), &here, variable)?;
+    let said = load(flags.layer(variable)?, named.as_deref(), &here, variable)?;
     let (settings, notes) = with_published(said, output).await?.over(Layer::defaults()).vouched();
     for note in notes.iter().chain(&not_obeyed(variable)) {
         output.say(&Event::Warning(note));
@@ -212,8 +211,4 @@ fn hold(settings: &Layer) -> std::time::Duration {
 /// A setting that has a default, so there is always one.
 fn value(setting: &Option<Sourced<String>>) -> String {
     setting.as_ref().map(|sourced| sourced.value.clone()).unwrap_or_default()
-}
-
-fn missing(what: &str, cure: &str) -> Failure {
-    Failure::lasting(Stage::Configuration, what).advise(cure)
 }

@@ -1,7 +1,7 @@
 //! The certificate that we log in to the bastion with: when it needs a successor, and who gets one.
 
-mod life;
 mod sign_in;
+mod validity;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,10 @@ use vault_signer::{Credential, KeyType, Request, Server, SignError, Token, Vault
 
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Output, rough};
-use crate::tunnel::wake::{self, Clocks};
+use crate::suspend::{Clocks, woken};
 use crate::verdict::{Cure, Standing, Verdict, judge};
-pub use life::Life;
 pub use sign_in::SignIn;
+pub use validity::Life;
 
 /// What expires is looked at this often at least, since the wall clock may jump while we sleep.
 const LOOK: Duration = Duration::from_secs(5);
@@ -160,7 +160,7 @@ impl Credentials {
             let delay = delay.max(failure.retry_after().unwrap_or_default());
             tokio::select! {
                 () = sleep(delay) => {}
-                () = wake::woken() => {}
+                () = woken() => {}
                 () = self.news_for(verdict) => {}
             }
         }

@@ -1,9 +1,13 @@
 //! A host and a port as a person writes them: `host:80`, `192.0.2.1:80`, `[2001:db8::1]:80`.
 
+mod forward;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
+
+pub use forward::{BadForward, Forward, Local, On};
 
 /// A name or an address. A name has only characters that a DNS name can have, so it is safe to print.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

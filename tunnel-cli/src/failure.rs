@@ -1,5 +1,7 @@
 //! What goes wrong, in the order in which a person needs it: what failed, what it means, what to do next.
 
+pub mod exit_code;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -110,6 +112,11 @@ impl Failure {
     pub fn may_pass(&self) -> bool {
         self.cure.is_time()
     }
+}
+
+/// A setting without which nothing can begin, and where to write it.
+pub fn missing(what: &str, cure: &str) -> Failure {
+    Failure::lasting(Stage::Configuration, what).advise(cure)
 }
 
 impl fmt::Display for Failure {

@@ -3,9 +3,9 @@
 //! It is used as kubectl uses it: the same files, the same contexts, the same plugins. One object is read, once, and
 //! remembered for when nobody answers.
 
-mod failed;
+mod cache;
+mod error;
 mod kubeconfig;
-mod memory;
 mod plugin;
 mod proxy;
 
@@ -22,8 +22,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use failed::Failed;
-use memory::Memory;
+use cache::Memory;
+use error::Failed;
 
 /// How long the API server may take for an answer, its connection included.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use event::{Event, Level};
 pub use status::{Link, Status, rough};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, exit_code};
 
 /// The longest line that is printed, in characters.
 const LONGEST_LINE: usize = 4096;
@@ -90,7 +90,7 @@ impl Output {
             self.json_event(serde_json::json!({
                 "event": "error",
                 "stage": failure.stage(),
-                "code": crate::exit_code::of(failure.stage()),
+                "code": exit_code::of(failure.stage()),
                 "message": clean(failure.what(), LONGEST_LINE),
                 "advice": failure.advice().iter().map(|line| clean(line, LONGEST_LINE)).collect::<Vec<_>>(),
             }));

@@ -1,7 +1,7 @@
 //! The russh edge: one authenticated connection, and streams on it. Nothing outside this module knows what a channel is.
 
-mod names;
 mod own_key;
+mod refusal_text;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +28,8 @@ use crate::endpoint::{Endpoint, Host};
 use crate::output::clean;
 use crate::trust::{Impostor, Trust};
 use crate::verdict;
-use names::Names;
 use own_key::{OwnKey, Unsigned};
+use refusal_text::Names;
 
 /// How long a server may take for the handshake and the login together.
 const HANDSHAKE: Duration = Duration::from_secs(15);

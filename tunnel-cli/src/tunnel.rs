@@ -1,11 +1,10 @@
 //! A tunnel stays up: around one fallible attempt to reach the bastion, everything that makes the next one.
 
-mod board;
 pub mod carrier;
-mod holder;
 mod listener;
-pub mod pulse;
-pub mod wake;
+mod liveness;
+mod port_owner;
+mod state;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,11 +23,11 @@ use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Link, Output, Status};
 use crate::ssh::NotOpened;
+use crate::suspend::{Clocks, woken};
 use crate::verdict::{Cure, Standing, Verdict, judge};
-use board::Board;
 use carrier::{Carrier, Dialler};
 pub use listener::{Bound, Listener};
-use wake::{Clocks, woken};
+use state::Board;
 
 /// Between two attempts to reach the bastion.
 const FIRST_RETRY: Duration = Duration::from_millis(300);

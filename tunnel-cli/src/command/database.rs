@@ -20,12 +20,10 @@ use crate::cli::Flags;
 use crate::config::{Database, Layer};
 use crate::credential::{Credentials, Life, database_failed};
 use crate::database::{Access, Verify, misleading, verifies};
-use crate::endpoint::port_number;
-use crate::exit_code;
-use crate::failure::{Failure, Stage};
-use crate::forward::{Forward, Local, On};
+use crate::endpoint::{Forward, Local, On, port_number};
+use crate::failure::{Failure, Stage, exit_code};
 use crate::output::{Event, Output, rough};
-use crate::tunnel::wake::Clocks;
+use crate::suspend::Clocks;
 use crate::tunnel::{Conduct, Listener, Tunnel};
 
 /// How long we try to revoke before we say that it did not work. The lease then ends by itself.

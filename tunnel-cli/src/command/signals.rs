@@ -1,6 +1,6 @@
 //! Decides what SIGINT, SIGTERM and SIGHUP do: the first ends in order, and a person who insists ends at once.
 
-mod heard;
+mod listener;
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
-use heard::{Heard, Ignored};
+use listener::{Heard, Ignored};
 
 /// Signals that come as close together as this are one wish: a terminal, a shell and a supervisor each pass on what they
 /// got. A person who insists takes longer.
@@ -71,7 +71,7 @@ pub(super) fn stop(interrupt: Interrupt) -> Result<CancellationToken, Failure> {
             match insistence.answer(kind, Instant::now()) {
                 Answer::EndInOrder => first.cancel(),
                 Answer::EndAtOnce => {
-                    super::login::restore_terminal();
+                    crate::login::restore_terminal();
                     std::process::exit(128 + kind.as_raw_value());
                 }
             }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use super::{credentials, dialler, hold, signals};
 use crate::cli::Flags;
 use crate::config::Layer;
-use crate::exit_code;
-use crate::failure::Failure;
-use crate::forward::Forward;
+use crate::endpoint::Forward;
+use crate::failure::{Failure, exit_code};
 use crate::output::{Event, Output};
 use crate::tunnel::{Conduct, Listener, Tunnel};
 

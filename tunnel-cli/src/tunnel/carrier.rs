@@ -11,13 +11,13 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pulse::{Pulse, SILENCE};
-use super::wake::{Clocks, TICK};
+use super::liveness::{Pulse, SILENCE};
 use crate::credential::Held;
 use crate::endpoint::{Endpoint, Host};
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Output};
 use crate::ssh::{NotOpened, Refusal, Session, Stream};
+use crate::suspend::{Clocks, TICK};
 use crate::trust::{Impostor, Trust};
 use crate::verdict::{self, Cure};
 

@@ -13,11 +13,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::board::Board;
-use super::holder;
-use crate::endpoint::Endpoint;
+use super::port_owner;
+use super::state::Board;
+use crate::endpoint::{Endpoint, Forward, Local, On};
 use crate::failure::{Failure, Stage};
-use crate::forward::{Forward, Local, On};
 use crate::output::{Event, Output};
 use crate::ssh::NotOpened;
 
@@ -292,7 +291,7 @@ fn is_absent(error: &std::io::Error) -> bool {
 fn bind_failed(on: On, listen: SocketAddr, error: &std::io::Error) -> Failure {
     let (what, advice) = match error.kind() {
         ErrorKind::AddrInUse if on == On::Loopback && listen.is_ipv6() => (
-            match holder::of(listen) {
+            match port_owner::of(listen) {
                 Some(holder) => format!("{listen} is in use by {holder}"),
                 None => format!("{listen} is in use by another program"),
             },
@@ -300,7 +299,7 @@ fn bind_failed(on: On, listen: SocketAddr, error: &std::io::Error) -> Failure {
              alone, write 127.0.0.1 before the local port; or choose another port, for example:",
         ),
         ErrorKind::AddrInUse => (
-            match holder::of(listen) {
+            match port_owner::of(listen) {
                 Some(holder) => format!("{listen} is in use by {holder}"),
                 None => format!("{listen} is in use by another program"),
             },

@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use crate::config::Layer;
-use crate::exit_code;
-use crate::failure::Failure;
+use crate::failure::{Failure, exit_code};
 use crate::output::Output;
 
 /// Prints every setting.

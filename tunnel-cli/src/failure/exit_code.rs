@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::failure::Stage;
+use super::Stage;
 
 /// Ended as asked.
 pub const OK: u8 = 0;

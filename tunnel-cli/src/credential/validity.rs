@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::tunnel::wake::Clocks;
+use crate::suspend::Clocks;
 
 /// A certificate that ends sooner than this is not worth a login.
 const TOO_SHORT: Duration = Duration::from_secs(3);

@@ -1,28 +1,29 @@
-//! Which login to Vault the settings mean, and where its secrets come from. None comes from a command line.
+//! Makes the login to Vault that the settings mean. Its secrets come from files, the environment or the terminal, and never
+//! from a command line.
+
+mod prompt;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use secrecy::SecretString;
-use tokio::sync::OnceCell;
-use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, LoginError, Method, Source, Userpass};
+use vault_signer::Server;
+use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, Method, Source, Userpass};
 use vault_signer::server::Ca;
-use vault_signer::{BoxFuture, Server, Token};
 use zeroize::Zeroizing;
 
 use crate::config::{Layer, Sourced};
 use crate::credential::SignIn;
-use crate::failure::{Failure, Stage};
-use crate::output::clean;
+use crate::failure::{Failure, Stage, missing};
+use prompt::PromptedUserpass;
+pub(crate) use prompt::restore_terminal;
 
 /// The longest secret that is read, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
 /// The login that `settings` mean.
-pub(super) fn of(
+pub(crate) fn of(
     settings: &Layer,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Box<dyn Login>, Failure> {
@@ -45,7 +46,7 @@ pub(super) fn of(
                 (Some(Sourced { value: path, .. }), _) => read_file(path)?,
                 (None, Some(secret)) => secret,
                 (None, None) => {
-                    return Err(super::missing(
+                    return Err(missing(
                         "AppRole needs a secret id",
                         "Name a file with --secret-id-file, or set PF_TUNNEL_SECRET_ID",
                     ));
@@ -58,7 +59,7 @@ pub(super) fn of(
                 needed(&auth.username, "userpass needs a user name", "--username or vault.auth.username")?;
             match secret("PF_TUNNEL_PASSWORD") {
                 Some(password) => Ok(Box::new(Userpass::new(mount, username, password))),
-                None => Ok(Box::new(Asked { mount, username, answered: OnceCell::new() })),
+                None => Ok(Box::new(PromptedUserpass::new(mount, username))),
             }
         }
         Method::Kubernetes => {
@@ -75,7 +76,7 @@ pub(super) fn of(
 }
 
 /// What a person types to get a new token, for a login that needs one.
-pub(super) fn sign_in(
+pub(crate) fn sign_in(
     settings: &Layer,
     server: &Server,
     variable: impl Fn(&str) -> Option<String>,
@@ -103,7 +104,7 @@ fn needed<T: Clone>(setting: &Option<Sourced<T>>, what: &str, cure: &str) -> Res
     setting
         .as_ref()
         .map(|sourced| sourced.value.clone())
-        .ok_or_else(|| super::missing(what, &format!("Give it with {cure}")))
+        .ok_or_else(|| missing(what, &format!("Give it with {cure}")))
 }
 
 fn read_file(path: &Path) -> Result<SecretString, Failure> {
@@ -126,77 +127,6 @@ fn read(from: &mut impl Read, name: &str) -> Result<SecretString, Failure> {
 
 fn unreadable(name: &str, why: &str) -> Failure {
     Failure::lasting(Stage::Configuration, format!("a secret cannot be read from {name}: {why}"))
-}
-
-/// A person who is asked for a password once, at the first login.
-#[derive(Debug)]
-struct Asked {
-    mount: String,
-    username: String,
-    answered: OnceCell<Userpass>,
-}
-
-impl Login for Asked {
-    fn name(&self) -> &'static str {
-        "userpass"
-    }
-
-    fn login<'a>(&'a self, server: &'a Server) -> BoxFuture<'a, Result<Token, LoginError>> {
-        Box::pin(async move {
-            let question = format!("Password of {} for {}: ", self.username, server.name());
-            let userpass = self
-                .answered
-                .get_or_try_init(async || {
-                    let password = tokio::task::spawn_blocking(move || ask(&question)).await.ok().flatten();
-                    let password = password.ok_or(NOBODY_TO_ASK)?;
-                    Ok::<_, &'static str>(Userpass::new(self.mount.clone(), self.username.clone(), password))
-                })
-                .await
-                .map_err(|reason| LoginError::TokenFile {
-                    path: "/dev/tty".into(),
-                    reason: reason.to_owned(),
-                })?;
-            userpass.login(server).await
-        })
-    }
-
-    fn unattended(&self) -> bool {
-        self.answered.initialized()
-    }
-}
-
-const NOBODY_TO_ASK: &str = "there is no terminal to ask for the password; set PF_TUNNEL_PASSWORD";
-
-/// The terminal as it was before a question, for whoever ends the program in the middle of one.
-static BEFORE: Mutex<Option<(File, Termios)>> = Mutex::new(None);
-
-/// Gives the terminal its echo back, if a question took it.
-pub(super) fn restore_terminal() {
-    if let Some((terminal, before)) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let _ = tcsetattr(&terminal, SetArg::TCSANOW, &before);
-    }
-}
-
-/// Asks on the terminal, whatever standard input and output are, without an echo.
-fn ask(question: &str) -> Option<SecretString> {
-    let terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
-    let before = tcgetattr(&terminal).ok()?;
-    let mut silent = before.clone();
-    silent.local_flags.remove(LocalFlags::ECHO);
-    silent.local_flags.insert(LocalFlags::ECHONL);
-    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((terminal.try_clone().ok()?, before));
-    let line = (|| {
-        tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent).ok()?;
-        write!(&terminal, "{}", clean(question, 200)).ok()?;
-        let mut line = Zeroizing::new(String::new());
-        BufReader::new(&terminal).take(LONGEST).read_line(&mut line).ok()?;
-        Some(line)
-    })();
-    restore_terminal();
-    match line?.trim_end_matches(['\r', '\n']) {
-        "" => None,
-        password => Some(password.into()),
-    }
 }
 
 #[cfg(test)]

@@ -5,26 +5,26 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A peer that has not been heard for this long is dead.
-pub const SILENCE: Duration = Duration::from_secs(13);
+pub(super) const SILENCE: Duration = Duration::from_secs(13);
 /// A line that took this many bytes from us in the meantime is busy, not dead: the answer to our keepalive is behind
 /// them. Keepalives alone stay far below it. (A vanished peer is noticed by `TCP_USER_TIMEOUT` even then.)
 const BUSY: u64 = 16 * 1024;
 
 /// What was last seen of the peer.
 #[derive(Debug, Clone, Copy)]
-pub struct Pulse {
+pub(super) struct Pulse {
     alive: Instant,
     sent: u64,
 }
 
 impl Pulse {
     /// A peer that has just been heard, to whom `sent` bytes have gone.
-    pub fn new(now: Instant, sent: u64) -> Self {
+    pub(super) fn new(now: Instant, sent: u64) -> Self {
         Self { alive: now, sent }
     }
 
     /// Whether a peer that was last `heard` then, and to whom `sent` bytes have gone by now, is dead.
-    pub fn is_dead(&mut self, now: Instant, heard: Instant, sent: u64) -> bool {
+    pub(super) fn is_dead(&mut self, now: Instant, heard: Instant, sent: u64) -> bool {
         if sent.saturating_sub(self.sent) >= BUSY {
             *self = Self { alive: now, sent };
         }

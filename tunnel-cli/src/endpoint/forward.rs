@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use crate::endpoint::{BadEndpoint, Endpoint, port_number};
+use super::{BadEndpoint, Endpoint, port_number};
 
 /// One forward as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
