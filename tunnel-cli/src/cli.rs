@@ -36,11 +36,11 @@ pub struct TunnelArguments {
     #[arg(long, global = true, value_name = "NAME", help_heading = "Vault or OpenBao")]
     role: Option<String>,
     #[command(flatten)]
-    conduct: ConductFlags,
+    options: RunFlags,
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
-    command: Option<TunnelCommand>,
+    command: Option<TunnelSubcommand>,
 }
 
 const TUNNEL_EXAMPLES: &str = "\
@@ -64,7 +64,7 @@ refused, 8 destination refused by policy, 9 local port.";
 
 /// Subcommands of `pf-tunnel`.
 #[derive(Debug, Clone, Copy, Subcommand)]
-pub enum TunnelCommand {
+pub enum TunnelSubcommand {
     /// Print what holds, and where each value came from
     Config,
 }
@@ -98,7 +98,7 @@ pub struct DatabaseArguments {
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     #[command(flatten)]
-    conduct: ConductFlags,
+    options: RunFlags,
     #[command(flatten)]
     common: Common,
 }
@@ -121,7 +121,7 @@ Exit codes: as for pf-tunnel; 10 the database does not answer, 11 no
 credentials; with a COMMAND, the command's own.";
 
 #[derive(Debug, Args)]
-struct ConductFlags {
+struct RunFlags {
     /// How long a local connection waits for the bastion [env: PF_TUNNEL_HOLD] [default: 30s]
     #[arg(long, global = true, value_name = "DURATION")]
     hold: Option<String>,
@@ -227,15 +227,26 @@ struct Common {
     verbose: u8,
 }
 
-/// What was typed, understood as far as it can be without the configuration.
+/// A command line, parsed as far as that is possible without the configuration.
 #[derive(Debug)]
-pub struct Typed<T> {
+pub struct Invocation<T> {
     /// What to do.
-    pub wish: T,
+    pub command: T,
     /// How to print.
     pub style: Style,
-    /// What the flags say.
+    /// The options that are settings.
     pub flags: Flags,
+}
+
+/// The result of parsing a command line.
+#[derive(Debug)]
+pub enum ParseOutcome<T> {
+    /// There is something to do.
+    Run(Invocation<T>),
+    /// Help or the version was asked for, and has been printed.
+    Answered,
+    /// The command line cannot be understood.
+    Refused(Failure),
 }
 
 /// Settings among the flags. They are parsed late, so that a bad one can be reported in the right style.
@@ -252,7 +263,7 @@ pub struct Flags {
 
 /// What `pf-tunnel` is to do.
 #[derive(Debug)]
-pub enum TunnelWish {
+pub enum TunnelCommand {
     /// Print the settings.
     Config,
     /// Forward; the arguments are still texts.
@@ -266,7 +277,7 @@ pub enum TunnelWish {
 
 /// What `pf-db-tunnel` is to do.
 #[derive(Debug)]
-pub enum DatabaseWish {
+pub enum DatabaseCommand {
     /// List the databases.
     List,
     /// Open one.
@@ -282,60 +293,49 @@ pub enum DatabaseWish {
     },
 }
 
-/// Why there is nothing to do.
-#[derive(Debug)]
-pub enum NotTyped {
-    /// Help or the version was asked for, and has been printed.
-    Answered,
-    /// It cannot be understood.
-    Bad(Failure),
-}
-
-/// Reads `pf-tunnel`'s command line.
-///
-/// # Errors
-/// See [`NotTyped`].
-pub fn tunnel(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed<TunnelWish>, NotTyped> {
-    let example = "pf-tunnel postgres.default.svc:5432 5432";
-    let typed = TunnelArguments::try_parse_from(arguments).map_err(|error| not_typed(&error, example))?;
-    let wish = match typed.command {
-        Some(TunnelCommand::Config) => TunnelWish::Config,
-        None => TunnelWish::Forward { pairs: typed.pairs, local: typed.local },
+/// Parses the command line of `pf-tunnel`.
+pub fn tunnel(arguments: impl IntoIterator<Item = OsString>) -> ParseOutcome<TunnelCommand> {
+    let typed = match TunnelArguments::try_parse_from(arguments) {
+        Ok(typed) => typed,
+        Err(error) => return not_run(&error, "pf-tunnel postgres.default.svc:5432 5432"),
     };
-    Ok(understood(wish, typed.common, typed.conduct, typed.role))
+    let command = match typed.command {
+        Some(TunnelSubcommand::Config) => TunnelCommand::Config,
+        None => TunnelCommand::Forward { pairs: typed.pairs, local: typed.local },
+    };
+    ParseOutcome::Run(invocation(command, typed.common, typed.options, typed.role))
 }
 
-/// Reads `pf-db-tunnel`'s command line.
-///
-/// # Errors
-/// See [`NotTyped`].
-pub fn database(arguments: impl IntoIterator<Item = OsString>) -> Result<Typed<DatabaseWish>, NotTyped> {
-    let example = "pf-db-tunnel orders --role reader";
-    let typed = DatabaseArguments::try_parse_from(arguments).map_err(|error| not_typed(&error, example))?;
-    let wish = match typed.database {
+/// Parses the command line of `pf-db-tunnel`.
+pub fn database(arguments: impl IntoIterator<Item = OsString>) -> ParseOutcome<DatabaseCommand> {
+    let typed = match DatabaseArguments::try_parse_from(arguments) {
+        Ok(typed) => typed,
+        Err(error) => return not_run(&error, "pf-db-tunnel orders --role reader"),
+    };
+    let command = match typed.database {
         Some(database) if !typed.list => {
-            DatabaseWish::Open { database, role: typed.role, port: typed.port, command: typed.command }
+            DatabaseCommand::Open { database, role: typed.role, port: typed.port, command: typed.command }
         }
-        _ => DatabaseWish::List,
+        _ => DatabaseCommand::List,
     };
-    let aside = matches!(&wish, DatabaseWish::Open { command, .. } if !command.is_empty());
-    let mut understood = understood(wish, typed.common, typed.conduct, typed.ssh_role);
-    understood.style.aside = aside;
-    Ok(understood)
+    let aside = matches!(&command, DatabaseCommand::Open { command, .. } if !command.is_empty());
+    let mut invocation = invocation(command, typed.common, typed.options, typed.ssh_role);
+    invocation.style.aside = aside;
+    ParseOutcome::Run(invocation)
 }
 
-fn understood<T>(wish: T, common: Common, conduct: ConductFlags, role: Option<String>) -> Typed<T> {
+fn invocation<T>(command: T, common: Common, options: RunFlags, role: Option<String>) -> Invocation<T> {
     let style = Style { json: common.json, quiet: common.quiet, verbosity: common.verbose, aside: false };
-    let flags = Flags { common, hold: conduct.hold, role, once: conduct.once, probe: !conduct.no_probe };
-    Typed { wish, style, flags }
+    let flags = Flags { common, hold: options.hold, role, once: options.once, probe: !options.no_probe };
+    Invocation { command, style, flags }
 }
 
 /// One line, as for every other bad argument.
-fn not_typed(error: &clap::Error, example: &str) -> NotTyped {
+fn not_run<T>(error: &clap::Error, example: &str) -> ParseOutcome<T> {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that has gone away has read enough.
         let _ = error.print();
-        return NotTyped::Answered;
+        return ParseOutcome::Answered;
     }
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim);
@@ -344,7 +344,10 @@ fn not_typed(error: &clap::Error, example: &str) -> NotTyped {
         // "the following required arguments were not provided:" goes on in the next line.
         what = format!("{what} {}", lines.next().unwrap_or_default());
     }
-    NotTyped::Bad(Failure::lasting(Stage::Arguments, format!("{what}; write, for example, {example}")))
+    ParseOutcome::Refused(Failure::permanent(
+        Stage::Arguments,
+        format!("{what}; write, for example, {example}"),
+    ))
 }
 
 /// All forwards of a command line.
@@ -352,14 +355,14 @@ fn not_typed(error: &clap::Error, example: &str) -> NotTyped {
 /// # Errors
 /// Names the bad part and shows a right one, in one line.
 pub fn forwards(pairs: &[String], local: &[String]) -> Result<Vec<Forward>, Failure> {
-    let bad = |error: crate::endpoint::BadForward| Failure::lasting(Stage::Arguments, error.to_string());
+    let bad = |error: crate::endpoint::BadForward| Failure::permanent(Stage::Arguments, error.to_string());
     let mut forwards = Forward::pairs(pairs).map_err(bad)?;
     for text in local {
         forwards.push(text.parse().map_err(bad)?);
     }
     if forwards.is_empty() {
         let what = "nothing to forward; write, for example, pf-tunnel postgres.default.svc:5432 5432";
-        return Err(Failure::lasting(Stage::Arguments, what));
+        return Err(Failure::permanent(Stage::Arguments, what));
     }
     Ok(forwards)
 }
@@ -390,7 +393,7 @@ impl Flags {
                 Ok(value) => Ok(Some(Sourced::new(value, Source::Flag(flag)))),
                 Err(why) => {
                     let what = format!("{flag} {text}: {}", why.to_string());
-                    Err(Failure::lasting(Stage::Arguments, what))
+                    Err(Failure::permanent(Stage::Arguments, what))
                 }
             }
         }
@@ -457,12 +460,11 @@ mod tests {
     fn failure(arguments: &[&str]) -> String {
         let arguments = ["pf-tunnel"].iter().chain(arguments).map(OsString::from);
         let refused = match tunnel(arguments) {
-            Ok(Typed { wish: TunnelWish::Forward { pairs, local }, flags, .. }) => {
-                forwards(&pairs, &local).err().or_else(|| flags.layer(|_| None).err()).expect("refused")
-            }
-            Ok(other) => panic!("{other:?}"),
-            Err(NotTyped::Bad(failure)) => failure,
-            Err(NotTyped::Answered) => panic!("answered"),
+            ParseOutcome::Run(Invocation {
+                command: TunnelCommand::Forward { pairs, local }, flags, ..
+            }) => forwards(&pairs, &local).err().or_else(|| flags.layer(|_| None).err()).expect("refused"),
+            ParseOutcome::Refused(failure) => failure,
+            other => panic!("{other:?}"),
         };
         assert_eq!(refused.stage(), Stage::Arguments);
         assert!(refused.advice().is_empty() && !refused.what().contains('\n'), "one line: {refused}");
@@ -510,8 +512,8 @@ mod tests {
     #[test]
     fn config_is_a_command_and_takes_the_same_flags() {
         let arguments = ["pf-tunnel", "config", "--role", "x", "--json"].map(OsString::from);
-        let typed = tunnel(arguments).unwrap();
-        assert!(matches!(typed.wish, TunnelWish::Config));
+        let ParseOutcome::Run(typed) = tunnel(arguments) else { panic!() };
+        assert!(matches!(typed.command, TunnelCommand::Config));
         assert!(typed.style.json);
         assert_eq!(typed.flags.layer(|_| None).unwrap().role.unwrap().value, "x");
     }
@@ -519,8 +521,8 @@ mod tests {
     #[test]
     fn a_command_after_two_dashes_is_the_childs() {
         let arguments = ["pf-db-tunnel", "orders", "--role", "reader", "--", "psql", "-c", "--list"];
-        let typed = database(arguments.map(OsString::from)).unwrap();
-        let DatabaseWish::Open { database, role, port, command } = typed.wish else { panic!() };
+        let ParseOutcome::Run(typed) = database(arguments.map(OsString::from)) else { panic!() };
+        let DatabaseCommand::Open { database, role, port, command } = typed.command else { panic!() };
         assert_eq!((database.as_str(), role.as_deref(), port.as_str()), ("orders", Some("reader"), "0"));
         assert_eq!(command, ["psql", "-c", "--list"]);
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use vault_signer::server::not_obeyed;
 use vault_signer::{Request, Server, Settings};
 
-use crate::cli::{DatabaseWish, Flags, NotTyped, TunnelWish, Typed};
+use crate::cli::{DatabaseCommand, Flags, Invocation, ParseOutcome, TunnelCommand};
 use crate::config::{Kube, Layer, Source, Sourced, load, published};
 use crate::credential::Credentials;
 use crate::endpoint::Endpoint;
@@ -24,13 +24,13 @@ use crate::{cli, kubernetes, login};
 
 /// `pf-tunnel`
 pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    run(cli::tunnel(arguments), async |typed, output| {
-        let settings = settings_of(&typed.flags, &output).await?;
-        match typed.wish {
-            TunnelWish::Config => config::print(&settings, &output),
-            TunnelWish::Forward { pairs, local } => {
+    run(cli::tunnel(arguments), async |invocation, output| {
+        let settings = settings_of(&invocation.flags, &output).await?;
+        match invocation.command {
+            TunnelCommand::Config => config::print(&settings, &output),
+            TunnelCommand::Forward { pairs, local } => {
                 let forwards = cli::forwards(&pairs, &local)?;
-                tunnel::run(&settings, &typed.flags, &forwards, output).await
+                tunnel::run(&settings, &invocation.flags, &forwards, output).await
             }
         }
     })
@@ -38,41 +38,41 @@ pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// `pf-db-tunnel`
 pub fn pf_db_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    run(cli::database(arguments), async |typed, output| {
-        let settings = settings_of(&typed.flags, &output).await?;
-        match typed.wish {
-            DatabaseWish::List => database::list(&settings, &output),
-            DatabaseWish::Open { database, role, port, command } => {
+    run(cli::database(arguments), async |invocation, output| {
+        let settings = settings_of(&invocation.flags, &output).await?;
+        match invocation.command {
+            DatabaseCommand::List => database::list(&settings, &output),
+            DatabaseCommand::Open { database, role, port, command } => {
                 let wanted = database::wanted(&settings, &database, role.as_deref(), &port)?;
-                database::run(&settings, &typed.flags, wanted, command, output).await
+                database::run(&settings, &invocation.flags, wanted, command, output).await
             }
         }
     })
 }
 
-/// What both have around their work. `work` ends with the exit code of whatever it ran.
+/// Runs `work` with what both programs need around it. `work` ends with the exit code of the child it ran, or 0.
 fn run<T>(
-    typed: Result<Typed<T>, NotTyped>,
-    work: impl AsyncFnOnce(Typed<T>, Arc<Output>) -> Result<u8, Failure>,
+    parsed: ParseOutcome<T>,
+    work: impl AsyncFnOnce(Invocation<T>, Arc<Output>) -> Result<u8, Failure>,
 ) -> ExitCode {
     vault_signer::core_dump::disable();
-    let typed = match typed {
-        Ok(typed) => typed,
-        Err(NotTyped::Answered) => return ExitCode::SUCCESS,
-        Err(NotTyped::Bad(failure)) => {
+    let invocation = match parsed {
+        ParseOutcome::Run(invocation) => invocation,
+        ParseOutcome::Answered => return ExitCode::SUCCESS,
+        ParseOutcome::Refused(failure) => {
             Output::standard(Style::default()).fail(&failure);
             return exit_code::exit(failure.stage());
         }
     };
-    let output = Arc::new(Output::standard(typed.style));
+    let output = Arc::new(Output::standard(invocation.style));
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            output.fail(&Failure::lasting(Stage::Internal, format!("cannot start: {error}")));
+            output.fail(&Failure::permanent(Stage::Internal, format!("cannot start: {error}")));
             return exit_code::exit(Stage::Internal);
         }
     };
-    let result = runtime.block_on(work(typed, Arc::clone(&output)));
+    let result = runtime.block_on(work(invocation, Arc::clone(&output)));
     // A resolver or a question that is still waiting must not keep us.
     login::restore_terminal();
     runtime.shutdown_background();
@@ -91,7 +91,7 @@ fn variable(name: &str) -> Option<String> {
 
 async fn settings_of(flags: &Flags, output: &Output) -> Result<Layer, Failure> {
     let here = std::env::current_dir().map_err(|error| {
-        Failure::lasting(Stage::Configuration, format!("the working directory cannot be used: {error}"))
+        Failure::permanent(Stage::Configuration, format!("the working directory cannot be used: {error}"))
     })?;
     let said_file = || variable("PF_TUNNEL_CONFIG").filter(|path| !path.is_empty()).map(Into::into);
     let named = flags.config().map(ToOwned::to_owned).or_else(said_file);
@@ -106,11 +106,11 @@ async fn settings_of(flags: &Flags, output: &Output) -> Result<Layer, Failure> {
 /// Adds what the cluster publishes, if one is to be asked.
 async fn with_published(mut said: Layer, output: &Output) -> Result<Layer, Failure> {
     let Some(kube) = &mut said.kube else { return Ok(said) };
-    let (place, chosen_by) = (kube.place(), kube.chosen_by);
-    let found = kubernetes::read(&place, variable).await?;
+    let (object, chosen_by) = (kube.object_ref(), kube.chosen_by);
+    let found = kubernetes::read(&object, variable).await?;
     kube.context.get_or_insert_with(|| Sourced::new(found.context.clone(), Source::CurrentContext));
     let bastion = said.bastion.as_ref().map(|bastion| bastion.value.as_slice());
-    let mut origin = place.described(&found.context);
+    let mut origin = object.described(&found.context);
     if let Some((age, failure)) = &found.stale {
         let age = format!("{} ago", rough(*age));
         origin = format!("{origin}, as it was {age}");
@@ -177,7 +177,7 @@ fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Fa
     .map_err(|error| {
         let text = error.to_string();
         let (what, advice) = text.split_once('\n').unwrap_or((&text, ""));
-        Failure::lasting(Stage::Configuration, what).advise(advice.trim())
+        Failure::permanent(Stage::Configuration, what).advise(advice.trim())
     })?;
     let principals = match &settings.principals {
         Some(principals) => principals.value.clone(),
@@ -194,10 +194,10 @@ fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Fa
     Ok(Credentials::new(server, login, mount, request, key_type, sign_in, Arc::clone(output)))
 }
 
-/// The place of what was published, with the context that was used.
+/// The object of what was published, with the context that was used.
 fn described(kube: &Kube) -> String {
     let context = kube.context.as_ref().map(|context| context.value.as_str()).unwrap_or_default();
-    kube.place().described(context)
+    kube.object_ref().described(context)
 }
 
 fn listed(bastions: &[Endpoint]) -> String {

@@ -17,9 +17,9 @@ use vault_signer::{Credential, KeyType, Request, Server, SignError, Token, Vault
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Output, rough};
 use crate::suspend::{Clocks, woken};
-use crate::verdict::{Cure, Standing, Verdict, judge};
+use crate::verdict::{Retry, Standing, Verdict, judge};
 pub use sign_in::SignIn;
-pub use validity::Life;
+pub use validity::Validity;
 
 /// What expires is looked at this often at least, since the wall clock may jump while we sleep.
 const LOOK: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub struct Held {
     /// Both.
     pub credential: Credential,
     /// Its time.
-    pub life: Life,
+    pub validity: Validity,
     /// Whether a bastion has taken it.
     worked: AtomicBool,
 }
@@ -118,8 +118,8 @@ impl Credentials {
     pub async fn current(&self) -> Result<Arc<Held>, Failure> {
         let mut state = self.state.lock().await;
         let now = Clocks::now();
-        match state.held.clone().filter(|held| held.life.is_usable(&now)) {
-            Some(held) if !held.life.is_due(&now) => Ok(held),
+        match state.held.clone().filter(|held| held.validity.is_usable(&now)) {
+            Some(held) if !held.validity.is_due(&now) => Ok(held),
             Some(held) => Ok(self.sign(&mut state).await.unwrap_or(held)),
             None => self.sign(&mut state).await,
         }
@@ -139,8 +139,8 @@ impl Credentials {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         let mut said = Said::default();
         loop {
-            while !used.life.is_due(&Clocks::now()) {
-                sleep(LOOK.min(used.life.due_in(&Clocks::now()))).await;
+            while !used.validity.is_due(&Clocks::now()) {
+                sleep(LOOK.min(used.validity.due_in(&Clocks::now()))).await;
                 self.keep_token().await;
             }
             let mut state = self.state.lock().await;
@@ -151,8 +151,8 @@ impl Credentials {
             let Err(failure) = self.sign(&mut state).await else { return };
             drop(state);
             let standing = Standing { once: false, was_ready: true, carrier_lives: true };
-            let verdict = judge(failure.cure(), standing);
-            let left = used.life.left(&Clocks::now());
+            let verdict = judge(failure.retry(), standing);
+            let left = used.validity.left(&Clocks::now());
             if said.is_news(&failure, left) {
                 self.tell(&failure, verdict, left).await;
             }
@@ -233,8 +233,8 @@ impl Credentials {
                         serial: certificate.serial(),
                         until,
                     });
-                    let life = Life::of(from, until, self.request.ttl);
-                    let held = Arc::new(Held { credential, life, worked: AtomicBool::new(false) });
+                    let validity = Validity::of(from, until, self.request.ttl);
+                    let held = Arc::new(Held { credential, validity, worked: AtomicBool::new(false) });
                     state.held = Some(Arc::clone(&held));
                     return Ok(held);
                 }
@@ -264,7 +264,7 @@ impl Credentials {
         if let Some((token, from)) = &state.token
             && token
                 .expires_at()
-                .is_none_or(|end| Life::of(*from, end, Duration::MAX).is_usable(&Clocks::now()))
+                .is_none_or(|end| Validity::of(*from, end, Duration::MAX).is_usable(&Clocks::now()))
         {
             return Ok(token.clone());
         }
@@ -292,7 +292,7 @@ impl Credentials {
         let Some((token, from)) = &state.token else { return };
         let Some(until) = token.expires_at() else { return };
         let now = Clocks::now();
-        if !token.renewable() || !Life::of(*from, until, Duration::MAX).is_due(&now) {
+        if !token.renewable() || !Validity::of(*from, until, Duration::MAX).is_due(&now) {
             return;
         }
         let renewed = token.renew(&self.server).await;
@@ -316,7 +316,7 @@ impl Said {
     /// something else is wrong.
     pub fn is_news(&mut self, failure: &Failure, left: Duration) -> bool {
         let news =
-            is_milestone(self.left, left) || (!failure.cure().is_time() && failure.what() != self.what);
+            is_milestone(self.left, left) || (!failure.retry().is_soon() && failure.what() != self.what);
         if news {
             *self = Self { left: Some(left), what: failure.what().to_owned() };
         }
@@ -334,10 +334,14 @@ fn off(offset: Offset, server: &Server) -> String {
 }
 
 fn login_failed(error: &LoginError, command: &str) -> Failure {
-    let failure = described(Stage::Login, &error.to_string(), Cure::of_login(error));
-    let failure = match failure.cure() {
-        Cure::SignIn => failure.advise(format!("  {command}")),
-        Cure::Time | Cure::Way | Cure::Clock | Cure::Keeper | Cure::Change => failure,
+    let failure = described(Stage::Login, &error.to_string(), Retry::of_login(error));
+    let failure = match failure.retry() {
+        Retry::AfterSignIn => failure.advise(format!("  {command}")),
+        Retry::Soon
+        | Retry::OnAnotherRoute
+        | Retry::AfterClockIsSet
+        | Retry::AfterOperator
+        | Retry::Never => failure,
     };
     match error {
         LoginError::Server(error) => failure.after(retry_after(error)),
@@ -347,14 +351,14 @@ fn login_failed(error: &LoginError, command: &str) -> Failure {
 
 fn signing_failed(error: &SignError, server: &Server) -> Failure {
     let offset = server.clock();
-    let cure = Cure::of_signing(error, offset.is_some());
-    let failure = match (cure, offset) {
-        (Cure::Clock, Some(offset)) => {
+    let retry = Retry::of_signing(error, offset.is_some());
+    let failure = match (retry, offset) {
+        (Retry::AfterClockIsSet, Some(offset)) => {
             let what = format!("{}, so no certificate of now is valid here", off(offset, server));
-            Failure::new(Stage::Signing, what, cure)
+            Failure::new(Stage::Signing, what, retry)
                 .advise("Set the clock right. Under WSL, after sleep: sudo hwclock -s")
         }
-        _ => described(Stage::Signing, &error.to_string(), cure),
+        _ => described(Stage::Signing, &error.to_string(), retry),
     };
     match error {
         SignError::Server(error) => failure.after(retry_after(error)),
@@ -364,7 +368,7 @@ fn signing_failed(error: &SignError, server: &Server) -> Failure {
 
 /// A failure of Vault's in a database's lease.
 pub(crate) fn database_failed(error: &vault_signer::Error) -> Failure {
-    described(Stage::Database, &error.to_string(), Cure::of_server(error)).after(retry_after(error))
+    described(Stage::Database, &error.to_string(), Retry::of_server(error)).after(retry_after(error))
 }
 
 fn retry_after(error: &vault_signer::Error) -> Option<Duration> {
@@ -375,9 +379,9 @@ fn retry_after(error: &vault_signer::Error) -> Option<Duration> {
 }
 
 /// The signer's errors have their advice on the lines after the first.
-fn described(stage: Stage, text: &str, cure: Cure) -> Failure {
+fn described(stage: Stage, text: &str, retry: Retry) -> Failure {
     let (what, advice) = text.split_once('\n').unwrap_or((text, ""));
-    advice.lines().fold(Failure::new(stage, what, cure), |failure, line| failure.advise(line.trim()))
+    advice.lines().fold(Failure::new(stage, what, retry), |failure, line| failure.advise(line.trim()))
 }
 
 #[cfg(test)]

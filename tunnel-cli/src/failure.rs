@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::verdict::Cure;
+use crate::verdict::Retry;
 
 /// How far we got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,24 +49,24 @@ pub struct Failure {
     stage: Stage,
     what: String,
     advice: Vec<String>,
-    cure: Cure,
+    retry: Retry,
     retry_after: Option<Duration>,
 }
 
 impl Failure {
-    /// A failure that `cure` may cure.
-    pub fn new(stage: Stage, what: impl Into<String>, cure: Cure) -> Self {
-        Self { stage, what: what.into(), advice: Vec::new(), cure, retry_after: None }
+    /// A failure that `retry` may retry.
+    pub fn new(stage: Stage, what: impl Into<String>, retry: Retry) -> Self {
+        Self { stage, what: what.into(), advice: Vec::new(), retry, retry_after: None }
     }
 
-    /// A failure that trying again may cure.
-    pub fn passing(stage: Stage, what: impl Into<String>) -> Self {
-        Self::new(stage, what, Cure::Time)
+    /// A failure that trying again may retry.
+    pub fn transient(stage: Stage, what: impl Into<String>) -> Self {
+        Self::new(stage, what, Retry::Soon)
     }
 
-    /// A failure that trying again cannot cure.
-    pub fn lasting(stage: Stage, what: impl Into<String>) -> Self {
-        Self::new(stage, what, Cure::Change)
+    /// A failure that trying again cannot retry.
+    pub fn permanent(stage: Stage, what: impl Into<String>) -> Self {
+        Self::new(stage, what, Retry::Never)
     }
 
     /// Adds a line that says what it means or what to do.
@@ -103,20 +103,20 @@ impl Failure {
         &self.advice
     }
 
-    /// What could cure it.
-    pub fn cure(&self) -> Cure {
-        self.cure
+    /// What could retry it.
+    pub fn retry(&self) -> Retry {
+        self.retry
     }
 
     /// Whether the same may work later with nothing changed by anybody.
-    pub fn may_pass(&self) -> bool {
-        self.cure.is_time()
+    pub fn is_transient(&self) -> bool {
+        self.retry.is_soon()
     }
 }
 
 /// A setting without which nothing can begin, and where to write it.
-pub fn missing(what: &str, cure: &str) -> Failure {
-    Failure::lasting(Stage::Configuration, what).advise(cure)
+pub fn missing(what: &str, retry: &str) -> Failure {
+    Failure::permanent(Stage::Configuration, what).advise(retry)
 }
 
 impl fmt::Display for Failure {
@@ -132,6 +132,6 @@ impl From<config_file::Error> for Failure {
     fn from(error: config_file::Error) -> Self {
         let text = error.to_string();
         let (what, advice) = text.split_once('\n').unwrap_or((&text, ""));
-        Self::lasting(Stage::Configuration, what).advise(advice.trim())
+        Self::permanent(Stage::Configuration, what).advise(advice.trim())
     }
 }

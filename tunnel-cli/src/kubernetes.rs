@@ -22,8 +22,8 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use cache::Memory;
-use error::Failed;
+use cache::Cache;
+use error::ReadError;
 
 /// How long the API server may take for an answer, its connection included.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ const LONGEST_ANSWER: usize = 256 * 1024;
 
 /// A ConfigMap, and the context of the kubeconfig that leads to its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ObjectRef {
     /// `None`: the kubeconfig's current one.
     pub context: Option<String>,
     /// The bastion's namespace.
@@ -84,7 +84,7 @@ impl TryFrom<String> for ObjectName {
     }
 }
 
-impl Place {
+impl ObjectRef {
     /// As a person reads it, with the context that was used.
     pub fn described(&self, context: &str) -> String {
         format!("ConfigMap {}/{} of context {context}", self.namespace, self.config_map)
@@ -112,54 +112,59 @@ pub struct Found {
 ///
 /// # Errors
 /// What is in the way, and what to do about it.
-pub async fn read(place: &Place, variable: impl Fn(&str) -> Option<String>) -> Result<Found, Failure> {
-    let (context, config) = kubeconfig::load(place.context.as_deref(), &variable).await?;
-    let memory = Memory::of(place, &context, &config.cluster_url.to_string(), variable);
-    match ask(config, place, &context).await {
+pub async fn read(object: &ObjectRef, variable: impl Fn(&str) -> Option<String>) -> Result<Found, Failure> {
+    let (context, config) = kubeconfig::load(object.context.as_deref(), &variable).await?;
+    let cache = Cache::of(object, &context, &config.cluster_url.to_string(), variable);
+    match ask(config, object, &context).await {
         Ok(data) => {
-            if let Some(memory) = &memory {
-                memory.keep(&data);
+            if let Some(cache) = &cache {
+                cache.store(&data);
             }
             Ok(Found { context, data, stale: None })
         }
-        Err(failure) => match memory.filter(|_| failure.may_pass()).and_then(|memory| memory.recall()) {
+        Err(failure) => match cache.filter(|_| failure.is_transient()).and_then(|cache| cache.load()) {
             Some((data, age)) => Ok(Found { context, data, stale: Some((age, failure)) }),
             None => Err(failure),
         },
     }
 }
 
-async fn ask(mut config: Config, place: &Place, context: &str) -> Result<BTreeMap<String, String>, Failure> {
+async fn ask(
+    mut config: Config,
+    object: &ObjectRef,
+    context: &str,
+) -> Result<BTreeMap<String, String>, Failure> {
     plugin::log_in(&mut config.auth_info, context).await?;
-    let answer = timeout(PATIENCE, get(config, place)).await.unwrap_or(Err(Failed::Silent(PATIENCE)));
-    answer.map_err(|why| why.explain(place, context))
+    let answer = timeout(PATIENCE, get(config, object)).await.unwrap_or(Err(ReadError::Silent(PATIENCE)));
+    answer.map_err(|why| why.explain(object, context))
 }
 
-async fn get(config: Config, place: &Place) -> Result<BTreeMap<String, String>, Failed> {
+async fn get(config: Config, object: &ObjectRef) -> Result<BTreeMap<String, String>, ReadError> {
     #[derive(Deserialize)]
     struct ConfigMap {
         #[serde(default)]
         data: BTreeMap<String, String>,
     }
-    let client = Client::try_from(config).map_err(|error| Failed::setup(&error))?;
-    let path = format!("/api/v1/namespaces/{}/configmaps", place.namespace);
-    let request =
-        Request::new(path).get(&place.config_map.0, &GetParams::default()).map_err(|_| Failed::Unexpected)?;
-    let answer = client.send(request.map(Body::from)).await.map_err(|error| Failed::on_the_way(&error))?;
+    let client = Client::try_from(config).map_err(|error| ReadError::setup(&error))?;
+    let path = format!("/api/v1/namespaces/{}/configmaps", object.namespace);
+    let request = Request::new(path)
+        .get(&object.config_map.0, &GetParams::default())
+        .map_err(|_| ReadError::Unexpected)?;
+    let answer = client.send(request.map(Body::from)).await.map_err(|error| ReadError::on_the_way(&error))?;
     let code = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), LONGEST_ANSWER)
         .collect()
         .await
-        .map_err(|error| Failed::on_the_way(error.as_ref()))?
+        .map_err(|error| ReadError::on_the_way(error.as_ref()))?
         .to_bytes();
     if code == 200 {
         return serde_json::from_slice(&body)
             .map(|found: ConfigMap| found.data)
-            .map_err(|_| Failed::Unexpected);
+            .map_err(|_| ReadError::Unexpected);
     }
     // A proxy in between may answer with anything.
     let status: Status = serde_json::from_slice(&body).unwrap_or_default();
-    Err(Failed::Refused { code, message: status.message, reason: status.reason })
+    Err(ReadError::Refused { code, message: status.message, reason: status.reason })
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ fn read(from: &mut impl Read, name: &str) -> Result<SecretString, Failure> {
 }
 
 fn unreadable(name: &str, why: &str) -> Failure {
-    Failure::lasting(Stage::Configuration, format!("a secret cannot be read from {name}: {why}"))
+    Failure::permanent(Stage::Configuration, format!("a secret cannot be read from {name}: {why}"))
 }
 
 #[cfg(test)]

@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn errors_go_to_standard_error_or_into_the_json() {
-        let failure = Failure::lasting(Stage::HostKey, "evil\u{1b}[2J").advise("stop");
+        let failure = Failure::permanent(Stage::HostKey, "evil\u{1b}[2J").advise("stop");
         let (human, out, err) = output(Style { quiet: true, ..Style::default() }, false);
         human.fail(&failure);
         assert_eq!((out.text(), err.text()), (String::new(), "error: evil\\u{1b}[2J\n  stop\n".to_owned()));

@@ -26,10 +26,10 @@ use vault_signer::Credential;
 
 use crate::endpoint::{Endpoint, Host};
 use crate::output::clean;
-use crate::trust::{Impostor, Trust};
+use crate::trust::{HostKeyMismatch, Trust};
 use crate::verdict;
 use own_key::{OwnKey, Unsigned};
-use refusal_text::Names;
+use refusal_text::RefusalTexts;
 
 /// How long a server may take for the handshake and the login together.
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -53,7 +53,7 @@ const CERTIFICATE_REFUSED: &str = "certificate refused:";
 pub enum Refusal {
     /// Not the bastion.
     #[error("{0}")]
-    Impostor(Impostor),
+    HostKey(HostKeyMismatch),
     /// A server, or somebody in between, that would let packets be dropped unseen (CVE-2023-48795).
     #[error("no strict key exchange")]
     NotStrict,
@@ -112,7 +112,7 @@ struct Shared {
     /// The description in the server's SSH_MSG_DISCONNECT (RFC 4253 §11.1).
     farewell: Mutex<Option<String>>,
     ended: watch::Sender<Option<String>>,
-    names: Names,
+    refusal_texts: RefusalTexts,
 }
 
 impl Shared {
@@ -168,7 +168,7 @@ impl Session {
             banner: Mutex::default(),
             farewell: Mutex::default(),
             ended: ended_sender,
-            names: Names::default(),
+            refusal_texts: RefusalTexts::default(),
         });
         let handler = Handler {
             shared: Arc::clone(&shared),
@@ -247,9 +247,9 @@ impl Session {
                 peer.ip().to_string(),
                 u32::from(peer.port()),
             );
-            // Unconstrained, so that the first poll always reaches russh's queue: `names` counts on its order.
+            // Unconstrained, so that the first poll always reaches russh's queue: `refusal_texts` counts on its order.
             let mut opening = Box::pin(tokio::task::unconstrained(opening));
-            let (name, early) = session.shared.names.next(|| (&mut opening).now_or_never());
+            let (claim, early) = session.shared.refusal_texts.next(|| (&mut opening).now_or_never());
             let opened = match early {
                 Some(opened) => opened,
                 None => opening.await,
@@ -257,7 +257,7 @@ impl Session {
             let answer = match opened {
                 Ok(channel) => Ok(channel),
                 Err(russh::Error::ChannelOpenFailure(reason)) => {
-                    Err(not_opened(&reason, name.reason().await))
+                    Err(not_opened(&reason, claim.reason().await))
                 }
                 Err(_) => Err(NotOpened::Lost),
             };
@@ -389,7 +389,7 @@ fn config(trust: &Trust, rekey: Option<Rekey>) -> Arc<client::Config> {
         window_size,
         maximum_packet_size: CHANNEL_PACKET,
         preferred,
-        // Who is dead is decided in `tunnel/pulse.rs`: russh takes a line that is busy sending for a dead one.
+        // Who is dead is decided in `tunnel/liveness.rs`: russh takes a line that is busy sending for a dead one.
         keepalive_interval: None,
         inactivity_timeout: None,
         nodelay: true,
@@ -408,7 +408,7 @@ struct Handler {
 /// How a session ends in the handler's eyes.
 #[derive(Debug)]
 enum Ended {
-    Impostor(Impostor),
+    HostKey(HostKeyMismatch),
     NotStrict,
     Russh(russh::Error),
 }
@@ -429,7 +429,7 @@ impl client::Handler for Handler {
     type Error = Ended;
 
     async fn check_server_key(&mut self, presented: &PublicKeyOrCertificate) -> Result<bool, Ended> {
-        self.trust.verify(presented, &self.host, (self.at)()).map_err(Ended::Impostor)?;
+        self.trust.verify(presented, &self.host, (self.at)()).map_err(Ended::HostKey)?;
         Ok(true)
     }
 
@@ -462,7 +462,7 @@ impl client::Handler for Handler {
         _language: &str,
         _session: &mut client::Session,
     ) -> Result<(), Ended> {
-        self.shared.names.tell(channel.into(), clean(description, LONGEST_REASON));
+        self.shared.refusal_texts.tell(channel.into(), clean(description, LONGEST_REASON));
         Ok(())
     }
 
@@ -477,7 +477,7 @@ impl client::Handler for Handler {
             DisconnectReason::Error(error) => {
                 match &error {
                     Ended::Russh(error) => self.shared.end(&lost(error)),
-                    Ended::Impostor(_) | Ended::NotStrict => {}
+                    Ended::HostKey(_) | Ended::NotStrict => {}
                 }
                 Err(error)
             }
@@ -580,7 +580,7 @@ impl client::Handler for Handler {
 
 fn refusal(error: Ended, shared: &Shared) -> Refusal {
     match error {
-        Ended::Impostor(impostor) => Refusal::Impostor(impostor),
+        Ended::HostKey(mismatch) => Refusal::HostKey(mismatch),
         Ended::NotStrict => Refusal::NotStrict,
         Ended::Russh(russh::Error::NoCommonAlgo { kind, .. }) => {
             Refusal::Algorithms(format!("{kind:?}").to_lowercase())

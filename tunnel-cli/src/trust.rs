@@ -85,7 +85,7 @@ pub enum BadTrust {
 
 /// Why this is not the bastion.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Impostor {
+pub enum HostKeyMismatch {
     /// A bare key where an authority is configured: what an attacker without a certificate has.
     #[error("it presented a bare key ({presented}) and no certificate of your host authority")]
     BareKey {
@@ -181,20 +181,20 @@ impl Trust {
         presented: &PublicKeyOrCertificate,
         host: &Host,
         now: SystemTime,
-    ) -> Result<(), Impostor> {
+    ) -> Result<(), HostKeyMismatch> {
         match (self, presented) {
             (Self::Authorities(authorities), PublicKeyOrCertificate::Certificate(certificate)) => {
                 verify_certificate(certificate, authorities, host, now)
             }
             (Self::Authorities(_), PublicKeyOrCertificate::PublicKey { key, .. }) => {
-                Err(Impostor::BareKey { presented: fingerprint(key.key_data()) })
+                Err(HostKeyMismatch::BareKey { presented: fingerprint(key.key_data()) })
             }
             (Self::Keys(keys), presented) => {
                 let key = presented.public_key();
                 if keys.iter().any(|known| known.key_data() == key.key_data()) {
                     return Ok(());
                 }
-                Err(Impostor::OtherKey { presented: fingerprint(key.key_data()) })
+                Err(HostKeyMismatch::OtherKey { presented: fingerprint(key.key_data()) })
             }
         }
     }
@@ -214,35 +214,35 @@ fn verify_certificate(
     authorities: &[PublicKey],
     host: &Host,
     now: SystemTime,
-) -> Result<(), Impostor> {
+) -> Result<(), HostKeyMismatch> {
     let authority = certificate.signature_key();
     if !authorities.iter().any(|known| known.key_data() == authority) {
-        return Err(Impostor::OtherAuthority { presented: fingerprint(authority) });
+        return Err(HostKeyMismatch::OtherAuthority { presented: fingerprint(authority) });
     }
     match certificate.cert_type() {
         CertType::Host => {}
-        CertType::User => return Err(Impostor::NotAHost),
+        CertType::User => return Err(HostKeyMismatch::NotAHost),
     }
     if !is_strong(authority, &certificate.signature().algorithm()) {
-        return Err(Impostor::Weak);
+        return Err(HostKeyMismatch::Weak);
     }
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // The name of the function warns that it does not say who signed; that was asked above.
-    certificate.verify_signature().map_err(|_| Impostor::Signature)?;
+    certificate.verify_signature().map_err(|_| HostKeyMismatch::Signature)?;
     if now < certificate.valid_after() {
-        return Err(Impostor::NotYet { wait: Duration::from_secs(certificate.valid_after() - now) });
+        return Err(HostKeyMismatch::NotYet { wait: Duration::from_secs(certificate.valid_after() - now) });
     }
     if now >= certificate.valid_before() {
-        return Err(Impostor::Expired);
+        return Err(HostKeyMismatch::Expired);
     }
     if !certificate.critical_options().is_empty() {
-        return Err(Impostor::CriticalOption);
+        return Err(HostKeyMismatch::CriticalOption);
     }
     let wanted = host.bare();
     let names = certificate.valid_principals();
     // A certificate for no name is one for every name, to OpenSSH. Here it is one for none.
     if !names.iter().any(|name| name.eq_ignore_ascii_case(&wanted)) {
-        return Err(Impostor::OtherName { names: listed(names), wanted });
+        return Err(HostKeyMismatch::OtherName { names: listed(names), wanted });
     }
     Ok(())
 }
@@ -391,7 +391,7 @@ mod tests {
         let good = |builder: &mut Builder| _ = builder.valid_principal("bastion.example.com").unwrap();
         let of_other = other.authority.public_key().fingerprint(HashAlg::Sha256).to_string();
         let host = forge.host.public_key().fingerprint(HashAlg::Sha256).to_string();
-        let other_name = |names: &str| Impostor::OtherName {
+        let other_name = |names: &str| HostKeyMismatch::OtherName {
             names: names.to_owned(),
             wanted: "bastion.example.com".to_owned(),
         };
@@ -406,13 +406,18 @@ mod tests {
                 other_name("no name"),
             ),
             ("escape codes", forge.named("\u{1b}[31mx"), NOW, other_name("\\u{1b}[31mx")),
-            ("a user's", forge.signed(&forge.authority, CertType::User, good), NOW, Impostor::NotAHost),
-            ("at its last second", forge.certificate(good), NOW + 60, Impostor::Expired),
+            (
+                "a user's",
+                forge.signed(&forge.authority, CertType::User, good),
+                NOW,
+                HostKeyMismatch::NotAHost,
+            ),
+            ("at its last second", forge.certificate(good), NOW + 60, HostKeyMismatch::Expired),
             (
                 "before its first",
                 forge.certificate(good),
                 NOW - 61,
-                Impostor::NotYet { wait: Duration::from_secs(1) },
+                HostKeyMismatch::NotYet { wait: Duration::from_secs(1) },
             ),
             (
                 "critical option",
@@ -421,19 +426,19 @@ mod tests {
                     builder.critical_option("source-address", "127.0.0.1").unwrap();
                 }),
                 NOW,
-                Impostor::CriticalOption,
+                HostKeyMismatch::CriticalOption,
             ),
             (
                 "another authority's",
                 forge.signed(&other.authority, CertType::Host, good),
                 NOW,
-                Impostor::OtherAuthority { presented: of_other },
+                HostKeyMismatch::OtherAuthority { presented: of_other },
             ),
             (
                 "the authority's bare key",
                 forge.authority.public_key().clone().into(),
                 NOW,
-                Impostor::BareKey {
+                HostKeyMismatch::BareKey {
                     presented: forge.authority.public_key().fingerprint(HashAlg::Sha256).to_string(),
                 },
             ),
@@ -441,7 +446,7 @@ mod tests {
                 "a bare key",
                 forge.host.public_key().clone().into(),
                 NOW,
-                Impostor::BareKey { presented: host },
+                HostKeyMismatch::BareKey { presented: host },
             ),
         ] {
             assert_eq!(forge.trust().verify(&presented, &bastion(), at(seconds)), Err(expected), "{what}");
@@ -458,7 +463,7 @@ mod tests {
         let at_serial = bytes.windows(19).position(|window| window == b"bastion.example.com").unwrap();
         bytes[at_serial] ^= 1;
         let forged = PublicKeyOrCertificate::Certificate(Certificate::from_bytes(&bytes).unwrap());
-        assert_eq!(forge.trust().verify(&forged, &bastion(), at(NOW)), Err(Impostor::Signature));
+        assert_eq!(forge.trust().verify(&forged, &bastion(), at(NOW)), Err(HostKeyMismatch::Signature));
     }
 
     #[test]
@@ -482,7 +487,7 @@ mod tests {
         assert_eq!(pinned.verify(&key(&forge.host), &bastion(), at(NOW)), Ok(()));
         assert!(matches!(
             pinned.verify(&key(&forge.authority), &bastion(), at(NOW)),
-            Err(Impostor::OtherKey { .. })
+            Err(HostKeyMismatch::OtherKey { .. })
         ));
     }
 

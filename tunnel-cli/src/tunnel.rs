@@ -24,10 +24,10 @@ use crate::failure::{Failure, Stage};
 use crate::output::{Event, Link, Output, Status};
 use crate::ssh::NotOpened;
 use crate::suspend::{Clocks, woken};
-use crate::verdict::{Cure, Standing, Verdict, judge};
+use crate::verdict::{Retry, Standing, Verdict, judge};
 use carrier::{Carrier, Dialler};
 pub use listener::{Bound, Listener};
-use state::Board;
+use state::TunnelState;
 
 /// Between two attempts to reach the bastion.
 const FIRST_RETRY: Duration = Duration::from_millis(300);
@@ -59,12 +59,12 @@ pub struct Tunnel {
     /// Says what happens.
     pub output: Arc<Output>,
     /// How it behaves.
-    pub conduct: Conduct,
+    pub options: RunOptions,
 }
 
 /// How a tunnel behaves.
 #[derive(Debug, Clone, Copy)]
-pub struct Conduct {
+pub struct RunOptions {
     /// How long a local connection waits for the bastion.
     pub hold: Duration,
     /// Whether the first failure is the end.
@@ -79,30 +79,30 @@ impl Tunnel {
     /// Runs until `stop` is cancelled. `ready` hears when the first byte can flow.
     ///
     /// # Errors
-    /// What trying again cannot cure; with `once`, the first failure.
+    /// What trying again cannot retry; with `once`, the first failure.
     pub async fn run(
         self,
         stop: CancellationToken,
         ready: Option<oneshot::Sender<()>>,
     ) -> Result<(), Failure> {
         let ended = stop.child_token();
-        let board = Arc::new(Board::new(ended.clone()));
-        let Self { listeners, dialler, credentials, output, conduct } = self;
+        let state = Arc::new(TunnelState::new(ended.clone()));
+        let Self { listeners, dialler, credentials, output, options } = self;
         let forwards: Vec<Bound> = listeners.iter().map(|listener| listener.bound().clone()).collect();
         for Bound { listen, addresses, destination } in &forwards {
             output.say(&Event::Listening { listen: *listen, addresses, destination });
         }
         let mut tasks = JoinSet::new();
         for listener in listeners {
-            tasks.spawn(listener.serve(Arc::clone(&board), Arc::clone(&output), conduct.hold));
+            tasks.spawn(listener.serve(Arc::clone(&state), Arc::clone(&output), options.hold));
         }
-        tasks.spawn(draw(Arc::clone(&board), Arc::clone(&output), forwards.clone()));
-        let mut keeper = Keeper {
-            board: Arc::clone(&board),
+        tasks.spawn(draw(Arc::clone(&state), Arc::clone(&output), forwards.clone()));
+        let mut supervisor = CarrierSupervisor {
+            state: Arc::clone(&state),
             dialler,
             credentials,
             output: Arc::clone(&output),
-            conduct,
+            options,
             forwards,
             ready,
             said_ready: false,
@@ -113,7 +113,7 @@ impl Tunnel {
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
-            failed = keeper.keep() => match failed {
+            failed = supervisor.keep() => match failed {
                 Ok(never) => match never {},
                 Err(failure) => Err(failure),
             },
@@ -122,13 +122,13 @@ impl Tunnel {
         tasks.abort_all();
         ended.cancel();
         let _ = timeout(GOODBYE, async {
-            while board.open() > 0 {
+            while state.open() > 0 {
                 sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
-        if let Some(carrier) = board.present() {
-            board.publish(None);
+        if let Some(carrier) = state.present() {
+            state.publish(None);
             carrier.close().await;
         }
         output.clear();
@@ -136,13 +136,13 @@ impl Tunnel {
     }
 }
 
-/// Keeps one carrier on the board, and replaces it when it is lost or its certificate has a successor.
-struct Keeper {
-    board: Arc<Board>,
+/// Keeps one carrier on the state, and replaces it when it is lost or its certificate has a successor.
+struct CarrierSupervisor {
+    state: Arc<TunnelState>,
     dialler: Dialler,
     credentials: Arc<Credentials>,
     output: Arc<Output>,
-    conduct: Conduct,
+    options: RunOptions,
     forwards: Vec<Bound>,
     ready: Option<oneshot::Sender<()>>,
     said_ready: bool,
@@ -169,10 +169,12 @@ impl Pace {
         }
     }
 
-    fn failed(&mut self, cure: Cure) -> Duration {
-        match cure {
-            Cure::Time | Cure::Way => self.quick.failed(&mut rand::rng()),
-            Cure::Clock | Cure::Keeper | Cure::SignIn | Cure::Change => self.refused.failed(&mut rand::rng()),
+    fn failed(&mut self, retry: Retry) -> Duration {
+        match retry {
+            Retry::Soon | Retry::OnAnotherRoute => self.quick.failed(&mut rand::rng()),
+            Retry::AfterClockIsSet | Retry::AfterOperator | Retry::AfterSignIn | Retry::Never => {
+                self.refused.failed(&mut rand::rng())
+            }
         }
     }
 
@@ -194,7 +196,7 @@ struct Trouble<'a> {
     left: Option<Duration>,
 }
 
-impl Keeper {
+impl CarrierSupervisor {
     async fn keep(&mut self) -> Result<Infallible, Failure> {
         let mut pace = Pace::new();
         let mut present: Option<Arc<Carrier>> = None;
@@ -222,11 +224,11 @@ impl Keeper {
                 }
                 Err(failure) => {
                     let alive = present.as_ref().filter(|carrier| !carrier.has_ended());
-                    let verdict = judge(failure.cure(), self.standing(alive.is_some()));
+                    let verdict = judge(failure.retry(), self.standing(alive.is_some()));
                     if verdict == Verdict::Ends {
                         return Err(failure);
                     }
-                    let left = alive.map(|carrier| carrier.held().life.left(&Clocks::now()));
+                    let left = alive.map(|carrier| carrier.held().validity.left(&Clocks::now()));
                     self.pause(&mut pace, Some(Trouble { failure: &failure, verdict, left })).await;
                 }
             }
@@ -234,14 +236,14 @@ impl Keeper {
     }
 
     fn standing(&self, carrier_lives: bool) -> Standing {
-        Standing { once: self.conduct.once, was_ready: self.said_ready, carrier_lives }
+        Standing { once: self.options.once, was_ready: self.said_ready, carrier_lives }
     }
 
     /// One try: a certificate that is fit for use, and a carrier that was logged in with it.
     async fn attempt(&self, present: Option<&Arc<Carrier>>) -> Result<Attempt, Failure> {
         let held = self.credentials.current().await?;
-        if self.board.shown().link == Link::SigningIn {
-            self.board.show(Link::Connecting, None);
+        if self.state.shown().link == Link::SigningIn {
+            self.state.show(Link::Connecting, None);
         }
         if present.is_some_and(|carrier| Arc::ptr_eq(carrier.held(), &held)) {
             return Ok(Attempt::Nothing(held));
@@ -268,12 +270,12 @@ impl Keeper {
 
     /// New streams use `carrier` from now on; the old one lives until its last stream ends.
     fn publish(&mut self, carrier: &Arc<Carrier>, replaces: bool) {
-        self.board.publish(Some(Arc::clone(carrier)));
-        self.board.show(Link::Up(None), None);
+        self.state.publish(Some(Arc::clone(carrier)));
+        self.state.show(Link::Up(None), None);
         self.said = None;
         self.said_renewal = Said::default();
         if replaces {
-            self.output.say(&Event::Renewed { until: carrier.held().life.until });
+            self.output.say(&Event::Renewed { until: carrier.held().validity.until });
         } else if let Some(lost_at) = self.lost_at.take()
             && self.said_ready
         {
@@ -282,15 +284,15 @@ impl Keeper {
     }
 
     async fn lost(&mut self, carrier: &Carrier) -> Result<(), Failure> {
-        self.board.publish(None);
+        self.state.publish(None);
         let reason = carrier.ended().await;
         let what = format!("the connection with {} is lost: {reason}", carrier.bastion().host());
-        let failure = Failure::passing(Stage::Session, what);
-        if judge(failure.cure(), self.standing(false)) == Verdict::Ends {
+        let failure = Failure::transient(Stage::Session, what);
+        if judge(failure.retry(), self.standing(false)) == Verdict::Ends {
             return Err(failure);
         }
         self.lost_at.get_or_insert_with(Instant::now);
-        self.board.show(Link::Away { tries: 0, next: Duration::ZERO, reason: reason.clone() }, None);
+        self.state.show(Link::Away { tries: 0, next: Duration::ZERO, reason: reason.clone() }, None);
         self.output.say(&Event::Lost { bastion: carrier.bastion(), reason: &reason });
         Ok(())
     }
@@ -299,13 +301,13 @@ impl Keeper {
     /// owner signed in.
     async fn pause(&mut self, pace: &mut Pace, trouble: Option<Trouble<'_>>) {
         let begun = Instant::now();
-        let cure = trouble.as_ref().map_or(Cure::Time, |trouble| trouble.failure.cure());
+        let retry = trouble.as_ref().map_or(Retry::Soon, |trouble| trouble.failure.retry());
         let asked = trouble.as_ref().and_then(|trouble| trouble.failure.retry_after()).unwrap_or_default();
-        let mut until = begun + pace.failed(cure).max(asked);
+        let mut until = begun + pace.failed(retry).max(asked);
         let in_demand = between(LONGEST_RETRY_IN_DEMAND / 2, LONGEST_RETRY_IN_DEMAND, &mut rand::rng());
         // Who refuses is not asked each second because somebody waits.
-        let in_demand = if cure.is_time() { begun + in_demand.max(asked) } else { until };
-        if self.board.waiting() > 0 {
+        let in_demand = if retry.is_soon() { begun + in_demand.max(asked) } else { until };
+        if self.state.waiting() > 0 {
             until = until.min(in_demand);
         }
         // The loss of a connection is not a try.
@@ -319,7 +321,7 @@ impl Keeper {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return,
-                () = self.board.demand() => until = until.min(in_demand),
+                () = self.state.demand() => until = until.min(in_demand),
                 () = &mut woken => return,
                 () = &mut news => return,
             }
@@ -339,7 +341,7 @@ impl Keeper {
         }
         let first = !self.said_ready && tries == 1;
         // An absence passes by itself, and its end is told. What somebody has to see, or do, is not kept from them.
-        let another = !failure.cure().is_time() && self.said.as_deref() != Some(reason);
+        let another = !failure.retry().is_soon() && self.said.as_deref() != Some(reason);
         if another {
             self.said = Some(reason.to_owned());
         }
@@ -353,12 +355,12 @@ impl Keeper {
         } else {
             reason.to_owned()
         };
-        self.board.show(Link::Away { tries, next, reason: shown }, Some(until));
+        self.state.show(Link::Away { tries, next, reason: shown }, Some(until));
     }
 
     /// Says that the first byte can flow, after it was seen to be so.
     async fn get_ready(&mut self, carrier: &Carrier) -> Result<(), Failure> {
-        let answers = if self.conduct.probe {
+        let answers = if self.options.probe {
             join_all(self.forwards.iter().map(|forward| probe(carrier, &forward.destination))).await
         } else {
             self.forwards.iter().map(|_| Answer::Open).collect()
@@ -379,9 +381,9 @@ impl Keeper {
                     }
                 }
                 Answer::Target(reason) => {
-                    if self.conduct.target_must_answer {
+                    if self.options.target_must_answer {
                         let what = format!("{} does not answer the bastion: {reason}", forward.destination);
-                        return Err(Failure::lasting(Stage::Target, what)
+                        return Err(Failure::permanent(Stage::Target, what)
                             .advise("The tunnel is up; what is behind it is not. Is it running, and is the name right?"));
                     }
                     lines.push((forward, Some(reason)));
@@ -399,8 +401,8 @@ impl Keeper {
                 addresses,
                 destination,
                 bastion: carrier.bastion(),
-                until: carrier.held().life.until,
-                left: carrier.held().life.left(&Clocks::now()),
+                until: carrier.held().validity.until,
+                left: carrier.held().validity.left(&Clocks::now()),
             });
             if !listen.ip().is_loopback() {
                 let warning = format!("{listen} can be reached by other computers");
@@ -419,7 +421,7 @@ impl Keeper {
 
     async fn refused(&self, carrier: &Carrier, destination: &Endpoint, reason: &str) -> Failure {
         let certificate = carrier.held().credential.certificate();
-        Failure::lasting(Stage::Policy, format!("the bastion refused this destination: {destination}"))
+        Failure::permanent(Stage::Policy, format!("the bastion refused this destination: {destination}"))
             .advise(format!(
                 "You are {} (principals: {}). It says: {reason}",
                 self.credentials.name().await,
@@ -468,7 +470,7 @@ async fn probe(carrier: &Carrier, destination: &Endpoint) -> Answer {
 }
 
 /// Redraws the status line where somebody sees it.
-async fn draw(board: Arc<Board>, output: Arc<Output>, forwards: Vec<Bound>) {
+async fn draw(state: Arc<TunnelState>, output: Arc<Output>, forwards: Vec<Bound>) {
     if !output.redraws() {
         return;
     }
@@ -480,8 +482,8 @@ async fn draw(board: Arc<Board>, output: Arc<Output>, forwards: Vec<Bound>) {
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         redraw.tick().await;
-        let shown = board.shown();
-        let carrier = board.present();
+        let shown = state.shown();
+        let carrier = state.present();
         let link = match shown.link {
             Link::Up(_) => Link::Up(carrier.as_ref().and_then(|carrier| carrier.answer_time())),
             Link::Away { tries, next, reason } => {
@@ -494,11 +496,11 @@ async fn draw(board: Arc<Board>, output: Arc<Output>, forwards: Vec<Bound>) {
         output.draw(&Status {
             forwards: title.clone(),
             link,
-            open: board.open(),
-            waiting: board.waiting(),
-            received: board.account().to_socket(),
-            sent: board.account().from_socket(),
-            certificate: carrier.map(|carrier| carrier.held().life.left(&Clocks::now())),
+            open: state.open(),
+            waiting: state.waiting(),
+            received: state.account().to_socket(),
+            sent: state.account().from_socket(),
+            certificate: carrier.map(|carrier| carrier.held().validity.left(&Clocks::now())),
         });
     }
 }

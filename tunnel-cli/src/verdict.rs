@@ -2,7 +2,7 @@
 //!
 //! There is no other place where that is decided. What may pass ends nothing; and while a carrier lives, no failure to make
 //! its successor ends it. Before a tunnel was ready for the first time, somebody is there to read an error, and what a
-//! person has to change is one. Afterwards, perhaps at night, only what no waiting can cure ends it.
+//! person has to change is one. Afterwards, perhaps at night, only what no waiting can retry ends it.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use vault_signer::login::LoginError;
 use vault_signer::{Error, SignError};
 
 use crate::ssh::Refusal;
-use crate::trust::Impostor;
+use crate::trust::HostKeyMismatch;
 
 /// A clock that is behind by no more than this is waited for: what it does not take as valid yet, it soon does.
 const LITTLE_BEHIND: Duration = Duration::from_secs(120);
 
-/// What could cure a failure.
+/// What could retry a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cure {
+pub enum Retry {
     /// Time alone: the other side is away, busy or starting.
-    Time,
+    Soon,
     /// Another way there: what answers is not what was asked for, as behind a hotel's portal or a broken proxy.
-    Way,
+    OnAnotherRoute,
     /// A clock that is set right.
-    Clock,
+    AfterClockIsSet,
     /// Whoever keeps the other side: what it refuses now, it gave before.
-    Keeper,
+    AfterOperator,
     /// A new token, which a person has to sign in for.
-    SignIn,
+    AfterSignIn,
     /// Another configuration, or another person.
-    Change,
+    Never,
 }
 
 /// How a tunnel stands when something fails.
@@ -56,25 +56,31 @@ pub enum Verdict {
 }
 
 /// The rule.
-pub fn judge(cure: Cure, standing: Standing) -> Verdict {
-    let goes_on = match cure {
-        Cure::SignIn => Verdict::AwaitsSignIn,
-        Cure::Time | Cure::Way | Cure::Clock | Cure::Keeper | Cure::Change => Verdict::Retries,
+pub fn judge(retry: Retry, standing: Standing) -> Verdict {
+    let goes_on = match retry {
+        Retry::AfterSignIn => Verdict::AwaitsSignIn,
+        Retry::Soon
+        | Retry::OnAnotherRoute
+        | Retry::AfterClockIsSet
+        | Retry::AfterOperator
+        | Retry::Never => Verdict::Retries,
     };
-    match (cure, standing) {
+    match (retry, standing) {
         (_, Standing { carrier_lives: true, .. }) => goes_on,
         (_, Standing { once: true, .. }) => Verdict::Ends,
-        (Cure::Time, _) => goes_on,
+        (Retry::Soon, _) => goes_on,
         (_, Standing { was_ready: false, .. }) => Verdict::Ends,
-        (Cure::Way | Cure::Clock | Cure::Keeper | Cure::SignIn, _) => goes_on,
-        (Cure::Change, _) => Verdict::Ends,
+        (Retry::OnAnotherRoute | Retry::AfterClockIsSet | Retry::AfterOperator | Retry::AfterSignIn, _) => {
+            goes_on
+        }
+        (Retry::Never, _) => Verdict::Ends,
     }
 }
 
-impl Cure {
+impl Retry {
     /// Whether the same thing may work later with nothing changed by anybody.
-    pub fn is_time(self) -> bool {
-        self == Self::Time
+    pub fn is_soon(self) -> bool {
+        self == Self::Soon
     }
 
     /// Of a failure on the way to Vault.
@@ -86,20 +92,20 @@ impl Cure {
             | Error::Standby { .. }
             | Error::RateLimited { .. }
             | Error::ServerError { .. }
-            | Error::Broken { .. } => Self::Time,
+            | Error::Broken { .. } => Self::Soon,
             Error::Tls { .. }
             | Error::Redirected { .. }
             | Error::Status { .. }
             | Error::NotJson { .. }
             | Error::TooLarge { .. }
-            | Error::Unexpected { .. } => Self::Way,
+            | Error::Unexpected { .. } => Self::OnAnotherRoute,
             Error::Uninitialized { .. }
             | Error::BadRequest { .. }
             | Error::Denied { .. }
-            | Error::NotFound { .. } => Self::Keeper,
+            | Error::NotFound { .. } => Self::AfterOperator,
             // The enum is another crate's and may grow; what is new says itself whether it passes.
-            other if other.is_transient() => Self::Time,
-            _ => Self::Keeper,
+            other if other.is_transient() => Self::Soon,
+            _ => Self::AfterOperator,
         }
     }
 
@@ -108,14 +114,14 @@ impl Cure {
         match error {
             LoginError::Server(error) => Self::of_server(error),
             LoginError::NoToken { .. } | LoginError::TokenFile { .. } | LoginError::TokenRefused { .. } => {
-                Self::SignIn
+                Self::AfterSignIn
             }
-            LoginError::ServiceAccountToken { .. } => Self::Keeper,
+            LoginError::ServiceAccountToken { .. } => Self::AfterOperator,
             // A wrong password stays wrong, and asking with it again locks its owner out.
-            LoginError::Refused { source: Error::BadRequest { .. }, .. } => Self::Change,
-            LoginError::Refused { .. } => Self::Keeper,
-            LoginError::SecondFactor { .. } => Self::Change,
-            _ => Self::Keeper,
+            LoginError::Refused { source: Error::BadRequest { .. }, .. } => Self::Never,
+            LoginError::Refused { .. } => Self::AfterOperator,
+            LoginError::SecondFactor { .. } => Self::Never,
+            _ => Self::AfterOperator,
         }
     }
 
@@ -123,42 +129,44 @@ impl Cure {
     pub fn of_signing(error: &SignError, clock_is_off: bool) -> Self {
         match error {
             SignError::Server(error) => Self::of_server(error),
-            SignError::Mismatch(Mismatch::NotYetValid { .. } | Mismatch::Expired { .. }) => Self::Clock,
-            SignError::Mismatch(Mismatch::TooLong { .. }) if clock_is_off => Self::Clock,
-            SignError::Refused { .. } | SignError::Mismatch(_) => Self::Keeper,
-            SignError::Key(_) => Self::Change,
-            _ => Self::Keeper,
+            SignError::Mismatch(Mismatch::NotYetValid { .. } | Mismatch::Expired { .. }) => {
+                Self::AfterClockIsSet
+            }
+            SignError::Mismatch(Mismatch::TooLong { .. }) if clock_is_off => Self::AfterClockIsSet,
+            SignError::Refused { .. } | SignError::Mismatch(_) => Self::AfterOperator,
+            SignError::Key(_) => Self::Never,
+            _ => Self::AfterOperator,
         }
     }
 
     /// Of a bastion that was reached. `worked`: the same certificate has logged in before, so that another one may do.
     pub fn of_bastion(refusal: &Refusal, worked: bool) -> Self {
         match refusal {
-            Refusal::Lost(_) => Self::Time,
-            Refusal::Impostor(Impostor::NotYet { wait }) if *wait <= LITTLE_BEHIND => Self::Time,
-            Refusal::Impostor(Impostor::NotYet { .. }) => Self::Clock,
-            Refusal::Impostor(
-                Impostor::BareKey { .. }
-                | Impostor::OtherKey { .. }
-                | Impostor::OtherAuthority { .. }
-                | Impostor::NotAHost
-                | Impostor::OtherName { .. }
-                | Impostor::Expired
-                | Impostor::CriticalOption
-                | Impostor::Weak
-                | Impostor::Signature,
+            Refusal::Lost(_) => Self::Soon,
+            Refusal::HostKey(HostKeyMismatch::NotYet { wait }) if *wait <= LITTLE_BEHIND => Self::Soon,
+            Refusal::HostKey(HostKeyMismatch::NotYet { .. }) => Self::AfterClockIsSet,
+            Refusal::HostKey(
+                HostKeyMismatch::BareKey { .. }
+                | HostKeyMismatch::OtherKey { .. }
+                | HostKeyMismatch::OtherAuthority { .. }
+                | HostKeyMismatch::NotAHost
+                | HostKeyMismatch::OtherName { .. }
+                | HostKeyMismatch::Expired
+                | HostKeyMismatch::CriticalOption
+                | HostKeyMismatch::Weak
+                | HostKeyMismatch::Signature,
             )
             | Refusal::NotStrict
-            | Refusal::Algorithms(_) => Self::Way,
-            Refusal::Certificate(_) if worked => Self::Time,
-            Refusal::Certificate(None) => Self::Keeper,
+            | Refusal::Algorithms(_) => Self::OnAnotherRoute,
+            Refusal::Certificate(_) if worked => Self::Soon,
+            Refusal::Certificate(None) => Self::AfterOperator,
             Refusal::Certificate(Some(why)) => match code(why) {
-                code if is_for_now(code) => Self::Time,
-                "not_yet_valid" => Self::Clock,
+                code if is_for_now(code) => Self::Soon,
+                "not_yet_valid" => Self::AfterClockIsSet,
                 // This computer is elsewhere, and may be back.
-                "source_address" => Self::Way,
-                code if LASTING.contains(&code) => Self::Change,
-                _ => Self::Keeper,
+                "source_address" => Self::OnAnotherRoute,
+                code if LASTING.contains(&code) => Self::Never,
+                _ => Self::AfterOperator,
             },
         }
     }

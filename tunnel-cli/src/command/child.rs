@@ -1,7 +1,7 @@
 //! A program that is run with a database's connection in its environment.
 //!
 //! The password is in neither its environment nor its arguments, where others could read it, nor in a file on a disk: it is
-//! told to read its password file from anonymous memory that this process holds, and that goes with it. The file is named
+//! environment to read its password file from anonymous memory that this process holds, and that goes with it. The file is named
 //! by our process id, so that a program finds it which has closed what it inherited, and so do the programs that it starts.
 
 use std::ffi::OsString;
@@ -23,11 +23,11 @@ use crate::failure::{Failure, Stage};
 
 /// What is ours and not the child's.
 const SECRETS: [&str; 4] = ["VAULT_TOKEN", "BAO_TOKEN", "PF_TUNNEL_PASSWORD", "PF_TUNNEL_SECRET_ID"];
-/// How long a child may take to end after it was told to.
+/// How long a child may take to end after it was environment to.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What a child is told.
-pub(super) struct Told {
+/// What a child is environment.
+pub(super) struct ChildEnv {
     /// Variables that it is not to have, whatever this process has.
     pub(super) taken: Vec<&'static str>,
     /// Variables without secrets.
@@ -47,19 +47,19 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts it, with our standard input and output.
-    pub(super) fn start(command: &[OsString], told: &Told) -> Result<Self, Failure> {
-        let failed = |what: String| Failure::lasting(Stage::Arguments, what);
+    pub(super) fn start(command: &[OsString], environment: &ChildEnv) -> Result<Self, Failure> {
+        let failed = |what: String| Failure::permanent(Stage::Arguments, what);
         let (program, arguments) =
             command.split_first().ok_or_else(|| failed("there is no command after --".into()))?;
-        let password = in_memory(&told.password)
+        let password = in_memory(&environment.password)
             .map_err(|error| failed(format!("the password cannot be handed over: {error}")))?;
         let mut command = Command::new(program);
-        for name in SECRETS.iter().chain(&told.taken) {
+        for name in SECRETS.iter().chain(&environment.taken) {
             command.env_remove(name);
         }
-        command.args(arguments).envs(told.variables.iter().map(|(name, value)| (name, value)));
+        command.args(arguments).envs(environment.variables.iter().map(|(name, value)| (name, value)));
         let (process, descriptor) = (std::process::id(), password.as_raw_fd());
-        command.env(told.password_file, format!("/proc/{process}/fd/{descriptor}"));
+        command.env(environment.password_file, format!("/proc/{process}/fd/{descriptor}"));
         let child = command
             .kill_on_drop(true)
             .spawn()
@@ -72,7 +72,7 @@ impl Running {
         let status = self.child.wait().await;
         status
             .map(code)
-            .map_err(|error| Failure::lasting(Stage::Internal, format!("the command is lost: {error}")))
+            .map_err(|error| Failure::permanent(Stage::Internal, format!("the command is lost: {error}")))
     }
 
     /// Tells it to end, and sees to it.
@@ -106,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_password_is_in_the_file_and_nowhere_else() {
-        let told = Told {
+        let environment = ChildEnv {
             taken: vec!["HOME", "PGHOST"],
             variables: vec![("PGHOST", "127.0.0.1".into())],
             password_file: "PGPASSFILE",
@@ -125,21 +125,21 @@ mod tests {
             done
             exit 42"#;
         let command = ["sh", "-c", script].map(OsString::from);
-        assert_eq!(Running::start(&command, &told).unwrap().ended().await, Ok(42));
+        assert_eq!(Running::start(&command, &environment).unwrap().ended().await, Ok(42));
     }
 
     #[tokio::test]
     async fn it_ends_when_told() {
-        let told = Told {
+        let environment = ChildEnv {
             taken: vec![],
             variables: vec![],
             password_file: "PGPASSFILE",
             password: String::new().into(),
         };
-        let mut running = Running::start(&["sleep", "1000"].map(OsString::from), &told).unwrap();
+        let mut running = Running::start(&["sleep", "1000"].map(OsString::from), &environment).unwrap();
         running.end().await;
         assert_eq!(running.ended().await, Ok(128 + 15));
-        let missing = Running::start(&["/none/such".into()], &told).err().unwrap();
+        let missing = Running::start(&["/none/such".into()], &environment).err().unwrap();
         assert!(missing.to_string().starts_with("/none/such cannot be run"));
     }
 }

@@ -13,18 +13,18 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vault_signer::database::{self as engine, Lease};
 
-use super::child::{Running, Told};
+use super::child::{ChildEnv, Running};
 use super::signals::{self, Interrupt};
 use super::{credentials, dialler, hold, variable};
 use crate::cli::Flags;
 use crate::config::{Database, Layer};
-use crate::credential::{Credentials, Life, database_failed};
+use crate::credential::{Credentials, Validity, database_failed};
 use crate::database::{Access, Verify, misleading, verifies};
 use crate::endpoint::{Forward, Local, On, port_number};
 use crate::failure::{Failure, Stage, exit_code};
 use crate::output::{Event, Output, rough};
 use crate::suspend::Clocks;
-use crate::tunnel::{Conduct, Listener, Tunnel};
+use crate::tunnel::{Listener, RunOptions, Tunnel};
 
 /// How long we try to revoke before we say that it did not work. The lease then ends by itself.
 const REVOKE: Duration = Duration::from_secs(20);
@@ -51,24 +51,24 @@ pub(super) fn wanted(
 ) -> Result<Wanted, Failure> {
     let port = port_number(port).ok_or_else(|| {
         let what = format!("--port {port}: not a number from 0 to 65535; write, for example, --port 5433");
-        Failure::lasting(Stage::Arguments, what)
+        Failure::permanent(Stage::Arguments, what)
     })?;
     let database = settings.databases.get(name).ok_or_else(|| {
         let known: Vec<&str> = settings.databases.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Failure::lasting(Stage::Configuration, format!("there is no database {name} in the configuration"))
+        Failure::permanent(Stage::Configuration, format!("there is no database {name} in the configuration"))
             .advise(format!("Configured are: {known}. They stand in pf-tunnel.yaml under databases."))
     })?;
     let Database { roles, .. } = &database.value;
     let known = || roles.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let path = match (role, roles.len()) {
         (Some(role), _) => roles.get(role).ok_or_else(|| {
-            Failure::lasting(Stage::Configuration, format!("the database {name} has no role {role}"))
+            Failure::permanent(Stage::Configuration, format!("the database {name} has no role {role}"))
                 .advise(format!("It has: {}.", known()))
         })?,
         (None, 1) => roles.values().next().map_or("", String::as_str),
         (None, _) => {
-            return Err(Failure::lasting(Stage::Arguments, format!("which role of {name}?"))
+            return Err(Failure::permanent(Stage::Arguments, format!("which role of {name}?"))
                 .advise(format!("Name one with --role: {}.", known())));
         }
     };
@@ -114,15 +114,15 @@ pub(super) async fn run(
     let listener =
         Listener::bind(&wanted.forward, |port| format!("pf-db-tunnel {} --port {port}", wanted.name))?;
     let listen = listener.bound().listen;
-    let conduct =
-        Conduct { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: true };
+    let options =
+        RunOptions { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: true };
     let (ready_sender, ready) = oneshot::channel();
     let tunnel = Tunnel {
         listeners: vec![listener],
         dialler,
         credentials: Arc::clone(&credentials),
         output: Arc::clone(&output),
-        conduct,
+        options,
     };
     let leases = Leases::default();
     // Its own token, so that the tunnel outlives the command that ends because of the signal.
@@ -155,7 +155,7 @@ pub(super) async fn run(
             }
             Err(failure)
         }
-        Err(panic) => Err(Failure::lasting(Stage::Internal, format!("a defect of this program: {panic}"))),
+        Err(panic) => Err(Failure::permanent(Stage::Internal, format!("a defect of this program: {panic}"))),
     }
 }
 
@@ -211,7 +211,7 @@ impl Work {
                 );
                 self.output.say(&Event::Note(&note));
             }
-            Some(Running::start(&self.command, &Told { taken, variables, password_file, password })?)
+            Some(Running::start(&self.command, &ChildEnv { taken, variables, password_file, password })?)
         };
         let child = async {
             match &mut running {
@@ -253,18 +253,18 @@ impl Work {
 
     /// Renews the lease at two thirds of its life, and the token that it hangs on, for ever.
     async fn keep_lease(&self, mut lease: Lease) {
-        let life_of = |lease: &Lease| Life::of(Clocks::now(), lease.expires_at(), Duration::MAX);
-        let mut life = life_of(&lease);
+        let validity_of = |lease: &Lease| Validity::of(Clocks::now(), lease.expires_at(), Duration::MAX);
+        let mut validity = validity_of(&lease);
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         let mut warned = false;
         loop {
-            while !life.is_due(&Clocks::now()) {
-                sleep(LOOK.min(life.due_in(&Clocks::now()))).await;
+            while !validity.is_due(&Clocks::now()) {
+                sleep(LOOK.min(validity.due_in(&Clocks::now()))).await;
                 self.credentials.keep_token().await;
             }
             let why = match self.renewed(&lease).await {
-                Ok(longer) if longer.expires_at() > life.until + Duration::from_secs(1) => {
-                    life = life_of(&longer);
+                Ok(longer) if longer.expires_at() > validity.until + Duration::from_secs(1) => {
+                    validity = validity_of(&longer);
                     self.leases.hold(longer.clone());
                     lease = longer;
                     backoff.worked();
@@ -275,7 +275,7 @@ impl Work {
                 Err(failure) => failure.what().to_owned(),
             };
             if !warned {
-                let left = rough(life.left(&Clocks::now()));
+                let left = rough(validity.left(&Clocks::now()));
                 let text = format!("the database credentials end in {left}: {why}; start again for new ones");
                 self.output.say(&Event::Warning(&text));
                 warned = true;
@@ -299,7 +299,7 @@ impl Work {
 fn of_tunnel(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<u8, Failure> {
     match ended {
         Ok(result) => result.map(|()| exit_code::OK),
-        Err(panic) => Err(Failure::lasting(Stage::Internal, format!("a defect of this program: {panic}"))),
+        Err(panic) => Err(Failure::permanent(Stage::Internal, format!("a defect of this program: {panic}"))),
     }
 }
 
@@ -335,9 +335,9 @@ impl Leases {
                 }
                 Err(failure) => failure,
             };
-            if !failure.may_pass() || Instant::now() >= deadline {
+            if !failure.is_transient() || Instant::now() >= deadline {
                 let left = lease.expires_at().duration_since(SystemTime::now()).unwrap_or_default();
-                return Err(Failure::lasting(
+                return Err(Failure::permanent(
                     Stage::Database,
                     format!("the database credentials are not revoked: {}", failure.what()),
                 )
@@ -388,8 +388,8 @@ mod tests {
     fn the_list_is_complete() {
         assert_eq!(settings().databases.len(), 2);
         assert!(matches!(
-            cli::database(["pf-db-tunnel", "--list"].map(OsString::from)).unwrap().wish,
-            cli::DatabaseWish::List
+            cli::database(["pf-db-tunnel", "--list"].map(OsString::from)),
+            cli::ParseOutcome::Run(cli::Invocation { command: cli::DatabaseCommand::List, .. })
         ));
     }
 }

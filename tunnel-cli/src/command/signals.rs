@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
-use listener::{Heard, Ignored};
+use listener::{Ignored, SignalListener};
 
 /// Signals that come as close together as this are one wish: a terminal, a shell and a supervisor each pass on what they
 /// got. A person who insists takes longer.
@@ -58,7 +58,7 @@ impl Insistence {
 /// A token that the first signal cancels.
 pub(super) fn stop(interrupt: Interrupt) -> Result<CancellationToken, Failure> {
     let ignored = Ignored::at_start();
-    let listen = |kind| Heard::listen(kind, ignored);
+    let listen = |kind| SignalListener::listen(kind, ignored);
     let mut interrupts = listen(SignalKind::interrupt())?;
     let mut terminates = listen(SignalKind::terminate())?;
     let mut hang_ups = listen(SignalKind::hangup())?;
@@ -82,9 +82,9 @@ pub(super) fn stop(interrupt: Interrupt) -> Result<CancellationToken, Failure> {
 
 /// The next signal that is ours.
 async fn next(
-    interrupts: &mut Heard,
-    terminates: &mut Heard,
-    hang_ups: &mut Heard,
+    interrupts: &mut SignalListener,
+    terminates: &mut SignalListener,
+    hang_ups: &mut SignalListener,
     interrupt: Interrupt,
 ) -> SignalKind {
     loop {

@@ -8,7 +8,7 @@ use crate::config::Layer;
 use crate::endpoint::Forward;
 use crate::failure::{Failure, exit_code};
 use crate::output::{Event, Output};
-use crate::tunnel::{Conduct, Listener, Tunnel};
+use crate::tunnel::{Listener, RunOptions, Tunnel};
 
 /// Forwards until told to end.
 pub(super) async fn run(
@@ -24,9 +24,9 @@ pub(super) async fn run(
         .iter()
         .map(|forward| Listener::bind(forward, |port| format!("pf-tunnel {} {port}", forward.destination)))
         .collect::<Result<Vec<_>, _>>()?;
-    let conduct =
-        Conduct { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: false };
-    let tunnel = Tunnel { listeners, dialler, credentials, output: Arc::clone(&output), conduct };
+    let options =
+        RunOptions { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: false };
+    let tunnel = Tunnel { listeners, dialler, credentials, output: Arc::clone(&output), options };
     tunnel.run(stop, None).await?;
     output.say(&Event::Ended);
     Ok(exit_code::OK)

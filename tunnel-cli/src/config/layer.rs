@@ -14,7 +14,7 @@ use super::origin::Origin;
 use super::{Party, Source, Sourced};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
-use crate::kubernetes::{ObjectName, Place};
+use crate::kubernetes::{ObjectName, ObjectRef};
 use crate::trust::Trust;
 
 /// Every setting; `None` where this source says nothing.
@@ -205,7 +205,7 @@ impl Layer {
             }
             (Some(_), Some(_)) => {
                 let what = "PF_TUNNEL_HOST_AUTHORITY and PF_TUNNEL_HOST_KEY are both set";
-                return Err(Failure::lasting(Stage::Configuration, what).advise("Unset one of them."));
+                return Err(Failure::permanent(Stage::Configuration, what).advise("Unset one of them."));
             }
         };
         let bastion = set("PF_TUNNEL_BASTION").map(|text| parsed(text, super::bastions)).transpose()?;
@@ -357,7 +357,7 @@ impl Layer {
             rows.push(row("vault.dangerously_allow_plain_http", Some(plain), ToString::to_string));
         }
         if let Some(kube) = &self.kube {
-            let Place { context: _, namespace, config_map } = kube.place();
+            let ObjectRef { context: _, namespace, config_map } = kube.object_ref();
             let or = |set: Option<&Sourced<ObjectName>>, usual: ObjectName| match set {
                 Some(set) => set.clone(),
                 None => Sourced::new(usual, Source::Default),
@@ -386,9 +386,9 @@ impl Kube {
     }
 
     /// The place that is meant.
-    pub fn place(&self) -> Place {
+    pub fn object_ref(&self) -> ObjectRef {
         let plain = |name: &Option<Sourced<ObjectName>>| name.as_ref().map(|name| name.value.clone());
-        Place {
+        ObjectRef {
             context: self.context.as_ref().map(|context| context.value.clone()),
             namespace: plain(&self.namespace).unwrap_or_else(ObjectName::usual_namespace),
             config_map: plain(&self.config_map).unwrap_or_else(ObjectName::usual_config_map),
@@ -482,7 +482,7 @@ fn parsed<T, E: ToString>(
     match parse(&text.value) {
         Ok(value) => Ok(Sourced::new(value, text.source)),
         Err(why) => {
-            Err(Failure::lasting(Stage::Configuration, format!("{}: {}", text.source, why.to_string())))
+            Err(Failure::permanent(Stage::Configuration, format!("{}: {}", text.source, why.to_string())))
         }
     }
 }

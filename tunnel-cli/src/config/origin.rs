@@ -73,7 +73,7 @@ pub(super) fn find(
         if let Some(opened) = if_there(&path, Links::Refuse).map_err(named_instead)? {
             let about = opened.metadata();
             let facts = Facts { owner: about.uid(), group: about.gid(), mode: about.mode() };
-            judge(facts, &Reader::current()).map_err(|doubt| doubt.about(&path))?;
+            judge(facts, &Reader::current()).map_err(|distrust| distrust.about(&path))?;
             all.push((Origin::Project(path), opened));
             break;
         }
@@ -128,28 +128,28 @@ impl Reader {
 
 /// Why a file that merely lies above the working directory is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Doubt {
+enum Distrust {
     #[error("belongs to another user of this computer")]
     AnotherUsers,
     #[error("can be changed by other users of this computer (chmod go-w)")]
     OthersWrite,
 }
 
-impl Doubt {
+impl Distrust {
     fn about(self, path: &Path) -> Failure {
-        named_instead(Failure::lasting(Stage::Configuration, format!("{} {self}", path.display())))
+        named_instead(Failure::permanent(Stage::Configuration, format!("{} {self}", path.display())))
     }
 }
 
 /// A file that decides where the Vault token goes has to be the reader's, or the system's, and nobody else's to change.
-fn judge(file: Facts, reader: &Reader) -> Result<(), Doubt> {
+fn judge(file: Facts, reader: &Reader) -> Result<(), Distrust> {
     const GROUP_WRITES: u32 = 0o020;
     const OTHERS_WRITE: u32 = 0o002;
     if file.owner != 0 && file.owner != reader.user {
-        return Err(Doubt::AnotherUsers);
+        return Err(Distrust::AnotherUsers);
     }
     let by_group = file.mode & GROUP_WRITES != 0 && file.group != 0 && reader.own_group != Some(file.group);
-    if file.mode & OTHERS_WRITE != 0 || by_group { Err(Doubt::OthersWrite) } else { Ok(()) }
+    if file.mode & OTHERS_WRITE != 0 || by_group { Err(Distrust::OthersWrite) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -165,16 +165,16 @@ mod tests {
             (0, 0, 0o644, Ok(())),
             (0, 0, 0o664, Ok(())),
             (1000, 100, 0o644, Ok(())),
-            (1000, 100, 0o664, Err(Doubt::OthersWrite)),
-            (1000, 1000, 0o666, Err(Doubt::OthersWrite)),
-            (0, 0, 0o646, Err(Doubt::OthersWrite)),
-            (1001, 1000, 0o600, Err(Doubt::AnotherUsers)),
+            (1000, 100, 0o664, Err(Distrust::OthersWrite)),
+            (1000, 1000, 0o666, Err(Distrust::OthersWrite)),
+            (0, 0, 0o646, Err(Distrust::OthersWrite)),
+            (1001, 1000, 0o600, Err(Distrust::AnotherUsers)),
         ] {
             assert_eq!(judge(Facts { owner, group, mode }, &reader), answer, "{owner}:{group} {mode:o}");
         }
         let shared = Reader { own_group: None, ..reader };
         let facts = Facts { owner: 1000, group: 1000, mode: 0o664 };
-        assert_eq!(judge(facts, &shared), Err(Doubt::OthersWrite));
+        assert_eq!(judge(facts, &shared), Err(Distrust::OthersWrite));
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub fn read(
     let name = format!("{place}, {SETTINGS}");
     let file = Path::new(&name);
     let text = data.get(SETTINGS).ok_or_else(|| {
-        Failure::lasting(Stage::Configuration, format!("{place} has no {SETTINGS} in it"))
+        Failure::permanent(Stage::Configuration, format!("{place} has no {SETTINGS} in it"))
             .advise("Is it the bastion's? The chart writes one that has.")
     })?;
     let keys: Keys = config_file::parse(file, text)?;

@@ -9,7 +9,7 @@ const TOO_SHORT: Duration = Duration::from_secs(3);
 
 /// From when until when something that expires is ours.
 #[derive(Debug, Clone, Copy)]
-pub struct Life {
+pub struct Validity {
     /// When we got it. Not when it begins to be valid: authorities date that back.
     from: Clocks,
     /// How long it lives from then on.
@@ -18,7 +18,7 @@ pub struct Life {
     pub until: SystemTime,
 }
 
-impl Life {
+impl Validity {
     /// Something that was got at `from` and ends at `until`, and does not live for longer than `longest`, whatever the clock
     /// here says: that may be behind.
     pub fn of(from: Clocks, until: SystemTime, longest: Duration) -> Self {
@@ -60,8 +60,8 @@ mod tests {
     #[test]
     fn renewal_is_due_at_two_thirds() {
         let from = Clocks::at(Instant::now(), SystemTime::UNIX_EPOCH + seconds(1_800_000_000));
-        let life = Life::of(from, from.wall() + seconds(3600), seconds(3600));
-        assert_eq!(life.due_in(&from), seconds(2400));
+        let validity = Validity::of(from, from.wall() + seconds(3600), seconds(3600));
+        assert_eq!(validity.due_in(&from), seconds(2400));
         for (after, due, usable) in [
             (0, false, true),
             (2399, false, true),
@@ -71,34 +71,34 @@ mod tests {
             (9999, true, false),
         ] {
             let now = from.later(seconds(after), i64::try_from(after).unwrap());
-            assert_eq!((life.is_due(&now), life.is_usable(&now)), (due, usable), "after {after} s");
+            assert_eq!((validity.is_due(&now), validity.is_usable(&now)), (due, usable), "after {after} s");
         }
-        assert!(life.is_due(&from.later(seconds(0), -1)), "the clock was set back");
+        assert!(validity.is_due(&from.later(seconds(0), -1)), "the clock was set back");
     }
 
     /// What has ended has ended, whatever the clock on the wall says by then.
     #[test]
     fn a_clock_that_is_set_back_makes_nothing_live_longer() {
         let from = Clocks::now();
-        let life = Life::of(from, from.wall() + seconds(3600), seconds(3600));
+        let validity = Validity::of(from, from.wall() + seconds(3600), seconds(3600));
         for (passed, wall, left) in [(10, -7200, 3590), (3599, -3601, 1), (3600, -3600, 0), (5, 3600, 0)] {
             let now = from.later(seconds(passed), wall);
-            assert_eq!(life.left(&now), seconds(left), "after {passed} s, {wall} s on the wall");
-            assert_eq!(life.is_usable(&now), left > 3);
+            assert_eq!(validity.left(&now), seconds(left), "after {passed} s, {wall} s on the wall");
+            assert_eq!(validity.is_usable(&now), left > 3);
         }
     }
 
     #[test]
     fn a_clock_that_is_behind_makes_nothing_live_longer_than_was_asked_for() {
         let from = Clocks::now();
-        let life = Life::of(from, from.wall() + seconds(3645), seconds(3600));
-        assert_eq!(life.left(&from), seconds(3600));
+        let validity = Validity::of(from, from.wall() + seconds(3645), seconds(3600));
+        assert_eq!(validity.left(&from), seconds(3600));
     }
 
     #[test]
     fn a_life_that_never_was_is_due() {
         let now = Clocks::now();
-        let life = Life::of(now, now.wall() - seconds(5), seconds(60));
-        assert!(life.is_due(&now) && !life.is_usable(&now));
+        let validity = Validity::of(now, now.wall() - seconds(5), seconds(60));
+        assert!(validity.is_due(&now) && !validity.is_usable(&now));
     }
 }

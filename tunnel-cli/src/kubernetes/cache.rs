@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LONGEST_ANSWER, Place};
+use super::{LONGEST_ANSWER, ObjectRef};
 
 /// How long it is used.
 const USED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The file for one ConfigMap of one cluster.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct Cache {
     folder: PathBuf,
     about: About,
 }
@@ -36,15 +36,15 @@ struct About {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct Entry {
     about: About,
     data: BTreeMap<String, String>,
 }
 
-impl Memory {
+impl Cache {
     /// `None` without a home.
     pub(super) fn of(
-        place: &Place,
+        object: &ObjectRef,
         context: &str,
         server: &str,
         variable: impl Fn(&str) -> Option<String>,
@@ -55,8 +55,8 @@ impl Memory {
         let about = About {
             server: server.to_owned(),
             context: context.to_owned(),
-            namespace: place.namespace.to_string(),
-            config_map: place.config_map.to_string(),
+            namespace: object.namespace.to_string(),
+            config_map: object.config_map.to_string(),
         };
         Some(Self { folder: caches.join("pf-tunnel"), about })
     }
@@ -68,10 +68,10 @@ impl Memory {
         self.folder.join(format!("{:016x}.json", hasher.finish()))
     }
 
-    /// Keeps what was read. Where nothing can be kept, nothing is lost.
-    pub(super) fn keep(&self, data: &BTreeMap<String, String>) {
-        let kept = Kept { about: self.about.clone(), data: data.clone() };
-        if let Ok(text) = serde_json::to_vec(&kept) {
+    /// Keeps what was read. Where nothing can be written, nothing is lost.
+    pub(super) fn store(&self, data: &BTreeMap<String, String>) {
+        let entry = Entry { about: self.about.clone(), data: data.clone() };
+        if let Ok(text) = serde_json::to_vec(&entry) {
             let _ = self.write(&text);
         }
     }
@@ -85,11 +85,11 @@ impl Memory {
         out.write_all(text).and_then(|()| fs::rename(&new, &file)).inspect_err(|_| _ = fs::remove_file(&new))
     }
 
-    /// What was kept, and how long ago.
-    pub(super) fn recall(&self) -> Option<(BTreeMap<String, String>, Duration)> {
+    /// What was stored, and how long ago.
+    pub(super) fn load(&self) -> Option<(BTreeMap<String, String>, Duration)> {
         let (text, age) = read(&self.file())?;
-        let kept: Kept = serde_json::from_str(&text).ok()?;
-        (kept.about == self.about && age <= USED_FOR).then_some((kept.data, age))
+        let entry: Entry = serde_json::from_str(&text).ok()?;
+        (entry.about == self.about && age <= USED_FOR).then_some((entry.data, age))
     }
 }
 
@@ -111,42 +111,42 @@ mod tests {
     #[test]
     fn it_is_of_one_config_map_of_one_cluster_and_a_week_old_at_most() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = |namespace: &str, context: &str, server: &str| {
-            let place = Place {
+        let cache = |namespace: &str, context: &str, server: &str| {
+            let object = ObjectRef {
                 context: None,
                 namespace: namespace.parse().unwrap(),
                 config_map: "info".parse().unwrap(),
             };
             let cache = folder.path().display().to_string();
-            Memory::of(&place, context, server, |name| (name == "XDG_CACHE_HOME").then(|| cache.clone()))
+            Cache::of(&object, context, server, |name| (name == "XDG_CACHE_HOME").then(|| cache.clone()))
                 .unwrap()
         };
-        let one = memory("a", "prod", "https://one");
-        assert_eq!(one.recall(), None);
+        let one = cache("a", "prod", "https://one");
+        assert_eq!(one.load(), None);
         let data = BTreeMap::from([("known_hosts".to_owned(), "x".to_owned())]);
-        one.keep(&data);
-        assert_eq!(one.recall().unwrap().0, data);
+        one.store(&data);
+        assert_eq!(one.load().unwrap().0, data);
         for other in [
-            memory("b", "prod", "https://one"),
-            memory("a", "test", "https://one"),
-            memory("a", "prod", "https://two"),
+            cache("b", "prod", "https://one"),
+            cache("a", "test", "https://one"),
+            cache("a", "prod", "https://two"),
         ] {
-            assert_eq!(other.recall(), None);
+            assert_eq!(other.load(), None);
             fs::copy(one.file(), other.file()).unwrap();
-            assert_eq!(other.recall(), None, "a file that was moved");
+            assert_eq!(other.load(), None, "a file that was moved");
         }
         let file = File::options().write(true).open(one.file()).unwrap();
         file.set_modified(SystemTime::now() - USED_FOR - Duration::from_secs(60)).unwrap();
-        assert_eq!(one.recall(), None);
+        assert_eq!(one.load(), None);
         fs::write(one.file(), "half").unwrap();
-        assert_eq!(one.recall(), None);
+        assert_eq!(one.load(), None);
     }
 
     #[test]
     fn without_a_home_nothing_is_kept() {
-        let place =
-            Place { context: None, namespace: "a".parse().unwrap(), config_map: "b".parse().unwrap() };
-        assert!(Memory::of(&place, "c", "d", |_| None).is_none());
-        assert!(Memory::of(&place, "c", "d", |_| Some("relative".to_owned())).is_none());
+        let object =
+            ObjectRef { context: None, namespace: "a".parse().unwrap(), config_map: "b".parse().unwrap() };
+        assert!(Cache::of(&object, "c", "d", |_| None).is_none());
+        assert!(Cache::of(&object, "c", "d", |_| Some("relative".to_owned())).is_none());
     }
 }

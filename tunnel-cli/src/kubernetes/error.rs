@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::LengthLimitError;
 
-use super::Place;
+use super::ObjectRef;
 use crate::failure::{Failure, Stage};
 use crate::output::clean;
 
@@ -15,7 +15,7 @@ const LONGEST_WORDS: usize = 400;
 
 /// Why the API server gave no ConfigMap.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(super) enum ReadError {
     /// What the kubeconfig says cannot be used: a certificate, a key, a proxy.
     Setup(String),
     /// Nobody answered, or the answer broke off.
@@ -39,7 +39,7 @@ pub(super) enum Failed {
     },
 }
 
-impl Failed {
+impl ReadError {
     pub(super) fn setup(error: &kube::Error) -> Self {
         Self::Setup(words(innermost(error)))
     }
@@ -58,18 +58,18 @@ impl Failed {
     }
 
     /// What failed, what it means, what to do.
-    pub(super) fn explain(self, place: &Place, context: &str) -> Failure {
-        let Place { namespace, config_map, context: _ } = place;
-        let failed = |what: String| Failure::lasting(Stage::Configuration, what);
+    pub(super) fn explain(self, object: &ObjectRef, context: &str) -> Failure {
+        let ObjectRef { namespace, config_map, context: _ } = object;
+        let failed = |what: String| Failure::permanent(Stage::Configuration, what);
         let unreached = |why: &str| format!("the API server of context {context} is not reached: {why}");
         let unneeded = "It says where the bastion is. Does `kubectl version` reach it from here? With a pf-tunnel.yaml and without --kube-context it is not needed.";
         match self {
             Self::Setup(why) => failed(format!("the context {context} cannot be used: {why}"))
                 .advise("It is the kubeconfig that says how to log in to this cluster."),
-            Self::Unreached(why) => Failure::passing(Stage::Configuration, unreached(&why)).advise(unneeded),
+            Self::Unreached(why) => Failure::transient(Stage::Configuration, unreached(&why)).advise(unneeded),
             Self::Silent(time) => {
                 let why = format!("no answer in {} s", time.as_secs());
-                Failure::passing(Stage::Configuration, unreached(&why)).advise(unneeded)
+                Failure::transient(Stage::Configuration, unreached(&why)).advise(unneeded)
             }
             Self::Stranger(why) => failed(unreached(&why)).advise(
                 "Somebody answered there who is not the API server that the kubeconfig means: another cluster, or somebody in between.",
@@ -98,7 +98,7 @@ impl Failed {
                 let what =
                     format!("the API server of context {context} answered {code}: {}", clean(&words, LONGEST_WORDS));
                 let failed = match code {
-                    429 | 500.. => Failure::passing(Stage::Configuration, what),
+                    429 | 500.. => Failure::transient(Stage::Configuration, what),
                     _ => failed(what),
                 };
                 failed.advise("Try again in a moment.")
@@ -127,12 +127,12 @@ mod tests {
     #[test]
     fn what_the_server_cannot_do_now_may_pass() {
         let name = |name: &str| name.to_owned().try_into().unwrap();
-        let place = Place { context: None, namespace: name("bastion"), config_map: name("info") };
+        let object = ObjectRef { context: None, namespace: name("bastion"), config_map: name("info") };
         for (code, passes) in
             [(400, false), (401, false), (403, false), (404, false), (429, true), (500, true), (503, true)]
         {
-            let refused = Failed::Refused { code, message: "no".to_owned(), reason: String::new() };
-            assert_eq!(refused.explain(&place, "prod").may_pass(), passes, "{code}");
+            let refused = ReadError::Refused { code, message: "no".to_owned(), reason: String::new() };
+            assert_eq!(refused.explain(&object, "prod").is_transient(), passes, "{code}");
         }
     }
 }

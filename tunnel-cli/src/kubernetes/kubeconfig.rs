@@ -160,7 +160,7 @@ fn reason(error: &KubeconfigError) -> String {
 }
 
 fn refused(what: impl Into<String>) -> Failure {
-    Failure::lasting(Stage::Configuration, what)
+    Failure::permanent(Stage::Configuration, what)
 }
 
 #[cfg(test)]

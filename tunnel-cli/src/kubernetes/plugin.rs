@@ -54,7 +54,7 @@ async fn run(exec: &ExecConfig, context: &str) -> Result<Credentials, Failure> {
     let advice = format!(
         "The kubeconfig's context {context} logs in with it. Does `kubectl --context {context} version` work?"
     );
-    let failed = |what: String| Failure::lasting(Stage::Configuration, what).advise(&advice);
+    let failed = |what: String| Failure::permanent(Stage::Configuration, what).advise(&advice);
     let person = std::io::stdin().is_terminal();
     let interactive = match exec.interactive_mode {
         Some(ExecInteractiveMode::Never) => false,
@@ -95,7 +95,7 @@ async fn run(exec: &ExecConfig, context: &str) -> Result<Credentials, Failure> {
     if !status.success() {
         // It may have asked somebody who is not reached either.
         let what = format!("`{program}` gave no credentials for Kubernetes: {status}");
-        return Err(Failure::passing(Stage::Configuration, what).advise(&advice));
+        return Err(Failure::transient(Stage::Configuration, what).advise(&advice));
     }
     let printed: Option<Printed> = serde_json::from_slice(&printed).ok();
     let given = printed.and_then(|printed| printed.status);

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The requests that wait for an answer.
 #[derive(Default)]
-pub(super) struct Names(Mutex<Waiting>);
+pub(super) struct RefusalTexts(Mutex<Waiting>);
 
 struct Waiting {
     last: u32,
@@ -31,21 +31,21 @@ impl Default for Waiting {
 }
 
 /// One request's claim to the words of its refusal.
-pub(super) struct Name<'a> {
-    names: &'a Names,
+pub(super) struct Claim<'a> {
+    texts: &'a RefusalTexts,
     number: u32,
     words: oneshot::Receiver<String>,
 }
 
-impl Names {
+impl RefusalTexts {
     /// Runs `request`, which has to put one request into russh's queue, and gives it its number.
-    pub(super) fn next<T>(&self, request: impl FnOnce() -> T) -> (Name<'_>, T) {
+    pub(super) fn next<T>(&self, request: impl FnOnce() -> T) -> (Claim<'_>, T) {
         let (sender, words) = oneshot::channel();
         let mut waiting = self.waiting();
         waiting.last = waiting.last.wrapping_add(1);
         let number = waiting.last;
         waiting.words.insert(number, sender);
-        (Name { names: self, number, words }, request())
+        (Claim { texts: self, number, words }, request())
     }
 
     /// Passes on the words for a number.
@@ -60,16 +60,16 @@ impl Names {
     }
 }
 
-impl Name<'_> {
+impl Claim<'_> {
     /// The words, if there are any.
     pub(super) async fn reason(mut self) -> Option<String> {
         timeout(PATIENCE, &mut self.words).await.ok()?.ok()
     }
 }
 
-impl Drop for Name<'_> {
+impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.names.waiting().words.remove(&self.number);
+        self.texts.waiting().words.remove(&self.number);
     }
 }
 
@@ -79,16 +79,16 @@ mod tests {
 
     #[tokio::test]
     async fn each_request_gets_its_own_words() {
-        let names = Names::default();
-        let (first, ()) = names.next(|| ());
-        let (second, ()) = names.next(|| ());
-        let (third, ()) = names.next(|| ());
-        names.tell(3, "two".into());
-        names.tell(2, "one".into());
-        names.tell(7, "nobody's".into());
+        let texts = RefusalTexts::default();
+        let (first, ()) = texts.next(|| ());
+        let (second, ()) = texts.next(|| ());
+        let (third, ()) = texts.next(|| ());
+        texts.tell(3, "two".into());
+        texts.tell(2, "one".into());
+        texts.tell(7, "nobody's".into());
         assert_eq!(second.reason().await.as_deref(), Some("two"));
         assert_eq!(first.reason().await.as_deref(), Some("one"));
         drop(third);
-        assert!(names.waiting().words.is_empty());
+        assert!(texts.waiting().words.is_empty());
     }
 }

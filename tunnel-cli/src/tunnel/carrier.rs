@@ -11,15 +11,15 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::liveness::{Pulse, SILENCE};
+use super::liveness::{Liveness, SILENCE};
 use crate::credential::Held;
 use crate::endpoint::{Endpoint, Host};
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Output};
 use crate::ssh::{NotOpened, Refusal, Session, Stream};
 use crate::suspend::{Clocks, TICK};
-use crate::trust::{Impostor, Trust};
-use crate::verdict::{self, Cure};
+use crate::trust::{HostKeyMismatch, Trust};
+use crate::verdict::{self, Retry};
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -73,9 +73,9 @@ impl Dialler {
     /// One attempt: each bastion in turn, each of its addresses in turn.
     ///
     /// # Errors
-    /// The first one that trying again cannot cure, or the last one.
+    /// The first one that trying again cannot retry, or the last one.
     pub async fn dial(&self, held: &Arc<Held>) -> Result<Arc<Carrier>, Failure> {
-        let mut last = Failure::lasting(Stage::Configuration, "no bastion is configured");
+        let mut last = Failure::permanent(Stage::Configuration, "no bastion is configured");
         for bastion in &self.bastions {
             let addresses = match self.resolve(bastion).await {
                 Ok(addresses) => addresses,
@@ -91,7 +91,7 @@ impl Dialler {
                         self.remember(bastion, *address, addresses);
                         return Ok(carrier);
                     }
-                    Err(failure) if failure.may_pass() => last = failure,
+                    Err(failure) if failure.is_transient() => last = failure,
                     Err(failure) => return Err(failure),
                 }
             }
@@ -153,7 +153,7 @@ impl Dialler {
             Err(_) => "the resolver does not answer".to_owned(),
         };
         known.ok_or_else(|| {
-            Failure::passing(Stage::Name, format!("the name of the bastion, {name}, is not resolved: {why}"))
+            Failure::transient(Stage::Name, format!("the name of the bastion, {name}, is not resolved: {why}"))
                 .advise("Check the name (--bastion, bastion.address), and whether this network can resolve it, perhaps only in a VPN.")
         })
     }
@@ -165,24 +165,24 @@ impl Dialler {
 
     fn explain(&self, bastion: &Endpoint, refusal: Refusal, held: &Held) -> Failure {
         let host = bastion.host();
-        let cure = Cure::of_bastion(&refusal, held.worked());
+        let retry = Retry::of_bastion(&refusal, held.worked());
         match refusal {
-            Refusal::Impostor(why) => self.impostor(bastion, &why, cure),
+            Refusal::HostKey(why) => self.not_the_bastion(bastion, &why, retry),
             Refusal::NotStrict => Failure::new(
                 Stage::HostKey,
                 format!("{host} does not use strict key exchange"),
-                cure,
+                retry,
             )
             .advise("Somebody in between could drop messages unseen (CVE-2023-48795). Nothing secret was sent.")
             .advise("If it is an old server, update it: OpenSSH 9.6, or a distribution's version with that fix."),
             Refusal::Algorithms(kind) => Failure::new(
                 Stage::Session,
                 format!("{host} and this program have no {kind} algorithm in common"),
-                cure,
+                retry,
             )
             .advise("Only current algorithms are offered. An SSH server of the last years has them: ask whoever keeps it."),
             Refusal::Certificate(Some(why)) if verdict::is_for_now(verdict::code(&why)) => {
-                Failure::new(Stage::Session, format!("{host} does not let you in for now: {why}"), cure)
+                Failure::new(Stage::Session, format!("{host} does not let you in for now: {why}"), retry)
                     .advise("The certificate is good; another try may do.")
             }
             Refusal::Certificate(why) => {
@@ -190,7 +190,7 @@ impl Dialler {
                 let failure = Failure::new(
                     Stage::Certificate,
                     format!("{host} refused the certificate: {}", why.as_deref().unwrap_or("it gave no reason")),
-                    cure,
+                    retry,
                 );
                 let failure = if why.is_some() {
                     failure
@@ -209,7 +209,7 @@ impl Dialler {
                     certificate.serial(),
                 ))
             }
-            Refusal::Lost(why) => Failure::new(Stage::Session, format!("no connection with {host}: {why}"), cure)
+            Refusal::Lost(why) => Failure::new(Stage::Session, format!("no connection with {host}: {why}"), retry)
                 .advise("It is reachable, but it may be starting, overloaded, or no SSH server at all."),
         }
     }
@@ -218,12 +218,12 @@ impl Dialler {
         held.credential.authority().fingerprint(Default::default()).to_string()
     }
 
-    fn impostor(&self, bastion: &Endpoint, why: &Impostor, cure: Cure) -> Failure {
+    fn not_the_bastion(&self, bastion: &Endpoint, why: &HostKeyMismatch, retry: Retry) -> Failure {
         let setting = self.trust.setting();
         Failure::new(
             Stage::HostKey,
             format!("{} did not prove that it is the bastion: {why}", bastion.host()),
-            cure,
+            retry,
         )
         .advise("Somebody may be listening in. Nothing secret was sent.")
         .advise(format!("If the bastion was installed anew, change {setting}."))
@@ -309,7 +309,7 @@ async fn death(session: &Session) -> String {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut clocks = Clocks::now();
-    let mut pulse = Pulse::new(Instant::now(), session.sent());
+    let mut liveness = Liveness::new(Instant::now(), session.sent());
     loop {
         ticks.tick().await;
         let now = Clocks::now();
@@ -319,10 +319,10 @@ async fn death(session: &Session) -> String {
             if !answered && session.last_heard() < woke {
                 return "it did not answer after this computer slept".to_owned();
             }
-            pulse = Pulse::new(Instant::now(), session.sent());
+            liveness = Liveness::new(Instant::now(), session.sent());
         }
         clocks = Clocks::now();
-        if pulse.is_dead(Instant::now(), session.last_heard(), session.sent()) {
+        if liveness.is_dead(Instant::now(), session.last_heard(), session.sent()) {
             return format!("it did not answer for {} s", SILENCE.as_secs());
         }
     }
@@ -338,7 +338,7 @@ fn prepare(socket: &TcpStream) {
 }
 
 fn unreachable(bastion: &Endpoint, address: SocketAddr, why: &str) -> Failure {
-    Failure::passing(Stage::Connect, format!("{} {why} ({address})", bastion.host()))
+    Failure::transient(Stage::Connect, format!("{} {why} ({address})", bastion.host()))
         .advise("Check that the bastion runs and that this network lets you reach it, perhaps only in a VPN.")
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::port_owner;
-use super::state::Board;
+use super::state::TunnelState;
 use crate::endpoint::{Endpoint, Forward, Local, On};
 use crate::failure::{Failure, Stage};
 use crate::output::{Event, Output};
@@ -68,7 +68,7 @@ impl Listener {
         })?;
         let (addresses, sockets): (Vec<SocketAddr>, _) = sockets.into_iter().unzip();
         let listen = addresses.first().copied().ok_or_else(|| {
-            Failure::lasting(Stage::LocalPort, format!("{wanted} is on no address of this computer"))
+            Failure::permanent(Stage::LocalPort, format!("{wanted} is on no address of this computer"))
         })?;
         Ok(Self { sockets, bound: Bound { listen, addresses, destination: forward.destination.clone() } })
     }
@@ -79,30 +79,31 @@ impl Listener {
     }
 
     /// Accepts for ever.
-    pub(super) async fn serve(self, board: Arc<Board>, output: Arc<Output>, hold: Duration) {
-        let door = Door { bound: self.bound, board, output, hold, room: Arc::new(Semaphore::new(MOST)) };
-        join_all(self.sockets.into_iter().map(|socket| door.serve(socket))).await;
+    pub(super) async fn serve(self, state: Arc<TunnelState>, output: Arc<Output>, hold: Duration) {
+        let acceptor =
+            Acceptor { bound: self.bound, state, output, hold, room: Arc::new(Semaphore::new(MOST)) };
+        join_all(self.sockets.into_iter().map(|socket| acceptor.serve(socket))).await;
     }
 }
 
 /// What the sockets of one forward share.
-struct Door {
+struct Acceptor {
     bound: Bound,
-    board: Arc<Board>,
+    state: Arc<TunnelState>,
     output: Arc<Output>,
     hold: Duration,
     room: Arc<Semaphore>,
 }
 
-impl Door {
+impl Acceptor {
     async fn serve(&self, socket: TcpListener) {
-        let Self { bound, board, output, room, .. } = self;
+        let Self { bound, state, output, room, .. } = self;
         let hold = self.hold;
         loop {
             if room.available_permits() == 0 {
                 let reason =
                     format!("{MOST} connections are open; the next one waits for one of them to end");
-                if board.is_news(&bound.destination, &reason) {
+                if state.is_news(&bound.destination, &reason) {
                     output.say(&Event::Warning(&format!("{}: {reason}", bound.listen)));
                 }
             }
@@ -120,7 +121,7 @@ impl Door {
             let connection = Connection {
                 peer,
                 destination: bound.destination.clone(),
-                board: Arc::clone(board),
+                state: Arc::clone(state),
                 output: Arc::clone(output),
             };
             tokio::spawn(async move {
@@ -135,7 +136,7 @@ impl Door {
 struct Connection {
     peer: SocketAddr,
     destination: Endpoint,
-    board: Arc<Board>,
+    state: Arc<TunnelState>,
     output: Arc<Output>,
 }
 
@@ -147,8 +148,8 @@ impl Connection {
         let held_back = Instant::now() + LONGEST_HELD_BACK;
         let mut ask_again = ASK_AGAIN.0;
         let (carrier, stream) = loop {
-            let Some(carrier) = self.board.carrier(deadline).await else {
-                if self.board.has_stopped() {
+            let Some(carrier) = self.state.carrier(deadline).await else {
+                if self.state.has_stopped() {
                     return reset(&socket);
                 }
                 let reason = format!("no connection to the bastion within {} s", hold.as_secs());
@@ -169,7 +170,7 @@ impl Connection {
             }
             match timeout(LONGEST_OPEN, carrier.open(&self.destination, self.peer)).await {
                 Ok(Ok(stream)) => break (carrier, stream),
-                Ok(Err(NotOpened::Lost)) => self.board.pause_after_loss(deadline).await,
+                Ok(Err(NotOpened::Lost)) => self.state.pause_after_loss(deadline).await,
                 Ok(Err(NotOpened::Policy(reason))) => return self.refuse(&socket, "policy", &reason),
                 Ok(Err(NotOpened::Target(reason))) => return self.refuse(&socket, "target", &reason),
                 // Room may come. Meanwhile the carrier may be another one.
@@ -186,8 +187,8 @@ impl Connection {
             }
         };
         self.output.say(&Event::Opened { peer: self.peer, destination: &self.destination });
-        let open = self.board.opened();
-        let end = stream.relay(socket, self.board.account(), self.board.stopped()).await;
+        let open = self.state.opened();
+        let end = stream.relay(socket, self.state.account(), self.state.stopped()).await;
         drop(open);
         // The carrier lives as long as a stream of it does.
         drop(carrier);
@@ -200,7 +201,7 @@ impl Connection {
 
     /// Says that connections are held back, once until they no longer are.
     fn hold_back(&self, reason: &str) {
-        if self.board.holds_back() {
+        if self.state.holds_back() {
             self.output.say(&Event::HeldBack { destination: &self.destination, reason });
         }
     }
@@ -209,12 +210,12 @@ impl Connection {
     async fn pause(&self, wait: Duration) -> Option<()> {
         tokio::select! {
             () = sleep(wait) => Some(()),
-            () = self.board.stopped() => None,
+            () = self.state.stopped() => None,
         }
     }
 
     fn refuse(&self, socket: &TcpStream, cause: &str, reason: &str) {
-        if self.board.is_news(&self.destination, reason) {
+        if self.state.is_news(&self.destination, reason) {
             self.output.say(&Event::NotOpened { destination: &self.destination, cause, reason });
         }
         reset(socket);
@@ -292,7 +293,7 @@ fn bind_failed(on: On, listen: SocketAddr, error: &std::io::Error) -> Failure {
     let (what, advice) = match error.kind() {
         ErrorKind::AddrInUse if on == On::Loopback && listen.is_ipv6() => (
             match port_owner::of(listen) {
-                Some(holder) => format!("{listen} is in use by {holder}"),
+                Some(owner) => format!("{listen} is in use by {owner}"),
                 None => format!("{listen} is in use by another program"),
             },
             "A program that takes localhost for ::1 would reach that one instead of the tunnel. To listen on 127.0.0.1 \
@@ -300,7 +301,7 @@ fn bind_failed(on: On, listen: SocketAddr, error: &std::io::Error) -> Failure {
         ),
         ErrorKind::AddrInUse => (
             match port_owner::of(listen) {
-                Some(holder) => format!("{listen} is in use by {holder}"),
+                Some(owner) => format!("{listen} is in use by {owner}"),
                 None => format!("{listen} is in use by another program"),
             },
             "A tunnel cannot listen there. Choose another port, for example:",
@@ -315,7 +316,7 @@ fn bind_failed(on: On, listen: SocketAddr, error: &std::io::Error) -> Failure {
         ),
         _ => (format!("cannot listen on {listen}: {error}"), "Choose another port, for example:"),
     };
-    Failure::lasting(Stage::LocalPort, what).advise(advice)
+    Failure::permanent(Stage::LocalPort, what).advise(advice)
 }
 
 /// A port near `taken` that is free on all `addresses` at this moment, or 0 for any.

@@ -12,12 +12,12 @@ const BUSY: u64 = 16 * 1024;
 
 /// What was last seen of the peer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pulse {
+pub(super) struct Liveness {
     alive: Instant,
     sent: u64,
 }
 
-impl Pulse {
+impl Liveness {
     /// A peer that has just been heard, to whom `sent` bytes have gone.
     pub(super) fn new(now: Instant, sent: u64) -> Self {
         Self { alive: now, sent }
@@ -43,22 +43,22 @@ mod tests {
     fn only_silence_kills() {
         let start = Instant::now();
         let second = |seconds| start + Duration::from_secs(seconds);
-        let mut pulse = Pulse::new(start, 0);
-        assert!(!pulse.is_dead(second(12), start, 300));
-        assert!(pulse.is_dead(second(13), start, 400), "keepalives into the void");
+        let mut liveness = Liveness::new(start, 0);
+        assert!(!liveness.is_dead(second(12), start, 300));
+        assert!(liveness.is_dead(second(13), start, 400), "keepalives into the void");
 
-        let mut pulse = Pulse::new(start, 0);
-        assert!(!pulse.is_dead(second(12), second(11), 0));
-        assert!(!pulse.is_dead(second(23), second(11), 0));
-        assert!(pulse.is_dead(second(24), second(11), 0));
+        let mut liveness = Liveness::new(start, 0);
+        assert!(!liveness.is_dead(second(12), second(11), 0));
+        assert!(!liveness.is_dead(second(23), second(11), 0));
+        assert!(liveness.is_dead(second(24), second(11), 0));
     }
 
     #[test]
     fn a_busy_line_is_not_dead() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start, 0);
+        let mut liveness = Liveness::new(start, 0);
         for second in 0..600 {
-            assert!(!pulse.is_dead(start + Duration::from_secs(second), start, second * 8 * 1024));
+            assert!(!liveness.is_dead(start + Duration::from_secs(second), start, second * 8 * 1024));
         }
     }
 }

@@ -11,19 +11,19 @@ const LISTEN: &str = "0A";
 
 /// A process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct PortOwner {
     pid: u32,
     name: String,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for PortOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (pid {})", self.name, self.pid)
     }
 }
 
 /// The process that listens where `address` wants to, if we may see it.
-pub(super) fn of(address: SocketAddr) -> Option<Holder> {
+pub(super) fn of(address: SocketAddr) -> Option<PortOwner> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
@@ -41,7 +41,7 @@ pub(super) fn of(address: SocketAddr) -> Option<Holder> {
             .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
             .any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()));
         let name = || fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        holds.then(|| Holder { pid, name: clean(name().trim(), 40) })
+        holds.then(|| PortOwner { pid, name: clean(name().trim(), 40) })
     })
 }
 

@@ -13,7 +13,7 @@ use super::carrier::Carrier;
 use crate::endpoint::Endpoint;
 use crate::output::Link;
 
-/// A carrier that was just lost is replaced in the board by whoever notices first; others look again this much later.
+/// A carrier that was just lost is replaced in the state by whoever notices first; others look again this much later.
 const AFTER_LOSS: Duration = Duration::from_millis(20);
 
 /// The same complaint about the same destination is not worth a second line within this time.
@@ -23,7 +23,7 @@ const OLD_NEWS: Duration = Duration::from_secs(10);
 const HELD_BACK: Duration = Duration::from_secs(60);
 
 /// Shared by all tasks of one tunnel.
-pub(super) struct Board {
+pub(super) struct TunnelState {
     carrier: watch::Sender<Option<Arc<Carrier>>>,
     link: watch::Sender<Shown>,
     open: AtomicUsize,
@@ -58,7 +58,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-impl Board {
+impl TunnelState {
     pub(super) fn new(stop: CancellationToken) -> Self {
         Self {
             carrier: watch::Sender::new(None),

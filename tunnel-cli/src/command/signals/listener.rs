@@ -31,16 +31,16 @@ impl Ignored {
 }
 
 /// A signal that may come, or one that never does.
-pub(super) struct Heard(Option<Signal>);
+pub(super) struct SignalListener(Option<Signal>);
 
-impl Heard {
+impl SignalListener {
     /// Listens for `kind`, unless it was ignored at the start.
     pub(super) fn listen(kind: SignalKind, ignored: Ignored) -> Result<Self, Failure> {
         if ignored.holds(kind) {
             return Ok(Self(None));
         }
         let listening = signal(kind).map_err(|error| {
-            Failure::lasting(Stage::Internal, format!("cannot listen for signals: {error}"))
+            Failure::permanent(Stage::Internal, format!("cannot listen for signals: {error}"))
         })?;
         Ok(Self(Some(listening)))
     }
