@@ -161,9 +161,8 @@ pub fn tunnel_config(bytes: &[u8]) {
     }
     FOLDER.with(|folder| {
         let path = folder.write("pf-tunnel.yaml", bytes);
-        let flags = tunnel_cli::config::Layer::default();
-        if let Err(error) = tunnel_cli::config::load(flags, Some(&path), folder.path(), |_| None) {
-            is_short(&error.to_string());
+        if let Err(error) = tunnel_cli::check_file(&path) {
+            is_short(&error);
         }
     });
 }

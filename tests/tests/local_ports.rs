@@ -14,7 +14,7 @@ use tests::scratch::Scratch;
 use tests::ssh::Person;
 use tests::target::{Target, exchange};
 use tests::{ports, sshd, tunnel};
-use tunnel_cli::endpoint::{Forward, On};
+use tunnel_cli::{Forward, On};
 
 use crate::tunnel::{Place, at};
 
@@ -93,8 +93,7 @@ fn to_ssh(text: &str) -> Option<(String, u16, String, u16)> {
 }
 
 fn to_us(text: &str) -> Result<(String, u16, String, u16), String> {
-    let forward: Forward =
-        text.parse().map_err(|error: tunnel_cli::endpoint::BadForward| error.to_string())?;
+    let forward: Forward = text.parse().map_err(|error: tunnel_cli::BadForward| error.to_string())?;
     let bind = match forward.listen.on {
         On::Loopback => String::new(),
         On::Everywhere => "*".to_owned(),

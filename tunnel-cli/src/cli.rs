@@ -25,7 +25,7 @@ use crate::trust::Trust;
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true
 )]
-pub struct TunnelArguments {
+pub(crate) struct TunnelArguments {
     /// Pairs of a destination, as the bastion sees it, and the local port that leads there; 0 picks a free one
     #[arg(value_name = "HOST:PORT LOCAL")]
     pairs: Vec<String>,
@@ -64,7 +64,7 @@ refused, 8 destination refused by policy, 9 local port.";
 
 /// Subcommands of `pf-tunnel`.
 #[derive(Debug, Clone, Copy, Subcommand)]
-pub enum TunnelSubcommand {
+pub(crate) enum TunnelSubcommand {
     /// Print what holds, and where each value came from
     Config,
 }
@@ -78,7 +78,7 @@ pub enum TunnelSubcommand {
     override_usage = "pf-db-tunnel [OPTIONS] DATABASE [--role ROLE] [-- COMMAND...]\n       pf-db-tunnel --list",
     after_help = DATABASE_EXAMPLES
 )]
-pub struct DatabaseArguments {
+pub(crate) struct DatabaseArguments {
     /// A database of the configuration
     #[arg(value_name = "DATABASE", required_unless_present = "list")]
     database: Option<String>,
@@ -229,7 +229,7 @@ struct Common {
 
 /// A command line, parsed as far as that is possible without the configuration.
 #[derive(Debug)]
-pub struct Invocation<T> {
+pub(crate) struct Invocation<T> {
     /// What to do.
     pub command: T,
     /// How to print.
@@ -240,7 +240,7 @@ pub struct Invocation<T> {
 
 /// The result of parsing a command line.
 #[derive(Debug)]
-pub enum ParseOutcome<T> {
+pub(crate) enum ParseOutcome<T> {
     /// There is something to do.
     Run(Invocation<T>),
     /// Help or the version was asked for, and has been printed.
@@ -251,8 +251,8 @@ pub enum ParseOutcome<T> {
 
 /// Settings among the flags. They are parsed late, so that a bad one can be reported in the right style.
 #[derive(Debug)]
-pub struct Flags {
-    common: Common,
+pub(crate) struct Flags {
+    common: Box<Common>,
     hold: Option<String>,
     role: Option<String>,
     /// End at the first failure.
@@ -263,7 +263,7 @@ pub struct Flags {
 
 /// What `pf-tunnel` is to do.
 #[derive(Debug)]
-pub enum TunnelCommand {
+pub(crate) enum TunnelCommand {
     /// Print the settings.
     Config,
     /// Forward; the arguments are still texts.
@@ -277,7 +277,7 @@ pub enum TunnelCommand {
 
 /// What `pf-db-tunnel` is to do.
 #[derive(Debug)]
-pub enum DatabaseCommand {
+pub(crate) enum DatabaseCommand {
     /// List the databases.
     List,
     /// Open one.
@@ -294,7 +294,7 @@ pub enum DatabaseCommand {
 }
 
 /// Parses the command line of `pf-tunnel`.
-pub fn tunnel(arguments: impl IntoIterator<Item = OsString>) -> ParseOutcome<TunnelCommand> {
+pub(crate) fn tunnel(arguments: impl IntoIterator<Item = OsString>) -> ParseOutcome<TunnelCommand> {
     let typed = match TunnelArguments::try_parse_from(arguments) {
         Ok(typed) => typed,
         Err(error) => return not_run(&error, "pf-tunnel postgres.default.svc:5432 5432"),
@@ -307,7 +307,7 @@ pub fn tunnel(arguments: impl IntoIterator<Item = OsString>) -> ParseOutcome<Tun
 }
 
 /// Parses the command line of `pf-db-tunnel`.
-pub fn database(arguments: impl IntoIterator<Item = OsString>) -> ParseOutcome<DatabaseCommand> {
+pub(crate) fn database(arguments: impl IntoIterator<Item = OsString>) -> ParseOutcome<DatabaseCommand> {
     let typed = match DatabaseArguments::try_parse_from(arguments) {
         Ok(typed) => typed,
         Err(error) => return not_run(&error, "pf-db-tunnel orders --role reader"),
@@ -326,7 +326,13 @@ pub fn database(arguments: impl IntoIterator<Item = OsString>) -> ParseOutcome<D
 
 fn invocation<T>(command: T, common: Common, options: RunFlags, role: Option<String>) -> Invocation<T> {
     let style = Style { json: common.json, quiet: common.quiet, verbosity: common.verbose, aside: false };
-    let flags = Flags { common, hold: options.hold, role, once: options.once, probe: !options.no_probe };
+    let flags = Flags {
+        common: Box::new(common),
+        hold: options.hold,
+        role,
+        once: options.once,
+        probe: !options.no_probe,
+    };
     Invocation { command, style, flags }
 }
 
@@ -354,7 +360,7 @@ fn not_run<T>(error: &clap::Error, example: &str) -> ParseOutcome<T> {
 ///
 /// # Errors
 /// Names the bad part and shows a right one, in one line.
-pub fn forwards(pairs: &[String], local: &[String]) -> Result<Vec<Forward>, Failure> {
+pub(crate) fn forwards(pairs: &[String], local: &[String]) -> Result<Vec<Forward>, Failure> {
     let bad = |error: crate::endpoint::BadForward| Failure::permanent(Stage::Arguments, error.to_string());
     let mut forwards = Forward::pairs(pairs).map_err(bad)?;
     for text in local {
@@ -369,7 +375,7 @@ pub fn forwards(pairs: &[String], local: &[String]) -> Result<Vec<Forward>, Fail
 
 impl Flags {
     /// The file that was named.
-    pub fn config(&self) -> Option<&std::path::Path> {
+    pub(crate) fn config(&self) -> Option<&std::path::Path> {
         self.common.config.as_deref()
     }
 
@@ -377,7 +383,7 @@ impl Flags {
     ///
     /// # Errors
     /// Names the flag and what is wrong with its value.
-    pub fn layer(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Layer, Failure> {
+    pub(crate) fn layer(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Layer, Failure> {
         let home = home(variable);
         let at_home = |text: &str| at_home(text, &home);
         fn text(value: Option<&String>, flag: &'static str) -> Option<Sourced<String>> {

@@ -3,6 +3,7 @@
 mod child;
 mod config;
 mod database;
+mod setup;
 mod signals;
 mod tunnel;
 
@@ -10,17 +11,11 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use vault_signer::server::not_obeyed;
-use vault_signer::{Request, Server, Settings};
-
-use crate::cli::{DatabaseCommand, Flags, Invocation, ParseOutcome, TunnelCommand};
-use crate::config::{Kube, Layer, Source, Sourced, load, published};
-use crate::credential::Credentials;
-use crate::endpoint::Endpoint;
-use crate::failure::{Failure, Stage, exit_code, missing};
-use crate::output::{Event, Output, Style, rough};
-use crate::tunnel::carrier::Dialler;
-use crate::{cli, kubernetes, login};
+use crate::cli::{DatabaseCommand, Invocation, ParseOutcome, TunnelCommand};
+use crate::failure::{Failure, Stage, exit_code};
+use crate::output::{Output, Style};
+use crate::{cli, login};
+use setup::settings_of;
 
 /// `pf-tunnel`
 pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -83,132 +78,4 @@ fn run<T>(
             exit_code::exit(failure.stage())
         }
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
-async fn settings_of(flags: &Flags, output: &Output) -> Result<Layer, Failure> {
-    let here = std::env::current_dir().map_err(|error| {
-        Failure::permanent(Stage::Configuration, format!("the working directory cannot be used: {error}"))
-    })?;
-    let said_file = || variable("PF_TUNNEL_CONFIG").filter(|path| !path.is_empty()).map(Into::into);
-    let named = flags.config().map(ToOwned::to_owned).or_else(said_file);
-    let said = load(flags.layer(variable)?, named.as_deref(), &here, variable)?;
-    let (settings, notes) = with_published(said, output).await?.over(Layer::defaults()).vouched();
-    for note in notes.iter().chain(&not_obeyed(variable)) {
-        output.say(&Event::Warning(note));
-    }
-    Ok(settings)
-}
-
-/// Adds what the cluster publishes, if one is to be asked.
-async fn with_published(mut said: Layer, output: &Output) -> Result<Layer, Failure> {
-    let Some(kube) = &mut said.kube else { return Ok(said) };
-    let (object, chosen_by) = (kube.object_ref(), kube.chosen_by);
-    let found = kubernetes::read(&object, variable).await?;
-    kube.context.get_or_insert_with(|| Sourced::new(found.context.clone(), Source::CurrentContext));
-    let bastion = said.bastion.as_ref().map(|bastion| bastion.value.as_slice());
-    let mut origin = object.described(&found.context);
-    if let Some((age, failure)) = &found.stale {
-        let age = format!("{} ago", rough(*age));
-        origin = format!("{origin}, as it was {age}");
-        output.say(&Event::Warning(&format!("{}; what it published {age} holds", failure.what())));
-    }
-    let published = published::read(&found.data, &origin, chosen_by, bastion)?;
-    for note in &published.notes {
-        output.say(&Event::Note(note));
-    }
-    Ok(said.over(published.layer))
-}
-
-fn dialler(settings: &Layer, output: &Arc<Output>) -> Result<Dialler, Failure> {
-    let bastion = settings.bastion.as_ref().ok_or_else(|| match &settings.kube {
-        Some(kube) => missing(
-            &format!("the cluster publishes no address of its bastion: {}", described(kube)),
-            "Its Service may have no address outside the cluster yet. Whoever installed the chart sets \
-             `service.hostnames`; until then: --bastion bastion.example.com",
-        ),
-        None => missing(
-            "no bastion is configured",
-            "Write bastion.address into pf-tunnel.yaml, or: --bastion bastion.example.com",
-        ),
-    })?;
-    let trust = settings.trust.as_ref().ok_or_else(|| match &settings.kube {
-        Some(kube) => missing(
-            &format!("the cluster does not say how {} proves who it is: {}", listed(&bastion.value), described(kube)),
-            "The bastion adds `known_hosts` to it when it starts, for the names that it was told. Is it running, and is \
-             this address one of them?",
-        ),
-        None => missing(
-            "nothing says how the bastion proves who it is",
-            "Write bastion.host_authority (the public key that signs its host certificate) into pf-tunnel.yaml, or \
-             bastion.host_key. Nobody is asked whether a key looks right.",
-        ),
-    })?;
-    Ok(Dialler::new(
-        bastion.value.clone(),
-        trust.value.clone(),
-        trust.source.to_string(),
-        value(&settings.user),
-        Arc::clone(output),
-    ))
-}
-
-fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Failure> {
-    if settings.address.is_none() {
-        let cure = "Set VAULT_ADDR, or write vault.address into pf-tunnel.yaml, for example https://vault.example.com:8200";
-        return Err(missing("no address of Vault or OpenBao is configured", cure));
-    }
-    let plain = |value: &Option<Sourced<String>>| value.as_ref().map(|sourced| sourced.value.clone());
-    let server = Settings {
-        address: plain(&settings.address),
-        namespace: plain(&settings.namespace),
-        ca: settings.ca.as_ref().map(|sourced| sourced.value.clone()),
-        dangerously_allow_plain_http: settings
-            .dangerously_allow_plain_http
-            .as_ref()
-            .is_some_and(|said| said.value),
-        ..Settings::default()
-    }
-    .or_environment(variable)
-    .and_then(|settings| Server::new(&settings))
-    .map_err(|error| {
-        let text = error.to_string();
-        let (what, advice) = text.split_once('\n').unwrap_or((&text, ""));
-        Failure::permanent(Stage::Configuration, what).advise(advice.trim())
-    })?;
-    let principals = match &settings.principals {
-        Some(principals) => principals.value.clone(),
-        None => vec![value(&settings.user)],
-    };
-    let ttl = settings.ttl.as_ref().map(|ttl| ttl.value.duration()).unwrap_or_default();
-    let request = Request::forwarding(value(&settings.role), principals, ttl);
-    let nobody_chose = settings.ttl.as_ref().is_none_or(|ttl| ttl.source == Source::Default);
-    let request = if nobody_chose { request.with_guessed_ttl() } else { request };
-    let key_type = settings.key_type.as_ref().map(|sourced| sourced.value).unwrap_or_default();
-    let login = login::of(settings, variable)?;
-    let sign_in = login::sign_in(settings, &server, variable);
-    let mount = value(&settings.mount);
-    Ok(Credentials::new(server, login, mount, request, key_type, sign_in, Arc::clone(output)))
-}
-
-/// The object of what was published, with the context that was used.
-fn described(kube: &Kube) -> String {
-    let context = kube.context.as_ref().map(|context| context.value.as_str()).unwrap_or_default();
-    kube.object_ref().described(context)
-}
-
-fn listed(bastions: &[Endpoint]) -> String {
-    bastions.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn hold(settings: &Layer) -> std::time::Duration {
-    settings.hold.as_ref().map(|hold| hold.value.duration()).unwrap_or_default()
-}
-
-/// A setting that has a default, so there is always one.
-fn value(setting: &Option<Sourced<String>>) -> String {
-    setting.as_ref().map(|sourced| sourced.value.clone()).unwrap_or_default()
 }

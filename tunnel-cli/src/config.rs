@@ -4,13 +4,13 @@
 mod file;
 mod layer;
 mod origin;
-pub mod published;
+pub(crate) mod published;
 mod source;
 
-pub use file::{Database, DatabaseKind, Period};
-pub use layer::{Auth, Kube, Layer, Row};
+pub(crate) use file::{Database, DatabaseKind};
+pub(crate) use layer::{Auth, Kube, Layer, Row};
 pub(crate) use layer::{at_home, home, path_at_home};
-pub use source::{Party, Source, Sourced};
+pub(crate) use source::{Party, Source, Sourced};
 
 use std::path::Path;
 
@@ -19,14 +19,14 @@ use crate::failure::Failure;
 use file::File;
 
 /// The name of a project's file.
-pub const PROJECT_FILE: &str = "pf-tunnel.yaml";
+pub(crate) const PROJECT_FILE: &str = "pf-tunnel.yaml";
 
 /// What is said here, in order: `flags` beat the environment, which beats the files. What a cluster publishes and the
 /// defaults are not yet in it.
 ///
 /// # Errors
 /// When a file or a variable holds what cannot be used.
-pub fn load(
+pub(crate) fn load(
     flags: Layer,
     explicit: Option<&Path>,
     working_directory: &Path,
@@ -40,11 +40,20 @@ pub fn load(
     Ok(settings)
 }
 
+/// Reads one file with settings, and nothing else.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn check_file(path: &Path) -> Result<(), String> {
+    let read = load(Layer::default(), Some(path), Path::new(""), |_| None);
+    read.map(drop).map_err(|failure| failure.to_string())
+}
+
 /// Bastions, each `host` or `host:port`, with commas between them.
 ///
 /// # Errors
 /// When one is neither.
-pub fn bastions(text: &str) -> Result<Vec<Endpoint>, BadEndpoint> {
+pub(crate) fn bastions(text: &str) -> Result<Vec<Endpoint>, BadEndpoint> {
     let all: Vec<_> = vault_signer::list(text)
         .map(|one| one.parse().map(|file::BastionAddress(endpoint)| endpoint))
         .collect::<Result<_, _>>()?;

@@ -14,12 +14,12 @@ use vault_signer::clock::Offset;
 use vault_signer::login::{Login, LoginError, Mark};
 use vault_signer::{Credential, KeyType, Request, Server, SignError, Token, Vault};
 
-use crate::failure::{Failure, Stage};
+use crate::failure::{Failure, Retry, Stage};
 use crate::output::{Event, Output, rough};
 use crate::suspend::{Clocks, woken};
-use crate::verdict::{Retry, Standing, Verdict, judge};
-pub use sign_in::SignIn;
-pub use validity::Validity;
+use crate::verdict::{Standing, Verdict, judge};
+pub(crate) use sign_in::SignIn;
+pub(crate) use validity::Validity;
 
 /// What expires is looked at this often at least, since the wall clock may jump while we sleep.
 const LOOK: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// Whether a failed renewal is worth a line: the first one, and when ten minutes or one are left.
-pub fn is_milestone(last_said: Option<Duration>, left: Duration) -> bool {
+pub(crate) fn is_milestone(last_said: Option<Duration>, left: Duration) -> bool {
     let Some(last) = last_said else { return true };
     [Duration::from_secs(600), Duration::from_secs(60), Duration::ZERO]
         .into_iter()
@@ -40,7 +40,7 @@ pub fn is_milestone(last_said: Option<Duration>, left: Duration) -> bool {
 
 /// A certificate, its key, and its time.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     /// Both.
     pub credential: Credential,
     /// Its time.
@@ -51,18 +51,18 @@ pub struct Held {
 
 impl Held {
     /// Whether a bastion has taken it.
-    pub fn worked(&self) -> bool {
+    pub(crate) fn worked(&self) -> bool {
         self.worked.load(Ordering::Relaxed)
     }
 
     /// A bastion has taken it.
-    pub fn has_worked(&self) {
+    pub(crate) fn has_worked(&self) {
         self.worked.store(true, Ordering::Relaxed);
     }
 }
 
 /// Gets certificates and keeps the token that gets them.
-pub struct Credentials {
+pub(crate) struct Credentials {
     server: Server,
     login: Box<dyn Login>,
     mount: String,
@@ -87,7 +87,7 @@ struct State {
 
 impl Credentials {
     /// Asks nobody yet.
-    pub fn new(
+    pub(crate) fn new(
         server: Server,
         login: Box<dyn Login>,
         mount: String,
@@ -100,12 +100,12 @@ impl Credentials {
     }
 
     /// The server.
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
     /// Who Vault says we are.
-    pub async fn name(&self) -> String {
+    pub(crate) async fn name(&self) -> String {
         let state = self.state.lock().await;
         state.token.as_ref().map_or_else(|| "nobody".to_owned(), |(token, _)| token.display_name().to_owned())
     }
@@ -115,7 +115,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When there is none to be had.
-    pub async fn current(&self) -> Result<Arc<Held>, Failure> {
+    pub(crate) async fn current(&self) -> Result<Arc<Held>, Failure> {
         let mut state = self.state.lock().await;
         let now = Clocks::now();
         match state.held.clone().filter(|held| held.validity.is_usable(&now)) {
@@ -126,7 +126,7 @@ impl Credentials {
     }
 
     /// Gives up a certificate that a bastion does not take any more: the next one may do.
-    pub async fn discard(&self, refused: &Held) {
+    pub(crate) async fn discard(&self, refused: &Held) {
         let mut state = self.state.lock().await;
         if state.held.as_ref().is_some_and(|held| std::ptr::eq(&**held, refused)) {
             state.held = None;
@@ -135,7 +135,7 @@ impl Credentials {
 
     /// Waits until `used` has a successor, for as long as that takes, and keeps the token alive meanwhile. What goes
     /// wrong is said, and tried again: its carrier lives.
-    pub async fn succeeded(&self, used: &Held) {
+    pub(crate) async fn succeeded(&self, used: &Held) {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         let mut said = Said::default();
         loop {
@@ -167,7 +167,7 @@ impl Credentials {
     }
 
     /// Says that a renewal failed, or what a person is to do about it.
-    pub async fn tell(&self, failure: &Failure, verdict: Verdict, left: Duration) {
+    pub(crate) async fn tell(&self, failure: &Failure, verdict: Verdict, left: Duration) {
         match verdict {
             Verdict::AwaitsSignIn => {
                 let command = self.sign_in_command().await;
@@ -180,13 +180,13 @@ impl Credentials {
     }
 
     /// What a person types to sign in again.
-    pub async fn sign_in_command(&self) -> String {
+    pub(crate) async fn sign_in_command(&self) -> String {
         let state = self.state.lock().await;
         self.sign_in.command(state.token.as_ref().map(|(token, _)| token.display_name()))
     }
 
     /// Waits until a person has signed in again, if that is what is waited for.
-    pub async fn news_for(&self, verdict: Verdict) {
+    pub(crate) async fn news_for(&self, verdict: Verdict) {
         match verdict {
             Verdict::AwaitsSignIn => {}
             Verdict::Ends | Verdict::Retries => return std::future::pending().await,
@@ -205,13 +205,13 @@ impl Credentials {
     ///
     /// # Errors
     /// When a login fails.
-    pub async fn token(&self) -> Result<Token, Failure> {
+    pub(crate) async fn token(&self) -> Result<Token, Failure> {
         let mut state = self.state.lock().await;
         self.token_in(&mut state).await
     }
 
     /// Renews the token at two thirds of its life, if it can be. Leases end with their token.
-    pub async fn keep_token(&self) {
+    pub(crate) async fn keep_token(&self) {
         let mut state = self.state.lock().await;
         let _ = self.renew_token(&mut state).await;
     }
@@ -306,7 +306,7 @@ impl Credentials {
 
 /// What was last said of a renewal that fails.
 #[derive(Debug, Default)]
-pub struct Said {
+pub(crate) struct Said {
     left: Option<Duration>,
     what: String,
 }
@@ -314,7 +314,7 @@ pub struct Said {
 impl Said {
     /// Whether `failure` is worth a line, with `left` until the present certificate ends: now and then, and whenever
     /// something else is wrong.
-    pub fn is_news(&mut self, failure: &Failure, left: Duration) -> bool {
+    pub(crate) fn is_news(&mut self, failure: &Failure, left: Duration) -> bool {
         let news =
             is_milestone(self.left, left) || (!failure.retry().is_soon() && failure.what() != self.what);
         if news {

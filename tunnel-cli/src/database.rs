@@ -11,7 +11,7 @@ use crate::config::DatabaseKind;
 use crate::endpoint::Host;
 
 /// Where a database is now, and as whom to use it.
-pub struct Access<'a> {
+pub(crate) struct Access<'a> {
     /// The local end of the tunnel.
     pub listen: SocketAddr,
     /// The name that the database's certificate is for.
@@ -26,7 +26,7 @@ pub struct Access<'a> {
 
 /// Whether a program verifies the name in the database's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verify {
+pub(crate) enum Verify {
     /// It is told the local address alone, which every program can use.
     No,
     /// It is told the database's name, and the local address as where that is.
@@ -35,21 +35,21 @@ pub enum Verify {
 
 impl Access<'_> {
     /// A URL, without the password.
-    pub fn url(&self, kind: DatabaseKind, verify: Verify) -> String {
+    pub(crate) fn url(&self, kind: DatabaseKind, verify: Verify) -> String {
         match kind {
             DatabaseKind::Postgres => postgres::url(self, verify),
         }
     }
 
     /// Environment variables, without the password.
-    pub fn variables(&self, kind: DatabaseKind, verify: Verify) -> Vec<(&'static str, String)> {
+    pub(crate) fn variables(&self, kind: DatabaseKind, verify: Verify) -> Vec<(&'static str, String)> {
         match kind {
             DatabaseKind::Postgres => postgres::variables(self, verify),
         }
     }
 
     /// The variable that names a password file, and what such a file holds.
-    pub fn password_file(&self, kind: DatabaseKind) -> (&'static str, Zeroizing<String>) {
+    pub(crate) fn password_file(&self, kind: DatabaseKind) -> (&'static str, Zeroizing<String>) {
         match kind {
             DatabaseKind::Postgres => postgres::password_file(self),
         }
@@ -57,14 +57,14 @@ impl Access<'_> {
 }
 
 /// The variables that could lead a program elsewhere than through the tunnel.
-pub fn misleading(kind: DatabaseKind) -> &'static [&'static str] {
+pub(crate) fn misleading(kind: DatabaseKind) -> &'static [&'static str] {
     match kind {
         DatabaseKind::Postgres => &postgres::MISLEADING,
     }
 }
 
 /// Whether a program that is started with these arguments, in this environment, will verify the database's name.
-pub fn verifies<'a>(
+pub(crate) fn verifies<'a>(
     kind: DatabaseKind,
     arguments: impl IntoIterator<Item = &'a str>,
     variable: impl Fn(&str) -> Option<String>,

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-pub use forward::{BadForward, Forward, Local, On};
+pub(crate) use forward::Local;
+pub use forward::{BadForward, Forward, On};
 
 /// A name or an address. A name has only characters that a DNS name can have, so it is safe to print.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

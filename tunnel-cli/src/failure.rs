@@ -1,18 +1,19 @@
 //! What goes wrong, in the order in which a person needs it: what failed, what it means, what to do next.
 
-pub mod exit_code;
+pub(crate) mod exit_code;
+mod retry;
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::verdict::Retry;
+pub(crate) use retry::Retry;
 
 /// How far we got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Stage {
+pub(crate) enum Stage {
     /// What was typed.
     Arguments,
     /// What the files and the environment say.
@@ -45,7 +46,7 @@ pub enum Stage {
 
 /// Something failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     stage: Stage,
     what: String,
     advice: Vec<String>,
@@ -54,68 +55,68 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that `retry` may retry.
-    pub fn new(stage: Stage, what: impl Into<String>, retry: Retry) -> Self {
+    /// A failure after which `retry` says when another attempt may succeed.
+    pub(crate) fn new(stage: Stage, what: impl Into<String>, retry: Retry) -> Self {
         Self { stage, what: what.into(), advice: Vec::new(), retry, retry_after: None }
     }
 
-    /// A failure that trying again may retry.
-    pub fn transient(stage: Stage, what: impl Into<String>) -> Self {
+    /// A failure that waiting may mend.
+    pub(crate) fn transient(stage: Stage, what: impl Into<String>) -> Self {
         Self::new(stage, what, Retry::Soon)
     }
 
-    /// A failure that trying again cannot retry.
-    pub fn permanent(stage: Stage, what: impl Into<String>) -> Self {
+    /// A failure that no other attempt can mend.
+    pub(crate) fn permanent(stage: Stage, what: impl Into<String>) -> Self {
         Self::new(stage, what, Retry::Never)
     }
 
     /// Adds a line that says what it means or what to do.
     #[must_use]
-    pub fn advise(mut self, line: impl Into<String>) -> Self {
+    pub(crate) fn advise(mut self, line: impl Into<String>) -> Self {
         self.advice.extend(line.into().lines().map(str::to_owned));
         self
     }
 
     /// Adds how long the other side asks to be left alone.
     #[must_use]
-    pub fn after(mut self, wait: Option<Duration>) -> Self {
+    pub(crate) fn after(mut self, wait: Option<Duration>) -> Self {
         self.retry_after = wait;
         self
     }
 
     /// How long the other side asks to be left alone.
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
     /// The stage that failed.
-    pub fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> Stage {
         self.stage
     }
 
     /// The first line.
-    pub fn what(&self) -> &str {
+    pub(crate) fn what(&self) -> &str {
         &self.what
     }
 
     /// The lines after it.
-    pub fn advice(&self) -> &[String] {
+    pub(crate) fn advice(&self) -> &[String] {
         &self.advice
     }
 
-    /// What could retry it.
-    pub fn retry(&self) -> Retry {
+    /// When another attempt may succeed.
+    pub(crate) fn retry(&self) -> Retry {
         self.retry
     }
 
-    /// Whether the same may work later with nothing changed by anybody.
-    pub fn is_transient(&self) -> bool {
+    /// Whether waiting alone may help.
+    pub(crate) fn is_transient(&self) -> bool {
         self.retry.is_soon()
     }
 }
 
 /// A setting without which nothing can begin, and where to write it.
-pub fn missing(what: &str, retry: &str) -> Failure {
+pub(crate) fn missing(what: &str, retry: &str) -> Failure {
     Failure::permanent(Stage::Configuration, what).advise(retry)
 }
 

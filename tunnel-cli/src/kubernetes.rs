@@ -32,7 +32,7 @@ const LONGEST_ANSWER: usize = 256 * 1024;
 
 /// A ConfigMap, and the context of the kubeconfig that leads to its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectRef {
+pub(crate) struct ObjectRef {
     /// `None`: the kubeconfig's current one.
     pub context: Option<String>,
     /// The bastion's namespace.
@@ -44,21 +44,21 @@ pub struct ObjectRef {
 /// A name that can stand in a path of the Kubernetes API.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct ObjectName(String);
+pub(crate) struct ObjectName(String);
 
 /// Not an [`ObjectName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a name in Kubernetes; one has lower case letters, digits, - and . only")]
-pub struct BadObjectName;
+pub(crate) struct BadObjectName;
 
 impl ObjectName {
     /// Where the chart is usually installed.
-    pub fn usual_namespace() -> Self {
+    pub(crate) fn usual_namespace() -> Self {
         Self("bastion".to_owned())
     }
 
     /// What the chart's ConfigMap is usually called.
-    pub fn usual_config_map() -> Self {
+    pub(crate) fn usual_config_map() -> Self {
         Self("bastion-connection-info".to_owned())
     }
 }
@@ -86,7 +86,7 @@ impl TryFrom<String> for ObjectName {
 
 impl ObjectRef {
     /// As a person reads it, with the context that was used.
-    pub fn described(&self, context: &str) -> String {
+    pub(crate) fn described(&self, context: &str) -> String {
         format!("ConfigMap {}/{} of context {context}", self.namespace, self.config_map)
     }
 }
@@ -99,7 +99,7 @@ impl std::fmt::Display for ObjectName {
 
 /// The texts of a ConfigMap, and the context that it was read in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The name of the context.
     pub context: String,
     /// The ConfigMap's `data`.
@@ -112,7 +112,10 @@ pub struct Found {
 ///
 /// # Errors
 /// What is in the way, and what to do about it.
-pub async fn read(object: &ObjectRef, variable: impl Fn(&str) -> Option<String>) -> Result<Found, Failure> {
+pub(crate) async fn read(
+    object: &ObjectRef,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Found, Failure> {
     let (context, config) = kubeconfig::load(object.context.as_deref(), &variable).await?;
     let cache = Cache::of(object, &context, &config.cluster_url.to_string(), variable);
     match ask(config, object, &context).await {

@@ -2,29 +2,35 @@
 //!
 //! What happens between a command line and the first byte, in the order in which it is best read:
 //!
-//! 1. [`cli`] takes what was typed; [`endpoint`] makes destinations of it, or one line that says why not.
-//! 2. [`config`] lays flags, environment, the user's file and the project's over each other, and remembers where each
-//!    value came from. [`kubernetes`] reads what a cluster publishes, the lowest of them, where that is asked for.
-//! 3. [`command`] puts a tunnel together. Local ports are bound first: whatever fails later, that does not.
-//! 4. [`credential`] has a key signed, and knows when it needs a successor.
-//! 5. [`tunnel`] makes one attempt after another: [`tunnel::carrier`] reaches the bastion, [`ssh`] proves who it is and
-//!    logs in. New connections are held meanwhile.
-//! 6. [`output`] says what happens, [`failure`] what went wrong, [`verdict`] whether that ends anything.
+//! 1. `cli` parses the command line; `endpoint` makes destinations and forwards of it, or one line that says why not.
+//! 2. `config` lays flags, environment, the user's file and the project's over each other, and remembers where each value
+//!    came from. `kubernetes` reads what a cluster publishes, the lowest of them, where that is asked for.
+//! 3. `command` puts a tunnel together. Local ports are bound first: whatever fails later, that does not.
+//! 4. `login` is how Vault is logged in to; `credential` has a key signed, and knows when it needs a successor.
+//! 5. `tunnel` makes one attempt after another: its `dialler` reaches the bastion, `ssh` logs in, and `trust` judges whether
+//!    that is the bastion. New connections are held meanwhile.
+//! 6. `output` says what happens, `failure` what went wrong and with which exit code, `verdict` whether that ends anything.
 //!
-//! Nothing outside [`ssh`] knows what a channel is: everything else opens a stream to a destination and has it relayed.
+//! A module uses only those below it: `command` | `tunnel`, `login`, `database` | `cli` | `config`, `credential` | `verdict` |
+//! `ssh` | `trust`, `kubernetes`, `output` | `endpoint`, `failure`, `suspend`. The first knows signals and processes, `cli` alone
+//! knows clap, `ssh` alone russh, and `kubernetes` alone kube.
 
-pub mod cli;
-pub mod command;
-pub mod config;
-pub mod credential;
-pub mod database;
-pub mod endpoint;
-pub mod failure;
-pub mod kubernetes;
-pub mod login;
-pub mod output;
-pub mod ssh;
-pub mod suspend;
-pub mod trust;
-pub mod tunnel;
-pub mod verdict;
+mod cli;
+mod command;
+mod config;
+mod credential;
+mod database;
+mod endpoint;
+mod failure;
+mod kubernetes;
+mod login;
+mod output;
+mod ssh;
+mod suspend;
+mod trust;
+mod tunnel;
+mod verdict;
+
+pub use command::{pf_db_tunnel, pf_tunnel};
+pub use config::check_file;
+pub use endpoint::{BadForward, Forward, On};

@@ -6,8 +6,8 @@ mod status;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use event::{Event, Level};
-pub use status::{Link, Status, rough};
+pub(crate) use event::{Event, Level};
+pub(crate) use status::{Link, Status, rough};
 
 use crate::failure::{Failure, exit_code};
 
@@ -16,7 +16,7 @@ const LONGEST_LINE: usize = 4096;
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Style {
+pub(crate) struct Style {
     /// One JSON object a line, on standard output.
     pub json: bool,
     /// Errors only.
@@ -28,7 +28,7 @@ pub struct Style {
 }
 
 /// The one way out.
-pub struct Output {
+pub(crate) struct Output {
     style: Style,
     pens: Mutex<Pens>,
     redraws: bool,
@@ -43,7 +43,7 @@ struct Pens {
 
 impl Output {
     /// To this process's standard output and error.
-    pub fn standard(style: Style) -> Self {
+    pub(crate) fn standard(style: Style) -> Self {
         if style.aside {
             return Self::new(style, false, Box::new(std::io::stderr()), Box::new(std::io::stderr()));
         }
@@ -53,23 +53,28 @@ impl Output {
     }
 
     /// To anywhere. `terminal`: a status line may be redrawn in place.
-    pub fn new(style: Style, terminal: bool, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+    pub(crate) fn new(
+        style: Style,
+        terminal: bool,
+        out: Box<dyn Write + Send>,
+        err: Box<dyn Write + Send>,
+    ) -> Self {
         let redraws = terminal && !style.json && !style.quiet;
         Self { style, redraws, pens: Mutex::new(Pens { out, err, drawn: false }) }
     }
 
     /// Whether a person is looking at a status line.
-    pub fn redraws(&self) -> bool {
+    pub(crate) fn redraws(&self) -> bool {
         self.redraws
     }
 
     /// Whether scripts read this.
-    pub fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.style.json
     }
 
     /// Says what happened, if it is worth a line here.
-    pub fn say(&self, event: &Event<'_>) {
+    pub(crate) fn say(&self, event: &Event<'_>) {
         if !self.wants(event.level()) {
             return;
         }
@@ -85,7 +90,7 @@ impl Output {
     }
 
     /// Says why the program ends, or what went wrong meanwhile.
-    pub fn fail(&self, failure: &Failure) {
+    pub(crate) fn fail(&self, failure: &Failure) {
         if self.style.json {
             self.json_event(serde_json::json!({
                 "event": "error",
@@ -100,7 +105,7 @@ impl Output {
     }
 
     /// Prints what a command was run for (a table, a list), whatever the style of events is.
-    pub fn result(&self, text: &str) {
+    pub(crate) fn result(&self, text: &str) {
         self.out_lines(text);
     }
 
@@ -113,7 +118,7 @@ impl Output {
     }
 
     /// Prints one JSON object that a command was run for.
-    pub fn json(&self, value: &serde_json::Value) {
+    pub(crate) fn json(&self, value: &serde_json::Value) {
         // Control characters are escaped by JSON; those that only change what a terminal shows are ours to escape.
         let mut line = String::new();
         for character in value.to_string().chars() {
@@ -132,7 +137,7 @@ impl Output {
     /// Prints a secret that was asked for, to a terminal only.
     ///
     /// Returns whether it was printed.
-    pub fn secret(&self, label: &str, secret: &secrecy::SecretString) -> bool {
+    pub(crate) fn secret(&self, label: &str, secret: &secrecy::SecretString) -> bool {
         use secrecy::ExposeSecret;
         if !self.redraws {
             return false;
@@ -143,7 +148,7 @@ impl Output {
     }
 
     /// Redraws the status line in place; does nothing where nobody would see it.
-    pub fn draw(&self, status: &Status) {
+    pub(crate) fn draw(&self, status: &Status) {
         if !self.redraws {
             return;
         }
@@ -155,7 +160,7 @@ impl Output {
     }
 
     /// Removes the status line.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.write(|_| Ok(()));
     }
 
@@ -199,7 +204,7 @@ fn lines(text: &str) -> String {
 }
 
 /// Escapes what a terminal would obey or hide, and cuts the text to `longest` characters.
-pub fn clean(text: &str, longest: usize) -> String {
+pub(crate) fn clean(text: &str, longest: usize) -> String {
     let mut out = String::with_capacity(text.len().min(longest));
     for (count, character) in text.chars().enumerate() {
         if count == longest {

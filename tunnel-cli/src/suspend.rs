@@ -5,25 +5,25 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often the clocks are to be read.
-pub const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// More than this between two ticks, or between the two clocks, is no scheduling delay.
 const JUMP: Duration = Duration::from_secs(5);
 
 /// Two clocks at one moment. The monotonic one stands still while the machine sleeps, the wall clock does not.
 #[derive(Debug, Clone, Copy)]
-pub struct Clocks {
+pub(crate) struct Clocks {
     monotonic: Instant,
     wall: SystemTime,
 }
 
 impl Clocks {
     /// Both at `monotonic` and `wall`.
-    pub fn at(monotonic: Instant, wall: SystemTime) -> Self {
+    pub(crate) fn at(monotonic: Instant, wall: SystemTime) -> Self {
         Self { monotonic, wall }
     }
 
     /// Both now.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self::at(Instant::now(), SystemTime::now())
     }
 
@@ -35,20 +35,20 @@ impl Clocks {
     }
 
     /// The wall clock.
-    pub fn wall(&self) -> SystemTime {
+    pub(crate) fn wall(&self) -> SystemTime {
         self.wall
     }
 
     /// How much time has passed since `earlier`: at least what either clock says. One stands still while the machine sleeps,
     /// the other may be set back.
-    pub fn since(&self, earlier: &Self) -> Duration {
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
         wall.max(self.monotonic.saturating_duration_since(earlier.monotonic))
     }
 
     /// Whether we were away between `self`, the last tick, and `now`. A clock that was set counts as well: looking
     /// once too often costs one packet.
-    pub fn slept_until(&self, now: &Self) -> bool {
+    pub(crate) fn slept_until(&self, now: &Self) -> bool {
         let monotonic = now.monotonic.saturating_duration_since(self.monotonic);
         let apart = match now.wall.duration_since(self.wall) {
             Ok(wall) => wall.abs_diff(monotonic),
@@ -59,7 +59,7 @@ impl Clocks {
 }
 
 /// Waits until this computer wakes from sleep, or somebody sets its clock.
-pub async fn woken() {
+pub(crate) async fn woken() {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut clocks = Clocks::now();

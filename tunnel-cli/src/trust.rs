@@ -4,7 +4,7 @@
 //! behind its certificate, is one of ours is decided here. There is no third answer such as asking somebody.
 
 mod key_lines;
-pub mod known_hosts;
+pub(crate) mod known_hosts;
 
 use std::fmt;
 use std::fs::File;
@@ -24,7 +24,7 @@ const LONGEST_FILE: u64 = 64 * 1024;
 
 /// What the configuration trusts. There is no value for "anybody".
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
+pub(crate) enum Trust {
     /// Host certificates that one of these keys signed.
     Authorities(Vec<PublicKey>),
     /// Exactly these keys.
@@ -33,7 +33,7 @@ pub enum Trust {
 
 /// Why a configured key cannot be used. Never repeats the text, which may be a secret put in the wrong place.
 #[derive(Debug, thiserror::Error)]
-pub enum BadTrust {
+pub(crate) enum BadTrust {
     /// Looks like a key and is none.
     #[error("this is not a public key; one looks like ssh-ed25519 AAAA…")]
     NotAKey,
@@ -85,7 +85,7 @@ pub enum BadTrust {
 
 /// Why this is not the bastion.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HostKeyMismatch {
+pub(crate) enum HostKeyMismatch {
     /// A bare key where an authority is configured: what an attacker without a certificate has.
     #[error("it presented a bare key ({presented}) and no certificate of your host authority")]
     BareKey {
@@ -143,7 +143,7 @@ impl Trust {
     ///
     /// # Errors
     /// When one is neither.
-    pub fn authorities(texts: &[impl AsRef<str>], folder: &Path) -> Result<Self, BadTrust> {
+    pub(crate) fn authorities(texts: &[impl AsRef<str>], folder: &Path) -> Result<Self, BadTrust> {
         keys(texts, folder, Wanted::Authorities).map(Self::Authorities)
     }
 
@@ -151,7 +151,7 @@ impl Trust {
     ///
     /// # Errors
     /// When one is neither.
-    pub fn keys(texts: &[impl AsRef<str>], folder: &Path) -> Result<Self, BadTrust> {
+    pub(crate) fn keys(texts: &[impl AsRef<str>], folder: &Path) -> Result<Self, BadTrust> {
         keys(texts, folder, Wanted::HostKeys).map(Self::Keys)
     }
 
@@ -159,13 +159,13 @@ impl Trust {
     ///
     /// # Errors
     /// When one is not a public key.
-    pub fn stated(texts: &[impl AsRef<str>]) -> Result<Vec<PublicKey>, BadTrust> {
+    pub(crate) fn stated(texts: &[impl AsRef<str>]) -> Result<Vec<PublicKey>, BadTrust> {
         let key = |text: &str| PublicKey::from_openssh(text.trim()).map_err(|_| BadTrust::NotAKey);
         texts.iter().map(|text| key(text.as_ref())).collect()
     }
 
     /// The setting that says this.
-    pub fn setting(&self) -> &'static str {
+    pub(crate) fn setting(&self) -> &'static str {
         match self {
             Self::Authorities(_) => "bastion.host_authority",
             Self::Keys(_) => "bastion.host_key",
@@ -176,7 +176,7 @@ impl Trust {
     ///
     /// # Errors
     /// Why it does not.
-    pub fn verify(
+    pub(crate) fn verify(
         &self,
         presented: &PublicKeyOrCertificate,
         host: &Host,

@@ -1,55 +1,38 @@
-//! A tunnel stays up: around one fallible attempt to reach the bastion, everything that makes the next one.
+//! Holds local ports open and forwards them, for as long as the user wants: whatever happens to the bastion, another
+//! connection to it is made.
 
-pub mod carrier;
+mod carrier;
+mod dialler;
 mod listener;
 mod liveness;
 mod port_owner;
 mod state;
+mod supervisor;
 
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use backoff::{Backoff, between};
-use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::credential::{Credentials, Held, Said};
-use crate::endpoint::Endpoint;
-use crate::failure::{Failure, Stage};
+use crate::credential::{Credentials, Said};
+use crate::failure::Failure;
 use crate::output::{Event, Link, Output, Status};
-use crate::ssh::NotOpened;
-use crate::suspend::{Clocks, woken};
-use crate::verdict::{Retry, Standing, Verdict, judge};
-use carrier::{Carrier, Dialler};
-pub use listener::{Bound, Listener};
+use crate::suspend::Clocks;
+pub(crate) use dialler::Dialler;
+pub(crate) use listener::{Bound, Listener};
 use state::TunnelState;
+use supervisor::CarrierSupervisor;
 
-/// Between two attempts to reach the bastion.
-const FIRST_RETRY: Duration = Duration::from_millis(300);
-/// Between two attempts after many failures.
-const LONGEST_RETRY: Duration = Duration::from_secs(15);
-/// The same where somebody refuses, and has to change something first.
-const FIRST_RETRY_OF_REFUSED: Duration = Duration::from_secs(1);
-/// The same after many refusals.
-const LONGEST_RETRY_OF_REFUSED: Duration = Duration::from_secs(60);
-/// The same while a local connection is held: its owner is looking at a prompt that does not come.
-const LONGEST_RETRY_IN_DEMAND: Duration = Duration::from_secs(1);
-/// A connection that lasted this long was a success, however it ended.
-const LASTED: Duration = Duration::from_secs(10);
-/// How long a destination may take to answer before we say that it does not.
-const PROBE: Duration = Duration::from_secs(5);
 /// Between two drawings of the status line.
 const REDRAW: Duration = Duration::from_millis(500);
 /// How long streams and the bastion have to notice the end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Everything a tunnel needs.
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     /// Bound local ports.
     pub listeners: Vec<Listener>,
     /// Reaches the bastion.
@@ -64,7 +47,7 @@ pub struct Tunnel {
 
 /// How a tunnel behaves.
 #[derive(Debug, Clone, Copy)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     /// How long a local connection waits for the bastion.
     pub hold: Duration,
     /// Whether the first failure is the end.
@@ -79,8 +62,8 @@ impl Tunnel {
     /// Runs until `stop` is cancelled. `ready` hears when the first byte can flow.
     ///
     /// # Errors
-    /// What trying again cannot retry; with `once`, the first failure.
-    pub async fn run(
+    /// A failure that no other attempt can mend; with `once`, the first failure.
+    pub(crate) async fn run(
         self,
         stop: CancellationToken,
         ready: Option<oneshot::Sender<()>>,
@@ -113,7 +96,7 @@ impl Tunnel {
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
-            failed = supervisor.keep() => match failed {
+            failed = supervisor.run() => match failed {
                 Ok(never) => match never {},
                 Err(failure) => Err(failure),
             },
@@ -133,339 +116,6 @@ impl Tunnel {
         }
         output.clear();
         result
-    }
-}
-
-/// Keeps one carrier on the state, and replaces it when it is lost or its certificate has a successor.
-struct CarrierSupervisor {
-    state: Arc<TunnelState>,
-    dialler: Dialler,
-    credentials: Arc<Credentials>,
-    output: Arc<Output>,
-    options: RunOptions,
-    forwards: Vec<Bound>,
-    ready: Option<oneshot::Sender<()>>,
-    said_ready: bool,
-    /// What was last said to be wrong since the last success.
-    said: Option<String>,
-    /// The same of a renewal, while there is a carrier.
-    said_renewal: Said,
-    lost_at: Option<Instant>,
-}
-
-/// The waits between tries.
-struct Pace {
-    /// Where time alone may help, or another network.
-    quick: Backoff,
-    /// Where somebody refuses.
-    refused: Backoff,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self {
-            quick: Backoff::new(FIRST_RETRY, LONGEST_RETRY),
-            refused: Backoff::new(FIRST_RETRY_OF_REFUSED, LONGEST_RETRY_OF_REFUSED),
-        }
-    }
-
-    fn failed(&mut self, retry: Retry) -> Duration {
-        match retry {
-            Retry::Soon | Retry::OnAnotherRoute => self.quick.failed(&mut rand::rng()),
-            Retry::AfterClockIsSet | Retry::AfterOperator | Retry::AfterSignIn | Retry::Never => {
-                self.refused.failed(&mut rand::rng())
-            }
-        }
-    }
-
-    fn failures(&self) -> u32 {
-        self.quick.failures().saturating_add(self.refused.failures())
-    }
-
-    fn worked(&mut self) {
-        self.quick.worked();
-        self.refused.worked();
-    }
-}
-
-/// Something that is tried again.
-struct Trouble<'a> {
-    failure: &'a Failure,
-    verdict: Verdict,
-    /// Until when the carrier that lives may, if one does.
-    left: Option<Duration>,
-}
-
-impl CarrierSupervisor {
-    async fn keep(&mut self) -> Result<Infallible, Failure> {
-        let mut pace = Pace::new();
-        let mut present: Option<Arc<Carrier>> = None;
-        loop {
-            if let Some(carrier) = present.take_if(|carrier| carrier.has_ended()) {
-                self.lost(&carrier).await?;
-                if carrier.since().elapsed() >= LASTED {
-                    pace.worked();
-                }
-                self.pause(&mut pace, None).await;
-                continue;
-            }
-            match self.attempt(present.as_ref()).await {
-                Ok(Attempt::Nothing(held)) => {
-                    if let Some(carrier) = &present {
-                        self.idle(carrier, &held).await;
-                    }
-                }
-                Ok(Attempt::New(carrier)) => {
-                    self.publish(&carrier, present.is_some());
-                    present = Some(Arc::clone(&carrier));
-                    if !self.said_ready {
-                        self.get_ready(&carrier).await?;
-                    }
-                }
-                Err(failure) => {
-                    let alive = present.as_ref().filter(|carrier| !carrier.has_ended());
-                    let verdict = judge(failure.retry(), self.standing(alive.is_some()));
-                    if verdict == Verdict::Ends {
-                        return Err(failure);
-                    }
-                    let left = alive.map(|carrier| carrier.held().validity.left(&Clocks::now()));
-                    self.pause(&mut pace, Some(Trouble { failure: &failure, verdict, left })).await;
-                }
-            }
-        }
-    }
-
-    fn standing(&self, carrier_lives: bool) -> Standing {
-        Standing { once: self.options.once, was_ready: self.said_ready, carrier_lives }
-    }
-
-    /// One try: a certificate that is fit for use, and a carrier that was logged in with it.
-    async fn attempt(&self, present: Option<&Arc<Carrier>>) -> Result<Attempt, Failure> {
-        let held = self.credentials.current().await?;
-        if self.state.shown().link == Link::SigningIn {
-            self.state.show(Link::Connecting, None);
-        }
-        if present.is_some_and(|carrier| Arc::ptr_eq(carrier.held(), &held)) {
-            return Ok(Attempt::Nothing(held));
-        }
-        let dialled = self.dialler.dial(&held).await;
-        match &dialled {
-            Ok(_) => held.has_worked(),
-            // It was taken before, and is not any more: another one may be.
-            Err(failure) if failure.stage() == Stage::Certificate && held.worked() => {
-                self.credentials.discard(&held).await;
-            }
-            Err(_) => {}
-        }
-        dialled.map(Attempt::New)
-    }
-
-    /// Waits until there is something to do for a carrier that works.
-    async fn idle(&self, carrier: &Carrier, held: &Held) {
-        tokio::select! {
-            _ = carrier.ended() => {}
-            () = self.credentials.succeeded(held) => {}
-        }
-    }
-
-    /// New streams use `carrier` from now on; the old one lives until its last stream ends.
-    fn publish(&mut self, carrier: &Arc<Carrier>, replaces: bool) {
-        self.state.publish(Some(Arc::clone(carrier)));
-        self.state.show(Link::Up(None), None);
-        self.said = None;
-        self.said_renewal = Said::default();
-        if replaces {
-            self.output.say(&Event::Renewed { until: carrier.held().validity.until });
-        } else if let Some(lost_at) = self.lost_at.take()
-            && self.said_ready
-        {
-            self.output.say(&Event::Back { bastion: carrier.bastion(), away: lost_at.elapsed() });
-        }
-    }
-
-    async fn lost(&mut self, carrier: &Carrier) -> Result<(), Failure> {
-        self.state.publish(None);
-        let reason = carrier.ended().await;
-        let what = format!("the connection with {} is lost: {reason}", carrier.bastion().host());
-        let failure = Failure::transient(Stage::Session, what);
-        if judge(failure.retry(), self.standing(false)) == Verdict::Ends {
-            return Err(failure);
-        }
-        self.lost_at.get_or_insert_with(Instant::now);
-        self.state.show(Link::Away { tries: 0, next: Duration::ZERO, reason: reason.clone() }, None);
-        self.output.say(&Event::Lost { bastion: carrier.bastion(), reason: &reason });
-        Ok(())
-    }
-
-    /// Waits before the next try: not long while somebody waits for it, and not at all after this computer slept or its
-    /// owner signed in.
-    async fn pause(&mut self, pace: &mut Pace, trouble: Option<Trouble<'_>>) {
-        let begun = Instant::now();
-        let retry = trouble.as_ref().map_or(Retry::Soon, |trouble| trouble.failure.retry());
-        let asked = trouble.as_ref().and_then(|trouble| trouble.failure.retry_after()).unwrap_or_default();
-        let mut until = begun + pace.failed(retry).max(asked);
-        let in_demand = between(LONGEST_RETRY_IN_DEMAND / 2, LONGEST_RETRY_IN_DEMAND, &mut rand::rng());
-        // Who refuses is not asked each second because somebody waits.
-        let in_demand = if retry.is_soon() { begun + in_demand.max(asked) } else { until };
-        if self.state.waiting() > 0 {
-            until = until.min(in_demand);
-        }
-        // The loss of a connection is not a try.
-        let tries = pace.failures().saturating_sub(u32::from(self.lost_at.is_some()));
-        let verdict = trouble.as_ref().map_or(Verdict::Retries, |trouble| trouble.verdict);
-        if let Some(trouble) = trouble {
-            self.complain(&trouble, tries, until.saturating_duration_since(begun), until).await;
-        }
-        let (woken, news) = (woken(), self.credentials.news_for(verdict));
-        tokio::pin!(woken, news);
-        loop {
-            tokio::select! {
-                () = sleep_until(until) => return,
-                () = self.state.demand() => until = until.min(in_demand),
-                () = &mut woken => return,
-                () = &mut news => return,
-            }
-        }
-    }
-
-    /// Says what is wrong: each time to scripts, and to people when it is news.
-    async fn complain(&mut self, trouble: &Trouble<'_>, tries: u32, next: Duration, until: Instant) {
-        let Trouble { failure, verdict, left } = trouble;
-        let reason = failure.what();
-        if let Some(left) = left {
-            self.output.say(&Event::Retry { tries, next, reason, is_news: false });
-            if self.said_renewal.is_news(failure, *left) {
-                self.credentials.tell(failure, *verdict, *left).await;
-            }
-            return;
-        }
-        let first = !self.said_ready && tries == 1;
-        // An absence passes by itself, and its end is told. What somebody has to see, or do, is not kept from them.
-        let another = !failure.retry().is_soon() && self.said.as_deref() != Some(reason);
-        if another {
-            self.said = Some(reason.to_owned());
-        }
-        let awaits = *verdict == Verdict::AwaitsSignIn;
-        self.output.say(&Event::Retry { tries, next, reason, is_news: (first || another) && !awaits });
-        if awaits && another {
-            self.credentials.tell(failure, *verdict, Duration::ZERO).await;
-        }
-        let shown = if awaits {
-            format!("waiting for you to sign in: {}", self.credentials.sign_in_command().await)
-        } else {
-            reason.to_owned()
-        };
-        self.state.show(Link::Away { tries, next, reason: shown }, Some(until));
-    }
-
-    /// Says that the first byte can flow, after it was seen to be so.
-    async fn get_ready(&mut self, carrier: &Carrier) -> Result<(), Failure> {
-        let answers = if self.options.probe {
-            join_all(self.forwards.iter().map(|forward| probe(carrier, &forward.destination))).await
-        } else {
-            self.forwards.iter().map(|_| Answer::Open).collect()
-        };
-        if answers.iter().any(|answer| matches!(answer, Answer::Lost)) {
-            return Ok(());
-        }
-        let all_refused = answers.iter().all(|answer| matches!(answer, Answer::Policy(_)));
-        let mut refused = None;
-        let mut lines = Vec::new();
-        for (forward, answer) in self.forwards.iter().zip(answers) {
-            match answer {
-                Answer::Open | Answer::Lost => lines.push((forward, None)),
-                Answer::Policy(reason) => {
-                    let failure = self.refused(carrier, &forward.destination, &reason).await;
-                    if let Some(earlier) = refused.replace(failure) {
-                        self.output.fail(&earlier);
-                    }
-                }
-                Answer::Target(reason) => {
-                    if self.options.target_must_answer {
-                        let what = format!("{} does not answer the bastion: {reason}", forward.destination);
-                        return Err(Failure::permanent(Stage::Target, what)
-                            .advise("The tunnel is up; what is behind it is not. Is it running, and is the name right?"));
-                    }
-                    lines.push((forward, Some(reason)));
-                }
-            }
-        }
-        match refused {
-            Some(failure) if all_refused => return Err(failure),
-            Some(failure) => self.output.fail(&failure),
-            None => {}
-        }
-        for (Bound { listen, addresses, destination }, missing) in lines {
-            self.output.say(&Event::Ready {
-                listen: *listen,
-                addresses,
-                destination,
-                bastion: carrier.bastion(),
-                until: carrier.held().validity.until,
-                left: carrier.held().validity.left(&Clocks::now()),
-            });
-            if !listen.ip().is_loopback() {
-                let warning = format!("{listen} can be reached by other computers");
-                self.output.say(&Event::Warning(&warning));
-            }
-            if let Some(reason) = missing {
-                self.output.say(&Event::NotOpened { destination, cause: "target", reason: &reason });
-            }
-        }
-        self.said_ready = true;
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(());
-        }
-        Ok(())
-    }
-
-    async fn refused(&self, carrier: &Carrier, destination: &Endpoint, reason: &str) -> Failure {
-        let certificate = carrier.held().credential.certificate();
-        Failure::permanent(Stage::Policy, format!("the bastion refused this destination: {destination}"))
-            .advise(format!(
-                "You are {} (principals: {}). It says: {reason}",
-                self.credentials.name().await,
-                certificate.valid_principals().join(", "),
-            ))
-            .advise("Ask whoever keeps the bastion's policy, and give them:")
-            .advise(format!(
-                "  key id {}, serial {}, {}, {}",
-                certificate.key_id(),
-                certificate.serial(),
-                carrier.bastion().host(),
-                humantime::format_rfc3339_seconds(SystemTime::now()),
-            ))
-    }
-}
-
-/// What came of one try.
-enum Attempt {
-    /// A carrier.
-    New(Arc<Carrier>),
-    /// The present one is as good as it gets until this has a successor.
-    Nothing(Arc<Held>),
-}
-
-/// What a destination said to the first knock.
-enum Answer {
-    Open,
-    Policy(String),
-    Target(String),
-    Lost,
-}
-
-/// Opens a stream and closes it again.
-async fn probe(carrier: &Carrier, destination: &Endpoint) -> Answer {
-    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    match timeout(PROBE, carrier.open(destination, nobody)).await {
-        Ok(Ok(stream)) => {
-            stream.close().await;
-            Answer::Open
-        }
-        Ok(Err(NotOpened::Policy(reason))) => Answer::Policy(reason),
-        Ok(Err(NotOpened::Target(reason) | NotOpened::Limit(reason))) => Answer::Target(reason),
-        Ok(Err(NotOpened::Lost)) => Answer::Lost,
-        Err(_) => Answer::Target(format!("no answer within {} s", PROBE.as_secs())),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! There is no other place where that is decided. What may pass ends nothing; and while a carrier lives, no failure to make
 //! its successor ends it. Before a tunnel was ready for the first time, somebody is there to read an error, and what a
-//! person has to change is one. Afterwards, perhaps at night, only what no waiting can retry ends it.
+//! person has to change is one. Afterwards, perhaps at night, only what no waiting can mend ends it.
 
 use std::time::Duration;
 
@@ -10,32 +10,16 @@ use vault_signer::certificate::Mismatch;
 use vault_signer::login::LoginError;
 use vault_signer::{Error, SignError};
 
-use crate::ssh::Refusal;
+use crate::failure::Retry;
+use crate::ssh::{Refusal, code, is_for_now};
 use crate::trust::HostKeyMismatch;
 
 /// A clock that is behind by no more than this is waited for: what it does not take as valid yet, it soon does.
 const LITTLE_BEHIND: Duration = Duration::from_secs(120);
 
-/// What could retry a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// Time alone: the other side is away, busy or starting.
-    Soon,
-    /// Another way there: what answers is not what was asked for, as behind a hotel's portal or a broken proxy.
-    OnAnotherRoute,
-    /// A clock that is set right.
-    AfterClockIsSet,
-    /// Whoever keeps the other side: what it refuses now, it gave before.
-    AfterOperator,
-    /// A new token, which a person has to sign in for.
-    AfterSignIn,
-    /// Another configuration, or another person.
-    Never,
-}
-
 /// How a tunnel stands when something fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// The first failure is to be the end.
     pub once: bool,
     /// Bytes could flow at some time.
@@ -46,7 +30,7 @@ pub struct Standing {
 
 /// What a failure leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The tunnel ends with it.
     Ends,
     /// A person is told what to do, and waited for.
@@ -56,7 +40,7 @@ pub enum Verdict {
 }
 
 /// The rule.
-pub fn judge(retry: Retry, standing: Standing) -> Verdict {
+pub(crate) fn judge(retry: Retry, standing: Standing) -> Verdict {
     let goes_on = match retry {
         Retry::AfterSignIn => Verdict::AwaitsSignIn,
         Retry::Soon
@@ -78,13 +62,8 @@ pub fn judge(retry: Retry, standing: Standing) -> Verdict {
 }
 
 impl Retry {
-    /// Whether the same thing may work later with nothing changed by anybody.
-    pub fn is_soon(self) -> bool {
-        self == Self::Soon
-    }
-
     /// Of a failure on the way to Vault.
-    pub fn of_server(error: &Error) -> Self {
+    pub(crate) fn of_server(error: &Error) -> Self {
         match error {
             Error::Unreachable { .. }
             | Error::TimedOut { .. }
@@ -110,7 +89,7 @@ impl Retry {
     }
 
     /// Of a login to Vault.
-    pub fn of_login(error: &LoginError) -> Self {
+    pub(crate) fn of_login(error: &LoginError) -> Self {
         match error {
             LoginError::Server(error) => Self::of_server(error),
             LoginError::NoToken { .. } | LoginError::TokenFile { .. } | LoginError::TokenRefused { .. } => {
@@ -126,7 +105,7 @@ impl Retry {
     }
 
     /// Of a signature. `clock_is_off`: Vault's clock and ours are known to differ.
-    pub fn of_signing(error: &SignError, clock_is_off: bool) -> Self {
+    pub(crate) fn of_signing(error: &SignError, clock_is_off: bool) -> Self {
         match error {
             SignError::Server(error) => Self::of_server(error),
             SignError::Mismatch(Mismatch::NotYetValid { .. } | Mismatch::Expired { .. }) => {
@@ -140,7 +119,7 @@ impl Retry {
     }
 
     /// Of a bastion that was reached. `worked`: the same certificate has logged in before, so that another one may do.
-    pub fn of_bastion(refusal: &Refusal, worked: bool) -> Self {
+    pub(crate) fn of_bastion(refusal: &Refusal, worked: bool) -> Self {
         match refusal {
             Refusal::Lost(_) => Self::Soon,
             Refusal::HostKey(HostKeyMismatch::NotYet { wait }) if *wait <= LITTLE_BEHIND => Self::Soon,
@@ -201,16 +180,6 @@ const LASTING: [&str; 25] = [
     "serial_revoked",
     "authority_revoked",
 ];
-
-/// Whether the bastion says with `code` that a good certificate does not get in at the moment.
-pub fn is_for_now(code: &str) -> bool {
-    matches!(code, "audit_stopped" | "too_many_connections" | "shutdown")
-}
-
-/// The code in front of the bastion's sentence.
-pub fn code(why: &str) -> &str {
-    why.split_once(':').map_or("", |(code, _)| code)
-}
 
 #[cfg(test)]
 mod tests;

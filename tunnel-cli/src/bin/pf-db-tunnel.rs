@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    tunnel_cli::command::pf_db_tunnel(std::env::args_os())
+    tunnel_cli::pf_db_tunnel(std::env::args_os())
 }

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use vault_signer::database::{self as engine, Lease};
 
 use super::child::{ChildEnv, Running};
+use super::setup::{credentials, dialler, hold, variable};
 use super::signals::{self, Interrupt};
-use super::{credentials, dialler, hold, variable};
 use crate::cli::Flags;
 use crate::config::{Database, Layer};
 use crate::credential::{Credentials, Validity, database_failed};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{credentials, dialler, hold, signals};
+use super::setup::{credentials, dialler, hold};
+use super::signals;
 use crate::cli::Flags;
 use crate::config::Layer;
 use crate::endpoint::Forward;

@@ -75,7 +75,7 @@ pub(super) struct Kube {
 /// A database that can be named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Database {
+pub(crate) struct Database {
     /// What speaks there.
     pub kind: DatabaseKind,
     host: DatabaseHost,
@@ -89,7 +89,7 @@ pub struct Database {
 /// The kinds of database that are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum DatabaseKind {
+pub(crate) enum DatabaseKind {
     /// PostgreSQL.
     Postgres,
 }
@@ -108,7 +108,7 @@ impl FromStr for DatabaseKind {
 /// Not a [`DatabaseKind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a kind of database that is known here")]
-pub struct UnknownKind;
+pub(crate) struct UnknownKind;
 
 /// A database as a cluster lists it, which may be of a kind that only newer programs know.
 #[derive(Debug, serde::Deserialize)]
@@ -127,7 +127,7 @@ impl Database {
     }
 
     /// Where it is, as seen from the bastion.
-    pub fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::new(self.host.0.clone(), self.port)
     }
 }
@@ -160,16 +160,16 @@ impl FromStr for BastionAddress {
 /// A duration as people write it, more than nothing and at most a year.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
-pub struct Period(Duration);
+pub(crate) struct Period(Duration);
 
 /// Not a [`Period`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a duration; write one such as 30s or 1h")]
-pub struct BadPeriod;
+pub(crate) struct BadPeriod;
 
 impl Period {
     /// The duration.
-    pub fn duration(self) -> Duration {
+    pub(crate) fn duration(self) -> Duration {
         self.0
     }
 

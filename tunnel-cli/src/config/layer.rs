@@ -19,7 +19,7 @@ use crate::trust::Trust;
 
 /// Every setting; `None` where this source says nothing.
 #[derive(Debug, Default)]
-pub struct Layer {
+pub(crate) struct Layer {
     /// Where the bastion is.
     pub bastion: Option<Sourced<Vec<Endpoint>>>,
     /// The login name there.
@@ -56,7 +56,7 @@ pub struct Layer {
 
 /// Where a cluster publishes its bastion's connection info.
 #[derive(Debug, Default)]
-pub struct Kube {
+pub(crate) struct Kube {
     /// The kubeconfig's current one unless set.
     pub context: Option<Sourced<String>>,
     /// `bastion` unless set.
@@ -69,7 +69,7 @@ pub struct Kube {
 
 /// How to log in to Vault.
 #[derive(Debug, Default)]
-pub struct Auth {
+pub(crate) struct Auth {
     /// The method.
     pub method: Option<Sourced<Method>>,
     /// Where the method is mounted; its own name unless set.
@@ -88,7 +88,7 @@ pub struct Auth {
 
 /// One line of `pf-tunnel config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub(crate) struct Row {
     /// The setting, as a file would have it.
     pub name: String,
     /// Its value; nothing secret is among the settings.
@@ -105,7 +105,7 @@ const HOLD: Period = Period::new(Duration::from_secs(30));
 impl Layer {
     /// `self` where it says something, `below` where it does not.
     #[must_use]
-    pub fn over(self, below: Self) -> Self {
+    pub(crate) fn over(self, below: Self) -> Self {
         let mut databases = below.databases;
         databases.extend(self.databases);
         let kube = match (self.kube, below.kube) {
@@ -153,7 +153,7 @@ impl Layer {
     /// An address and what vouches for it come from one source: what a project's file says about trust counts for the
     /// addresses in that file, and not for one that the person who runs this chose. Says what is left out.
     #[must_use]
-    pub fn vouched(mut self) -> (Self, Vec<String>) {
+    pub(crate) fn vouched(mut self) -> (Self, Vec<String>) {
         let mut notes = Vec::new();
         let address = self.address.as_ref().map(|address| &address.source);
         notes.extend(left_out("vault.ca_cert", &mut self.ca, "vault.address", address));
@@ -166,7 +166,7 @@ impl Layer {
     }
 
     /// What holds when nobody says anything.
-    pub fn defaults() -> Self {
+    pub(crate) fn defaults() -> Self {
         fn default<T>(value: T) -> Option<Sourced<T>> {
             Some(Sourced::new(value, Source::Default))
         }
@@ -304,7 +304,7 @@ impl Layer {
     }
 
     /// Every setting, for `pf-tunnel config`.
-    pub fn rows(&self) -> Vec<Row> {
+    pub(crate) fn rows(&self) -> Vec<Row> {
         fn row<T>(name: &str, value: Option<&Sourced<T>>, print: impl Fn(&T) -> String) -> Row {
             let (value, source) = match value {
                 Some(sourced) => (print(&sourced.value), sourced.source.to_string()),
@@ -386,7 +386,7 @@ impl Kube {
     }
 
     /// The place that is meant.
-    pub fn object_ref(&self) -> ObjectRef {
+    pub(crate) fn object_ref(&self) -> ObjectRef {
         let plain = |name: &Option<Sourced<ObjectName>>| name.as_ref().map(|name| name.value.clone());
         ObjectRef {
             context: self.context.as_ref().map(|context| context.value.clone()),

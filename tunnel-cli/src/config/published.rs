@@ -86,7 +86,7 @@ struct VaultAuth {
 
 /// What was published, as a layer, and what was passed over.
 #[derive(Debug)]
-pub struct Published {
+pub(crate) struct Published {
     /// The lowest layer but for the defaults.
     pub layer: Layer,
     /// Each names a key or a database, and why it is not taken.
@@ -97,7 +97,7 @@ pub struct Published {
 ///
 /// # Errors
 /// When it holds what cannot be used; names the line.
-pub fn read(
+pub(crate) fn read(
     data: &BTreeMap<String, String>,
     place: &str,
     chosen_by: Party,

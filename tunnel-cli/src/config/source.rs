@@ -10,7 +10,7 @@ use super::origin::Origin;
 
 /// The place a person would have to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// A flag, with its dashes.
     Flag(&'static str),
     /// An environment variable.
@@ -29,7 +29,7 @@ pub enum Source {
 
 /// On whose word a value holds, the one that has less to say first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Party {
+pub(crate) enum Party {
     /// Whoever wrote the project's file.
     Project,
     /// The person who runs the program.
@@ -39,7 +39,7 @@ pub enum Party {
 
 /// A value and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sourced<T> {
+pub(crate) struct Sourced<T> {
     /// The value.
     pub value: T,
     /// Where it came from.
@@ -48,7 +48,7 @@ pub struct Sourced<T> {
 
 impl<T> Sourced<T> {
     /// Both.
-    pub fn new(value: T, source: Source) -> Self {
+    pub(crate) fn new(value: T, source: Source) -> Self {
         Self { value, source }
     }
 
@@ -66,7 +66,7 @@ impl<T> Sourced<T> {
 
 impl Source {
     /// On whose word the value holds.
-    pub fn party(&self) -> Party {
+    pub(crate) fn party(&self) -> Party {
         match self {
             Self::Flag(_) | Self::Environment(_) | Self::File(..) | Self::CurrentContext | Self::Default => {
                 Party::Person

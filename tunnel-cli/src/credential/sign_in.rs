@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// What the command depends on.
 #[derive(Debug, Clone)]
-pub struct SignIn {
+pub(crate) struct SignIn {
     /// `bao` or `vault`.
     pub program: &'static str,
     /// The server's address.
@@ -31,7 +31,7 @@ const METHODS: [(&str, bool); 8] = [
 
 impl SignIn {
     /// The command of the two that is installed.
-    pub fn program(path: Option<&str>) -> &'static str {
+    pub(crate) fn program(path: Option<&str>) -> &'static str {
         let is_there = |name: &str| {
             path.is_some_and(|path| std::env::split_paths(path).any(|folder| folder.join(name).is_file()))
         };
@@ -39,7 +39,7 @@ impl SignIn {
     }
 
     /// The command. `who`: the name that Vault gave to the last token, which tells how it was got, as in `userpass-alice`.
-    pub fn command(&self, who: Option<&str>) -> String {
+    pub(crate) fn command(&self, who: Option<&str>) -> String {
         let mut words = vec![self.program.to_owned(), "login".to_owned()];
         words.push(flag("address", &self.address));
         words.extend(self.namespace.as_deref().map(|namespace| flag("namespace", namespace)));

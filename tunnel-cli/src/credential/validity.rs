@@ -9,7 +9,7 @@ const TOO_SHORT: Duration = Duration::from_secs(3);
 
 /// From when until when something that expires is ours.
 #[derive(Debug, Clone, Copy)]
-pub struct Validity {
+pub(crate) struct Validity {
     /// When we got it. Not when it begins to be valid: authorities date that back.
     from: Clocks,
     /// How long it lives from then on.
@@ -21,28 +21,28 @@ pub struct Validity {
 impl Validity {
     /// Something that was got at `from` and ends at `until`, and does not live for longer than `longest`, whatever the clock
     /// here says: that may be behind.
-    pub fn of(from: Clocks, until: SystemTime, longest: Duration) -> Self {
+    pub(crate) fn of(from: Clocks, until: SystemTime, longest: Duration) -> Self {
         let whole = until.duration_since(from.wall()).unwrap_or_default().min(longest);
         Self { from, whole, until }
     }
 
     /// How long until a successor is due: at two thirds.
-    pub fn due_in(&self, now: &Clocks) -> Duration {
+    pub(crate) fn due_in(&self, now: &Clocks) -> Duration {
         (self.whole / 3 * 2).saturating_sub(now.since(&self.from))
     }
 
     /// Whether a successor is due. A clock that runs before the beginning makes one due as well.
-    pub fn is_due(&self, now: &Clocks) -> bool {
+    pub(crate) fn is_due(&self, now: &Clocks) -> bool {
         self.due_in(now).is_zero() || now.wall() < self.from.wall()
     }
 
     /// Whether it may still be used for something new.
-    pub fn is_usable(&self, now: &Clocks) -> bool {
+    pub(crate) fn is_usable(&self, now: &Clocks) -> bool {
         self.left(now) > TOO_SHORT
     }
 
     /// How long it lives.
-    pub fn left(&self, now: &Clocks) -> Duration {
+    pub(crate) fn left(&self, now: &Clocks) -> Duration {
         self.whole.saturating_sub(now.since(&self.from))
     }
 }

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use super::Stage;
 
 /// Ended as asked.
-pub const OK: u8 = 0;
+pub(crate) const OK: u8 = 0;
 
 /// The code of a failure at `stage`.
-pub fn of(stage: Stage) -> u8 {
+pub(crate) fn of(stage: Stage) -> u8 {
     match stage {
         Stage::Arguments | Stage::Configuration => 2,
         Stage::Login => 3,
@@ -25,6 +25,6 @@ pub fn of(stage: Stage) -> u8 {
 }
 
 /// The same as what `main` returns.
-pub fn exit(stage: Stage) -> ExitCode {
+pub(crate) fn exit(stage: Stage) -> ExitCode {
     ExitCode::from(of(stage))
 }

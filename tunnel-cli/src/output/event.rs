@@ -10,7 +10,7 @@ use crate::endpoint::Endpoint;
 
 /// Something happened.
 #[derive(Debug, Clone, Copy)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// The local port is bound. Connections are held until `Ready`.
     Listening {
         /// The local address.
@@ -171,7 +171,7 @@ pub enum Event<'a> {
 
 /// Who wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// Everybody, on standard error.
     Warning,
     /// Everybody.
@@ -184,7 +184,7 @@ pub enum Level {
 
 impl Event<'_> {
     /// Who wants to know.
-    pub fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> Level {
         match self {
             Self::NotOpened { .. }
             | Self::RenewalFailed { .. }

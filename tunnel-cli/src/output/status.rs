@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// How the connection to the bastion is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     /// Nothing has been tried yet. Somebody may be asked for a password.
     #[default]
     SigningIn,
@@ -26,7 +26,7 @@ pub enum Link {
 
 /// A moment of the tunnel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// `127.0.0.1:5432 → db:5432`, or how many there are.
     pub forwards: String,
     /// How the connection is.
@@ -87,7 +87,7 @@ fn bytes(count: u64) -> String {
 }
 
 /// A duration in one or two units: `59 s`, `41 min`, `7 h 59 min`, `3 d`.
-pub fn rough(duration: Duration) -> String {
+pub(crate) fn rough(duration: Duration) -> String {
     let mut seconds = duration.as_secs();
     if seconds > 90 {
         // To the nearest minute: an hour that has just begun is an hour.

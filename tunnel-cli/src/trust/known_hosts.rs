@@ -11,7 +11,7 @@ use crate::endpoint::Endpoint;
 /// A line that cannot be used. Its content is never repeated.
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}: {why}")]
-pub struct BadLine {
+pub(crate) struct BadLine {
     /// Counted from 1.
     pub line: u64,
     /// What is wrong with it.
@@ -20,7 +20,7 @@ pub struct BadLine {
 
 /// What is wrong with a line.
 #[derive(Debug, thiserror::Error)]
-pub enum BadEntry {
+pub(crate) enum BadEntry {
     /// Too few words.
     #[error("a line has names and a key: bastion.example.com ssh-ed25519 AAAA…")]
     Words,
@@ -40,7 +40,7 @@ pub enum BadEntry {
 ///
 /// # Errors
 /// The first line that cannot be used, whomever it is about.
-pub fn trust(text: &str, addresses: &[Endpoint]) -> Result<Option<Trust>, BadLine> {
+pub(crate) fn trust(text: &str, addresses: &[Endpoint]) -> Result<Option<Trust>, BadLine> {
     let (mut authorities, mut keys) = (Vec::new(), Vec::new());
     for (line, text) in (1..).zip(text.lines()) {
         let text = text.trim();

@@ -37,14 +37,14 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 const PORTS: u32 = 32;
 
 /// A bound local port, on each address that it was asked for, and where it leads.
-pub struct Listener {
+pub(crate) struct Listener {
     sockets: Vec<TcpListener>,
     bound: Bound,
 }
 
 /// A forward, with what was really bound.
 #[derive(Debug, Clone)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// The address that is shown.
     pub listen: SocketAddr,
     /// All of them, that one first.
@@ -60,7 +60,7 @@ impl Listener {
     /// # Errors
     /// When it is taken on one of them or may not be bound; names who has it. A port that is ours on one loopback address
     /// only would leave a program that takes `localhost` for the other one with a stranger.
-    pub fn bind(forward: &Forward, command: impl Fn(u16) -> String) -> Result<Self, Failure> {
+    pub(crate) fn bind(forward: &Forward, command: impl Fn(u16) -> String) -> Result<Self, Failure> {
         let wanted = forward.listen;
         let sockets = bind_all(wanted).map_err(|(address, error)| {
             let example = command(another_port(&wanted.on.addresses(), wanted.port));
@@ -74,7 +74,7 @@ impl Listener {
     }
 
     /// The forward, with the port that was really bound.
-    pub fn bound(&self) -> &Bound {
+    pub(crate) fn bound(&self) -> &Bound {
         &self.bound
     }
 
