@@ -235,7 +235,7 @@ impl Work<'_> {
         path: &VaultPath,
     ) -> Result<Option<T>, BootstrapError> {
         let token = Some(self.token.secret());
-        match self.server.door().call::<Data<T>>(Method::GET, path, token, None).await {
+        match self.server.http().call::<Data<T>>(Method::GET, path, token, None).await {
             Ok(reply) => Ok(Some(reply.data)),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
@@ -251,7 +251,7 @@ impl Work<'_> {
     ) -> Result<(), BootstrapError> {
         match outcome {
             Outcome::Created | Outcome::Changed(_) if !self.dry_run => {
-                self.server.door().tell(Method::POST, path, Some(self.token.secret()), Some(body)).await?;
+                self.server.http().tell(Method::POST, path, Some(self.token.secret()), Some(body)).await?;
             }
             Outcome::Created | Outcome::Changed(_) | Outcome::Unchanged | Outcome::Kept(_) => {}
         }

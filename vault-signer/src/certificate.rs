@@ -7,7 +7,7 @@ use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, Certificate, HashAlg, PublicKey};
 use tokio::time::{Instant, sleep};
 
-use crate::signer::{Kind, Request};
+use crate::request::{Kind, Request};
 use crate::text::shown;
 
 /// The largest certificate that is parsed, in bytes of its text: 16 KiB in base64, and some for the comment.

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ssh_key::private::RsaKeypair;
 use ssh_key::{Algorithm, Certificate, EcdsaCurve, PrivateKey, PublicKey};
 
-use crate::signer::{Request, SignError, Signer};
+use crate::request::Request;
+use crate::signer::{SignError, Signer};
 
 /// The kinds of key that can be made. Roles of Vault may allow only some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]

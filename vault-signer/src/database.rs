@@ -98,7 +98,7 @@ impl Lease {
 pub async fn credentials(server: &Server, token: &Token, path: &str) -> Result<Credentials, Error> {
     let path = VaultPath::new(path);
     let asked = SystemTime::now();
-    let mut reply: Reply = server.door().call(Method::GET, &path, Some(token.secret()), None).await?;
+    let mut reply: Reply = server.http().call(Method::GET, &path, Some(token.secret()), None).await?;
     let secret = reply
         .data
         .take()
@@ -120,7 +120,7 @@ pub async fn renew(
     let path = VaultPath::new("sys/leases/renew");
     let body = json!({ "lease_id": lease.id, "increment": increment.as_secs() });
     let asked = SystemTime::now();
-    let reply = server.door().call(Method::POST, &path, Some(token.secret()), Some(body)).await?;
+    let reply = server.http().call(Method::POST, &path, Some(token.secret()), Some(body)).await?;
     Lease::new(reply, &path, asked)
 }
 
@@ -131,7 +131,7 @@ pub async fn renew(
 pub async fn revoke(server: &Server, token: &Token, lease: &Lease) -> Result<(), Error> {
     let path = VaultPath::new("sys/leases/revoke");
     let body = json!({ "lease_id": lease.id, "sync": true });
-    server.door().tell(Method::POST, &path, Some(token.secret()), Some(body)).await
+    server.http().tell(Method::POST, &path, Some(token.secret()), Some(body)).await
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ use ssh_key::PublicKey;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::signer::Kind;
+use crate::request::Kind;
 use crate::signer::local::{Local, Role};
 
 /// How long those who are asking already may take.

@@ -1,9 +1,10 @@
-//! The one HTTP door to Vault: nothing followed, everything bounded, every failure typed.
+//! Sends every request to Vault: follows no redirect, bounds every reply, and types every failure.
 
 mod error;
 mod path;
 
 use std::error::Error as _;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,6 @@ use zeroize::Zeroizing;
 pub use self::error::{Error, Errors};
 pub(crate) use self::path::VaultPath;
 use crate::clock::Offset;
-use crate::server::is_loopback;
 use crate::text::{absent, shown};
 
 /// A whole request, from the connection to the last byte of the reply.
@@ -44,7 +44,7 @@ pub(crate) struct Tls {
 
 /// The HTTP client and what every request carries. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct HttpClient {
     client: Client,
     base: Url,
     /// The same, by the name that the certificate is for.
@@ -54,7 +54,19 @@ pub(crate) struct Door {
     clock: Arc<Mutex<Option<Offset>>>,
 }
 
-impl Door {
+/// Whether `url` stays on this computer.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => host
+            .trim_matches(['[', ']'])
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback()),
+        None => false,
+    }
+}
+
+impl HttpClient {
     pub(crate) fn new(
         base: Url,
         namespace: Option<HeaderValue>,

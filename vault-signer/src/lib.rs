@@ -21,6 +21,7 @@ pub mod database;
 pub mod dev;
 mod http;
 pub mod login;
+mod request;
 #[cfg(test)]
 mod rogue;
 pub mod server;
@@ -32,10 +33,11 @@ use std::pin::Pin;
 
 pub use credential::{Credential, KeyType};
 pub use http::{Error, Errors};
+pub use request::{Kind, Request};
 pub use server::{Server, Settings};
 pub use signer::local::Local;
 pub use signer::vault::Vault;
-pub use signer::{Kind, Request, SignError, Signer};
+pub use signer::{SignError, Signer};
 pub use text::list;
 pub use token::Token;
 

@@ -193,7 +193,7 @@ async fn send(
     who: &str,
 ) -> Result<Token, LoginError> {
     let asked = SystemTime::now();
-    let reply: Reply = match server.door().call(Verb::POST, path, None, Some(body)).await {
+    let reply: Reply = match server.http().call(Verb::POST, path, None, Some(body)).await {
         Ok(reply) => reply,
         Err(source @ (Error::BadRequest { .. } | Error::Denied { .. } | Error::NotFound { .. })) => {
             let reason = match &source {

@@ -14,14 +14,13 @@ use serde::Deserialize;
 use ssh_key::PublicKey;
 use zeroize::Zeroizing;
 
-pub(crate) use address::is_loopback;
 pub use address::without_secrets;
 pub use ca::{Ca, Pem};
 pub(crate) use environment::environment;
 pub use environment::{Treatment, VARIABLES, not_obeyed};
 
 use crate::clock::Offset;
-use crate::http::{Door, Error, Tls, VaultPath};
+use crate::http::{Error, HttpClient, Tls, VaultPath};
 use crate::text::{absent, shown};
 
 /// The most public keys that one mount may publish.
@@ -158,7 +157,7 @@ pub enum SettingsError {
 /// A Vault or OpenBao server. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Server {
-    door: Door,
+    http: HttpClient,
 }
 
 impl fmt::Debug for Server {
@@ -194,27 +193,27 @@ impl Server {
             identity: settings.client.as_ref().map(ca::identity).transpose()?,
             server_name,
         };
-        let door = Door::new(base, namespace, tls, proxy)
+        let http = HttpClient::new(base, namespace, tls, proxy)
             .map_err(|error| SettingsError::Tls { reason: crate::http::innermost(&error) })?;
-        Ok(Self { door })
+        Ok(Self { http })
     }
 
     /// The address, as it was understood.
     #[must_use]
     pub fn address(&self) -> &str {
-        self.door.address()
+        self.http.address()
     }
 
     /// Host, and port unless it is the usual one: what a person calls the server.
     #[must_use]
     pub fn name(&self) -> String {
-        self.door.name()
+        self.http.name()
     }
 
     /// How far this computer's clock is from the server's, by its last good answer; none if they agree, or nobody has asked.
     #[must_use]
     pub fn clock(&self) -> Option<Offset> {
-        self.door.clock()
+        self.http.clock()
     }
 
     /// The public keys of the SSH authority at `mount`, which Vault shows to everybody: no token is sent.
@@ -235,7 +234,7 @@ impl Server {
     }
 
     async fn public_keys(&self, path: &VaultPath) -> Result<Vec<PublicKey>, Error> {
-        let text = self.door.text(path).await?;
+        let text = self.http.text(path).await?;
         let keys: Vec<PublicKey> = text
             .lines()
             .filter(|line| !line.trim().is_empty())
@@ -254,11 +253,11 @@ impl Server {
     /// # Errors
     /// [`Error::Sealed`], [`Error::Standby`] and the like, or that it does not answer.
     pub async fn health(&self) -> Result<Health, Error> {
-        self.door.call(Method::GET, &VaultPath::new("sys/health"), None, None).await
+        self.http.call(Method::GET, &VaultPath::new("sys/health"), None, None).await
     }
 
-    pub(crate) fn door(&self) -> &Door {
-        &self.door
+    pub(crate) fn http(&self) -> &HttpClient {
+        &self.http
     }
 }
 

@@ -1,77 +1,14 @@
-//! Who signs: what is asked for, and the trait that everybody who signs has.
+//! The trait of what signs public keys, and why one does not.
 
 pub mod local;
 pub mod vault;
-
-use std::time::Duration;
 
 use ssh_key::{Certificate, PublicKey};
 
 use crate::BoxFuture;
 use crate::certificate::Mismatch;
 use crate::http::Error;
-
-/// The extension without which an SSH server forwards nothing.
-pub const PERMIT_PORT_FORWARDING: &str = "permit-port-forwarding";
-
-/// Whom a certificate names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Somebody who logs in.
-    User,
-    /// A server.
-    Host,
-}
-
-impl Kind {
-    /// As Vault spells it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Host => "host",
-        }
-    }
-}
-
-/// What is asked for, apart from the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// User or host.
-    pub kind: Kind,
-    /// The role of the SSH engine.
-    pub role: String,
-    /// Login names, or a host's names. None: the role's own choice, of which there must be at least one.
-    pub principals: Vec<String>,
-    /// How long the certificate shall live.
-    pub ttl: Duration,
-    /// Whether the role may choose another time: nobody asked for this one.
-    pub ttl_is_a_guess: bool,
-    /// Extensions that must be in it. A host certificate has none.
-    pub extensions: Vec<String>,
-}
-
-impl Request {
-    /// A user's certificate that can forward ports.
-    #[must_use]
-    pub fn forwarding(role: impl Into<String>, principals: Vec<String>, ttl: Duration) -> Self {
-        let extensions = vec![PERMIT_PORT_FORWARDING.to_owned()];
-        Self { kind: Kind::User, role: role.into(), principals, ttl, ttl_is_a_guess: false, extensions }
-    }
-
-    /// A host's certificate.
-    #[must_use]
-    pub fn host(role: impl Into<String>, names: Vec<String>, ttl: Duration) -> Self {
-        let (kind, role) = (Kind::Host, role.into());
-        Self { kind, role, principals: names, ttl, ttl_is_a_guess: false, extensions: Vec::new() }
-    }
-
-    /// The same, whose time to live nobody chose: where the role does not allow it, the role's own is taken.
-    #[must_use]
-    pub fn with_guessed_ttl(self) -> Self {
-        Self { ttl_is_a_guess: true, ..self }
-    }
-}
+use crate::request::Request;
 
 /// Signs public keys. What it returns has passed [`crate::certificate::check`].
 pub trait Signer: Send + Sync {

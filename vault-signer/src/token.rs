@@ -63,7 +63,7 @@ impl Token {
     pub async fn look_up(server: &Server, secret: SecretString) -> Result<Self, Error> {
         let path = VaultPath::new("auth/token/lookup-self");
         let asked = SystemTime::now();
-        let reply: Data<LookedUp> = server.door().call(Method::GET, &path, Some(&secret), None).await?;
+        let reply: Data<LookedUp> = server.http().call(Method::GET, &path, Some(&secret), None).await?;
         let about = reply.data;
         Ok(Self {
             secret,
@@ -98,7 +98,7 @@ impl Token {
         let path = VaultPath::new("auth/token/renew-self");
         let asked = SystemTime::now();
         let reply: Reply =
-            server.door().call(Method::POST, &path, Some(&self.secret), Some(json!({}))).await?;
+            server.http().call(Method::POST, &path, Some(&self.secret), Some(json!({}))).await?;
         let auth = reply.auth.ok_or_else(|| Error::unexpected(&path, "there is no `auth` in it"))?;
         Ok(Self { expires_at: auth.end(asked), renewable: auth.renewable, ..self.clone() })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Kubernetes;
-use crate::signer::PERMIT_PORT_FORWARDING;
+use crate::request::PERMIT_PORT_FORWARDING;
 use crate::text::shown;
 
 /// What a server should look like.

@@ -6,7 +6,7 @@ use ssh_key::private::RsaKeypair;
 use ssh_key::{PrivateKey, Signature};
 
 use super::*;
-use crate::signer::PERMIT_PORT_FORWARDING;
+use crate::request::PERMIT_PORT_FORWARDING;
 
 const NOW: u64 = 1_800_000_000;
 const TTL: u64 = 1800;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use ssh_key::PublicKey;
 
 use super::{Authority, HOSTS, USERS};
-use crate::signer::Kind;
+use crate::request::Kind;
 use crate::signer::local::{Application, Local};
 use crate::text::shown;
 

@@ -1,4 +1,4 @@
-//! The door against a server that misbehaves.
+//! Tries the HTTP client against a server that misbehaves.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,7 +10,7 @@ const TOKEN: &str = "hvs.canary-token";
 
 async fn ask(rogue: &Rogue) -> Result<Value, Error> {
     let path = VaultPath::new("some/where");
-    rogue.server().door().call(Method::GET, &path, Some(&TOKEN.into()), None).await
+    rogue.server().http().call(Method::GET, &path, Some(&TOKEN.into()), None).await
 }
 
 /// What one answer leads to. No error may show the token.
@@ -45,7 +45,7 @@ async fn a_namespace_goes_along_and_a_path_in_the_address_stays() {
     };
     let server = crate::Server::new(&settings).unwrap();
     let path = VaultPath::new("/ssh/").join("sign").name("a b/../c?d#e");
-    let _: Value = server.door().call(Method::GET, &path, None, None).await.unwrap();
+    let _: Value = server.http().call(Method::GET, &path, None, None).await.unwrap();
     let asked = rogue.asked().concat();
     assert!(asked.starts_with("GET /behind/v1/ssh/sign/a%20b%2F..%2Fc%3Fd%23e HTTP/1.1\r\n"), "{asked}");
     assert!(asked.to_ascii_lowercase().contains("\r\nx-vault-namespace: team/one\r\n"));
@@ -58,7 +58,7 @@ async fn a_path_cannot_climb() {
     for path in
         [VaultPath::new("ssh/../sys"), VaultPath::new("ssh").name(".."), VaultPath::new("ssh").name("")]
     {
-        let answer = rogue.server().door().call::<Value>(Method::GET, &path, None, None).await;
+        let answer = rogue.server().http().call::<Value>(Method::GET, &path, None, None).await;
         assert!(matches!(answer, Err(Error::Unexpected { .. })), "{answer:?}");
     }
     assert!(rogue.asked().is_empty());
@@ -111,7 +111,7 @@ async fn json_that_ends_early_or_has_other_fields_is_no_answer() {
         number: u64,
     }
     let path = VaultPath::new("some/where");
-    let error = rogue.server().door().call::<Wanted>(Method::GET, &path, None, None).await.unwrap_err();
+    let error = rogue.server().http().call::<Wanted>(Method::GET, &path, None, None).await.unwrap_err();
     assert!(matches!(error, Error::Unexpected { .. }), "{error:?}");
     assert!(!error.to_string().contains("canary"), "{error}");
 }

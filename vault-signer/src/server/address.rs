@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 
 use super::SettingsError;
+use crate::http::is_loopback;
 use crate::text::shown;
 
 /// The address that `text` is.
@@ -30,18 +31,6 @@ pub(super) fn parse(text: &str, dangerously_allow_plain_http: bool) -> Result<Ur
         return Err(SettingsError::PlainHttp { address: without_secrets(text) });
     }
     Ok(url)
-}
-
-/// Whether it stays on this computer.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost") => true,
-        Some(host) => host
-            .trim_matches(['[', ']'])
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback()),
-        None => false,
-    }
 }
 
 /// An address as it may be shown: without a user name, a password, a query or a fragment, each of which may be secret,

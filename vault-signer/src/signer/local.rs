@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ssh_key::certificate::{Builder, CertType};
 use ssh_key::{Algorithm, Certificate, HashAlg, PrivateKey, PublicKey};
 
-use super::{Kind, PERMIT_PORT_FORWARDING, Request, SignError, Signer};
+use super::{SignError, Signer};
+use crate::request::{Kind, PERMIT_PORT_FORWARDING, Request};
 use crate::text::shown;
 use crate::{BoxFuture, certificate};
 

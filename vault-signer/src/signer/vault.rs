@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use ssh_key::{Certificate, PublicKey};
 
-use super::{Kind, Request, SignError, Signer};
+use super::{SignError, Signer};
 use crate::certificate::{LeftToTheRole, Mismatch};
 use crate::http::{Error, VaultPath};
+use crate::request::{Kind, Request};
 use crate::text::shown;
 use crate::token::{Data, Token};
 use crate::{BoxFuture, Server, certificate};
@@ -73,7 +74,7 @@ impl Vault {
         let secret = Some(self.token.secret());
         let reply: Data<Signed> = self
             .server
-            .door()
+            .http()
             .call(Method::POST, &path, secret, Some(body.into()))
             .await
             .map_err(Failed::Server)?;

@@ -9,8 +9,8 @@ use super::*;
 use crate::certificate::Mismatch;
 use crate::credential::Credential;
 use crate::login::{GivenToken, Login as _, Source};
+use crate::request::Kind;
 use crate::rogue::{Answer, Rogue};
-use crate::signer::Kind;
 use crate::signer::local::{Local, Role};
 
 const LOOKED_UP: &str = r#"{"data": {"display_name": "me", "ttl": 60, "expire_time": "soon"}}"#;
