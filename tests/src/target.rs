@@ -42,8 +42,18 @@ impl BlackHole {
     /// When it goes on taking connections.
     #[must_use]
     pub fn new() -> Self {
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        Self::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// One at an address of this computer.
+    ///
+    /// # Panics
+    /// When the address is taken, or the port goes on taking connections.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
+        let domain = socket2::Domain::for_address(address);
+        let listener = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&address.into()).unwrap();
         listener.listen(1).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let mut queue = Vec::new();

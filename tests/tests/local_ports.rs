@@ -4,16 +4,17 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::authority::DevAuthority;
 use tests::key::{Key, Kind};
+use tests::private::{inside, ip, put};
 use tests::process::{Program, installed, user};
 use tests::scratch::Scratch;
 use tests::ssh::Person;
-use tests::target::{Target, exchange};
-use tests::{ports, sshd, tunnel};
+use tests::target::{BlackHole, Target, exchange};
+use tests::{bastion, ports, sshd, tunnel, wait};
 use tunnel_cli::{Forward, On};
 
 use crate::tunnel::{Place, at};
@@ -41,6 +42,41 @@ fn a_plain_port_is_on_both_loopback_addresses() {
     // ssh has the same port on both as well.
     let addresses = ssh_listens(&format!("{}:{}", ports::free(), at(&echo)));
     assert_eq!(addresses, ["127.0.0.1", "[::1]"]);
+}
+
+/// As RFC 8305 has it, the next address is tried while those before it are silent.
+#[test]
+fn an_address_of_the_bastion_that_does_not_answer_costs_a_moment() {
+    inside("local_ports::an_address_of_the_bastion_that_does_not_answer_costs_a_moment", || {
+        // The resolver gives them before the one of IPv4.
+        let silent: Vec<Ipv6Addr> =
+            (1..=5).map(|last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last)).collect();
+        let mut hosts = "127.0.0.1 bastion.test\n".to_owned();
+        for address in &silent {
+            ip(&["-6", "address", "add", &format!("{address}/128"), "dev", "lo", "nodad"]);
+            hosts.push_str(&format!("{address} bastion.test\n"));
+        }
+        let scratch = Scratch::new("hosts");
+        put(&scratch.write("hosts", hosts), "/etc/hosts");
+        let echo = Target::echo();
+        let named =
+            |bastion: bastion::Setup| bastion.set("/host_key/vault/principals", json!(["bastion.test"]));
+        let place = Place::with(&[&echo], named, |project| project);
+        let port = place.bastion.address().port();
+        let _holes: Vec<BlackHole> =
+            silent.iter().map(|address| BlackHole::at((*address, port).into())).collect();
+
+        let project = place.project.set("/bastion/address", json!(format!("bastion.test:{port}")));
+        let mut tunnel = project.start(&["-v", &at(&echo), "0"]);
+        let first = tunnel.event("dialling", wait::START);
+        let start = Instant::now();
+        assert!(first["address"].as_str().unwrap().starts_with("[2001:db8::"), "{first}");
+        let local = tunnel.ready(1)[0];
+        assert_eq!(exchange(local, b"here").unwrap(), b"here");
+        // One after another, each would be waited for: five times two seconds.
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        println!("ready {:?} after the first attempt began", start.elapsed());
+    });
 }
 
 /// Otherwise a program that tries ::1 first would reach that server instead.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::SockRef;
+use ssh_transport::race::{by_turns, race};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
@@ -19,10 +20,8 @@ use crate::trust::{HostKeyMismatch, Trust};
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(5);
-/// How long an address may take to accept a connection when there is another one to try.
-const CONNECT_ONE_OF_MANY: Duration = Duration::from_secs(2);
-/// How long the last one may take.
-const CONNECT_LAST: Duration = Duration::from_secs(10);
+/// How long an address may take to accept a connection, unless others need its turn.
+const CONNECT: Duration = Duration::from_secs(10);
 /// How long the bastion's kernel may leave what we sent unacknowledged.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
@@ -51,7 +50,7 @@ impl Dialler {
         Self { bastions, trust, trust_source, login, output, known: Mutex::default() }
     }
 
-    /// One attempt: each bastion in turn, each of its addresses in turn.
+    /// One attempt: each bastion in turn, of its addresses the first that answers.
     ///
     /// # Errors
     /// The first one that waiting cannot mend, or the last one.
@@ -65,34 +64,53 @@ impl Dialler {
                     continue;
                 }
             };
-            for (number, address) in addresses.iter().enumerate() {
-                let patience = if number + 1 == addresses.len() { CONNECT_LAST } else { CONNECT_ONE_OF_MANY };
-                match self.try_address(bastion, *address, patience, held).await {
+            let mut left = addresses.clone();
+            while !left.is_empty() {
+                let (address, socket) = match self.connect(bastion, &left).await {
+                    Ok(connected) => connected,
+                    Err(failure) => {
+                        last = failure;
+                        break;
+                    }
+                };
+                match self.log_in(bastion, socket, held).await {
                     Ok(carrier) => {
-                        self.remember(bastion, *address, addresses);
+                        self.remember(bastion, address, addresses);
                         return Ok(carrier);
                     }
                     Err(failure) if failure.is_transient() => last = failure,
                     Err(failure) => return Err(failure),
                 }
+                left.retain(|other| *other != address);
             }
         }
         Err(last)
     }
 
-    async fn try_address(
+    /// Connects to the first of `addresses` that answers (RFC 8305 §5).
+    async fn connect(
         &self,
         bastion: &Endpoint,
-        address: SocketAddr,
-        patience: Duration,
+        addresses: &[SocketAddr],
+    ) -> Result<(SocketAddr, TcpStream), Failure> {
+        let connected = race(addresses, async |address, turn| {
+            self.output.say(&Event::Dialling { bastion, address });
+            let within = turn.map_or(CONNECT, |turn| turn.min(CONNECT));
+            match timeout(within, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => Ok(socket),
+                Ok(Err(error)) => Err(unreachable(bastion, address, &reason(&error))),
+                Err(_) => Err(unreachable(bastion, address, "does not answer")),
+            }
+        });
+        connected.await.map_err(|failure| failure.unwrap_or_else(|| without_address(bastion)))
+    }
+
+    async fn log_in(
+        &self,
+        bastion: &Endpoint,
+        socket: TcpStream,
         held: &Arc<Held>,
     ) -> Result<Arc<Carrier>, Failure> {
-        self.output.say(&Event::Dialling { bastion, address });
-        let socket = match timeout(patience, TcpStream::connect(address)).await {
-            Ok(Ok(socket)) => socket,
-            Ok(Err(error)) => return Err(unreachable(bastion, address, &reason(&error))),
-            Err(_) => return Err(unreachable(bastion, address, "does not answer")),
-        };
         prepare(&socket);
         let session = Session::connect(socket, &self.trust, bastion.host(), &self.login, &held.credential)
             .await
@@ -100,7 +118,8 @@ impl Dialler {
         Ok(Carrier::new(session, bastion.clone(), Arc::clone(held)))
     }
 
-    /// Every address of `bastion`, those first that worked before.
+    /// Every address of `bastion`, in the order in which they are tried: the one that worked last, then the families by
+    /// turns.
     async fn resolve(&self, bastion: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
         if let Host::Address(address) = bastion.host() {
             return Ok(vec![SocketAddr::new(*address, bastion.port())]);
@@ -111,7 +130,7 @@ impl Dialler {
             self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&bastion.to_string()).cloned();
         let why = match answer {
             Ok(Ok(found)) => {
-                let mut found: Vec<SocketAddr> = found.collect();
+                let mut found = by_turns(&found.collect::<Vec<_>>());
                 if let Some(best) = known.as_deref().and_then(<[_]>::first) {
                     found.sort_by_key(|address| address != best);
                 }
@@ -209,6 +228,10 @@ fn prepare(socket: &TcpStream) {
     let _ = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
+fn without_address(bastion: &Endpoint) -> Failure {
+    Failure::transient(Stage::Connect, format!("{} has no address", bastion.host()))
 }
 
 fn unreachable(bastion: &Endpoint, address: SocketAddr, why: &str) -> Failure {
