@@ -51,8 +51,8 @@ const LAYOUTS: &[Layout] = &[Layout {
         ("hickory_resolver", &["dial"]),
         ("landlock", &["process"]),
         ("seccompiler", &["process"]),
-        // `identity` shares the list of critical options with the client.
-        ("vault_signer", &["trust", "server", "config", "command", "identity"]),
+        // `identity` shares the list of critical options with the client, `kubernetes` the domain of our names.
+        ("vault_signer", &["trust", "server", "config", "command", "identity", "kubernetes"]),
     ],
     // What decides neither waits nor reads a clock of its own.
     kept_out: &[("tokio", &["identity", "access", "destination", "limits", "config"])],

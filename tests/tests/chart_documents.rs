@@ -38,3 +38,29 @@ fn an_open_network_policy_leaves_out_every_metadata_service_of_the_floor() {
         assert!(left_out.iter().any(|network| network.contains(&address)), "{address}");
     }
 }
+
+#[test]
+fn charts_and_programs_have_the_domain_of_our_names_in_one_line_each() {
+    let domain = vault_signer::DOMAIN;
+    let charts = folder_of("");
+    let mut lines = Vec::new();
+    let mut folders = vec![charts];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_link = path.is_symlink();
+            match path.file_name().unwrap().to_str().unwrap() {
+                // Made of the templates and of the program.
+                "ci" | "crds" => {}
+                _ if path.is_dir() && !is_link => folders.push(path),
+                name if name.ends_with(".md") => {}
+                _ if is_link => {}
+                _ => {
+                    let text = fs::read_to_string(&path).unwrap();
+                    lines.extend(text.lines().filter(|line| line.contains(domain)).map(str::to_owned));
+                }
+            }
+        }
+    }
+    assert_eq!(lines, [domain], "only common.domain writes it");
+}

@@ -305,7 +305,7 @@ fn a_certificate_that_confines_itself_is_taken_and_holds() {
     bao.bootstrap("127.0.0.1", &[]);
     let (to, elsewhere) = (echo.address().to_string(), other.address().to_string());
     let mut role = bao.api("GET", "ssh/roles/forward", &Value::Null)["data"].clone();
-    role["default_critical_options"] = json!({"permit-open@tunnel-suite.invalid": to});
+    role["default_critical_options"] = json!({"permit-open@tunnel-suite.internal": to});
     bao.api("POST", "ssh/roles/forward", &role);
     let bastion = bastion::Setup::new()
         .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))

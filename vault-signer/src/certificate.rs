@@ -1,5 +1,6 @@
 //! What came back is what was asked for, or it is not used.
 
+use crate::domain::PERMIT_OPEN;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ssh_key::certificate::CertType;
@@ -123,6 +124,9 @@ pub enum Mismatch {
     Signature,
 }
 
+/// The name of [`HonouredOption::PermitOpen`] before the first release, which roles of a Vault may still write.
+const FORMER_PERMIT_OPEN: &str = "permit-open@tunnel-suite.invalid";
+
 /// A critical option of a user's certificate that the bastion honours, and that the client therefore takes. This is the
 /// one list of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,14 +146,15 @@ impl HonouredOption {
     pub const fn name(self) -> &'static str {
         match self {
             Self::SourceAddress => "source-address",
-            Self::PermitOpen => "permit-open@tunnel-suite.invalid",
+            Self::PermitOpen => PERMIT_OPEN,
         }
     }
 
-    /// The option of this name.
+    /// The option of this name, or of the one that it had before.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|option| option.name() == name)
+        let former = (name == FORMER_PERMIT_OPEN).then_some(Self::PermitOpen);
+        Self::ALL.into_iter().find(|option| option.name() == name).or(former)
     }
 }
 

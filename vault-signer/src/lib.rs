@@ -19,6 +19,7 @@ pub mod core_dump;
 pub mod credential;
 pub mod database;
 pub mod dev;
+mod domain;
 mod http;
 pub mod login;
 mod request;
@@ -32,6 +33,7 @@ pub mod token;
 use std::pin::Pin;
 
 pub use credential::{Credential, KeyType};
+pub use domain::DOMAIN;
 pub use http::{Error, Errors};
 pub use request::{Kind, Request};
 pub use server::{Server, Settings};

@@ -392,6 +392,10 @@ fn critical_options(
     for (name, value) in certificate.critical_options().iter() {
         match (HonouredOption::of(name), name.as_str()) {
             (Some(HonouredOption::SourceAddress), _) => source_address(value, client)?,
+            // Under both of its names, neither list could be taken for the other.
+            (Some(HonouredOption::PermitOpen), _) if confined_to.is_some() => {
+                return Err(Refused::MalformedPermitOpen);
+            }
             (Some(HonouredOption::PermitOpen), _) => confined_to = Some(permit_open(value)?),
             (None, "force-command") => return Err(Refused::ForceCommand),
             (None, "verify-required") => return Err(Refused::VerifyRequired),

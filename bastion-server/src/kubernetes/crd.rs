@@ -17,15 +17,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The API group of everything that is ours in a cluster, also in labels and annotations.
-pub const GROUP: &str = "tunnel-suite.invalid";
+pub const GROUP: &str = vault_signer::DOMAIN;
 
 /// A kind of object that holds a [`Spec`]: what is said of one kind, and around it what is the same for both.
 macro_rules! policy {
-    ($(#[$doc:meta])* $spec:ident, $($of_this_kind:tt)*) => {
+    ($group:tt $(#[$doc:meta])* $spec:ident, $($of_this_kind:tt)*) => {
         $(#[$doc])*
         #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
         #[kube(
-            group = "tunnel-suite.invalid",
+            group = $group,
             version = "v1alpha1",
             $($of_this_kind)*
             status = "Status",
@@ -58,24 +58,32 @@ macro_rules! policy {
     };
 }
 
-policy! {
-    /// Lets identities reach destinations, or keeps them from it.
-    TunnelPolicySpec,
-    kind = "TunnelPolicy",
-    plural = "tunnelpolicies",
-    shortname = "tp",
-    namespaced,
-    doc = "Says who may reach what through the bastion. In the bastion's own namespace it may name any destination, elsewhere only Services of its own namespace.",
+macro_rules! policies {
+    ($group:tt) => {
+        policy! {
+            $group
+            /// Lets identities reach destinations, or keeps them from it.
+        TunnelPolicySpec,
+        kind = "TunnelPolicy",
+        plural = "tunnelpolicies",
+        shortname = "tp",
+        namespaced,
+        doc = "Says who may reach what through the bastion. In the bastion's own namespace it may name any destination, elsewhere only Services of its own namespace.",
+    }
+
+        policy! {
+            $group
+            /// The same for a whole cluster.
+        ClusterTunnelPolicySpec,
+        kind = "ClusterTunnelPolicy",
+        plural = "clustertunnelpolicies",
+        shortname = "ctp",
+        doc = "Says who may reach what through the bastion, for every namespace. It may name any destination; a Service by its namespace.",
+    }
+    };
 }
 
-policy! {
-    /// The same for a whole cluster.
-    ClusterTunnelPolicySpec,
-    kind = "ClusterTunnelPolicy",
-    plural = "clustertunnelpolicies",
-    shortname = "ctp",
-    doc = "Says who may reach what through the bastion, for every namespace. It may name any destination; a Service by its namespace.",
-}
+vault_signer::with_domain!(policies);
 
 /// One sentence of the policy.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]

@@ -263,7 +263,7 @@ impl ApiServer {
         let definitions = chart().join("crds");
         server.kubectl().args(["apply", "--server-side", "--filename"]).arg(definitions).succeed();
         let named = ["tunnelpolicies", "clustertunnelpolicies"]
-            .map(|plural| format!("crd/{plural}.tunnel-suite.invalid"));
+            .map(|plural| format!("crd/{plural}.tunnel-suite.internal"));
         server.kubectl().args(["wait", "--for=condition=Established", "--timeout=30s"]).args(named).succeed();
         server
     }

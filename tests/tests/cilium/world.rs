@@ -177,7 +177,7 @@ impl World {
     pub fn follows_policies(&self, patience: Duration) -> bool {
         let name = format!("policy-{:08x}", rand::random::<u32>());
         let spec = json!({"who": {"principals": [LOGIN]}, "to": [{"service": {"name": "bastion-admin", "ports": [ADMIN]}}]});
-        let policy = json!({"apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "TunnelPolicy", "metadata": {"name": name}, "spec": spec});
+        let policy = json!({"apiVersion": "tunnel-suite.internal/v1alpha1", "kind": "TunnelPolicy", "metadata": {"name": name}, "spec": spec});
         self.own().apply(&policy.to_string());
         let object = format!("tunnelpolicy/{name}");
         let words = ["wait", "--for=condition=Accepted", &object, "--timeout=5s"];

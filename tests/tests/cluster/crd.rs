@@ -144,7 +144,7 @@ fn is_judged_as_the_table_says(minor: Minor) {
         let text = place.kubectl(&[
             "get",
             "crd",
-            &format!("{resource}.tunnel-suite.invalid"),
+            &format!("{resource}.tunnel-suite.internal"),
             "--output=jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}",
         ]);
         text.split(' ').map(str::to_owned).collect::<Vec<_>>()

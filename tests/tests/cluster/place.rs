@@ -59,7 +59,7 @@ impl Place {
     /// What the bastion may do, and no more.
     fn may(&self) {
         let rule = |group: &str, resources: &[&str], verbs: &[&str], names: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs, "resourceNames": names});
-        let ours = "tunnel-suite.invalid";
+        let ours = "tunnel-suite.internal";
         let followed = [
             rule(ours, &["tunnelpolicies"], &["list", "watch"], &[]),
             rule(ours, &["tunnelpolicies/status"], &["patch"], &[]),
@@ -214,7 +214,7 @@ impl Place {
 
 pub fn policy(namespace: &str, name: &str, spec: Value) -> Value {
     json!({
-        "apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "TunnelPolicy",
+        "apiVersion": "tunnel-suite.internal/v1alpha1", "kind": "TunnelPolicy",
         "metadata": {"name": name, "namespace": namespace}, "spec": spec,
     })
 }
@@ -226,7 +226,7 @@ pub fn everybody(name: &str) -> Value {
 
 pub fn cluster_policy(name: &str, spec: Value) -> Value {
     json!({
-        "apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "ClusterTunnelPolicy",
+        "apiVersion": "tunnel-suite.internal/v1alpha1", "kind": "ClusterTunnelPolicy",
         "metadata": {"name": name}, "spec": spec,
     })
 }

@@ -174,7 +174,7 @@ fn a_namespace_opens_what_is_its_own_and_is_told_so() {
         assert!(verdict["message"].as_str().unwrap().starts_with("to[0]."), "{verdict}");
         let event = wait::until("an Event", SOON, || place.events(THEIRS, name).into_iter().next());
         assert_eq!((&event["reason"], &event["type"]), (&json!(reason), &json!("Warning")), "{event}");
-        assert_eq!(event["reportingController"], "tunnel-suite.invalid/bastion-server");
+        assert_eq!(event["reportingController"], "tunnel-suite.internal/bastion-server");
     }
     for destination in ["db.example.com", "wiki.databases.svc", "x.bastion.svc"] {
         assert!(open(&mut client, destination, 443).unwrap_err().starts_with("no_rule: "), "{destination}");

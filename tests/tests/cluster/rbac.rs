@@ -199,7 +199,7 @@ impl Server<'_> {
                 };
                 [("accepted", accepted), ("refused", refused)].map(|(name, to)| {
                     json!({
-                        "apiVersion": "tunnel-suite.invalid/v1alpha1",
+                        "apiVersion": "tunnel-suite.internal/v1alpha1",
                         "kind": kind,
                         "metadata": {"name": name, "namespace": place},
                         "spec": {"who": {"principals": ["nobody"]}, "to": [to]},
@@ -287,7 +287,7 @@ fn who_edits_a_namespace_writes_policies_there_and_who_views_it_reads_them() {
         cluster.kubeconfig_of(theirs.name(), role)
     });
     let policy = json!({
-        "apiVersion": "tunnel-suite.invalid/v1alpha1", "kind": "TunnelPolicy", "metadata": {"name": "theirs"},
+        "apiVersion": "tunnel-suite.internal/v1alpha1", "kind": "TunnelPolicy", "metadata": {"name": "theirs"},
         "spec": {"who": {"principals": ["x"]}, "to": [{"service": {"name": "x"}}]},
     });
     let done = |person: &Path, namespace: &str, words: &[&str]| {
@@ -408,13 +408,13 @@ const REFUSED_IN_ITS_OWN_NAMESPACE: &str = "
     patch rbac.authorization.k8s.io/v1 roles bastion
     create rbac.authorization.k8s.io/v1 rolebindings
     patch rbac.authorization.k8s.io/v1 rolebindings bastion
-    get tunnel-suite.invalid/v1alpha1 tunnelpolicies accepted
-    create tunnel-suite.invalid/v1alpha1 tunnelpolicies
-    update tunnel-suite.invalid/v1alpha1 tunnelpolicies accepted
-    patch tunnel-suite.invalid/v1alpha1 tunnelpolicies accepted
-    delete tunnel-suite.invalid/v1alpha1 tunnelpolicies accepted
-    deletecollection tunnel-suite.invalid/v1alpha1 tunnelpolicies
-    update tunnel-suite.invalid/v1alpha1 tunnelpolicies/status accepted
+    get tunnel-suite.internal/v1alpha1 tunnelpolicies accepted
+    create tunnel-suite.internal/v1alpha1 tunnelpolicies
+    update tunnel-suite.internal/v1alpha1 tunnelpolicies accepted
+    patch tunnel-suite.internal/v1alpha1 tunnelpolicies accepted
+    delete tunnel-suite.internal/v1alpha1 tunnelpolicies accepted
+    deletecollection tunnel-suite.internal/v1alpha1 tunnelpolicies
+    update tunnel-suite.internal/v1alpha1 tunnelpolicies/status accepted
 ";
 const REFUSED_IN_ONE_WHOSE_POLICIES_HOLD: &str = "
     list v1 secrets
@@ -427,8 +427,8 @@ const REFUSED_IN_ONE_WHOSE_POLICIES_HOLD: &str = "
     create v1 pods/exec somebodys
     patch v1 services web
     patch discovery.k8s.io/v1 endpointslices web
-    patch tunnel-suite.invalid/v1alpha1 tunnelpolicies accepted
-    delete tunnel-suite.invalid/v1alpha1 tunnelpolicies accepted
+    patch tunnel-suite.internal/v1alpha1 tunnelpolicies accepted
+    delete tunnel-suite.internal/v1alpha1 tunnelpolicies accepted
     create rbac.authorization.k8s.io/v1 rolebindings
 ";
 const REFUSED_ELSEWHERE: &str = "
@@ -442,8 +442,8 @@ const REFUSED_ELSEWHERE: &str = "
     patch v1 configmaps bastion-connection-info
     list v1 pods
     create events.k8s.io/v1 events
-    list tunnel-suite.invalid/v1alpha1 tunnelpolicies
-    patch tunnel-suite.invalid/v1alpha1 tunnelpolicies/status accepted
+    list tunnel-suite.internal/v1alpha1 tunnelpolicies
+    patch tunnel-suite.internal/v1alpha1 tunnelpolicies/status accepted
 ";
 const REFUSED_IN_THE_CLUSTER: &str = "
     list v1 secrets
@@ -457,13 +457,13 @@ const REFUSED_IN_THE_CLUSTER: &str = "
     get v1 nodes/proxy node
     list v1 persistentvolumes
     list discovery.k8s.io/v1 endpointslices
-    list tunnel-suite.invalid/v1alpha1 tunnelpolicies
-    list tunnel-suite.invalid/v1alpha1 clustertunnelpolicies
-    create tunnel-suite.invalid/v1alpha1 clustertunnelpolicies
-    patch tunnel-suite.invalid/v1alpha1 clustertunnelpolicies/status x
+    list tunnel-suite.internal/v1alpha1 tunnelpolicies
+    list tunnel-suite.internal/v1alpha1 clustertunnelpolicies
+    create tunnel-suite.internal/v1alpha1 clustertunnelpolicies
+    patch tunnel-suite.internal/v1alpha1 clustertunnelpolicies/status x
     update rbac.authorization.k8s.io/v1 clusterroles cluster-admin
     create rbac.authorization.k8s.io/v1 clusterrolebindings
-    patch apiextensions.k8s.io/v1 customresourcedefinitions tunnelpolicies.tunnel-suite.invalid
+    patch apiextensions.k8s.io/v1 customresourcedefinitions tunnelpolicies.tunnel-suite.internal
     create certificates.k8s.io/v1 certificatesigningrequests
     create authentication.k8s.io/v1 tokenreviews
     create authorization.k8s.io/v1 subjectaccessreviews

@@ -102,7 +102,7 @@ impl<'a> Place<'a> {
     /// Lets whoever has this principal reach the database, and nobody else.
     fn permit(&self, principal: &str) {
         let policy = json!({
-            "apiVersion": "tunnel-suite.invalid/v1alpha1",
+            "apiVersion": "tunnel-suite.internal/v1alpha1",
             "kind": "TunnelPolicy",
             "metadata": {"name": "postgres"},
             "spec": {"who": {"principals": [principal]}, "to": [{"service": {"name": "postgres", "ports": ["postgres"]}}]},

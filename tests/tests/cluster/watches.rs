@@ -78,7 +78,7 @@ fn what_was_forgotten_while_nobody_listened_is_listed_again() {
 
     // While no API server runs, etcd loses a policy and all memory of how it was before: the watches cannot go on where they were.
     place.server.stop();
-    let key = "/registry/tunnel-suite.invalid/tunnelpolicies/databases/orders";
+    let key = "/registry/tunnel-suite.internal/tunnelpolicies/databases/orders";
     assert_eq!(place.server.etcdctl().args(["del", key]).succeed().trim(), "1");
     let status = place.server.etcdctl().args(["endpoint", "status", "--write-out=json"]).succeed();
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();

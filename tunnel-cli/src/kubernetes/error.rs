@@ -90,7 +90,7 @@ impl ReadError {
             }
             Self::Refused { code: 404, .. } => {
                 failed(format!("there is no ConfigMap {namespace}/{config_map} in context {context}"))
-                    .advise("Is the bastion installed there, under these names? This finds it: kubectl get configmaps -A -l tunnel-suite.invalid/connection-info=true")
+                    .advise("Is the bastion installed there, under these names? This finds it: kubectl get configmaps -A -l tunnel-suite.internal/connection-info=true")
                     .advise("Name it with --kube-namespace and --kube-config-map.")
             }
             Self::Refused { code, message, reason } => {

@@ -81,6 +81,11 @@ fn each_mutation_is_found() {
         ("an option that the server applies", |made| made.critical.push(("source-address", "::1")), Ok(())),
         (
             "our own option",
+            |made| made.critical.push(("permit-open@tunnel-suite.internal", "db:5432")),
+            Ok(()),
+        ),
+        (
+            "our own option by its former name",
             |made| made.critical.push(("permit-open@tunnel-suite.invalid", "db:5432")),
             Ok(()),
         ),

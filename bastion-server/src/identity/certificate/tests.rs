@@ -82,6 +82,20 @@ fn somebody(change: impl FnOnce(&mut Builder)) -> Identity {
 }
 
 #[test]
+fn a_confinement_holds_by_its_former_name_too_and_under_both_is_refused() {
+    const FORMER: &str = "permit-open@tunnel-suite.invalid";
+    let confined = certificate(|builder| {
+        builder.critical_option(FORMER, "db.internal:5432").unwrap();
+    });
+    assert_eq!(ask(&confined).unwrap().confined_to().map(<[_]>::len), Some(1));
+    let twice = certificate(|builder| {
+        builder.critical_option(FORMER, "db.internal:5432").unwrap();
+        builder.critical_option(PERMIT_OPEN, "*:*").unwrap();
+    });
+    assert_eq!(ask(&twice), Err(Refused::MalformedPermitOpen));
+}
+
+#[test]
 fn a_confinement_that_says_nothing_is_refused() {
     for list in [
         "",

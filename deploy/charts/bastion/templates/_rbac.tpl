@@ -2,10 +2,10 @@
 
 {{/* Of a namespace whose TunnelPolicy objects hold. */}}
 {{- define "bastion.policyRules" -}}
-- apiGroups: [tunnel-suite.invalid]
+- apiGroups: [{{ include "common.domain" . }}]
   resources: [tunnelpolicies]
   verbs: [list, watch]
-- apiGroups: [tunnel-suite.invalid]
+- apiGroups: [{{ include "common.domain" . }}]
   resources: [tunnelpolicies/status]
   verbs: [patch]
 - apiGroups: [""]

@@ -36,3 +36,8 @@ annotations:
 {{- printf "%s-%s" ($name | trunc (int (sub $length 9)) | trimSuffix "-") ($name | sha256sum | trunc 8) -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The domain under which our own names stand: the API group, labels. The programs have it in one line too. */}}
+{{- define "common.domain" -}}
+tunnel-suite.internal
+{{- end }}

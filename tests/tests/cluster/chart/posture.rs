@@ -155,8 +155,8 @@ fn set(rules: &[&str]) -> BTreeSet<String> {
 }
 
 const POLICIES: [&str; 4] = [
-    "list,watch tunnel-suite.invalid/tunnelpolicies",
-    "patch tunnel-suite.invalid/tunnelpolicies/status",
+    "list,watch tunnel-suite.internal/tunnelpolicies",
+    "patch tunnel-suite.internal/tunnelpolicies/status",
     "list,watch /services",
     "list,watch discovery.k8s.io/endpointslices",
 ];
@@ -200,8 +200,8 @@ fn a_role_has_the_verbs_that_are_used_and_nothing_else() {
 
     let objects = case("cluster-policies");
     let cluster = [
-        "list,watch tunnel-suite.invalid/clustertunnelpolicies",
-        "patch tunnel-suite.invalid/clustertunnelpolicies/status",
+        "list,watch tunnel-suite.internal/clustertunnelpolicies",
+        "patch tunnel-suite.internal/clustertunnelpolicies/status",
     ];
     assert_eq!(rules(one(&objects, "ClusterRole", "bastion:bastion")), set(&cluster));
     // Events of objects without a namespace stand in this one.
@@ -481,7 +481,7 @@ fn what_is_published_is_public() {
         let text = fs::read_to_string(&values).unwrap();
         for map in kinds(&objects, "ConfigMap")
             .into_iter()
-            .filter(|map| map["metadata"]["labels"]["tunnel-suite.invalid/connection-info"] == "true")
+            .filter(|map| map["metadata"]["labels"]["tunnel-suite.internal/connection-info"] == "true")
         {
             let said = map["data"]["pf-tunnel.yaml"].as_str().unwrap();
             for word in ["secret", "token", "password", "private", "host_key: {file"] {

@@ -45,7 +45,7 @@ fn web() -> String {
 
 fn policy(principal: &str) -> String {
     json!({
-        "apiVersion": "tunnel-suite.invalid/v1alpha1",
+        "apiVersion": "tunnel-suite.internal/v1alpha1",
         "kind": "TunnelPolicy",
         "metadata": {"name": "web"},
         "spec": {"who": {"principals": [principal]}, "to": [{"service": {"name": "web", "ports": [80]}}]},
