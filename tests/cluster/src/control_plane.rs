@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::chart;
+use super::chart_of;
 use super::network::{API_SERVICE, PODS, SERVICES};
 use super::node::Node;
 use super::pki::Pki;
@@ -260,7 +260,7 @@ impl ApiServer {
     #[must_use]
     pub fn with_policies(minor: Minor) -> Self {
         let server = Self::alone(minor);
-        let definitions = chart().join("crds");
+        let definitions = chart_of("bastion").join("crds");
         server.kubectl().args(["apply", "--server-side", "--filename"]).arg(definitions).succeed();
         let named = ["tunnelpolicies", "clustertunnelpolicies"]
             .map(|plural| format!("crd/{plural}.tunnel-suite.internal"));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use test_support::process::{Program, installed, workspace};
+use test_support::process::{Program, installed, ours, workspace};
 use test_support::scratch::Scratch;
 
 /// The bastion, as it is shipped: the one image that is not made here, but by `make image`.
@@ -23,6 +23,10 @@ pub const COREDNS: &str = "localhost/coredns:test";
 pub const TOOLS: &str = "localhost/tools:test";
 /// OpenBao.
 pub const OPENBAO: &str = "localhost/openbao:test";
+/// A web server that says what it was asked: the program `echo` of the harness.
+pub const ECHO: &str = "localhost/echo:test";
+/// An ingress controller.
+pub const TRAEFIK: &str = "localhost/traefik:test";
 /// PostgreSQL.
 pub const POSTGRES: &str = "localhost/postgres:test";
 
@@ -86,6 +90,11 @@ impl Image {
                 .text("/etc/passwd", "openbao:x:65532:65532::/tmp:/bin/sh\n")
                 .user("65532:65532")
                 .entrypoint(&["/bin/bao"]),
+            ECHO => Self::new(name).program(&ours("echo"), "/bin/echo").entrypoint(&["/bin/echo"]),
+            TRAEFIK => Self::new(name)
+                .program(&super::control_plane::built("traefik"), "/traefik")
+                .open_folder("/tmp")
+                .entrypoint(&["/traefik"]),
             POSTGRES => postgres(),
             _ => panic!("there is no image {name} of ours"),
         }

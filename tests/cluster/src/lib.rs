@@ -23,6 +23,7 @@ pub mod node;
 pub mod pki;
 pub mod runner;
 pub mod supervisor;
+pub mod traefik;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -93,9 +94,9 @@ impl Drop for Turn {
     }
 }
 
-/// The folder of the bastion's chart.
-fn chart() -> PathBuf {
-    workspace().join("deploy/charts/bastion")
+/// The folder of one of our charts.
+fn chart_of(name: &str) -> PathBuf {
+    workspace().join("deploy/charts").join(name)
 }
 
 /// Where `make cluster` keeps its node.
@@ -475,7 +476,9 @@ impl Cluster {
         if imported.iter().any(|known| known == name) {
             return;
         }
-        let there = self.node.as_ref().is_some_and(|node| {
+        // What is made of our own programs may be older there.
+        let lasting = ![image::BASTION, image::ECHO].contains(&name);
+        let there = self.node.as_ref().filter(|_| lasting).is_some_and(|node| {
             workers::ctr(node)
                 .args(["images", "list", "--quiet"])
                 .succeed()
@@ -483,7 +486,6 @@ impl Cluster {
                 .any(|known| known == name)
         });
         if name == image::BASTION {
-            // One that is there may be older.
             self.import_image(&image::bastion("oci.tar"));
         } else if !there {
             let archive = self.scratch.join("image.tar");

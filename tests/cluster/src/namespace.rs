@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, READY, chart, control_plane, image};
+use super::{Cluster, READY, chart_of, control_plane, image};
 use test_support::ports;
 use test_support::process::Program;
 use test_support::scratch::Scratch;
@@ -29,6 +29,16 @@ impl<'a> Namespace<'a> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What an object outside of it says of its owner, to go away with it.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn as_owner(&self) -> Value {
+        let namespace = self.cluster.get(&["namespace", &self.name]);
+        json!({"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": namespace["metadata"]["uid"]})
     }
 
     /// kubectl in it, not yet started.
@@ -114,7 +124,17 @@ impl<'a> Namespace<'a> {
         for (name, values) in [("image.yaml", &image), ("values.yaml", values)] {
             helm = helm.arg("--values").arg(scratch.write(name, values.to_string()));
         }
-        helm.arg(chart()).succeed()
+        helm.arg(chart_of("bastion")).succeed()
+    }
+
+    /// Installs or upgrades a release of one of our charts here: what Helm printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn helm(&self, verb: &str, release: &str, chart: &str, values: &Value) -> String {
+        let scratch = Scratch::new("release");
+        let helm = self.cluster.helm_program(&[verb, release, "--namespace", &self.name, "--values"]);
+        helm.arg(scratch.write("values.yaml", values.to_string())).arg(chart_of(chart)).succeed()
     }
 
     /// Starts a PostgreSQL behind the Service `postgres`, port 5432: database `orders`, superuser and password `admin`.
@@ -136,8 +156,7 @@ impl<'a> Namespace<'a> {
         self.cluster.image(image::OPENBAO);
         self.apply(include_str!("openbao.yaml"));
         // Outside of the namespace, but it goes with it.
-        let namespace = self.cluster.get(&["namespace", &self.name]);
-        let owner = json!({"apiVersion": "v1", "kind": "Namespace", "name": self.name, "uid": namespace["metadata"]["uid"]});
+        let owner = self.as_owner();
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
