@@ -413,6 +413,7 @@ const REFUSED: Refused = &[
     ("paths: [{path: /, service: x, port: 1, stripPrefix: true}]", "/ is none"),
     ("paths: [{path: /x, exact: true, regex: true, service: x, port: 1}]", "either exact or regex"),
     ("paths: [{path: /x, rewrite: /$1, service: x, port: 1}]", "Set regex to true"),
+    ("paths: [{path: /x, rewrite: '/y?a=1', service: x, port: 1}]", "takes its question mark for a part"),
     ("paths: [{path: /x, service: x, port: 1}, {path: /x, service: z, port: 1}]", "/x stands there twice"),
     // Redirects.
     ("redirects: [{from: /old, to: 'https://new.example.com$request_uri'}]", "keepPath: true"),
@@ -470,6 +471,13 @@ const REFUSED: Refused = &[
     ("annotations: {cors-allow-origin: 'https://*.example.com'}", "letter by letter"),
     ("annotations: {rewrite-target: /}", "all paths of the host"),
     ("annotations: {use-regex: 'true'}", "all paths of the host"),
+    ("annotations: {ssl-passthrough: 'true'}", "Set tls.mode to passthrough"),
+    ("tls: {mode: passthrough}\npaths: [{path: /a, service: x, port: 1}]", "sees no paths there"),
+    ("tls: {mode: passthrough}\nredirects: [{from: /a, to: 'https://b.example.com'}]", "sees no paths there"),
+    (
+        "tls: {mode: passthrough}\npaths: [{path: /, service: x, port: 1}]\nallowFrom: [192.0.2.0/24]",
+        "whitelist-source-range would not hold",
+    ),
     ("annotations: {limit-rps: '5'}\nrateLimit: {rps: 6}", "Say it once"),
 ];
 
@@ -488,6 +496,7 @@ const REFUSED_THERE: Refused = &[
     ("tls: {mode: dedicated}", "belongs to a listener"),
     ("tls: {mode: shared}", "belongs to a listener"),
     ("tls: {mode: none, redirect: always}", "Redirect there"),
+    ("tls: {mode: passthrough}", "a TLSRoute"),
     ("protocol: GRPC", "Set appProtocol there"),
     ("class: private", "gateway.name"),
     ("paths: [{path: /x, regex: true, service: x, port: 1}]", "an expression"),

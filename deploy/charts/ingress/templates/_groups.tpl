@@ -50,6 +50,11 @@
 {{- $common := merge (dict (printf "%suse-regex" $n) "true") (include "ingress.typedAnnotations" . | fromYaml) -}}
 {{- $own := include "ingress.ownAnnotations" . | fromJson -}}
 {{- $groups := dict -}}
+{{- $passthrough := eq .Values.tls.mode "passthrough" -}}
+{{- if $passthrough -}}
+{{- /* The engine knows such an Ingress by the path /, and by no expression. */ -}}
+{{- $common = dict (printf "%sssl-passthrough" $n) "true" (printf "%sssl-redirect" $n) (toString .Values.tls.redirect) -}}
+{{- end -}}
 {{- $first := dict "name" (include "ingress.fullname" .) "port" (dict "number" 80) -}}
 {{- range $index, $path := .Values.paths -}}
 {{- $suffix := "" -}}
@@ -75,6 +80,9 @@
 {{- $group := default (dict "annotations" (merge $annotations $own $common) "paths" list) (get $groups $suffix) -}}
 {{- $expression := ternary .path (include "ingress.expression" (list .path (default false .exact))) (default false .regex) -}}
 {{- $entry := dict "path" $expression "pathType" "ImplementationSpecific" "backend" (dict "service" $service) -}}
+{{- if $passthrough -}}
+{{- $entry = dict "path" "/" "pathType" "Prefix" "backend" (dict "service" $service) -}}
+{{- end -}}
 {{- $_ := set $group "paths" (append $group.paths $entry) -}}
 {{- $_ := set $groups $suffix $group -}}
 {{- end -}}

@@ -15,8 +15,26 @@
 {{- include "ingress.validateExternal" . -}}
 {{- include "ingress.validateSettings" . -}}
 {{- include "ingress.validateAnnotations" . -}}
+{{- include "ingress.validatePassthrough" . -}}
 {{- if eq .Values.api "gateway" -}}
 {{- include "ingress.validateGateway" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The engine does not see what is asked for there, and can do nothing about it. */}}
+{{- define "ingress.validatePassthrough" -}}
+{{- if eq .Values.tls.mode "passthrough" -}}
+{{- $path := dict -}}
+{{- with .Values.paths -}}{{- $path = first . -}}{{- end -}}
+{{- if or (ne (len .Values.paths) 1) .Values.redirects (ne (dig "path" "" $path) "/") (not $path.service) $path.rewrite $path.exact $path.regex -}}
+{{- fail "tls.mode: passthrough: the engine sees no paths there. Write one alone, [{path: /, service: shop, port: https}], and no redirects." -}}
+{{- end -}}
+{{- $n := include "ingress.prefix" . -}}
+{{- range $key, $value := include "ingress.typedAnnotations" . | fromYaml -}}
+{{- if not (has (trimPrefix $n $key) (list "ssl-redirect" "force-ssl-redirect")) -}}
+{{- fail (printf "tls.mode: passthrough: the engine sees no requests there, and %s would not hold. Leave it out, or choose another tls.mode." (trimPrefix $n $key)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -43,6 +61,9 @@
 {{- end -}}
 {{- if and .exact .regex -}}
 {{- fail (printf "paths: %s says either exact or regex. An expression ends where it says $." .path) -}}
+{{- end -}}
+{{- if and .rewrite (contains "?" .rewrite) -}}
+{{- fail (printf "paths: the rewrite %s has a query, and the engine takes its question mark for a part of the path. Write a path alone: the request's own query stays." .rewrite) -}}
 {{- end -}}
 {{- if and .rewrite (contains "$" .rewrite) (not .regex) -}}
 {{- fail (printf "paths: the rewrite %s refers to a group of an expression, and %s is none. Set regex to true." .rewrite .path) -}}
@@ -202,6 +223,9 @@
 {{- if and $traefik (eq $name "cors-allow-origin") (regexMatch "[*][^,]" $value) -}}
 {{- fail (printf "annotations: the engine compares origins letter by letter, and none is like %s. Name each of them under cors.origins." $value) -}}
 {{- end -}}
+{{- if eq $name "ssl-passthrough" -}}
+{{- fail "annotations: with ssl-passthrough alone the engine finds no path to pass. Set tls.mode to passthrough, which writes what it needs." -}}
+{{- end -}}
 {{- if has $name (list "use-regex" "rewrite-target" "app-root") -}}
 {{- fail (printf "annotations: %s changes how all paths of the host are found, those of other releases too. Use paths: stripPrefix, rewrite or regex; or redirects." $name) -}}
 {{- end -}}
@@ -243,6 +267,9 @@
 {{- end -}}
 {{- if eq .Values.tls.mode "shared" -}}
 {{- fail (printf "tls.mode: shared %s: a certificate belongs to a listener of the Gateway, and a Secret of this namespace is not read. Set tls.mode to default, or use api: ingress." $no) -}}
+{{- end -}}
+{{- if eq .Values.tls.mode "passthrough" -}}
+{{- fail (printf "tls.mode: passthrough %s: it is a TLSRoute, which this chart does not make. Use api: ingress." $no) -}}
 {{- end -}}
 {{- if eq (toString .Values.tls.redirect) "always" -}}
 {{- fail (printf "tls.redirect: always %s: the route does not know what a balancer before it has received. Redirect there." $no) -}}
