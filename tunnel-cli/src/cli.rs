@@ -4,11 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap_complete::{Shell, generate};
 
 use vault_signer::server::Ca;
 
-use crate::config::{Auth, Kube, Layer, Party, Source, Sourced, at_home, home, path_at_home};
+use crate::config::{
+    PartialAuth, PartialKube, PartialSettings, Party, Source, Sourced, at_home, home, path_at_home,
+};
 use crate::endpoint::Forward;
 use crate::failure::{Failure, Stage};
 use crate::output::Style;
@@ -20,7 +23,7 @@ use crate::trust::Trust;
     name = "pf-tunnel",
     version,
     about = "A private port on this computer, through an SSH bastion, for as long as you need it",
-    override_usage = "pf-tunnel [OPTIONS] HOST:PORT LOCAL [HOST:PORT LOCAL]...\n       pf-tunnel [OPTIONS] -L [BIND:]PORT:HOST:PORT...\n       pf-tunnel config",
+    override_usage = "pf-tunnel [OPTIONS] HOST:PORT LOCAL [HOST:PORT LOCAL]...\n       pf-tunnel [OPTIONS] -L [BIND:]PORT:HOST:PORT...\n       pf-tunnel config\n       pf-tunnel completion SHELL",
     after_help = TUNNEL_EXAMPLES,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true
@@ -66,8 +69,25 @@ refused, 8 destination refused by policy, 9 local port.";
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum TunnelSubcommand {
     /// Print what holds, and where each value came from
-    Config,
+    Config {
+        /// Print the JSON Schema of pf-tunnel.yaml instead, for editors
+        #[arg(long)]
+        schema: bool,
+    },
+    /// Print a script that completes this program's command line in a shell
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
 }
+
+const COMPLETION_EXAMPLES: &str = "\
+Examples:
+  source <(pf-tunnel completion bash)           for this shell alone
+  pf-tunnel completion fish > ~/.config/fish/completions/pf-tunnel.fish
+
+pf-db-tunnel completes by pf-db-tunnel --completion SHELL.";
 
 /// `pf-db-tunnel`
 #[derive(Debug, Parser)]
@@ -80,7 +100,7 @@ pub(crate) enum TunnelSubcommand {
 )]
 pub(crate) struct DatabaseArguments {
     /// A database of the configuration
-    #[arg(value_name = "DATABASE", required_unless_present = "list")]
+    #[arg(value_name = "DATABASE", required_unless_present_any = ["list", "completion"])]
     database: Option<String>,
     /// One of its roles; not needed where there is only one
     #[arg(long, value_name = "ROLE")]
@@ -91,6 +111,9 @@ pub(crate) struct DatabaseArguments {
     /// List the databases and their roles
     #[arg(long)]
     list: bool,
+    /// Print a script that completes this program's command line in a shell
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    completion: Option<Shell>,
     /// Role of Vault's SSH engine [env: PF_TUNNEL_ROLE] [default: forward]
     #[arg(long, value_name = "NAME", help_heading = "Vault or OpenBao")]
     ssh_role: Option<String>,
@@ -266,6 +289,10 @@ pub(crate) struct Flags {
 pub(crate) enum TunnelCommand {
     /// Print the settings.
     Config,
+    /// Print the schema of the configuration file.
+    Schema,
+    /// Print a script for a shell.
+    Completion(Shell),
     /// Forward; the arguments are still texts.
     Forward {
         /// `HOST:PORT LOCAL …`
@@ -280,6 +307,8 @@ pub(crate) enum TunnelCommand {
 pub(crate) enum DatabaseCommand {
     /// List the databases.
     List,
+    /// Print a script for a shell.
+    Completion(Shell),
     /// Open one.
     Open {
         /// Its name.
@@ -300,7 +329,9 @@ pub(crate) fn tunnel(arguments: impl IntoIterator<Item = OsString>) -> ParseOutc
         Err(error) => return not_run(&error, "pf-tunnel postgres.default.svc:5432 5432"),
     };
     let command = match typed.command {
-        Some(TunnelSubcommand::Config) => TunnelCommand::Config,
+        Some(TunnelSubcommand::Config { schema: false }) => TunnelCommand::Config,
+        Some(TunnelSubcommand::Config { schema: true }) => TunnelCommand::Schema,
+        Some(TunnelSubcommand::Completion { shell }) => TunnelCommand::Completion(shell),
         None => TunnelCommand::Forward { pairs: typed.pairs, local: typed.local },
     };
     ParseOutcome::Run(invocation(command, typed.common, typed.options, typed.role))
@@ -312,11 +343,12 @@ pub(crate) fn database(arguments: impl IntoIterator<Item = OsString>) -> ParseOu
         Ok(typed) => typed,
         Err(error) => return not_run(&error, "pf-db-tunnel orders --role reader"),
     };
-    let command = match typed.database {
-        Some(database) if !typed.list => {
+    let command = match (typed.completion, typed.database) {
+        (Some(shell), _) => DatabaseCommand::Completion(shell),
+        (None, Some(database)) if !typed.list => {
             DatabaseCommand::Open { database, role: typed.role, port: typed.port, command: typed.command }
         }
-        _ => DatabaseCommand::List,
+        (None, _) => DatabaseCommand::List,
     };
     let aside = matches!(&command, DatabaseCommand::Open { command, .. } if !command.is_empty());
     let mut invocation = invocation(command, typed.common, typed.options, typed.ssh_role);
@@ -350,10 +382,37 @@ fn not_run<T>(error: &clap::Error, example: &str) -> ParseOutcome<T> {
         // "the following required arguments were not provided:" goes on in the next line.
         what = format!("{what} {}", lines.next().unwrap_or_default());
     }
+    if let Some(values) = lines.find(|line| line.starts_with("[possible values: ")) {
+        what = format!("{what} {values}");
+    }
     ParseOutcome::Refused(Failure::permanent(
         Stage::Arguments,
         format!("{what}; write, for example, {example}"),
     ))
+}
+
+/// The definitions of both programs' command lines, for their man pages.
+pub fn commands() -> [clap::Command; 2] {
+    [TunnelArguments::command(), DatabaseArguments::command()]
+}
+
+/// A script that completes the command line of a program in `shell`.
+fn completion<Arguments: CommandFactory>(shell: Shell) -> Vec<u8> {
+    let mut command = Arguments::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    generate(shell, &mut command, name, &mut script);
+    script
+}
+
+/// The script for `pf-tunnel`.
+pub(crate) fn tunnel_completion(shell: Shell) -> Vec<u8> {
+    completion::<TunnelArguments>(shell)
+}
+
+/// The script for `pf-db-tunnel`.
+pub(crate) fn database_completion(shell: Shell) -> Vec<u8> {
+    completion::<DatabaseArguments>(shell)
 }
 
 /// All forwards of a command line.
@@ -383,7 +442,10 @@ impl Flags {
     ///
     /// # Errors
     /// Names the flag and what is wrong with its value.
-    pub(crate) fn layer(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Layer, Failure> {
+    pub(crate) fn settings(
+        &self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<PartialSettings, Failure> {
         let home = home(variable);
         let at_home = |text: &str| at_home(text, &home);
         fn text(value: Option<&String>, flag: &'static str) -> Option<Sourced<String>> {
@@ -419,13 +481,13 @@ impl Flags {
             Trust::authorities(&[at_home(text)], here)
         })?;
         let key = parsed(common.host_key.as_ref(), "--host-key", |text| Trust::keys(&[at_home(text)], here))?;
-        let kube = Kube {
+        let kube = PartialKube {
             context: text(common.kube_context.as_ref(), "--kube-context"),
             namespace: parsed(common.kube_namespace.as_ref(), "--kube-namespace", str::parse)?,
             config_map: parsed(common.kube_config_map.as_ref(), "--kube-config-map", str::parse)?,
             chosen_by: Party::Person,
         };
-        Ok(Layer {
+        Ok(PartialSettings {
             bastion: (!bastions.is_empty()).then(|| Sourced::new(bastions, Source::Flag("--bastion"))),
             user: text(common.user.as_ref(), "--user"),
             trust: authority.or(key),
@@ -441,7 +503,7 @@ impl Flags {
                 .then(|| Sourced::new(principals, Source::Flag("--principal"))),
             ttl: parsed(common.ttl.as_ref(), "--ttl", str::parse)?,
             key_type: parsed(common.key_type.as_ref(), "--key-type", str::parse)?,
-            auth: Auth {
+            auth: PartialAuth {
                 method: parsed(common.auth.as_ref(), "--auth", str::parse)?,
                 mount: None,
                 role: text(common.auth_role.as_ref(), "--auth-role"),
@@ -452,15 +514,13 @@ impl Flags {
             },
             hold: parsed(self.hold.as_ref(), "--hold", str::parse)?,
             kube: kube.if_said(),
-            ..Layer::default()
+            ..PartialSettings::default()
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn failure(arguments: &[&str]) -> String {
@@ -468,7 +528,7 @@ mod tests {
         let refused = match tunnel(arguments) {
             ParseOutcome::Run(Invocation {
                 command: TunnelCommand::Forward { pairs, local }, flags, ..
-            }) => forwards(&pairs, &local).err().or_else(|| flags.layer(|_| None).err()).expect("refused"),
+            }) => forwards(&pairs, &local).err().or_else(|| flags.settings(|_| None).err()).expect("refused"),
             ParseOutcome::Refused(failure) => failure,
             other => panic!("{other:?}"),
         };
@@ -496,6 +556,7 @@ mod tests {
             (&["user@host:80", "80"], "user@host:80: "),
             (&["-oProxyCommand=x"], "'-o'"),
             (&["host:80", "80", "--orcale"], "'--orcale'"),
+            (&["completion", "tcsh"], "possible values: bash, "),
             (&["$(id)"], "$(id): "),
             (&["$(id):80", "80"], "$(id):80: "),
             (&["host:８０", "80"], "host:８０: "),
@@ -521,7 +582,7 @@ mod tests {
         let ParseOutcome::Run(typed) = tunnel(arguments) else { panic!() };
         assert!(matches!(typed.command, TunnelCommand::Config));
         assert!(typed.style.json);
-        assert_eq!(typed.flags.layer(|_| None).unwrap().role.unwrap().value, "x");
+        assert_eq!(typed.flags.settings(|_| None).unwrap().role.unwrap().value, "x");
     }
 
     #[test]

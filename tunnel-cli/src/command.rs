@@ -20,12 +20,17 @@ use setup::settings_of;
 /// `pf-tunnel`
 pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run(cli::tunnel(arguments), async |invocation, output| {
-        let settings = settings_of(&invocation.flags, &output).await?;
+        let settings = async || settings_of(&invocation.flags, &output).await;
         match invocation.command {
-            TunnelCommand::Config => config::print(&settings, &output),
+            TunnelCommand::Config => config::print(&settings().await?, &output),
+            TunnelCommand::Schema => config::print_schema(&output),
+            TunnelCommand::Completion(shell) => {
+                output.own(&cli::tunnel_completion(shell));
+                Ok(exit_code::OK)
+            }
             TunnelCommand::Forward { pairs, local } => {
                 let forwards = cli::forwards(&pairs, &local)?;
-                tunnel::run(&settings, &invocation.flags, &forwards, output).await
+                tunnel::run(&settings().await?, &invocation.flags, &forwards, output).await
             }
         }
     })
@@ -34,10 +39,15 @@ pub fn pf_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// `pf-db-tunnel`
 pub fn pf_db_tunnel(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run(cli::database(arguments), async |invocation, output| {
-        let settings = settings_of(&invocation.flags, &output).await?;
+        let settings = async || settings_of(&invocation.flags, &output).await;
         match invocation.command {
-            DatabaseCommand::List => database::list(&settings, &output),
+            DatabaseCommand::List => database::list(&settings().await?, &output),
+            DatabaseCommand::Completion(shell) => {
+                output.own(&cli::database_completion(shell));
+                Ok(exit_code::OK)
+            }
             DatabaseCommand::Open { database, role, port, command } => {
+                let settings = settings().await?;
                 let wanted = database::wanted(&settings, &database, role.as_deref(), &port)?;
                 database::run(&settings, &invocation.flags, wanted, command, output).await
             }

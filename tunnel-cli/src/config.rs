@@ -1,15 +1,24 @@
-//! What holds, and where each value came from: flags, then the environment, then the user's file, then the project's,
-//! then what a cluster publishes.
+//! Lays flags over the environment, over the user's file, over the project's, over what a cluster publishes, and remembers
+//! where each value came from.
+//!
+//! A new setting is added in these places; the compiler names those that were forgotten:
+//! 1. `file.rs`: its key, its type and its description, of which the schema and `docs/configuration-client.md` are made;
+//! 2. `partial.rs`: a field, and how a file and a variable give it; `published.rs`, if a cluster may publish it;
+//! 3. `settings.rs`: the resolved field, its default, and its line of `pf-tunnel config`;
+//! 4. `cli.rs`: its flag, if it has one.
 
 mod file;
-mod layer;
 mod origin;
+mod partial;
 pub(crate) mod published;
+pub(crate) mod schema;
+mod settings;
 mod source;
 
 pub(crate) use file::{Database, DatabaseKind};
-pub(crate) use layer::{Auth, Kube, Layer, Row};
-pub(crate) use layer::{at_home, home, path_at_home};
+pub(crate) use partial::{PartialAuth, PartialKube, PartialSettings};
+pub(crate) use partial::{at_home, home, path_at_home};
+pub(crate) use settings::{Kube, Row, Settings};
 pub(crate) use source::{Party, Source, Sourced};
 
 use std::path::Path;
@@ -27,15 +36,15 @@ pub(crate) const PROJECT_FILE: &str = "pf-tunnel.yaml";
 /// # Errors
 /// When a file or a variable holds what cannot be used.
 pub(crate) fn load(
-    flags: Layer,
+    flags: PartialSettings,
     explicit: Option<&Path>,
     working_directory: &Path,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Layer, Failure> {
-    let mut settings = flags.over(Layer::from_environment(&variable)?);
+) -> Result<PartialSettings, Failure> {
+    let mut settings = flags.over(PartialSettings::from_environment(&variable)?);
     for (origin, opened) in origin::find(explicit, working_directory, &variable)? {
         let file: File = opened.parse()?;
-        settings = settings.over(Layer::from_file(file, &origin, &variable)?);
+        settings = settings.over(PartialSettings::from_file(file, &origin, &variable)?);
     }
     Ok(settings)
 }
@@ -45,7 +54,7 @@ pub(crate) fn load(
 /// # Errors
 /// What is wrong with it, and where.
 pub fn check_file(path: &Path) -> Result<(), String> {
-    let read = load(Layer::default(), Some(path), Path::new(""), |_| None);
+    let read = load(PartialSettings::default(), Some(path), Path::new(""), |_| None);
     read.map(drop).map_err(|failure| failure.to_string())
 }
 
@@ -69,16 +78,20 @@ mod tests {
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
 
-    fn load_in(folder: &Path, variables: &[(&str, &str)], flags: Layer) -> Result<Layer, Failure> {
+    fn load_in(
+        folder: &Path,
+        variables: &[(&str, &str)],
+        flags: PartialSettings,
+    ) -> Result<(Settings, Vec<String>), Failure> {
         let variables: Vec<(String, String)> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         load(flags, None, folder, |name| {
             variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
         })
-        .map(|said| said.over(Layer::defaults()))
+        .map(PartialSettings::resolve)
     }
 
-    fn row(settings: &Layer, name: &str) -> (String, String) {
+    fn row(settings: &Settings, name: &str) -> (String, String) {
         let row = settings.rows().into_iter().find(|row| row.name == name).unwrap();
         (row.value, row.source)
     }
@@ -100,11 +113,13 @@ mod tests {
         let user = home.join(".config/pf-tunnel/config.yaml");
         fs::write(&user, "vault:\n  role: user\n  mount: user\n  address: https://user\n").unwrap();
 
-        let flags =
-            Layer { mount: Some(Sourced::new("flag".into(), Source::Flag("--mount"))), ..Layer::default() };
+        let flags = PartialSettings {
+            mount: Some(Sourced::new("flag".into(), Source::Flag("--mount"))),
+            ..PartialSettings::default()
+        };
         let home = home.display().to_string();
         let variables = [("HOME", home.as_str()), ("VAULT_ADDR", "https://environment")];
-        let settings = load_in(&deep, &variables, flags).unwrap();
+        let settings = load_in(&deep, &variables, flags).unwrap().0;
 
         let project = project.display();
         for (name, value, source) in [
@@ -129,25 +144,30 @@ mod tests {
         let user = folder.path().join("home/.config/pf-tunnel");
         fs::create_dir_all(&user).unwrap();
         let home = folder.path().join("home").display().to_string();
-        let bastion = || Layer {
+        let bastion = || PartialSettings {
             bastion: Some(Sourced::new(bastions("mine").unwrap(), Source::Flag("--bastion"))),
-            ..Layer::default()
+            ..PartialSettings::default()
         };
         let nothing = ["vault.ca_cert", "vault.dangerously_allow_plain_http", "bastion.host_authority"];
         for (users_file, variables, flags, left_out) in [
-            ("", &[][..], Layer::default(), &[][..]),
-            ("", &[("VAULT_ADDR", "https://mine")], Layer::default(), &nothing[..2]),
-            ("vault: {address: 'https://mine'}\n", &[], Layer::default(), &nothing[..2]),
+            ("", &[][..], PartialSettings::default(), &[][..]),
+            ("", &[("VAULT_ADDR", "https://mine")], PartialSettings::default(), &nothing[..2]),
+            ("vault: {address: 'https://mine'}\n", &[], PartialSettings::default(), &nothing[..2]),
             ("", &[], bastion(), &nothing[2..]),
             ("", &[("VAULT_ADDR", "https://mine")], bastion(), &nothing),
             (
                 "",
                 &[("VAULT_ADDR", "https://mine"), ("VAULT_CACERT", "/mine")],
-                Layer::default(),
+                PartialSettings::default(),
                 &nothing[1..2],
             ),
-            ("", &[("VAULT_CACERT", "/mine")], Layer::default(), &[]),
-            ("vault: {ca_cert: mine}\n", &[("VAULT_ADDR", "https://mine")], Layer::default(), &nothing[1..2]),
+            ("", &[("VAULT_CACERT", "/mine")], PartialSettings::default(), &[]),
+            (
+                "vault: {ca_cert: mine}\n",
+                &[("VAULT_ADDR", "https://mine")],
+                PartialSettings::default(),
+                &nothing[1..2],
+            ),
         ] {
             fs::write(folder.path().join(PROJECT_FILE), project.replace("KEY", KEY)).unwrap();
             let users = user.join("config.yaml");
@@ -157,7 +177,7 @@ mod tests {
                 fs::write(&users, users_file).unwrap()
             }
             let variables = [variables, &[("HOME", home.as_str())]].concat();
-            let (settings, notes) = load_in(folder.path(), &variables, flags).unwrap().vouched();
+            let (settings, notes) = load_in(folder.path(), &variables, flags).unwrap();
             for setting in nothing {
                 let noted = notes.iter().any(|note| note.starts_with(setting));
                 assert_eq!(
@@ -183,9 +203,9 @@ mod tests {
                 format!("bastion: {{address: {list:?}}}\nvault: {{principals: {list:?}}}\n"),
             )
             .unwrap();
-            let file = load_in(folder.path(), &[], Layer::default()).unwrap();
+            let file = load_in(folder.path(), &[], PartialSettings::default()).unwrap().0;
             let said = [("PF_TUNNEL_BASTION", list), ("PF_TUNNEL_PRINCIPALS", list), ("PF_TUNNEL_ROLE", "")];
-            let environment = load_in(Path::new("/"), &said, Layer::default()).unwrap();
+            let environment = load_in(Path::new("/"), &said, PartialSettings::default()).unwrap().0;
             for settings in [file, environment] {
                 assert_eq!(row(&settings, "bastion.address").0, "a:22, b:22", "{list}");
                 assert_eq!(row(&settings, "vault.principals").0, "a, b", "{list}");
@@ -208,7 +228,7 @@ mod tests {
         let home = home.display().to_string();
         for variables in [&[][..], &[("PF_TUNNEL_HOST_AUTHORITY", "~/ca.pub")]] {
             let variables = [&[("HOME", home.as_str())], variables].concat();
-            let settings = load_in(folder.path(), &variables, Layer::default()).unwrap();
+            let settings = load_in(folder.path(), &variables, PartialSettings::default()).unwrap().0;
             assert!(row(&settings, "bastion.host_authority").0.starts_with("SHA256:"));
             assert_eq!(row(&settings, "vault.ca_cert").0, format!("{home}/vault.pem"));
         }
@@ -220,7 +240,8 @@ mod tests {
         fs::create_dir_all(folder.path().join("pf-tunnel")).unwrap();
         fs::write(folder.path().join("pf-tunnel/config.yaml"), "hold: 5s\n").unwrap();
         let path = folder.path().display().to_string();
-        let settings = load_in(Path::new("/"), &[("XDG_CONFIG_HOME", &path)], Layer::default()).unwrap();
+        let settings =
+            load_in(Path::new("/"), &[("XDG_CONFIG_HOME", &path)], PartialSettings::default()).unwrap().0;
         assert_eq!(row(&settings, "hold").0, "5s");
     }
 
@@ -255,7 +276,7 @@ mod tests {
             ),
         ] {
             fs::write(&path, text.replace("KEY", KEY)).unwrap();
-            let error = load_in(folder.path(), &[], Layer::default()).unwrap_err();
+            let error = load_in(folder.path(), &[], PartialSettings::default()).unwrap_err();
             assert_eq!(error.stage(), Stage::Configuration);
             let error = error.to_string();
             assert!(error.starts_with(&format!("{}{place}", path.display())), "{error}");
@@ -266,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_bad_variable_is_named() {
-        let error = load_in(Path::new("/"), &[("PF_TUNNEL_TTL", "soon")], Layer::default()).unwrap_err();
+        let error =
+            load_in(Path::new("/"), &[("PF_TUNNEL_TTL", "soon")], PartialSettings::default()).unwrap_err();
         assert!(error.to_string().starts_with("PF_TUNNEL_TTL: "), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backoff::Backoff;
+use plain_text::rough;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{interval, sleep};
 use vault_signer::clock::Offset;
@@ -15,7 +16,7 @@ use vault_signer::login::{Login, LoginError, Mark};
 use vault_signer::{Credential, KeyType, Request, Server, SignError, Token, Vault};
 
 use crate::failure::{Failure, Retry, Stage};
-use crate::output::{Event, Output, rough};
+use crate::output::{Event, Output};
 use crate::suspend::{Clocks, woken};
 use crate::verdict::{Standing, Verdict, judge};
 pub(crate) use sign_in::SignIn;

@@ -31,6 +31,7 @@ mod trust;
 mod tunnel;
 mod verdict;
 
+pub use cli::commands;
 pub use command::{pf_db_tunnel, pf_tunnel};
 pub use config::check_file;
 pub use endpoint::{BadForward, Forward, On};

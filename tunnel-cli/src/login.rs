@@ -13,7 +13,7 @@ use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, Method, Source
 use vault_signer::server::Ca;
 use zeroize::Zeroizing;
 
-use crate::config::{Layer, Sourced};
+use crate::config::{Settings, Sourced};
 use crate::credential::SignIn;
 use crate::failure::{Failure, Stage, missing};
 use prompt::PromptedUserpass;
@@ -24,14 +24,13 @@ const LONGEST: u64 = 64 * 1024;
 
 /// The login that `settings` mean.
 pub(crate) fn of(
-    settings: &Layer,
+    settings: &Settings,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Box<dyn Login>, Failure> {
     let auth = &settings.auth;
-    let method = auth.method.as_ref().map(|method| method.value).unwrap_or_default();
-    let mount = auth.mount.as_ref().map_or_else(|| method.name().to_owned(), |mount| mount.value.clone());
+    let mount = auth.mount.value.clone();
     let secret = |name: &str| variable(name).filter(|secret| !secret.is_empty()).map(SecretString::from);
-    match method {
+    match auth.method.value {
         Method::Token => Ok(Box::new(match &auth.token_file {
             Some(Sourced { value: path, .. }) if path.as_os_str() == "-" => {
                 GivenToken::find(Some(read(&mut std::io::stdin().lock(), "standard input")?), variable)
@@ -77,7 +76,7 @@ pub(crate) fn of(
 
 /// What a person types to get a new token, for a login that needs one.
 pub(crate) fn sign_in(
-    settings: &Layer,
+    settings: &Settings,
     server: &Server,
     variable: impl Fn(&str) -> Option<String>,
 ) -> SignIn {
@@ -132,11 +131,12 @@ fn unreadable(name: &str, why: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Auth, Source as From};
+    use crate::config::{PartialAuth, PartialSettings, Source as From};
 
-    fn layer(method: Method, auth: Auth) -> Layer {
+    fn settings(method: Method, auth: PartialAuth) -> Settings {
         let method = Some(Sourced::new(method, From::Default));
-        Layer { auth: Auth { method, ..auth }, ..Layer::default() }
+        let auth = PartialAuth { method, ..auth };
+        PartialSettings { auth, ..PartialSettings::default() }.resolve().0
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
             (Method::Userpass, "--username"),
             (Method::Kubernetes, "--auth-role"),
         ] {
-            let failure = of(&layer(method, Auth::default()), |_| None).unwrap_err();
+            let failure = of(&settings(method, PartialAuth::default()), |_| None).unwrap_err();
             assert_eq!(failure.stage(), Stage::Configuration);
             assert!(failure.to_string().contains(words), "{failure}");
         }
@@ -159,9 +159,12 @@ mod tests {
         std::fs::write(&path, "hunter2\n").unwrap();
         let role_id = || Some(Sourced::new("role".to_owned(), From::Default));
         let file = Some(Sourced::new(path, From::Default));
-        let from_file =
-            layer(Method::AppRole, Auth { role_id: role_id(), secret_id_file: file, ..Auth::default() });
-        let from_environment = layer(Method::AppRole, Auth { role_id: role_id(), ..Auth::default() });
+        let from_file = settings(
+            Method::AppRole,
+            PartialAuth { role_id: role_id(), secret_id_file: file, ..PartialAuth::default() },
+        );
+        let from_environment =
+            settings(Method::AppRole, PartialAuth { role_id: role_id(), ..PartialAuth::default() });
         let variable = |name: &str| (name == "PF_TUNNEL_SECRET_ID").then(|| "hunter2".to_owned());
         for login in [of(&from_file, |_| None).unwrap(), of(&from_environment, variable).unwrap()] {
             assert_eq!(login.name(), "approle");

@@ -6,8 +6,10 @@ mod status;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use plain_text::{escaped, is_printed};
+
 pub(crate) use event::{Event, Level};
-pub(crate) use status::{Link, Status, rough};
+pub(crate) use status::{Link, Status};
 
 use crate::failure::{Failure, exit_code};
 
@@ -96,8 +98,8 @@ impl Output {
                 "event": "error",
                 "stage": failure.stage(),
                 "code": exit_code::of(failure.stage()),
-                "message": clean(failure.what(), LONGEST_LINE),
-                "advice": failure.advice().iter().map(|line| clean(line, LONGEST_LINE)).collect::<Vec<_>>(),
+                "message": escaped(failure.what(), LONGEST_LINE),
+                "advice": failure.advice().iter().map(|line| escaped(line, LONGEST_LINE)).collect::<Vec<_>>(),
             }));
         } else {
             self.err_lines(&format!("error: {failure}"));
@@ -107,6 +109,11 @@ impl Output {
     /// Prints what a command was run for (a table, a list), whatever the style of events is.
     pub(crate) fn result(&self, text: &str) {
         self.out_lines(text);
+    }
+
+    /// Prints text of this program's own as it is, such as a script.
+    pub(crate) fn own(&self, text: &[u8]) {
+        self.write(|pens| pens.out.write_all(text));
     }
 
     fn json_event(&self, mut event: serde_json::Value) {
@@ -142,7 +149,7 @@ impl Output {
         if !self.redraws {
             return false;
         }
-        let line = clean(secret.expose_secret(), LONGEST_LINE);
+        let line = escaped(secret.expose_secret(), LONGEST_LINE);
         self.write(|pens| writeln!(pens.out, "{label}{line}"));
         true
     }
@@ -152,7 +159,7 @@ impl Output {
         if !self.redraws {
             return;
         }
-        let line = clean(&status.to_string(), LONGEST_LINE);
+        let line = escaped(&status.to_string(), LONGEST_LINE);
         let mut pens = self.pens();
         pens.drawn = true;
         // Without wrapping, a line that is too long is cut by the terminal instead of scrolling it.
@@ -200,29 +207,7 @@ impl Output {
 
 /// Each line escaped, each with its end.
 fn lines(text: &str) -> String {
-    text.lines().map(|line| clean(line, LONGEST_LINE) + "\n").collect()
-}
-
-/// Escapes what a terminal would obey or hide, and cuts the text to `longest` characters.
-pub(crate) fn clean(text: &str, longest: usize) -> String {
-    let mut out = String::with_capacity(text.len().min(longest));
-    for (count, character) in text.chars().enumerate() {
-        if count == longest {
-            out.push('…');
-            break;
-        }
-        if is_printed(character) {
-            out.push(character);
-        } else {
-            out.extend(character.escape_debug());
-        }
-    }
-    out
-}
-
-/// Quotes and backslashes are the only characters that `escape_debug` escapes and a terminal does not mind.
-fn is_printed(character: char) -> bool {
-    matches!(character, '"' | '\'' | '\\') || character.escape_debug().eq([character])
+    text.lines().map(|line| escaped(line, LONGEST_LINE) + "\n").collect()
 }
 
 #[cfg(test)]
@@ -257,16 +242,6 @@ mod tests {
     fn output(style: Style, terminal: bool) -> (Output, Paper, Paper) {
         let (out, err) = (Paper::default(), Paper::default());
         (Output::new(style, terminal, Box::new(out.clone()), Box::new(err.clone())), out, err)
-    }
-
-    #[test]
-    fn a_terminal_obeys_nothing_that_others_wrote() {
-        assert_eq!(
-            clean("a\u{1b}[31mb\u{7}\r\u{202e}\u{200b}", 80),
-            "a\\u{1b}[31mb\\u{7}\\r\\u{202e}\\u{200b}"
-        );
-        assert_eq!(clean("it's \"ü → ✓\" \\", 80), "it's \"ü → ✓\" \\");
-        assert_eq!(clean("abcdef", 3), "abc…");
     }
 
     #[test]
@@ -315,7 +290,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_printed_holds_a_control_character(text in any::<String>()) {
-            prop_assert!(!clean(&text, 1000).chars().any(char::is_control));
+            prop_assert!(!escaped(&text, 1000).chars().any(char::is_control));
             let (output, out, _) = output(Style { json: true, ..Style::default() }, false);
             output.json(&serde_json::json!({ "text": text }));
             let line = out.text();

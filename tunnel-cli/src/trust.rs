@@ -266,7 +266,7 @@ fn listed(names: &[String]) -> String {
         return "no name".to_owned();
     }
     let mut text =
-        names.iter().take(4).map(|name| crate::output::clean(name, 80)).collect::<Vec<_>>().join(", ");
+        names.iter().take(4).map(|name| plain_text::escaped(name, 80)).collect::<Vec<_>>().join(", ");
     if names.len() > 4 {
         text.push_str(", …");
     }

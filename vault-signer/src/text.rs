@@ -5,23 +5,9 @@ use serde::{Deserialize, Deserializer};
 /// The longest text of another's choosing that one message shows, in characters.
 const LONGEST: usize = 300;
 
-/// Escapes control, bidirectional and other non-printing characters, makes one line of it, and cuts it.
+/// Escapes what a terminal would obey or hide, makes one line of it, and cuts it.
 pub(crate) fn shown(text: &str) -> String {
-    let mut out = String::new();
-    for (count, c) in
-        text.split_whitespace().flat_map(|word| [" ", word]).flat_map(str::chars).skip(1).enumerate()
-    {
-        if count == LONGEST {
-            out.push('…');
-            break;
-        }
-        match c {
-            // Harmless in a message, and common in Vault's.
-            '"' | '\'' | '\\' => out.push(c),
-            _ => out.extend(c.escape_debug()),
-        }
-    }
-    out
+    plain_text::one_line(text, LONGEST)
 }
 
 /// The parts of a list as people type it, `a,b` or `a, b`: trimmed, and without the empty ones.

@@ -2,12 +2,18 @@
 
 use serde_json::json;
 
-use crate::config::Layer;
+use crate::config::{Settings, schema};
 use crate::failure::{Failure, exit_code};
 use crate::output::Output;
 
+/// Prints the schema of the configuration file.
+pub(super) fn print_schema(output: &Output) -> Result<u8, Failure> {
+    output.own(format!("{:#}\n", schema::json_schema()).as_bytes());
+    Ok(exit_code::OK)
+}
+
 /// Prints every setting.
-pub(super) fn print(settings: &Layer, output: &Output) -> Result<u8, Failure> {
+pub(super) fn print(settings: &Settings, output: &Output) -> Result<u8, Failure> {
     let rows = settings.rows();
     if output.is_json() {
         for row in &rows {

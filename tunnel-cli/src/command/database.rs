@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use backoff::Backoff;
+use plain_text::rough;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -14,15 +15,15 @@ use tokio_util::sync::CancellationToken;
 use vault_signer::database::{self as engine, Lease};
 
 use super::child::{ChildEnv, Running};
-use super::setup::{credentials, dialler, hold, variable};
+use super::setup::{credentials, dialler, variable};
 use super::signals::{self, Interrupt};
 use crate::cli::Flags;
-use crate::config::{Database, Layer};
+use crate::config::{Database, Settings};
 use crate::credential::{Credentials, Validity, database_failed};
 use crate::database::{Access, Verify, misleading, verifies};
 use crate::endpoint::{Forward, Local, On, port_number};
 use crate::failure::{Failure, Stage, exit_code};
-use crate::output::{Event, Output, rough};
+use crate::output::{Event, Output};
 use crate::suspend::Clocks;
 use crate::tunnel::{Listener, RunOptions, Tunnel};
 
@@ -44,7 +45,7 @@ pub(super) struct Wanted {
 
 /// Finds a database and a role of it.
 pub(super) fn wanted(
-    settings: &Layer,
+    settings: &Settings,
     name: &str,
     role: Option<&str>,
     port: &str,
@@ -81,7 +82,7 @@ pub(super) fn wanted(
 }
 
 /// Prints the databases and their roles.
-pub(super) fn list(settings: &Layer, output: &Output) -> Result<u8, Failure> {
+pub(super) fn list(settings: &Settings, output: &Output) -> Result<u8, Failure> {
     for (name, database) in &settings.databases {
         let roles: Vec<&str> = database.value.roles.keys().map(String::as_str).collect();
         if output.is_json() {
@@ -102,7 +103,7 @@ pub(super) fn list(settings: &Layer, output: &Output) -> Result<u8, Failure> {
 /// Opens the tunnel, gets credentials, says how to use them or runs a command with them, and revokes them whatever
 /// happens.
 pub(super) async fn run(
-    settings: &Layer,
+    settings: &Settings,
     flags: &Flags,
     wanted: Wanted,
     command: Vec<OsString>,
@@ -114,8 +115,12 @@ pub(super) async fn run(
     let listener =
         Listener::bind(&wanted.forward, |port| format!("pf-db-tunnel {} --port {port}", wanted.name))?;
     let listen = listener.bound().listen;
-    let options =
-        RunOptions { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: true };
+    let options = RunOptions {
+        hold: settings.hold.value.duration(),
+        once: flags.once,
+        probe: flags.probe,
+        target_must_answer: true,
+    };
     let (ready_sender, ready) = oneshot::channel();
     let tunnel = Tunnel {
         listeners: vec![listener],
@@ -358,11 +363,11 @@ mod tests {
     use crate::cli;
     use crate::config;
 
-    fn settings() -> Layer {
+    fn settings() -> Settings {
         let folder = tempfile::tempdir().unwrap();
         let text = "databases:\n  orders: {kind: postgres, host: orders.svc, port: 5432, database: o, roles: {reader: database/creds/r, writer: database/creds/w}}\n  single: {kind: postgres, host: s, port: 1, database: s, roles: {only: p}}\n";
         std::fs::write(folder.path().join(config::PROJECT_FILE), text).unwrap();
-        config::load(Layer::default(), None, folder.path(), |_| None).unwrap()
+        config::load(config::PartialSettings::default(), None, folder.path(), |_| None).unwrap().resolve().0
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use plain_text::rough;
 use vault_signer::server::not_obeyed;
-use vault_signer::{Request, Server, Settings};
+use vault_signer::{Request, Server};
 
 use crate::cli::Flags;
-use crate::config::{Kube, Layer, Source, Sourced, load, published};
+use crate::config::{Kube, PartialSettings, Settings, Source, Sourced, load, published};
 use crate::credential::Credentials;
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage, missing};
-use crate::output::{Event, Output, rough};
+use crate::output::{Event, Output};
 use crate::tunnel::Dialler;
 use crate::{kubernetes, login};
 
@@ -18,14 +19,14 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-pub(super) async fn settings_of(flags: &Flags, output: &Output) -> Result<Layer, Failure> {
+pub(super) async fn settings_of(flags: &Flags, output: &Output) -> Result<Settings, Failure> {
     let here = std::env::current_dir().map_err(|error| {
         Failure::permanent(Stage::Configuration, format!("the working directory cannot be used: {error}"))
     })?;
     let said_file = || variable("PF_TUNNEL_CONFIG").filter(|path| !path.is_empty()).map(Into::into);
     let named = flags.config().map(ToOwned::to_owned).or_else(said_file);
-    let said = load(flags.layer(variable)?, named.as_deref(), &here, variable)?;
-    let (settings, notes) = with_published(said, output).await?.over(Layer::defaults()).vouched();
+    let said = load(flags.settings(variable)?, named.as_deref(), &here, variable)?;
+    let (settings, notes) = with_published(said, output).await?.resolve();
     for note in notes.iter().chain(&not_obeyed(variable)) {
         output.say(&Event::Warning(note));
     }
@@ -33,9 +34,9 @@ pub(super) async fn settings_of(flags: &Flags, output: &Output) -> Result<Layer,
 }
 
 /// Adds what the cluster publishes, if one is to be asked.
-async fn with_published(mut said: Layer, output: &Output) -> Result<Layer, Failure> {
+async fn with_published(mut said: PartialSettings, output: &Output) -> Result<PartialSettings, Failure> {
     let Some(kube) = &mut said.kube else { return Ok(said) };
-    let (object, chosen_by) = (kube.object_ref(), kube.chosen_by);
+    let (object, chosen_by) = (kube.clone().resolve().object_ref(), kube.chosen_by);
     let found = kubernetes::read(&object, variable).await?;
     kube.context.get_or_insert_with(|| Sourced::new(found.context.clone(), Source::CurrentContext));
     let bastion = said.bastion.as_ref().map(|bastion| bastion.value.as_slice());
@@ -52,7 +53,7 @@ async fn with_published(mut said: Layer, output: &Output) -> Result<Layer, Failu
     Ok(said.over(published.layer))
 }
 
-pub(super) fn dialler(settings: &Layer, output: &Arc<Output>) -> Result<Dialler, Failure> {
+pub(super) fn dialler(settings: &Settings, output: &Arc<Output>) -> Result<Dialler, Failure> {
     let bastion = settings.bastion.as_ref().ok_or_else(|| match &settings.kube {
         Some(kube) => missing(
             &format!("the cluster publishes no address of its bastion: {}", described(kube)),
@@ -80,26 +81,23 @@ pub(super) fn dialler(settings: &Layer, output: &Arc<Output>) -> Result<Dialler,
         bastion.value.clone(),
         trust.value.clone(),
         trust.source.to_string(),
-        value(&settings.user),
+        settings.user.value.clone(),
         Arc::clone(output),
     ))
 }
 
-pub(super) fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Credentials, Failure> {
+pub(super) fn credentials(settings: &Settings, output: &Arc<Output>) -> Result<Credentials, Failure> {
     if settings.address.is_none() {
         let cure = "Set VAULT_ADDR, or write vault.address into pf-tunnel.yaml, for example https://vault.example.com:8200";
         return Err(missing("no address of Vault or OpenBao is configured", cure));
     }
     let plain = |value: &Option<Sourced<String>>| value.as_ref().map(|sourced| sourced.value.clone());
-    let server = Settings {
+    let server = vault_signer::Settings {
         address: plain(&settings.address),
         namespace: plain(&settings.namespace),
         ca: settings.ca.as_ref().map(|sourced| sourced.value.clone()),
-        dangerously_allow_plain_http: settings
-            .dangerously_allow_plain_http
-            .as_ref()
-            .is_some_and(|said| said.value),
-        ..Settings::default()
+        dangerously_allow_plain_http: settings.dangerously_allow_plain_http.value,
+        ..vault_signer::Settings::default()
     }
     .or_environment(variable)
     .and_then(|settings| Server::new(&settings))
@@ -108,18 +106,14 @@ pub(super) fn credentials(settings: &Layer, output: &Arc<Output>) -> Result<Cred
         let (what, advice) = text.split_once('\n').unwrap_or((&text, ""));
         Failure::permanent(Stage::Configuration, what).advise(advice.trim())
     })?;
-    let principals = match &settings.principals {
-        Some(principals) => principals.value.clone(),
-        None => vec![value(&settings.user)],
-    };
-    let ttl = settings.ttl.as_ref().map(|ttl| ttl.value.duration()).unwrap_or_default();
-    let request = Request::forwarding(value(&settings.role), principals, ttl);
-    let nobody_chose = settings.ttl.as_ref().is_none_or(|ttl| ttl.source == Source::Default);
-    let request = if nobody_chose { request.with_guessed_ttl() } else { request };
-    let key_type = settings.key_type.as_ref().map(|sourced| sourced.value).unwrap_or_default();
+    let (role, principals) = (settings.role.value.clone(), settings.principals.value.clone());
+    let request = Request::forwarding(role, principals, settings.ttl.value.duration());
+    let is_default = settings.ttl.source == Source::Default;
+    let request = if is_default { request.with_guessed_ttl() } else { request };
+    let key_type = settings.key_type.value;
     let login = login::of(settings, variable)?;
     let sign_in = login::sign_in(settings, &server, variable);
-    let mount = value(&settings.mount);
+    let mount = settings.mount.value.clone();
     Ok(Credentials::new(server, login, mount, request, key_type, sign_in, Arc::clone(output)))
 }
 
@@ -131,13 +125,4 @@ fn described(kube: &Kube) -> String {
 
 fn listed(bastions: &[Endpoint]) -> String {
     bastions.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ")
-}
-
-pub(super) fn hold(settings: &Layer) -> std::time::Duration {
-    settings.hold.as_ref().map(|hold| hold.value.duration()).unwrap_or_default()
-}
-
-/// A setting that has a default, so there is always one.
-fn value(setting: &Option<Sourced<String>>) -> String {
-    setting.as_ref().map(|sourced| sourced.value.clone()).unwrap_or_default()
 }

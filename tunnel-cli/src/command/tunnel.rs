@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::setup::{credentials, dialler, hold};
+use super::setup::{credentials, dialler};
 use super::signals;
 use crate::cli::Flags;
-use crate::config::Layer;
+use crate::config::Settings;
 use crate::endpoint::Forward;
 use crate::failure::{Failure, exit_code};
 use crate::output::{Event, Output};
@@ -13,7 +13,7 @@ use crate::tunnel::{Listener, RunOptions, Tunnel};
 
 /// Forwards until told to end.
 pub(super) async fn run(
-    settings: &Layer,
+    settings: &Settings,
     flags: &Flags,
     forwards: &[Forward],
     output: Arc<Output>,
@@ -25,8 +25,12 @@ pub(super) async fn run(
         .iter()
         .map(|forward| Listener::bind(forward, |port| format!("pf-tunnel {} {port}", forward.destination)))
         .collect::<Result<Vec<_>, _>>()?;
-    let options =
-        RunOptions { hold: hold(settings), once: flags.once, probe: flags.probe, target_must_answer: false };
+    let options = RunOptions {
+        hold: settings.hold.value.duration(),
+        once: flags.once,
+        probe: flags.probe,
+        target_must_answer: false,
+    };
     let tunnel = Tunnel { listeners, dialler, credentials, output: Arc::clone(&output), options };
     tunnel.run(stop, None).await?;
     output.say(&Event::Ended);

@@ -14,7 +14,7 @@ use vault_signer::login::Method;
 use vault_signer::server::Ca;
 
 use super::file::{BastionAddress, Database, DatabaseKind, List, ListedDatabase, OneOrMany, Period};
-use super::{Auth, Layer, Party, Source, Sourced};
+use super::{PartialAuth, PartialSettings, Party, Source, Sourced};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
 use crate::trust::{Trust, known_hosts};
@@ -88,7 +88,7 @@ struct VaultAuth {
 #[derive(Debug)]
 pub(crate) struct Published {
     /// The lowest layer but for the defaults.
-    pub layer: Layer,
+    pub layer: PartialSettings,
     /// Each names a key or a database, and why it is not taken.
     pub notes: Vec<String>,
 }
@@ -141,7 +141,7 @@ pub(crate) fn read(
                 .push(format!("{place}: the database {name} is of a kind that this version does not know")),
         }
     }
-    let layer = Layer {
+    let layer = PartialSettings {
         bastion: address.map(|address| Sourced::new(address, source.clone())),
         user: sourced(said.user),
         trust: trust.map(|trust| Sourced::new(trust, source.clone())),
@@ -152,14 +152,14 @@ pub(crate) fn read(
         role: sourced(vault.role),
         principals: vault.principals.map(|List(list)| Sourced::new(list, source.clone())),
         ttl: vault.ttl.map(|ttl| Sourced::new(ttl, source.clone())),
-        auth: Auth {
+        auth: PartialAuth {
             method: vault.auth.method.map(|method| Sourced::new(method, source.clone())),
             mount: sourced(vault.auth.mount),
             role: sourced(vault.auth.role),
-            ..Auth::default()
+            ..PartialAuth::default()
         },
         databases: listed,
-        ..Layer::default()
+        ..PartialSettings::default()
     };
     Ok(Published { layer, notes })
 }
@@ -282,8 +282,14 @@ mod tests {
                         databases: {orders: {kind: postgres, host: orders.svc, port: 5432, database: o, roles: {reader: p}}}\n";
         let found = published(settings, Some("@cert-authority bastion.example.com KEY a comment\n")).unwrap();
         assert_eq!(found.notes, [] as [&str; 0]);
-        let rows: BTreeMap<String, (String, String)> =
-            found.layer.rows().into_iter().map(|row| (row.name, (row.value, row.source))).collect();
+        let rows: BTreeMap<String, (String, String)> = found
+            .layer
+            .resolve()
+            .0
+            .rows()
+            .into_iter()
+            .map(|row| (row.name, (row.value, row.source)))
+            .collect();
         for (name, value) in [
             ("bastion.address", "bastion.example.com:22, 192.0.2.1:2222"),
             ("bastion.user", "me"),
@@ -326,8 +332,15 @@ mod tests {
             assert!(told.contains(key), "{key} in {told}");
         }
         assert_eq!(found.notes.len(), 9, "{told}");
-        let set: Vec<String> =
-            found.layer.rows().into_iter().filter(|row| !row.source.is_empty()).map(|row| row.name).collect();
+        let set: Vec<String> = found
+            .layer
+            .resolve()
+            .0
+            .rows()
+            .into_iter()
+            .filter(|row| row.source == PLACE)
+            .map(|row| row.name)
+            .collect();
         assert_eq!(set, ["bastion.address"]);
     }
 

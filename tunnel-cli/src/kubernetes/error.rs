@@ -5,10 +5,10 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use http_body_util::LengthLimitError;
+use plain_text::escaped;
 
 use super::ObjectRef;
 use crate::failure::{Failure, Stage};
-use crate::output::clean;
 
 /// How much of what an API server says is shown, in characters.
 const LONGEST_WORDS: usize = 400;
@@ -86,7 +86,7 @@ impl ReadError {
             Self::Refused { code: 403, message, .. } => {
                 failed(format!("you may not read ConfigMap {namespace}/{config_map} of context {context}"))
                     .advise("Ask whoever installed the bastion to name you, or a group of yours, under `connectionInfo.readers` of its chart: that is a Role for this one object.")
-                    .advise(format!("It says: {}", clean(&message, LONGEST_WORDS)))
+                    .advise(format!("It says: {}", escaped(&message, LONGEST_WORDS)))
             }
             Self::Refused { code: 404, .. } => {
                 failed(format!("there is no ConfigMap {namespace}/{config_map} in context {context}"))
@@ -96,7 +96,7 @@ impl ReadError {
             Self::Refused { code, message, reason } => {
                 let words = if message.is_empty() { reason } else { message };
                 let what =
-                    format!("the API server of context {context} answered {code}: {}", clean(&words, LONGEST_WORDS));
+                    format!("the API server of context {context} answered {code}: {}", escaped(&words, LONGEST_WORDS));
                 let failed = match code {
                     429 | 500.. => Failure::transient(Stage::Configuration, what),
                     _ => failed(what),
@@ -117,7 +117,7 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
 }
 
 fn words(error: &(dyn Error + 'static)) -> String {
-    clean(&error.to_string(), LONGEST_WORDS)
+    escaped(&error.to_string(), LONGEST_WORDS)
 }
 
 #[cfg(test)]

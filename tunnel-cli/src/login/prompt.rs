@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use plain_text::escaped;
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
 use vault_signer::login::{Login, LoginError, Userpass};
@@ -12,7 +13,6 @@ use vault_signer::{BoxFuture, Server, Token};
 use zeroize::Zeroizing;
 
 use super::LONGEST;
-use crate::output::clean;
 
 /// A login by user name whose password is asked for at the first one.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ fn ask(question: &str) -> Option<SecretString> {
         Some((terminal.try_clone().ok()?, before));
     let line = (|| {
         tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent).ok()?;
-        write!(&terminal, "{}", clean(question, 200)).ok()?;
+        write!(&terminal, "{}", escaped(question, 200)).ok()?;
         let mut line = Zeroizing::new(String::new());
         BufReader::new(&terminal).take(LONGEST).read_line(&mut line).ok()?;
         Some(line)

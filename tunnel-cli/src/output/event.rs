@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use plain_text::rough;
 use serde_json::{Value, json};
 
-use super::status::rough;
 use crate::endpoint::Endpoint;
 
 /// Something happened.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use plain_text::escaped;
 use russh::client::{self, DisconnectReason};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure};
@@ -14,7 +15,6 @@ use tokio::sync::watch;
 use super::refusal::{LONGEST_REASON, lost};
 use super::refusal_text::RefusalTexts;
 use crate::endpoint::Host;
-use crate::output::clean;
 use crate::trust::{HostKeyMismatch, Trust};
 
 /// The reason of an end of which nothing else is known.
@@ -39,7 +39,7 @@ impl Shared {
         self.ended.send_if_modified(|ended| {
             let first = ended.is_none();
             if first {
-                *ended = Some(clean(reason, LONGEST_REASON));
+                *ended = Some(escaped(reason, LONGEST_REASON));
             }
             first
         });
@@ -127,7 +127,7 @@ impl client::Handler for Handler {
         _language: &str,
         _session: &mut client::Session,
     ) -> Result<(), Ended> {
-        self.shared.refusal_texts.tell(channel.into(), clean(description, LONGEST_REASON));
+        self.shared.refusal_texts.tell(channel.into(), escaped(description, LONGEST_REASON));
         Ok(())
     }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use plain_text::escaped;
 use russh::client::{self, AuthResult, KeyboardInteractiveAuthResponse};
 use russh::{ChannelOpenFailure, MethodKind, MethodSet};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::handler::{ENDED, Ended, Handler, Shared};
-use crate::output::clean;
 use crate::trust::HostKeyMismatch;
 
 /// How long the reason for a refusal may take to follow it.
@@ -60,7 +60,7 @@ pub(super) fn refusal(error: Ended, shared: &Shared) -> Refusal {
         }
         Ended::Russh(error) => {
             let reason = shared.reason().filter(|reason| reason != ENDED);
-            Refusal::Lost(reason.unwrap_or_else(|| clean(&lost(&error), LONGEST_REASON)))
+            Refusal::Lost(reason.unwrap_or_else(|| escaped(&lost(&error), LONGEST_REASON)))
         }
     }
 }
@@ -111,13 +111,13 @@ pub(super) fn reason_in(said: &str) -> Option<String> {
             Some((_, why)) => Some(why),
             None => is_for_now(code(line)).then_some(line),
         })
-        .map(|why| clean(why.trim(), LONGEST_REASON))
+        .map(|why| escaped(why.trim(), LONGEST_REASON))
 }
 
 /// The reason that a server gives as it ends the connection right behind a refusal: all of it, if it does not mark one.
 pub(super) fn whole_reason(farewell: &str) -> String {
     let lines = || farewell.lines().map(str::trim).filter(|line| !line.is_empty());
-    reason_in(farewell).unwrap_or_else(|| clean(&lines().collect::<Vec<_>>().join(" "), LONGEST_REASON))
+    reason_in(farewell).unwrap_or_else(|| escaped(&lines().collect::<Vec<_>>().join(" "), LONGEST_REASON))
 }
 
 pub(super) fn not_opened(reason: &ChannelOpenFailure, told: Option<String>) -> NotOpened {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::output::clean;
+use plain_text::escaped;
 
 /// The state of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
@@ -41,7 +41,7 @@ pub(super) fn of(address: SocketAddr) -> Option<PortOwner> {
             .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
             .any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()));
         let name = || fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-        holds.then(|| PortOwner { pid, name: clean(name().trim(), 40) })
+        holds.then(|| PortOwner { pid, name: escaped(name().trim(), 40) })
     })
 }
 

@@ -1,25 +1,63 @@
-//! All settings as one source has them, and how sources are laid over each other.
+//! Reads the settings of one source, of which most may be missing, and lays sources over each other.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use config_file::Spanned;
 use vault_signer::KeyType;
 use vault_signer::login::Method;
-use vault_signer::server::{Ca, without_secrets};
+use vault_signer::server::Ca;
 
 use super::file::{BastionAddress, Database, File, List, OneOrMany, Period};
 use super::origin::Origin;
+use super::settings::Kube;
 use super::{Party, Source, Sourced};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Stage};
-use crate::kubernetes::{ObjectName, ObjectRef};
+use crate::kubernetes::ObjectName;
 use crate::trust::Trust;
 
+/// What one source says, laid over what a weaker one says.
+pub(super) trait Combine {
+    /// `self` where it says something, `below` where it does not.
+    #[must_use]
+    fn over(self, below: Self) -> Self;
+}
+
+impl<T> Combine for Option<Sourced<T>> {
+    fn over(self, below: Self) -> Self {
+        self.or(below)
+    }
+}
+
+impl<K: Ord, V> Combine for BTreeMap<K, V> {
+    fn over(self, mut below: Self) -> Self {
+        below.extend(self);
+        below
+    }
+}
+
+/// Declares a struct of settings that combines field by field.
+macro_rules! combined {
+    ($(#[$about:meta])* $vis:vis struct $name:ident {
+        $($(#[$field_about:meta])* $field_vis:vis $field:ident: $type:ty,)*
+    }) => {
+        $(#[$about])* $vis struct $name {
+            $($(#[$field_about])* $field_vis $field: $type,)*
+        }
+
+        impl Combine for $name {
+            fn over(self, below: Self) -> Self {
+                Self { $($field: self.$field.over(below.$field),)* }
+            }
+        }
+    };
+}
+
+combined! {
 /// Every setting; `None` where this source says nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Layer {
+pub(crate) struct PartialSettings {
     /// Where the bastion is.
     pub bastion: Option<Sourced<Vec<Endpoint>>>,
     /// The login name there.
@@ -45,18 +83,19 @@ pub(crate) struct Layer {
     /// The type of the key that is made.
     pub key_type: Option<Sourced<KeyType>>,
     /// How to log in to Vault.
-    pub auth: Auth,
+    pub auth: PartialAuth,
     /// How long a local connection waits for the bastion.
     pub hold: Option<Sourced<Period>>,
     /// Databases by name.
     pub databases: BTreeMap<String, Sourced<Database>>,
     /// Where a cluster publishes what nobody says; `None` if no cluster is to be asked.
-    pub kube: Option<Kube>,
+    pub kube: Option<PartialKube>,
+}
 }
 
 /// Where a cluster publishes its bastion's connection info.
-#[derive(Debug, Default)]
-pub(crate) struct Kube {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PartialKube {
     /// The kubeconfig's current one unless set.
     pub context: Option<Sourced<String>>,
     /// `bastion` unless set.
@@ -67,9 +106,27 @@ pub(crate) struct Kube {
     pub chosen_by: Party,
 }
 
+impl Combine for Option<PartialKube> {
+    fn over(self, below: Self) -> Self {
+        match (self, below) {
+            (Some(kube), Some(below)) => Some(PartialKube {
+                chosen_by: match (&kube.context, &below.context) {
+                    (None, Some(_)) => below.chosen_by,
+                    (_, _) => kube.chosen_by,
+                },
+                context: kube.context.or(below.context),
+                namespace: kube.namespace.or(below.namespace),
+                config_map: kube.config_map.or(below.config_map),
+            }),
+            (kube, below) => kube.or(below),
+        }
+    }
+}
+
+combined! {
 /// How to log in to Vault.
 #[derive(Debug, Default)]
-pub(crate) struct Auth {
+pub(crate) struct PartialAuth {
     /// The method.
     pub method: Option<Sourced<Method>>,
     /// Where the method is mounted; its own name unless set.
@@ -85,75 +142,19 @@ pub(crate) struct Auth {
     /// For token, in place of the file that `vault login` writes; for Kubernetes, the ServiceAccount's.
     pub token_file: Option<Sourced<PathBuf>>,
 }
-
-/// One line of `pf-tunnel config`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Row {
-    /// The setting, as a file would have it.
-    pub name: String,
-    /// Its value; nothing secret is among the settings.
-    pub value: String,
-    /// Where it came from; empty if it is not set.
-    pub source: String,
 }
 
-/// How long a certificate lives unless told otherwise.
-const TTL: Period = Period::new(Duration::from_secs(3600));
-/// How long a local connection waits unless told otherwise.
-const HOLD: Period = Period::new(Duration::from_secs(30));
-
-impl Layer {
+impl PartialSettings {
     /// `self` where it says something, `below` where it does not.
     #[must_use]
     pub(crate) fn over(self, below: Self) -> Self {
-        let mut databases = below.databases;
-        databases.extend(self.databases);
-        let kube = match (self.kube, below.kube) {
-            (Some(kube), Some(below)) => Some(Kube {
-                chosen_by: match (&kube.context, &below.context) {
-                    (None, Some(_)) => below.chosen_by,
-                    (_, _) => kube.chosen_by,
-                },
-                context: kube.context.or(below.context),
-                namespace: kube.namespace.or(below.namespace),
-                config_map: kube.config_map.or(below.config_map),
-            }),
-            (kube, below) => kube.or(below),
-        };
-        Self {
-            bastion: self.bastion.or(below.bastion),
-            user: self.user.or(below.user),
-            trust: self.trust.or(below.trust),
-            address: self.address.or(below.address),
-            namespace: self.namespace.or(below.namespace),
-            ca: self.ca.or(below.ca),
-            dangerously_allow_plain_http: self
-                .dangerously_allow_plain_http
-                .or(below.dangerously_allow_plain_http),
-            mount: self.mount.or(below.mount),
-            role: self.role.or(below.role),
-            principals: self.principals.or(below.principals),
-            ttl: self.ttl.or(below.ttl),
-            key_type: self.key_type.or(below.key_type),
-            auth: Auth {
-                method: self.auth.method.or(below.auth.method),
-                mount: self.auth.mount.or(below.auth.mount),
-                role: self.auth.role.or(below.auth.role),
-                username: self.auth.username.or(below.auth.username),
-                role_id: self.auth.role_id.or(below.auth.role_id),
-                secret_id_file: self.auth.secret_id_file.or(below.auth.secret_id_file),
-                token_file: self.auth.token_file.or(below.auth.token_file),
-            },
-            hold: self.hold.or(below.hold),
-            databases,
-            kube,
-        }
+        Combine::over(self, below)
     }
 
     /// An address and what vouches for it come from one source: what a project's file says about trust counts for the
     /// addresses in that file, and not for one that the person who runs this chose. Says what is left out.
     #[must_use]
-    pub(crate) fn vouched(mut self) -> (Self, Vec<String>) {
+    pub(super) fn vouched(mut self) -> (Self, Vec<String>) {
         let mut notes = Vec::new();
         let address = self.address.as_ref().map(|address| &address.source);
         notes.extend(left_out("vault.ca_cert", &mut self.ca, "vault.address", address));
@@ -163,23 +164,6 @@ impl Layer {
         let bastion = self.bastion.as_ref().map(|bastion| &bastion.source);
         notes.extend(left_out(setting, &mut self.trust, "bastion.address", bastion));
         (self, notes)
-    }
-
-    /// What holds when nobody says anything.
-    pub(crate) fn defaults() -> Self {
-        fn default<T>(value: T) -> Option<Sourced<T>> {
-            Some(Sourced::new(value, Source::Default))
-        }
-        Self {
-            user: default("tunnel".to_owned()),
-            mount: default("ssh".to_owned()),
-            role: default("forward".to_owned()),
-            ttl: default(TTL),
-            key_type: default(KeyType::default()),
-            hold: default(HOLD),
-            auth: Auth { method: default(Method::Token), ..Auth::default() },
-            ..Self::default()
-        }
     }
 
     /// What the environment says. Variables of the vault and bao commands mean what they mean there.
@@ -209,7 +193,7 @@ impl Layer {
             }
         };
         let bastion = set("PF_TUNNEL_BASTION").map(|text| parsed(text, super::bastions)).transpose()?;
-        let kube = Kube {
+        let kube = PartialKube {
             context: set("PF_TUNNEL_KUBE_CONTEXT"),
             namespace: set("PF_TUNNEL_KUBE_NAMESPACE").map(|text| parsed(text, str::parse)).transpose()?,
             config_map: set("PF_TUNNEL_KUBE_CONFIG_MAP").map(|text| parsed(text, str::parse)).transpose()?,
@@ -235,12 +219,12 @@ impl Layer {
                 .map(|names| names.map(|names| vault_signer::list(&names).collect())),
             ttl: set("PF_TUNNEL_TTL").map(|text| parsed(text, str::parse)).transpose()?,
             key_type: set("PF_TUNNEL_KEY_TYPE").map(|text| parsed(text, str::parse)).transpose()?,
-            auth: Auth {
+            auth: PartialAuth {
                 method: set("PF_TUNNEL_AUTH").map(|text| parsed(text, str::parse)).transpose()?,
                 role: set("PF_TUNNEL_AUTH_ROLE"),
                 username: set("PF_TUNNEL_USERNAME"),
                 role_id: set("PF_TUNNEL_ROLE_ID"),
-                ..Auth::default()
+                ..PartialAuth::default()
             },
             hold: set("PF_TUNNEL_HOLD").map(|text| parsed(text, str::parse)).transpose()?,
             databases: BTreeMap::new(),
@@ -280,7 +264,7 @@ impl Layer {
             principals: of(vault.principals, origin).map(|list| list.map(|List(list)| list)),
             ttl: of(vault.ttl, origin),
             key_type: of(vault.key_type, origin),
-            auth: Auth {
+            auth: PartialAuth {
                 method: of(auth.method, origin),
                 mount: of(auth.mount, origin),
                 role: of(auth.role, origin),
@@ -290,7 +274,7 @@ impl Layer {
                 token_file: of(auth.token_file, origin).map(|file| file.map(|file| beside(&file))),
             },
             hold: of(hold, origin),
-            kube: kube.map(|kube| Kube {
+            kube: kube.map(|kube| PartialKube {
                 context: of(kube.context, origin),
                 namespace: of(kube.namespace, origin),
                 config_map: of(kube.config_map, origin),
@@ -302,96 +286,24 @@ impl Layer {
                 .collect(),
         })
     }
-
-    /// Every setting, for `pf-tunnel config`.
-    pub(crate) fn rows(&self) -> Vec<Row> {
-        fn row<T>(name: &str, value: Option<&Sourced<T>>, print: impl Fn(&T) -> String) -> Row {
-            let (value, source) = match value {
-                Some(sourced) => (print(&sourced.value), sourced.source.to_string()),
-                None => ("not set".to_owned(), String::new()),
-            };
-            Row { name: name.to_owned(), value, source }
-        }
-        fn list<T: ToString>(list: &[T]) -> String {
-            list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        }
-        let trust = self.trust.as_ref();
-        let auth = &self.auth;
-        let mut rows = vec![
-            row("bastion.address", self.bastion.as_ref(), |addresses| list(addresses)),
-            row("bastion.user", self.user.as_ref(), String::clone),
-            row(
-                trust.map_or("bastion.host_authority", |trust| trust.value.setting()),
-                trust,
-                ToString::to_string,
-            ),
-            row("vault.address", self.address.as_ref(), |address| without_secrets(address)),
-            row("vault.namespace", self.namespace.as_ref(), String::clone),
-            match &self.ca {
-                Some(Sourced { value: Ca::Text(_), .. }) => {
-                    row("vault.ca", self.ca.as_ref(), |_| "given itself".to_owned())
-                }
-                Some(Sourced { value: Ca::Folder(folder), .. }) => {
-                    row("vault.ca_path", self.ca.as_ref(), |_| folder.display().to_string())
-                }
-                Some(Sourced { value: Ca::File(file), .. }) => {
-                    row("vault.ca_cert", self.ca.as_ref(), |_| file.display().to_string())
-                }
-                None => row("vault.ca_cert", self.ca.as_ref(), |_| String::new()),
-            },
-            row("vault.mount", self.mount.as_ref(), String::clone),
-            row("vault.role", self.role.as_ref(), String::clone),
-            row("vault.principals", self.principals.as_ref(), |principals| list(principals)),
-            row("vault.ttl", self.ttl.as_ref(), ToString::to_string),
-            row("vault.key_type", self.key_type.as_ref(), ToString::to_string),
-            row("vault.auth.method", auth.method.as_ref(), ToString::to_string),
-            row("vault.auth.mount", auth.mount.as_ref(), String::clone),
-            row("vault.auth.role", auth.role.as_ref(), String::clone),
-            row("vault.auth.username", auth.username.as_ref(), String::clone),
-            row("vault.auth.role_id", auth.role_id.as_ref(), String::clone),
-            row("vault.auth.secret_id_file", auth.secret_id_file.as_ref(), |path| path.display().to_string()),
-            row("vault.auth.token_file", auth.token_file.as_ref(), |path| path.display().to_string()),
-            row("hold", self.hold.as_ref(), ToString::to_string),
-        ];
-        if let Some(plain) = &self.dangerously_allow_plain_http {
-            rows.push(row("vault.dangerously_allow_plain_http", Some(plain), ToString::to_string));
-        }
-        if let Some(kube) = &self.kube {
-            let ObjectRef { context: _, namespace, config_map } = kube.object_ref();
-            let or = |set: Option<&Sourced<ObjectName>>, usual: ObjectName| match set {
-                Some(set) => set.clone(),
-                None => Sourced::new(usual, Source::Default),
-            };
-            let namespace = or(kube.namespace.as_ref(), namespace);
-            let config_map = or(kube.config_map.as_ref(), config_map);
-            rows.push(row("kube.context", kube.context.as_ref(), String::clone));
-            rows.push(row("kube.namespace", Some(&namespace), ToString::to_string));
-            rows.push(row("kube.config_map", Some(&config_map), ToString::to_string));
-        }
-        rows.extend(self.databases.iter().map(|(name, database)| {
-            row(&format!("databases.{name}"), Some(database), |database| {
-                let roles: Vec<&str> = database.roles.keys().map(String::as_str).collect();
-                format!("{} (roles: {})", database.endpoint(), roles.join(", "))
-            })
-        }));
-        rows
-    }
 }
 
-impl Kube {
+impl PartialKube {
     /// `None` if nothing is said.
     pub(crate) fn if_said(self) -> Option<Self> {
         let said = self.context.is_some() || self.namespace.is_some() || self.config_map.is_some();
         said.then_some(self)
     }
 
-    /// The place that is meant.
-    pub(crate) fn object_ref(&self) -> ObjectRef {
-        let plain = |name: &Option<Sourced<ObjectName>>| name.as_ref().map(|name| name.value.clone());
-        ObjectRef {
-            context: self.context.as_ref().map(|context| context.value.clone()),
-            namespace: plain(&self.namespace).unwrap_or_else(ObjectName::usual_namespace),
-            config_map: plain(&self.config_map).unwrap_or_else(ObjectName::usual_config_map),
+    /// The same, with the usual names where none are said.
+    pub(crate) fn resolve(self) -> Kube {
+        fn usual<T>(said: Option<Sourced<T>>, usual: T) -> Sourced<T> {
+            said.unwrap_or_else(|| Sourced::new(usual, Source::Default))
+        }
+        Kube {
+            context: self.context,
+            namespace: usual(self.namespace, ObjectName::usual_namespace()),
+            config_map: usual(self.config_map, ObjectName::usual_config_map()),
         }
     }
 }
