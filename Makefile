@@ -1,7 +1,7 @@
 # One profile for everything but the image, and the same features in every build, so that nothing is built twice:
 # tests/demo/Cargo.toml sees to it for the demonstration, and all else builds the whole workspace.
 .DEFAULT_GOAL := help
-.PHONY: help test quick test-cluster check demo peers soak-rekey fuzz mutants crds image image-reproducible cluster cluster-down chart-documents
+.PHONY: help test quick test-cluster check demo peers soak-rekey fuzz mutants crds image image-reproducible cluster cluster-down chart-documents docs
 
 # .config/nextest.toml has how many tests run side by side, unless TEST_THREADS says otherwise.
 NEXTEST = PATH="$$PATH:$(CURDIR)/.peers/venv/bin" cargo nextest run --workspace --locked $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
@@ -67,6 +67,10 @@ mutants: ## breaks what decides, one piece at a time, and lists what no test of 
 
 crds: ## the definitions of our Kubernetes objects, where the chart has them
 	cargo run --quiet --locked -p bastion-server -- crdgen > deploy/charts/bastion/crds/tunnelpolicies.yaml
+
+docs: ## the man pages, and the references of the configuration files, in docs
+	cargo build --workspace --bins --locked
+	WRITE_DOCS=1 cargo test --workspace --test peers --locked -- --exact program_documents::the_man_pages_and_the_references_are_those_of_the_programs
 
 chart-documents: ## the schemas of the charts' values, and the tables of them in their READMEs
 	cargo run --quiet --locked -p chart-documents -- $(dir $(wildcard deploy/charts/*/values.yaml))

@@ -36,6 +36,7 @@ mod openbao;
 mod openssh;
 mod pacing;
 mod policy;
+mod program_documents;
 mod revocation;
 mod sink;
 mod stays;
