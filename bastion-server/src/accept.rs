@@ -30,8 +30,9 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::sleep,
 };
+use tracing::Instrument;
 
-use crate::session::SessionId;
+use crate::session::{Session, SessionId};
 use crate::{
     accept::{
         fair_queue::FairQueue,
@@ -79,10 +80,8 @@ pub(crate) type Socket = PacketGate<CarrierSocket<PreloginSocket<TcpStream>>>;
 /// A connection that was let in but has proved nothing yet.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Names this connection in logs and audit records.
-    pub id: SessionId,
-    /// The client's address as the network, or a trusted proxy, tells it; never v4-mapped.
-    pub client: SocketAddr,
+    /// Its name, and the client's address as the network or a trusted proxy tells it; never v4-mapped.
+    pub session: Session,
     /// The bytes.
     pub socket: Socket,
     /// Ends the connection whatever state it is in.
@@ -243,14 +242,14 @@ where
     fn open(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let deadline = tokio::time::Instant::now() + self.bounds.login_deadline;
-        let Ok(session) = Arc::clone(&self.sessions).try_acquire_owned() else {
+        let Ok(slot) = Arc::clone(&self.sessions).try_acquire_owned() else {
             return self.refuse(stream, peer, Refused::Sessions);
         };
         let acceptor = Arc::clone(self);
         match proxy::expect(&self.bounds.proxies, peer.ip()) {
             Ok(None) => {
                 let origin = ClientOrigin { client: peer, is_proxys_own: false };
-                if let Some(serving) = self.admit(stream, origin, session, deadline) {
+                if let Some(serving) = self.admit(stream, origin, slot, deadline) {
                     self.drain.track(serving);
                 }
             }
@@ -262,7 +261,7 @@ where
                 };
                 match origin {
                     Ok(Some(origin)) => {
-                        if let Some(serving) = acceptor.admit(stream, origin, session, deadline) {
+                        if let Some(serving) = acceptor.admit(stream, origin, slot, deadline) {
                             serving.await;
                         }
                     }
@@ -279,7 +278,7 @@ where
         self: &Arc<Self>,
         stream: TcpStream,
         origin: ClientOrigin,
-        session: OwnedSemaphorePermit,
+        slot: OwnedSemaphorePermit,
         deadline: tokio::time::Instant,
     ) -> Option<impl Future<Output = ()> + Send + use<S, F>> {
         let ClientOrigin { client, is_proxys_own } = origin;
@@ -310,9 +309,8 @@ where
         let (socket, cutter) = CarrierSocket::new(PreloginSocket::new(stream, Arc::clone(&seen)));
         let socket = PacketGate::new(socket, Arc::clone(&seen), self.turns.queue(source));
         let (done, logged_in) = oneshot::channel();
+        let session = Session { id: SessionId::random(), client };
         let guard = Guard {
-            id: SessionId::random(),
-            client,
             cutter,
             start: Start::new(Arc::clone(&self.throttle), ticket),
             seen: Arc::clone(&seen),
@@ -324,18 +322,18 @@ where
             drain: self.drain.clone(),
         };
         let serving = (self.serve)(Connection {
-            id: guard.id,
-            client,
+            session,
             socket,
             cutter: guard.cutter.clone(),
             pending: PendingLogin { seen: Arc::clone(&seen), done },
             seen,
             drain: self.drain.clone(),
         });
-        Some(async move {
+        let serving = async move {
             guard.watch(serving).await;
-            drop(session);
-        })
+            drop(slot);
+        };
+        Some(serving.instrument(session.span()))
     }
 
     fn refuse(&self, stream: TcpStream, client: SocketAddr, refused: Refused) {

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr};
 
+use tracing::Span;
+
 /// A random name for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SessionId(u64);
@@ -26,4 +28,11 @@ pub(crate) struct Session {
     pub id: SessionId,
     /// Where it comes from.
     pub client: SocketAddr,
+}
+
+impl Session {
+    /// The span in which everything that concerns this connection is logged. It is there at every level of the log.
+    pub(crate) fn span(&self) -> Span {
+        tracing::error_span!("session", id = %self.id, client = %self.client)
+    }
 }

@@ -139,8 +139,7 @@ pub(crate) fn config(settings: &Settings, key: PrivateKey, certificate: Option<C
 
 /// Serves one connection until it ends, for whatever reason.
 pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
-    let Connection { id, client, socket, cutter, pending, seen, drain } = connection;
-    let session = Session { id, client };
+    let Connection { session, socket, cutter, pending, seen, drain } = connection;
     let (login, mut logged_in) = watch::channel(Login::Pending);
     let stop = CancellationToken::new();
     let forwards = forward::Forwards::new(session, Arc::clone(&service), cutter.clone(), stop.clone());
@@ -151,7 +150,7 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
         Ok(running) => running,
         Err(error) => {
             seen.fail();
-            return tracing::debug!(session = %id, %client, %error, "no SSH client");
+            return tracing::debug!(%error, "no SSH client");
         }
     };
     // Set once, here; the handler is not called before.
@@ -172,7 +171,7 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
             Err(error) => {
                 if is_unreadable(&error) { seen.not_read() } else { seen.fail() }
                 let ended = Ended::by(&error);
-                tracing::debug!(session = %id, %client, reason = ended.code(), %error, "the session ended");
+                tracing::debug!(reason = ended.code(), %error, "the session ended");
                 ended
             }
         },
@@ -197,7 +196,7 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
             forwards.refusals().close(&admitted.identity);
             service.metrics.session_ended(ended.code());
             if let Some(remedy) = ended.is_ours() {
-                tracing::warn!(session = %id, %client, reason = ended.code(), "the bastion ended a session: {remedy}");
+                tracing::warn!(reason = ended.code(), "the bastion ended a session: {remedy}");
             }
             let traffic = Traffic { duration: began.elapsed(), ..forwards.traffic() };
             let event = Event::SessionClosed { identity: &admitted.identity, traffic, reason: ended.code() };
@@ -276,7 +275,7 @@ impl Watched<'_> {
     async fn after_login(&self, admitted: &Admitted) -> Ended {
         let evicted = async {
             let reason = admitted.carrier.evicted().await;
-            warn_of_eviction(self.session, &admitted.identity, None, reason, MEMORY_BUDGET);
+            warn_of_eviction(&admitted.identity, None, reason, MEMORY_BUDGET);
             self.service.metrics.evicted(MEMORY_BUDGET);
         };
         tokio::select! {
@@ -329,7 +328,6 @@ async fn reached(end: SystemTime) {
 
 /// Tells the operator what was ended so that the memory suffices for the others.
 fn warn_of_eviction(
-    session: Session,
     identity: &Identity,
     to: Option<&forward::Request>,
     reason: budget::Reason,
@@ -343,5 +341,5 @@ fn warn_of_eviction(
     let login = identity.login().as_str().escape_debug();
     let to = to.map(|to| format!("{}:{}", to.host.escape_debug(), to.port));
     let what = if to.is_some() { "a forwarded connection" } else { "a session" };
-    tracing::warn!(session = %session.id, %login, to, reason = code, "{what} that took nothing was ended: {whose}");
+    tracing::warn!(%login, to, reason = code, "{what} that took nothing was ended: {whose}");
 }

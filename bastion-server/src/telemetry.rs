@@ -3,6 +3,7 @@
 //! Standard output belongs to the audit records.
 
 pub(crate) mod metrics;
+pub(crate) mod trouble;
 pub(crate) mod warnings;
 
 use std::{io::IsTerminal, sync::Arc};
@@ -54,7 +55,14 @@ pub(crate) fn start(level: Level, format: Format) {
             )
             .try_init(),
         Format::Json => registry
-            .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_target(false))
+            .with(
+                fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_span_list(false)
+                    .with_writer(std::io::stderr)
+                    .with_target(false),
+            )
             .try_init(),
     };
     // It fails only where a test, or a program around this library, already logs in its own way.

@@ -1,5 +1,6 @@
 //! The bastion as a program: its configuration, its records, its limits, its end, and where it lets nobody go.
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -121,6 +122,22 @@ fn the_environment_beats_the_file() {
     for line in place.bastion.log().lines() {
         assert!(serde_json::from_str::<Value>(line).is_ok(), "not JSON: {line}");
     }
+}
+
+#[test]
+fn every_log_line_about_a_connection_names_it() {
+    let place = Place::new(|setup| setup.env("BASTION_LOG_FORMAT", "json"));
+    let mut browser = TcpStream::connect(place.bastion.address()).unwrap();
+    browser.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    wait::until_true("the bastion hangs up", Duration::from_secs(5), || {
+        place.bastion.log().contains("hung up")
+    });
+    let log = place.bastion.log();
+    let line = log.lines().find(|line| line.contains("hung up")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["span"]["name"], "session", "{line}");
+    assert_eq!(line["span"]["client"], browser.local_addr().unwrap().to_string(), "{line}");
+    assert_eq!(line["span"]["id"].as_str().map(str::len), Some(16), "{line}");
 }
 
 #[test]

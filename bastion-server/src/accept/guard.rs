@@ -1,7 +1,6 @@
 //! What ends a connection from outside, and remembers what became of it.
 
 use std::{
-    net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -14,7 +13,6 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use crate::session::SessionId;
 use crate::{
     accept::prelogin::PreloginState,
     limits::startups::{Outcome, Progress, Stage, Ticket},
@@ -63,8 +61,6 @@ impl Drop for Start {
 
 /// Watches over one connection.
 pub(super) struct Guard {
-    pub(super) id: SessionId,
-    pub(super) client: SocketAddr,
     pub(super) cutter: Cutter,
     pub(super) start: Start,
     pub(super) seen: Arc<PreloginState>,
@@ -81,19 +77,8 @@ pub(super) struct Guard {
 impl Guard {
     /// Runs a connection to its end, or cuts it.
     pub(super) async fn watch(self, serving: impl Future<Output = ()> + Send) {
-        let Self {
-            id,
-            client,
-            cutter,
-            start,
-            seen,
-            is_proxys_own,
-            logged_in,
-            displaced,
-            deadline,
-            metrics,
-            drain,
-        } = self;
+        let Self { cutter, start, seen, is_proxys_own, logged_in, displaced, deadline, metrics, drain } =
+            self;
         // A defect leaves nothing half-done that others share: the connection owns what it touches.
         let serving = AssertUnwindSafe(serving).catch_unwind();
         tokio::pin!(serving);
@@ -109,13 +94,12 @@ impl Guard {
                     Login::Overdue => {
                         finish(&mut start, Outcome::Overdue);
                         metrics.connection_refused("login_deadline");
-                        tracing::info!(session = %id, %client, "no login in time; closing (limits.login_deadline)");
+                        tracing::info!("no login in time; closing (limits.login_deadline)");
                     }
                     Login::Displaced => {
                         finish(&mut start, Outcome::Displaced);
                         metrics.connection_refused("displaced");
                         tracing::info!(
-                            session = %id, %client,
                             "closing one that has not come further, for one that has just come \
                              (limits.max_startups.total)"
                         );
@@ -138,13 +122,13 @@ impl Guard {
         };
         let met_defect = matches!(ended, Some(Err(_)));
         if met_defect {
-            tracing::error!(session = %id, %client, "a defect of the bastion ended this connection; please report it");
+            tracing::error!("a defect of the bastion ended this connection; please report it");
         }
         if start.is_some() {
             if let Some(violation) = seen.violation() {
                 let reason = violation.code();
                 metrics.connection_refused(reason);
-                tracing::info!(session = %id, %client, reason, "hung up on a client: {violation}");
+                tracing::info!(reason, "hung up on a client: {violation}");
             }
             finish(
                 &mut start,

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 use super::handler::Admitted;
 use super::refusals::Refusals;
@@ -42,6 +43,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Forwards {
     session: Session,
+    /// The SSH library calls from a task of its own, outside of the span.
+    span: Span,
     service: Arc<Service>,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -156,6 +159,7 @@ impl Forwards {
     ) -> Self {
         Self {
             session,
+            span: Span::current(),
             places: Arc::new(Semaphore::new(service.max_channels)),
             refusals: Refusals::new(session, service.audit.clone()),
             gate: Arc::new(Mutex::new(Gate::Open)),
@@ -229,7 +233,7 @@ impl Forwards {
             return;
         }
         let (forwards, admitted) = (self.clone(), Arc::clone(admitted));
-        self.tasks.spawn(async move {
+        let forwarding = async move {
             match forwards.opened(&admitted.identity, turn, &request).await {
                 Ok((dialled, flow, place)) => {
                     reply.accept().await;
@@ -246,7 +250,8 @@ impl Forwards {
                     reply.reject(refusal.answer()).await;
                 }
             }
-        });
+        };
+        self.tasks.spawn(forwarding.instrument(self.span.clone()));
     }
 
     /// Waits for the turn and for a place, within bounds, decides, and dials.
@@ -332,7 +337,7 @@ impl Forwards {
         let end = self.metered(&account, relay(socket, source, sink, &account, &budget, stop)).await;
         drop(active);
         if let End::Evicted(reason) = end {
-            super::warn_of_eviction(self.session, identity, Some(request), reason, evicted(reason));
+            super::warn_of_eviction(identity, Some(request), reason, evicted(reason));
             service.metrics.evicted(evicted(reason));
         }
 

@@ -31,6 +31,7 @@ use crate::{
     },
     telemetry::{
         metrics::Metrics,
+        trouble::Trouble,
         warnings::{Reason, Warnings},
     },
     trust::Upstreams,
@@ -324,6 +325,10 @@ struct Report {
 }
 
 impl Report {
+    fn trouble(&self, meanwhile: &'static str) -> Trouble {
+        Trouble::new(Reason::AuthorityUnreadable, meanwhile, self.warnings.clone())
+    }
+
     /// Tells, and says whether anybody still listens.
     async fn tell(&self, news: News) -> bool {
         self.sender.send((self.index, news)).await.is_ok()
@@ -339,22 +344,18 @@ async fn confirm(report: Report) {
 
 /// Looks again and again at what is on this machine, or is brought to it.
 async fn look_again(mut look: impl FnMut() -> Result<News, Error> + Send, report: Report) {
-    let mut failed = None;
+    let mut trouble = report.trouble("keeping the last good authorities of a source");
     loop {
         let news = match look() {
             Ok(News::Keys(keys)) => {
-                failed = None;
+                trouble.over();
                 Some(News::Keys(keys))
             }
             // The state that was found bad has not changed since, and is not good for that.
-            Ok(news) => failed.is_none().then_some(news),
+            Ok(news) => (!trouble.lasts()).then_some(news),
             Err(error) => {
-                let error = one_line(&error);
-                if failed.as_ref() != Some(&error) {
+                if trouble.met(&error) {
                     report.metrics.authorities_failed();
-                    report.warnings.raise(Reason::AuthorityUnreadable, &error);
-                    tracing::error!(error, "keeping the last good authorities from there");
-                    failed = Some(error);
                 }
                 None
             }
@@ -385,7 +386,7 @@ async fn published(
 
 async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Notify>, report: Report) {
     let mut backoff = RETRY;
-    let mut failing = false;
+    let mut trouble = report.trouble("cannot read authorities; keeping those known, and asking again");
     loop {
         let source_name = format!("Vault's SSH engine at `{}`", authority.mount);
         let asked = match published(&server, &authority).await {
@@ -394,10 +395,9 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
         };
         let next = match asked {
             Ok(keys) => {
-                if failing {
+                if trouble.over() {
                     tracing::info!(mount = authority.mount, "Vault answers again");
                 }
-                failing = false;
                 backoff.worked();
                 if !report.tell(News::Keys(keys)).await {
                     return;
@@ -406,14 +406,7 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
             }
             Err(error) => {
                 report.metrics.authorities_failed();
-                if !failing {
-                    report.warnings.raise(Reason::AuthorityUnreadable, one_line(&error));
-                    tracing::error!(
-                        error = one_line(&error),
-                        "cannot read authorities; keeping those known, and asking again"
-                    );
-                }
-                failing = true;
+                trouble.met(&error);
                 backoff.failed(&mut rand::rng())
             }
         };

@@ -28,6 +28,7 @@ use crate::{
     kubernetes::{self, Cluster},
     telemetry::{
         metrics::Metrics,
+        trouble::Trouble,
         warnings::{Reason, Warnings},
     },
     trust::{
@@ -183,7 +184,7 @@ pub(crate) fn follow(config: &config::HostKey, upstreams: Upstreams<'_>) -> Resu
             let certificate = read_certificate(path, &key)?;
             let first = publishable(key.clone(), certificate, &metrics);
             let (publish, current) = watch::channel(Some(first));
-            tokio::spawn(follow_file(key, WatchedFile::new(path), publish, metrics));
+            tokio::spawn(follow_file(key, WatchedFile::new(path), publish, metrics, warnings));
             Ok(current)
         }
         config::HostKey::Vault(asked) => {
@@ -230,7 +231,9 @@ async fn find_secret(
     publish: watch::Sender<Option<Arc<HostKey>>>,
     warnings: Warnings,
 ) {
-    let (mut backoff, mut failed) = (RETRY, None);
+    let mut backoff = RETRY;
+    let mut trouble =
+        Trouble::new(Reason::HostKeyUnavailable, "there is no host key yet; asking again", warnings);
     loop {
         let found = match cluster.private_key(&name, fresh.as_ref()).await {
             Ok(text) => parse_key(&format!("Secret {name}"), &text),
@@ -242,12 +245,7 @@ async fn find_secret(
                 return;
             }
             Err(error) => {
-                let error = one_line(&error);
-                if failed.as_ref() != Some(&error) {
-                    warnings.raise(Reason::HostKeyUnavailable, &error);
-                    tracing::error!(error, "there is no host key yet; asking again");
-                    failed = Some(error);
-                }
+                trouble.met(&error);
             }
         }
         let next = backoff.failed(&mut rand::rng());
@@ -344,8 +342,10 @@ async fn follow_file(
     mut file: WatchedFile,
     publish: watch::Sender<Option<Arc<HostKey>>>,
     metrics: Arc<Metrics>,
+    warnings: Warnings,
 ) {
-    let mut failed = None;
+    let meanwhile = "keeping the host certificate that is in use";
+    let mut trouble = Trouble::new(Reason::HostKeyUnavailable, meanwhile, warnings);
     while !publish.is_closed() {
         let looked = file
             .changed()
@@ -358,7 +358,7 @@ async fn follow_file(
         match looked {
             Ok(None) => {}
             Ok(Some(certificate)) => {
-                failed = None;
+                trouble.over();
                 let known =
                     publish.borrow().as_ref().is_some_and(|key| key.certificate() == Some(&certificate));
                 if !known {
@@ -368,11 +368,8 @@ async fn follow_file(
             Err(error) => {
                 // One that is not valid yet becomes so while nobody touches the file.
                 file.forget();
-                let error = one_line(&error);
-                if failed.as_ref() != Some(&error) {
+                if trouble.met(&error) {
                     metrics.host_certificate_failed();
-                    tracing::error!(error, "keeping the host certificate that is in use");
-                    failed = Some(error);
                 }
             }
         }
@@ -404,11 +401,12 @@ enum RenewalError {
 impl Renewal {
     async fn run(self) {
         let mut backoff = RETRY;
-        let mut failing = false;
+        let meanwhile = "cannot have the host key signed; trying again";
+        let mut trouble = Trouble::new(Reason::HostKeyUnavailable, meanwhile, self.warnings.clone());
         loop {
             let next = match self.sign().await {
                 Ok(certificate) => {
-                    failing = false;
+                    trouble.over();
                     backoff.worked();
                     let next = renew_in(end(&certificate), SystemTime::now());
                     let key = publishable(self.key.clone(), certificate, &self.metrics);
@@ -417,16 +415,11 @@ impl Renewal {
                 }
                 Err(error) => {
                     self.metrics.host_certificate_failed();
-                    if !std::mem::replace(&mut failing, true) {
-                        self.warnings.raise(Reason::HostKeyUnavailable, one_line(&error));
-                    }
                     let in_use = self.publish.borrow().as_ref().and_then(|key| key.certificate().map(end));
-                    let expires = in_use.map(moment);
-                    tracing::error!(
-                        error = one_line(&error),
-                        expires,
-                        "cannot have the host key signed; trying again"
-                    );
+                    trouble.met(&match in_use.map(moment) {
+                        Some(expires) => format!("{error}\nthe certificate in use expires {expires}"),
+                        None => error.to_string(),
+                    });
                     backoff.failed(&mut rand::rng())
                 }
             };

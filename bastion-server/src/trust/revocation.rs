@@ -19,6 +19,7 @@ use crate::{
     kubernetes::entry::{Entry, Look, Missing, ObjectRef},
     telemetry::{
         metrics::Metrics,
+        trouble::Trouble,
         warnings::{Reason, Warnings},
     },
     trust::Upstreams,
@@ -68,7 +69,7 @@ pub(crate) enum Error {
 /// # Errors
 /// The first file that is no good.
 pub(crate) fn check(config: &Revocation) -> Result<(), Error> {
-    config.files.iter().try_for_each(|path| Source::file(path).map(drop))
+    config.files.iter().try_for_each(|path| Source::file(path, &Warnings::default()).map(drop))
 }
 
 /// What is revoked as it is now; `None` until every source was good once.
@@ -80,10 +81,11 @@ pub(crate) type Current = watch::Receiver<Option<RevocationList>>;
 /// The first file that is no good: at the start there is no last good one to keep.
 pub(crate) fn follow(config: &Revocation, upstreams: Upstreams<'_>) -> Result<Current, Error> {
     let Upstreams { cluster, metrics, warnings, .. } = upstreams;
-    let mut sources = config.files.iter().map(Source::file).collect::<Result<Vec<_>, _>>()?;
+    let mut sources =
+        config.files.iter().map(|path| Source::file(path, &warnings)).collect::<Result<Vec<_>, _>>()?;
     let secrets = config.secrets.iter().cloned().map(ObjectRef::Secret);
     for place in secrets.chain(config.config_maps.iter().cloned().map(ObjectRef::ConfigMap)) {
-        sources.push(Source::entry(Entry::follow(cluster.ok_or(Error::NoCluster)?, place)));
+        sources.push(Source::entry(Entry::follow(cluster.ok_or(Error::NoCluster)?, place), &warnings));
     }
     let (publish, current) = watch::channel(list(&sources));
     if sources.is_empty() {
@@ -98,14 +100,14 @@ pub(crate) fn follow(config: &Revocation, upstreams: Upstreams<'_>) -> Result<Cu
             }
             let (mut changed, mut heard) = (false, true);
             for source in &mut sources {
-                let looked = source.look(&metrics, &warnings).await;
+                let looked = source.look(&metrics).await;
                 changed |= looked == Looked::Changed;
                 heard &= looked != Looked::Nothing;
             }
             if changed && let Some(list) = list(&sources) {
                 publish.send_replace(Some(list));
             }
-            if heard && sources.iter().all(|source| source.failed.is_none()) {
+            if heard && sources.iter().all(|source| !source.trouble.lasts()) {
                 confirm(&publish, &metrics);
             }
         }
@@ -119,6 +121,14 @@ fn confirm(publish: &watch::Sender<Option<RevocationList>>, metrics: &Metrics) {
     }
 }
 
+fn trouble(warnings: &Warnings) -> Trouble {
+    Trouble::new(
+        Reason::RevocationUnreadable,
+        "still revoking what this source revoked before",
+        warnings.clone(),
+    )
+}
+
 /// All that is revoked, once every source was good.
 fn list(sources: &[Source]) -> Option<RevocationList> {
     sources.iter().map(|source| source.known.clone()).collect()
@@ -129,8 +139,7 @@ fn list(sources: &[Source]) -> Option<RevocationList> {
 struct Source {
     origin: Origin,
     known: Option<Arc<Revocations>>,
-    /// What is wrong with its present state, as it was logged.
-    failed: Option<String>,
+    trouble: Trouble,
 }
 
 #[derive(Debug)]
@@ -151,19 +160,20 @@ enum Looked {
 }
 
 impl Source {
-    fn file(path: &PathBuf) -> Result<Self, Error> {
+    fn file(path: &PathBuf, warnings: &Warnings) -> Result<Self, Error> {
+        let trouble = trouble(warnings);
         let mut file = WatchedFile::new(path);
         let bytes = changed(&mut file)?.unwrap_or_default();
         let known = parsed(&path.display().to_string(), Revocations::parse(&bytes))?;
-        Ok(Self { origin: Origin::File(file), known: Some(known), failed: None })
+        Ok(Self { origin: Origin::File(file), known: Some(known), trouble })
     }
 
-    fn entry(entry: Entry) -> Self {
-        Self { origin: Origin::Entry(entry), known: None, failed: None }
+    fn entry(entry: Entry, warnings: &Warnings) -> Self {
+        Self { origin: Origin::Entry(entry), known: None, trouble: trouble(warnings) }
     }
 
     /// Reads the source if it changed.
-    async fn look(&mut self, metrics: &Metrics, warnings: &Warnings) -> Looked {
+    async fn look(&mut self, metrics: &Metrics) -> Looked {
         let looked = match self.changed() {
             // A corrupt state that has not changed since is as corrupt as it was, and a good one as good.
             Ok(Look::Unchanged) => return Looked::Unchanged,
@@ -175,15 +185,13 @@ impl Source {
             Ok(known) => {
                 let (source, entries) = (self.name(), known.entries());
                 tracing::info!(source, entries, "what is revoked has been read");
-                (self.known, self.failed) = (Some(known), None);
+                self.known = Some(known);
+                self.trouble.over();
                 Looked::Changed
             }
             Err(failed) => {
-                if self.failed.as_ref() != Some(&failed) {
+                if self.trouble.met(&failed) {
                     metrics.revocations_failed();
-                    warnings.raise(Reason::RevocationUnreadable, &failed);
-                    tracing::error!(error = failed, "still revoking what this source revoked before");
-                    self.failed = Some(failed);
                 }
                 Looked::Unchanged
             }
