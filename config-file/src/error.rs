@@ -1,8 +1,9 @@
-//! What is wrong with a configuration file, where, and what to do about it.
+//! Says what is wrong with a configuration file, where, and what to do about it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use plain_text::Hint;
 use serde_saphyr::Error as Yaml;
 
 use crate::MAX_BYTES;
@@ -96,6 +97,15 @@ impl Error {
         Self::one(file, None, problem)
     }
 
+    /// `FILE:LINE:COLUMN: what is wrong`.
+    fn line_of(&self, Mistake { place, problem }: &Mistake) -> String {
+        let file = self.file.display();
+        match place {
+            Some((line, column)) => format!("{file}:{line}:{column}: {problem}"),
+            None => format!("{file}: {problem}"),
+        }
+    }
+
     fn one(file: &Path, place: Option<(u64, u64)>, problem: Problem) -> Self {
         Self { file: file.to_owned(), first: Mistake { place, problem }, others: Vec::new() }
     }
@@ -125,20 +135,29 @@ impl Mistake {
 
 impl std::error::Error for Error {}
 
+impl Hint for Error {
+    fn what(&self) -> String {
+        self.line_of(&self.first)
+    }
+
+    /// The remedy, then the other mistakes, each with its own.
+    fn hint(&self) -> Vec<String> {
+        let others = self.others.iter().flat_map(|mistake| {
+            let remedy = mistake.problem.remedy().map(|remedy| format!("  {remedy}"));
+            [Some(self.line_of(mistake)), remedy].into_iter().flatten()
+        });
+        self.first.problem.remedy().into_iter().chain(others).collect()
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Mistake { place, problem }) in
-            std::iter::once(&self.first).chain(&self.others).enumerate()
-        {
+        for (number, mistake) in std::iter::once(&self.first).chain(&self.others).enumerate() {
             if number > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{}", self.file.display())?;
-            if let Some((line, column)) = place {
-                write!(f, ":{line}:{column}")?;
-            }
-            write!(f, ": {problem}")?;
-            if let Some(remedy) = problem.remedy() {
+            f.write_str(&self.line_of(mistake))?;
+            if let Some(remedy) = mistake.problem.remedy() {
                 write!(f, "\n  {remedy}")?;
             }
         }

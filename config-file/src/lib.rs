@@ -1,7 +1,7 @@
-//! One YAML file into one typed value, or an error that names file, line, column and remedy.
+//! Reads one YAML file into one typed value, or into an error that names file, line, column and remedy.
 //!
 //! The types do the checking (`#[serde(deny_unknown_fields)]`, `#[serde(try_from = "String")]`); this crate bounds
-//! what is read and turns what serde says into something a person can act on, for several sections at once. A section
+//! what is read and turns what serde says into something a person can act on, for several sections together. A section
 //! with nothing under it is an empty one. An error never repeats a value of the file, since people do point such a flag
 //! at a private key.
 //!
@@ -66,7 +66,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens it, and waits for nobody: a pipe is refused.
+    /// Opens it without waiting for a writer: a pipe is refused.
     ///
     /// # Errors
     /// When there is no such file, it cannot be opened, is not a regular file, or is a link that is not to be followed.

@@ -78,7 +78,7 @@ const CLIENT: Layout = Layout {
         &["verdict"],
         &["ssh"],
         &["trust", "kubernetes", "output"],
-        &["endpoint", "failure", "suspend"],
+        &["endpoint", "failure", "suspend", "trouble"],
     ],
     libraries: &[
         // `trust` judges keys by russh's types of them, and the tests of `verdict` make an error of one.
@@ -89,7 +89,7 @@ const CLIENT: Layout = Layout {
         ("clap_complete", &["cli"]),
     ],
     // What decides neither waits nor reads a clock of its own.
-    kept_out: &[("tokio", &["verdict", "trust", "endpoint", "failure", "config"])],
+    kept_out: &[("tokio", &["verdict", "trust", "endpoint", "failure", "trouble", "config"])],
     confined: &[],
 };
 

@@ -1,11 +1,11 @@
-//! The certificate that we log in to the bastion with: when it needs a successor, and who gets one.
+//! Keeps a certificate to log in to the bastion with, and gets its successor in time.
 
 mod sign_in;
 mod validity;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backoff::Backoff;
 use plain_text::rough;
@@ -18,6 +18,7 @@ use vault_signer::{Credential, KeyType, Request, Server, SignError, Token, Vault
 use crate::failure::{Failure, Retry, Stage};
 use crate::output::{Event, Output};
 use crate::suspend::{Clocks, woken};
+use crate::trouble::{Again, Trouble};
 use crate::verdict::{Standing, Verdict, judge};
 pub(crate) use sign_in::SignIn;
 pub(crate) use validity::Validity;
@@ -30,14 +31,6 @@ const LOOK_FOR_TOKEN: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Between two attempts to renew, after many.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
-
-/// Whether a failed renewal is worth a line: the first one, and when ten minutes or one are left.
-pub(crate) fn is_milestone(last_said: Option<Duration>, left: Duration) -> bool {
-    let Some(last) = last_said else { return true };
-    [Duration::from_secs(600), Duration::from_secs(60), Duration::ZERO]
-        .into_iter()
-        .any(|mark| last > mark && left <= mark)
-}
 
 /// A certificate, its key, and its time.
 #[derive(Debug)]
@@ -83,11 +76,11 @@ struct State {
     /// Whether the last login failed, so that the next one is worth a line.
     signed_out: bool,
     /// What was last said of the clock here.
-    clock: Option<Offset>,
+    clock: Trouble,
 }
 
 impl Credentials {
-    /// Asks nobody yet.
+    /// Sends nothing yet.
     pub(crate) fn new(
         server: Server,
         login: Box<dyn Login>,
@@ -138,7 +131,7 @@ impl Credentials {
     /// wrong is said, and tried again: its carrier lives.
     pub(crate) async fn succeeded(&self, used: &Held) {
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
-        let mut said = Said::default();
+        let mut renewal = Trouble::default();
         loop {
             while !used.validity.is_due(&Clocks::now()) {
                 sleep(LOOK.min(used.validity.due_in(&Clocks::now()))).await;
@@ -154,7 +147,7 @@ impl Credentials {
             let standing = Standing { once: false, was_ready: true, carrier_lives: true };
             let verdict = judge(failure.retry(), standing);
             let left = used.validity.left(&Clocks::now());
-            if said.is_news(&failure, left) {
+            if renewal.raise_renewal(failure.what(), failure.is_transient(), left, Instant::now()) {
                 self.tell(&failure, verdict, left).await;
             }
             let delay = backoff.failed(&mut rand::rng()).max(FIRST_RETRY / 2);
@@ -251,12 +244,12 @@ impl Credentials {
     /// Says once how far the clock here is off, before that shows in something that is harder to understand.
     fn mind_the_clock(&self, state: &mut MutexGuard<'_, State>) {
         let offset = self.server.clock();
-        if state.clock.is_some() == offset.is_some() {
-            return;
-        }
-        state.clock = offset;
-        if let Some(offset) = offset {
-            self.output.say(&Event::Warning(&format!("{}; set it right", off(offset, &self.server))));
+        match offset {
+            None => state.clock.clear(),
+            Some(offset) if state.clock.raise("", Again::Never, Instant::now()) => {
+                self.output.say(&Event::Warning(&format!("{}; set it right", off(offset, &self.server))));
+            }
+            Some(_) => {}
         }
     }
 
@@ -305,26 +298,6 @@ impl Credentials {
     }
 }
 
-/// What was last said of a renewal that fails.
-#[derive(Debug, Default)]
-pub(crate) struct Said {
-    left: Option<Duration>,
-    what: String,
-}
-
-impl Said {
-    /// Whether `failure` is worth a line, with `left` until the present certificate ends: now and then, and whenever
-    /// something else is wrong.
-    pub(crate) fn is_news(&mut self, failure: &Failure, left: Duration) -> bool {
-        let news =
-            is_milestone(self.left, left) || (!failure.retry().is_soon() && failure.what() != self.what);
-        if news {
-            *self = Self { left: Some(left), what: failure.what().to_owned() };
-        }
-        news
-    }
-}
-
 /// In which way the clock here is off.
 fn off(offset: Offset, server: &Server) -> String {
     let (by, than) = match offset {
@@ -335,7 +308,7 @@ fn off(offset: Offset, server: &Server) -> String {
 }
 
 fn login_failed(error: &LoginError, command: &str) -> Failure {
-    let failure = described(Stage::Login, &error.to_string(), Retry::of_login(error));
+    let failure = Failure::hinted(Stage::Login, error, Retry::of_login(error));
     let failure = match failure.retry() {
         Retry::AfterSignIn => failure.advise(format!("  {command}")),
         Retry::Soon
@@ -359,7 +332,7 @@ fn signing_failed(error: &SignError, server: &Server) -> Failure {
             Failure::new(Stage::Signing, what, retry)
                 .advise("Set the clock right. Under WSL, after sleep: sudo hwclock -s")
         }
-        _ => described(Stage::Signing, &error.to_string(), retry),
+        _ => Failure::hinted(Stage::Signing, error, retry),
     };
     match error {
         SignError::Server(error) => failure.after(retry_after(error)),
@@ -369,40 +342,12 @@ fn signing_failed(error: &SignError, server: &Server) -> Failure {
 
 /// A failure of Vault's in a database's lease.
 pub(crate) fn database_failed(error: &vault_signer::Error) -> Failure {
-    described(Stage::Database, &error.to_string(), Retry::of_server(error)).after(retry_after(error))
+    Failure::hinted(Stage::Database, error, Retry::of_server(error)).after(retry_after(error))
 }
 
 fn retry_after(error: &vault_signer::Error) -> Option<Duration> {
     match error {
         vault_signer::Error::RateLimited { retry_after } => *retry_after,
         _ => None,
-    }
-}
-
-/// The signer's errors have their advice on the lines after the first.
-fn described(stage: Stage, text: &str, retry: Retry) -> Failure {
-    let (what, advice) = text.split_once('\n').unwrap_or((text, ""));
-    advice.lines().fold(Failure::new(stage, what, retry), |failure, line| failure.advise(line.trim()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_failing_renewal_is_said_thrice_and_not_each_time() {
-        let mut said = Vec::new();
-        let mut last = None;
-        for left in (0..1200).rev().map(seconds) {
-            if is_milestone(last, left) {
-                said.push(left);
-                last = Some(left);
-            }
-        }
-        assert_eq!(said, [seconds(1199), seconds(600), seconds(60), seconds(0)]);
     }
 }

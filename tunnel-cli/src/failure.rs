@@ -1,4 +1,4 @@
-//! What goes wrong, in the order in which a person needs it: what failed, what it means, what to do next.
+//! Describes a failure in the order in which a user needs it: what failed, what it means, what to do next.
 
 pub(crate) mod exit_code;
 mod retry;
@@ -6,6 +6,7 @@ mod retry;
 use std::fmt;
 use std::time::Duration;
 
+use plain_text::Hint;
 use serde::Serialize;
 
 pub(crate) use retry::Retry;
@@ -70,6 +71,12 @@ impl Failure {
         Self::new(stage, what, Retry::Never)
     }
 
+    /// A failure of an error that knows what to do about it.
+    pub(crate) fn hinted(stage: Stage, error: &impl Hint, retry: Retry) -> Self {
+        let advice = error.hint();
+        Self { advice, ..Self::new(stage, error.what(), retry) }
+    }
+
     /// Adds a line that says what it means or what to do.
     #[must_use]
     pub(crate) fn advise(mut self, line: impl Into<String>) -> Self {
@@ -131,8 +138,6 @@ impl std::error::Error for Failure {}
 
 impl From<config_file::Error> for Failure {
     fn from(error: config_file::Error) -> Self {
-        let text = error.to_string();
-        let (what, advice) = text.split_once('\n').unwrap_or((&text, ""));
-        Self::permanent(Stage::Configuration, what).advise(advice.trim())
+        Self::hinted(Stage::Configuration, &error, Retry::Never)
     }
 }

@@ -12,7 +12,7 @@
 //! 6. `output` says what happens, `failure` what went wrong and with which exit code, `verdict` whether that ends anything.
 //!
 //! A module uses only those below it: `command` | `tunnel`, `login`, `database` | `cli` | `config`, `credential` | `verdict` |
-//! `ssh` | `trust`, `kubernetes`, `output` | `endpoint`, `failure`, `suspend`. The first knows signals and processes, `cli` alone
+//! `ssh` | `trust`, `kubernetes`, `output` | `endpoint`, `failure`, `suspend`, `trouble`. The first knows signals and processes, `cli` alone
 //! knows clap, `ssh` alone russh, and `kubernetes` alone kube.
 
 mod cli;
@@ -27,6 +27,7 @@ mod login;
 mod output;
 mod ssh;
 mod suspend;
+mod trouble;
 mod trust;
 mod tunnel;
 mod verdict;

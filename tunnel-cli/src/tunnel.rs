@@ -17,10 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::credential::{Credentials, Said};
+use crate::credential::Credentials;
 use crate::failure::Failure;
 use crate::output::{Event, Link, Output, Status};
 use crate::suspend::Clocks;
+use crate::trouble::Trouble;
 pub(crate) use dialler::Dialler;
 pub(crate) use listener::{Bound, Listener};
 use state::TunnelState;
@@ -89,8 +90,8 @@ impl Tunnel {
             forwards,
             ready,
             said_ready: false,
-            said: None,
-            said_renewal: Said::default(),
+            outage: Trouble::default(),
+            renewal: Trouble::default(),
             lost_at: None,
         };
         let result = tokio::select! {
@@ -119,7 +120,7 @@ impl Tunnel {
     }
 }
 
-/// Redraws the status line where somebody sees it.
+/// Redraws the status line where there is one.
 async fn draw(state: Arc<TunnelState>, output: Arc<Output>, forwards: Vec<Bound>) {
     if !output.redraws() {
         return;

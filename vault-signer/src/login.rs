@@ -1,4 +1,4 @@
-//! Ways to become somebody in Vault, one in each module.
+//! Logs in to Vault, one way in each module.
 
 mod approle;
 mod kubernetes;
@@ -58,7 +58,7 @@ impl Mark {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// A token that somebody already has.
+    /// A token that the user already has.
     #[default]
     Token,
     /// A machine's role id and secret id.
@@ -104,7 +104,7 @@ impl FromStr for Method {
 #[error("not a login method here; there are token, approle, userpass and kubernetes")]
 pub struct UnknownMethod;
 
-/// Why nobody is logged in.
+/// Why a login failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {
@@ -167,6 +167,8 @@ pub enum LoginError {
     #[error(transparent)]
     Server(#[from] Error),
 }
+
+impl plain_text::Hint for LoginError {}
 
 impl LoginError {
     /// Whether the same login may succeed later with nothing changed by a person.

@@ -1,4 +1,4 @@
-//! Where Vault is and how it is reached: address, namespace, and who vouches for it.
+//! Reaches Vault: by its address, its namespace, and the authorities that vouch for it.
 
 mod address;
 mod ca;
@@ -41,7 +41,7 @@ pub struct Settings {
     pub client: Option<ClientCertificate>,
     /// As in `VAULT_PROXY_ADDR`: through which proxy everything goes.
     pub proxy: Option<Hidden>,
-    /// Send tokens in clear to a server that is not on this computer, and believe whoever answers.
+    /// Send tokens in clear to a server that is not on this computer, and trust whatever answers.
     pub dangerously_allow_plain_http: bool,
 }
 
@@ -89,7 +89,7 @@ pub enum SettingsError {
     },
     /// The address has no TLS and leaves this computer.
     #[error(
-        "`{address}` is reached without TLS: the token would cross the network in clear, and anybody on the way could answer in Vault's place\n  Use https://. Where that cannot be, `dangerously_allow_plain_http` says that you accept it"
+        "`{address}` is reached without TLS: the token would cross the network in clear, and an attacker on the way could answer in Vault's place\n  Use https://. Where that cannot be, `dangerously_allow_plain_http` says that you accept it"
     )]
     PlainHttp {
         /// The address, escaped.
@@ -154,6 +154,8 @@ pub enum SettingsError {
     },
 }
 
+impl plain_text::Hint for SettingsError {}
+
 /// A Vault or OpenBao server. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Server {
@@ -210,13 +212,13 @@ impl Server {
         self.http.name()
     }
 
-    /// How far this computer's clock is from the server's, by its last good answer; none if they agree, or nobody has asked.
+    /// How far this computer's clock is from the server's, by its last good answer; none if they agree, or before the first answer.
     #[must_use]
     pub fn clock(&self) -> Option<Offset> {
         self.http.clock()
     }
 
-    /// The public keys of the SSH authority at `mount`, which Vault shows to everybody: no token is sent.
+    /// The public keys of the SSH authority at `mount`, which Vault shows without a login: no token is sent.
     ///
     /// # Errors
     /// What went wrong on the way, or [`Error::Unexpected`] if it is not a list of SSH public keys.

@@ -54,6 +54,8 @@ pub enum SignError {
     Key(ssh_key::Error),
 }
 
+impl plain_text::Hint for SignError {}
+
 impl SignError {
     /// Whether asking again may succeed with nothing changed by a person.
     #[must_use]

@@ -25,6 +25,7 @@ use crate::endpoint::{Forward, Local, On, port_number};
 use crate::failure::{Failure, Stage, exit_code};
 use crate::output::{Event, Output};
 use crate::suspend::Clocks;
+use crate::trouble::{Again, Trouble};
 use crate::tunnel::{Listener, RunOptions, Tunnel};
 
 /// How long we try to revoke before we say that it did not work. The lease then ends by itself.
@@ -185,7 +186,7 @@ impl Work {
             ended = &mut tunnel => return of_tunnel(ended),
             _ = ready => {}
         }
-        // Not to be given up half-way: Vault would keep a lease that nobody knows.
+        // Not to be given up half-way: Vault would keep a lease that no program knows.
         let token = self.credentials.token().await?;
         let made = engine::credentials(self.credentials.server(), &token, &self.wanted.credentials)
             .await
@@ -261,7 +262,7 @@ impl Work {
         let validity_of = |lease: &Lease| Validity::of(Clocks::now(), lease.expires_at(), Duration::MAX);
         let mut validity = validity_of(&lease);
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        let mut warned = false;
+        let mut renewal = Trouble::default();
         loop {
             while !validity.is_due(&Clocks::now()) {
                 sleep(LOOK.min(validity.due_in(&Clocks::now()))).await;
@@ -273,17 +274,16 @@ impl Work {
                     self.leases.hold(longer.clone());
                     lease = longer;
                     backoff.worked();
-                    warned = false;
+                    renewal.clear();
                     continue;
                 }
                 Ok(_) => "Vault does not let them live longer".to_owned(),
                 Err(failure) => failure.what().to_owned(),
             };
-            if !warned {
+            if renewal.raise(&why, Again::Never, std::time::Instant::now()) {
                 let left = rough(validity.left(&Clocks::now()));
                 let text = format!("the database credentials end in {left}: {why}; start again for new ones");
                 self.output.say(&Event::Warning(&text));
-                warned = true;
             }
             let delay = backoff.failed(&mut rand::rng());
             sleep(delay).await;

@@ -10,7 +10,7 @@ use crate::cli::Flags;
 use crate::config::{Kube, PartialSettings, Settings, Source, Sourced, load, published};
 use crate::credential::Credentials;
 use crate::endpoint::Endpoint;
-use crate::failure::{Failure, Stage, missing};
+use crate::failure::{Failure, Retry, Stage, missing};
 use crate::output::{Event, Output};
 use crate::tunnel::Dialler;
 use crate::{kubernetes, login};
@@ -57,7 +57,7 @@ pub(super) fn dialler(settings: &Settings, output: &Arc<Output>) -> Result<Diall
     let bastion = settings.bastion.as_ref().ok_or_else(|| match &settings.kube {
         Some(kube) => missing(
             &format!("the cluster publishes no address of its bastion: {}", described(kube)),
-            "Its Service may have no address outside the cluster yet. Whoever installed the chart sets \
+            "Its Service may have no address outside the cluster yet. The operator of the chart sets \
              `service.hostnames`; until then: --bastion bastion.example.com",
         ),
         None => missing(
@@ -74,7 +74,7 @@ pub(super) fn dialler(settings: &Settings, output: &Arc<Output>) -> Result<Diall
         None => missing(
             "nothing says how the bastion proves who it is",
             "Write bastion.host_authority (the public key that signs its host certificate) into pf-tunnel.yaml, or \
-             bastion.host_key. Nobody is asked whether a key looks right.",
+             bastion.host_key. Without it no host is trusted: this program does not ask whether a key looks right.",
         ),
     })?;
     Ok(Dialler::new(
@@ -101,11 +101,7 @@ pub(super) fn credentials(settings: &Settings, output: &Arc<Output>) -> Result<C
     }
     .or_environment(variable)
     .and_then(|settings| Server::new(&settings))
-    .map_err(|error| {
-        let text = error.to_string();
-        let (what, advice) = text.split_once('\n').unwrap_or((&text, ""));
-        Failure::permanent(Stage::Configuration, what).advise(advice.trim())
-    })?;
+    .map_err(|error| Failure::hinted(Stage::Configuration, &error, Retry::Never))?;
     let (role, principals) = (settings.role.value.clone(), settings.principals.value.clone());
     let request = Request::forwarding(role, principals, settings.ttl.value.duration());
     let is_default = settings.ttl.source == Source::Default;

@@ -1,4 +1,4 @@
-//! What everybody in a tunnel looks at: the present carrier, who waits for one, and what has been counted.
+//! Shares the state of a tunnel among its tasks: the present carrier, the connections that wait for one, and the counts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::carrier::Carrier;
 use crate::endpoint::Endpoint;
 use crate::output::Link;
+use crate::trouble::{Again, Trouble};
 
-/// A carrier that was just lost is replaced in the state by whoever notices first; others look again this much later.
+/// A carrier that was just lost is replaced in the state by the task that notices first; others look again this much later.
 const AFTER_LOSS: Duration = Duration::from_millis(20);
 
 /// The same complaint about the same destination is not worth a second line within this time.
@@ -30,8 +31,8 @@ pub(super) struct TunnelState {
     waiting: AtomicUsize,
     demand: Notify,
     account: Account,
-    said: Mutex<Option<(Endpoint, String, Instant)>>,
-    held_back: Mutex<Option<Instant>>,
+    complaint: Mutex<Trouble>,
+    held_back: Mutex<Trouble>,
     stop: CancellationToken,
 }
 
@@ -67,7 +68,7 @@ impl TunnelState {
             waiting: AtomicUsize::new(0),
             demand: Notify::new(),
             account: Account::default(),
-            said: Mutex::default(),
+            complaint: Mutex::default(),
             held_back: Mutex::default(),
             stop,
         }
@@ -139,20 +140,14 @@ impl TunnelState {
 
     /// Whether a complaint should be said; a program that tries ten times a second makes ten a second.
     pub(super) fn is_news(&self, destination: &Endpoint, reason: &str) -> bool {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_old = said.as_ref().is_some_and(|(about, what, when)| {
-            about == destination && what == reason && when.elapsed() < OLD_NEWS
-        });
-        if !is_old {
-            *said = Some((destination.clone(), reason.to_owned(), Instant::now()));
-        }
-        !is_old
+        let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        complaint.raise(&format!("{destination} {reason}"), Again::After(OLD_NEWS), std::time::Instant::now())
     }
 
     /// A connection is held back at this moment. Whether that is new, and should be said.
     pub(super) fn holds_back(&self) -> bool {
         let mut held_back = self.held_back.lock().unwrap_or_else(PoisonError::into_inner);
-        held_back.replace(Instant::now()).is_none_or(|last| last.elapsed() > HELD_BACK)
+        held_back.raise("", Again::AfterQuiet(HELD_BACK), std::time::Instant::now())
     }
 
     /// Whether the tunnel ends.

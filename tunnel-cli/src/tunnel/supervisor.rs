@@ -15,19 +15,20 @@ use super::carrier::Carrier;
 use super::dialler::Dialler;
 use super::listener::Bound;
 use super::state::TunnelState;
-use crate::credential::{Credentials, Held, Said};
+use crate::credential::{Credentials, Held};
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, Retry, Stage};
 use crate::output::{Event, Link, Output};
 use crate::ssh::NotOpened;
 use crate::suspend::{Clocks, woken};
+use crate::trouble::{Again, Trouble};
 use crate::verdict::{Standing, Verdict, judge};
 
 /// Between two attempts to reach the bastion.
 const FIRST_RETRY: Duration = Duration::from_millis(300);
 /// Between two attempts after many failures.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
-/// The same where somebody refuses, and has to change something first.
+/// The same where the other side refuses, and has to change something first.
 const FIRST_RETRY_OF_REFUSED: Duration = Duration::from_secs(1);
 /// The same after many refusals.
 const LONGEST_RETRY_OF_REFUSED: Duration = Duration::from_secs(60);
@@ -47,10 +48,10 @@ pub(super) struct CarrierSupervisor {
     pub(super) forwards: Vec<Bound>,
     pub(super) ready: Option<oneshot::Sender<()>>,
     pub(super) said_ready: bool,
-    /// What was last said to be wrong since the last success.
-    pub(super) said: Option<String>,
-    /// The same of a renewal, while there is a carrier.
-    pub(super) said_renewal: Said,
+    /// The absence of a carrier.
+    pub(super) outage: Trouble,
+    /// The renewal of a carrier that is there.
+    pub(super) renewal: Trouble,
     pub(super) lost_at: Option<Instant>,
 }
 
@@ -58,7 +59,7 @@ pub(super) struct CarrierSupervisor {
 struct Pace {
     /// Where time alone may help, or another network.
     quick: Backoff,
-    /// Where somebody refuses.
+    /// Where the other side refuses.
     refused: Backoff,
 }
 
@@ -89,8 +90,8 @@ impl Pace {
     }
 }
 
-/// Something that is tried again.
-struct Trouble<'a> {
+/// An attempt that failed, and what follows from that.
+struct FailedAttempt<'a> {
     failure: &'a Failure,
     verdict: Verdict,
     /// Until when the carrier that lives may, if one does.
@@ -130,7 +131,7 @@ impl CarrierSupervisor {
                         return Err(failure);
                     }
                     let left = alive.map(|carrier| carrier.held().validity.left(&Clocks::now()));
-                    self.pause(&mut pace, Some(Trouble { failure: &failure, verdict, left })).await;
+                    self.pause(&mut pace, Some(FailedAttempt { failure: &failure, verdict, left })).await;
                 }
             }
         }
@@ -173,8 +174,8 @@ impl CarrierSupervisor {
     fn publish(&mut self, carrier: &Arc<Carrier>, replaces: bool) {
         self.state.publish(Some(Arc::clone(carrier)));
         self.state.show(Link::Up(None), None);
-        self.said = None;
-        self.said_renewal = Said::default();
+        self.outage.clear();
+        self.renewal.clear();
         if replaces {
             self.output.say(&Event::Renewed { until: carrier.held().validity.until });
         } else if let Some(lost_at) = self.lost_at.take()
@@ -198,24 +199,24 @@ impl CarrierSupervisor {
         Ok(())
     }
 
-    /// Waits before the next try: not long while somebody waits for it, and not at all after this computer slept or its
+    /// Waits before the next try: not long while a connection waits for it, and not at all after this computer slept or its
     /// owner signed in.
-    async fn pause(&mut self, pace: &mut Pace, trouble: Option<Trouble<'_>>) {
+    async fn pause(&mut self, pace: &mut Pace, attempt: Option<FailedAttempt<'_>>) {
         let begun = Instant::now();
-        let retry = trouble.as_ref().map_or(Retry::Soon, |trouble| trouble.failure.retry());
-        let asked = trouble.as_ref().and_then(|trouble| trouble.failure.retry_after()).unwrap_or_default();
+        let retry = attempt.as_ref().map_or(Retry::Soon, |attempt| attempt.failure.retry());
+        let asked = attempt.as_ref().and_then(|attempt| attempt.failure.retry_after()).unwrap_or_default();
         let mut until = begun + pace.failed(retry).max(asked);
         let in_demand = between(LONGEST_RETRY_IN_DEMAND / 2, LONGEST_RETRY_IN_DEMAND, &mut rand::rng());
-        // Who refuses is not asked each second because somebody waits.
+        // A server that refuses is not asked each second because a connection waits.
         let in_demand = if retry.is_soon() { begun + in_demand.max(asked) } else { until };
         if self.state.waiting() > 0 {
             until = until.min(in_demand);
         }
         // The loss of a connection is not a try.
         let tries = pace.failures().saturating_sub(u32::from(self.lost_at.is_some()));
-        let verdict = trouble.as_ref().map_or(Verdict::Retries, |trouble| trouble.verdict);
-        if let Some(trouble) = trouble {
-            self.complain(&trouble, tries, until.saturating_duration_since(begun), until).await;
+        let verdict = attempt.as_ref().map_or(Verdict::Retries, |attempt| attempt.verdict);
+        if let Some(attempt) = attempt {
+            self.complain(&attempt, tries, until.saturating_duration_since(begun), until).await;
         }
         let (woken, news) = (woken(), self.credentials.news_for(verdict));
         tokio::pin!(woken, news);
@@ -230,22 +231,20 @@ impl CarrierSupervisor {
     }
 
     /// Says what is wrong: each time to scripts, and to people when it is news.
-    async fn complain(&mut self, trouble: &Trouble<'_>, tries: u32, next: Duration, until: Instant) {
-        let Trouble { failure, verdict, left } = trouble;
+    async fn complain(&mut self, attempt: &FailedAttempt<'_>, tries: u32, next: Duration, until: Instant) {
+        let FailedAttempt { failure, verdict, left } = attempt;
         let reason = failure.what();
         if let Some(left) = left {
             self.output.say(&Event::Retry { tries, next, reason, is_news: false });
-            if self.said_renewal.is_news(failure, *left) {
+            if self.renewal.raise_renewal(reason, failure.is_transient(), *left, std::time::Instant::now()) {
                 self.credentials.tell(failure, *verdict, *left).await;
             }
             return;
         }
         let first = !self.said_ready && tries == 1;
-        // An absence passes by itself, and its end is told. What somebody has to see, or do, is not kept from them.
-        let another = !failure.retry().is_soon() && self.said.as_deref() != Some(reason);
-        if another {
-            self.said = Some(reason.to_owned());
-        }
+        // An absence passes by itself, and its end is told. A failure that needs the user is not kept from them.
+        let another =
+            !failure.is_transient() && self.outage.raise(reason, Again::Never, std::time::Instant::now());
         let awaits = *verdict == Verdict::AwaitsSignIn;
         self.output.say(&Event::Retry { tries, next, reason, is_news: (first || another) && !awaits });
         if awaits && another {
@@ -328,7 +327,7 @@ impl CarrierSupervisor {
                 self.credentials.name().await,
                 certificate.valid_principals().join(", "),
             ))
-            .advise("Ask whoever keeps the bastion's policy, and give them:")
+            .advise("Ask the bastion's operator, and give them:")
             .advise(format!(
                 "  key id {}, serial {}, {}, {}",
                 certificate.key_id(),
@@ -339,7 +338,7 @@ impl CarrierSupervisor {
     }
 }
 
-/// What came of one try.
+/// The result of one try.
 enum Attempt {
     /// A carrier.
     New(Arc<Carrier>),
@@ -347,7 +346,7 @@ enum Attempt {
     Nothing(Arc<Held>),
 }
 
-/// What a destination said to the first knock.
+/// The answer of a destination to the first attempt.
 enum Answer {
     Open,
     Policy(String),
@@ -357,8 +356,8 @@ enum Answer {
 
 /// Opens a stream and closes it again.
 async fn probe(carrier: &Carrier, destination: &Endpoint) -> Answer {
-    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    match timeout(PROBE, carrier.open(destination, nobody)).await {
+    let no_program = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    match timeout(PROBE, carrier.open(destination, no_program)).await {
         Ok(Ok(stream)) => {
             stream.close().await;
             Answer::Open

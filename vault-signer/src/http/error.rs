@@ -1,4 +1,4 @@
-//! What can go wrong between us and Vault.
+//! Types what can go wrong between us and Vault.
 
 use std::fmt;
 use std::time::Duration;
@@ -47,9 +47,7 @@ pub enum Error {
         to: String,
     },
     /// The server is sealed.
-    #[error(
-        "{server} is sealed\n  Whoever keeps it must unseal it; nothing can be read or signed until then"
-    )]
+    #[error("{server} is sealed\n  Its operator must unseal it; nothing can be read or signed until then")]
     Sealed {
         /// The server's name.
         server: String,
@@ -160,6 +158,8 @@ pub enum Error {
         what: String,
     },
 }
+
+impl plain_text::Hint for Error {}
 
 fn told(status: u16) -> String {
     if status == 200 { String::new() } else { format!(", status {status}") }
