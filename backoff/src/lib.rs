@@ -40,7 +40,7 @@ impl Backoff {
         between(Duration::ZERO, self.paced(), random)
     }
 
-    /// The bound itself after one more failure: for a pause that nobody else makes at the same moment.
+    /// The bound itself after one more failure: for a pause that no other client makes at the same moment.
     pub fn paced(&mut self) -> Duration {
         let bound = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures = self.failures.saturating_add(1);

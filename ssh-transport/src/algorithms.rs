@@ -1,4 +1,4 @@
-//! What we offer in a key exchange, best first, and why the rest is missing or asked for by name ([`More`]).
+//! Lists the algorithms offered in a key exchange, best first, and why the rest is missing or asked for by name ([`More`]).
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 /// Hybrid post-quantum first, then the curve that every peer has.
 ///
 /// No finite-field Diffie-Hellman: it costs the server milliseconds a handshake, enough for one flooding peer to hold
-/// up everybody's login.
+/// up the logins of all clients.
 const KEX: &[kex::Name] = &[kex::MLKEM768X25519_SHA256, kex::CURVE25519, kex::CURVE25519_PRE_RFC_8731];
 
 /// Behind every key exchange, those included that are in [`More`].
@@ -54,7 +54,7 @@ pub enum More {
     /// The same.
     #[serde(rename = "aes256-ctr")]
     Aes256Ctr,
-    /// Over curves whose constants nobody explains, and recorded traffic can be read once there are quantum computers.
+    /// Over curves whose constants have no published derivation, and recorded traffic can be read once there are quantum computers.
     #[serde(rename = "ecdh-sha2-nistp256")]
     EcdhNistp256,
     /// The same, at several times the processor time of a login.

@@ -2,7 +2,7 @@
 //!
 //! Everything that a peer can make grow is charged to it: what waits for a socket that takes nothing, what was read ahead
 //! of a session that writes, what waits to be sent to a peer that does not read. While a budget is spent, nothing more is
-//! read for those who spent it, and whoever has stalled longest is told to end. The [`ledger`] decides.
+//! read for those who spent it, and the stream that has stalled longest is told to end. The [`ledger`] decides.
 
 pub mod ledger;
 
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use ledger::{Id, Ledger, Opened};
 pub use ledger::{Limits, Reason};
 
-/// How often it is asked who must end, while somebody may have to.
+/// How often it is asked who must end, while a stream may have to.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The budgets of a process.
@@ -151,7 +151,7 @@ impl State {
     }
 }
 
-/// Looks who must end, whenever somebody may have to.
+/// Looks who must end, whenever a stream may have to.
 async fn watch(budget: Weak<Shared>, pressed: Arc<Notify>) {
     loop {
         pressed.notified().await;
@@ -306,7 +306,7 @@ impl Carrier {
     }
 }
 
-/// Bytes that are given back to the budget when nobody has them any more.
+/// Bytes that are given back to the budget when no buffer holds them any more.
 struct Lent {
     data: Bytes,
     carrier: Arc<Carrier>,

@@ -1,4 +1,4 @@
-//! What both ends of an SSH connection ask of russh, written once: which algorithms are spoken, on what socket a
+//! Sets up russh for both ends of a connection: which algorithms are spoken, on what socket a
 //! session runs, and how bytes go between a TCP socket and whatever carries a forwarded connection.
 //!
 //! - [`algorithms`]: the lists, and why each entry is in them.

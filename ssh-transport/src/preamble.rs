@@ -1,4 +1,4 @@
-//! What a server may say before SSH begins: lines of text in front of its identification (RFC 4253 §4.2), which a client
+//! Skips what a server may say before SSH begins: lines of text in front of its identification (RFC 4253 §4.2), which a client
 //! skips as OpenSSH does.
 //!
 //! russh takes twenty lines of 255 bytes and otherwise ends without a word. A server that turns a client away says why in

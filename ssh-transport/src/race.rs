@@ -1,4 +1,4 @@
-//! Connects to whichever of several addresses answers first (RFC 8305 §5), without asking all of them at once.
+//! Connects to whichever of several addresses answers first (RFC 8305 §5), without asking all of them simultaneously.
 //!
 //! `Schedule` says when the next attempt begins, and is pure; [`race`] carries it out.
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// The time between two attempts while none has failed (the "Connection Attempt Delay").
 const STAGGER: Duration = Duration::from_millis(250);
-/// The most attempts at once.
+/// The most simultaneous attempts.
 const MOST_AT_ONCE: usize = 8;
 /// How long an attempt keeps its place from others that need it: as long as it takes to begin one in each place, which is time for a
 /// lost first packet to be sent again.
@@ -132,7 +132,7 @@ mod tests {
     fn attempts_begin_one_after_another_and_a_failure_makes_way_at_once() {
         let mut schedule = Schedule::new(3);
         assert_eq!(schedule.next(), Some(Duration::ZERO));
-        assert_eq!(schedule.begins(millis(0)), None, "nobody needs its place");
+        assert_eq!(schedule.begins(millis(0)), None, "no other address needs its place");
         assert_eq!(schedule.next(), Some(millis(250)));
         schedule.failed(millis(10));
         assert_eq!(schedule.next(), Some(millis(10)));
@@ -177,7 +177,7 @@ mod tests {
         .await;
         assert_eq!(winner, Ok((addresses[1], "connected")));
         assert!(began.elapsed() >= STAGGER, "the first one had its time");
-        assert_eq!(begun.load(Ordering::Relaxed), 2, "nobody asked the third");
+        assert_eq!(begun.load(Ordering::Relaxed), 2, "the third was not asked");
     }
 
     #[tokio::test(start_paused = true)]

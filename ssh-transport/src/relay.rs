@@ -139,7 +139,7 @@ pub enum End {
     Lost,
     /// The socket took nothing, and others needed what it held up.
     Evicted(Reason),
-    /// Somebody who may ended it.
+    /// Its owner ended it.
     Stopped,
 }
 
@@ -257,7 +257,7 @@ async fn collect(
     loop {
         // An idle stream keeps no buffer.
         socket.readable().await.map_err(|error| End::Socket(error.kind()))?;
-        // Whoever made us hold too much waits here, where it holds up nobody else.
+        // A peer that made us hold too much waits here, where it holds up no other peer.
         budget.carrier().room().await;
         let most = match sink.room().await {
             0 => PROBE,
@@ -287,7 +287,7 @@ async fn collect(
         }
     }
     if let Some(kind) = between.broken.get() {
-        // The error was told to whoever wrote, and this is no end in order.
+        // The error was told to the writer, and this is no end in order.
         return Err(End::Socket(*kind));
     }
     sink.finish().await.map_err(|Lost| End::Lost)?;
@@ -477,7 +477,7 @@ impl<'a> Spill<'a> {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(error) => return Err(End::Socket(error.kind())),
                     }
-                    // The far end is done, and the socket takes nothing: nobody is left who would end this.
+                    // The far end is done, and the socket takes nothing: no party is left that would end this.
                     if self.end == Some(Last::Closed) && began.elapsed() >= PATIENCE {
                         return Err(End::Closed);
                     }
@@ -594,7 +594,7 @@ mod tests {
         assert_eq!(
             all.len(),
             10_000_000,
-            "what was sent before the end arrives, though the close came at once"
+            "what was sent before the end arrives, though the close came immediately"
         );
         assert_eq!(task.await.unwrap(), End::Finished);
     }
@@ -626,7 +626,7 @@ mod tests {
     /// A peer that answers, and is gone while it is still being talked to: the kernel resets, and has the answer.
     #[tokio::test]
     async fn what_a_peer_said_before_it_reset_arrives() {
-        // As much as certainly fits into the kernel while nobody reads it.
+        // As much as certainly fits into the kernel while it is not read.
         let answer = vec![7; 50_000];
         let budget = Budget::start(Limits { owner: 1000, ..Limits::of_streams(SPILL, PATIENCE) });
         let carrier = budget.carrier("me");
@@ -637,7 +637,7 @@ mod tests {
         far.send(Incoming::Data(Bytes::from_static(b"a question that is not read"))).await;
         peer.readable().await.unwrap();
         drop(peer);
-        // Until the kernel has told whoever writes.
+        // Until the kernel has told the writer.
         let sending = async {
             while far.send.as_ref().unwrap().send(Incoming::Data(Bytes::from_static(b"more"))).await.is_ok() {
                 sleep(Duration::from_millis(1)).await;

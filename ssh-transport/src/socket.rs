@@ -5,7 +5,7 @@
 //! kernel buffer, for ever. So while a write is pending this socket reads into memory, which lets the peer finish its
 //! own write. Reads are also served from 64 KiB at a time, since russh reads four bytes and then a packet.
 //!
-//! russh prefers writing: for each packet that it reads it may write megabytes. So whoever feeds a session asks
+//! russh prefers writing: for each packet that it reads it may write megabytes. So a task that feeds a session asks
 //! [`Cutter::caught_up`] first, and is held back while much of what has arrived is unread. With that at both ends, one of
 //! them always reads: of two, the one that falls behind last has got no more from the other since than a full queue.
 
@@ -163,7 +163,7 @@ impl Shared {
 }
 
 impl<S> Drop for CarrierSocket<S> {
-    /// Whoever waits to feed the session finds out that it is gone, and what it held is given back.
+    /// A task that waits to feed the session finds out that it is gone, and what it held is given back.
     fn drop(&mut self) {
         self.shared.catch_up();
         self.ahead.clear();
@@ -389,7 +389,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CarrierSocket<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.check_cut()?;
-        // What was read ahead is there at once: without this, a session with much of it would let no other go on.
+        // What was read ahead is there immediately: without this, a session with much of it would let no other go on.
         let progress = ready!(coop::poll_proceed(cx));
         if this.ahead.is_empty() {
             if let Some(end) = this.read_end.take() {

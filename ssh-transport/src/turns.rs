@@ -1,4 +1,4 @@
-//! Turns: so many at once, and so many more each second; whoever comes too early is told how long to wait.
+//! Gives turns: so many immediately, and so many more each second. A request that comes too early is told how long to wait.
 //!
 //! The generic cell rate algorithm: one moment in time says all, the one at which everything granted so far would have
 //! been granted at the rate. Turns are granted in the order in which they are asked for, and need no queue.

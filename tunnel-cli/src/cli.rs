@@ -1,4 +1,4 @@
-//! What can be typed, and what it means. The only module that knows clap.
+//! Parses the command lines of both programs. The only module that knows clap.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ pub(crate) struct TunnelArguments {
 const TUNNEL_EXAMPLES: &str = "\
 Examples:
   pf-tunnel postgres.default.svc:5432 5432      then: psql -h 127.0.0.1
-  pf-tunnel demo.internal:80 3000 db:5432 0     two at once, one on any free port
+  pf-tunnel demo.internal:80 3000 db:5432 0     two together, one on any free port
   pf-tunnel -L 3000:demo.internal:80            as ssh has it
   pf-tunnel --kube-context prod orders.db.svc:5432 5432     with no file at all
   pf-tunnel config                              what holds, and where it was set
@@ -156,7 +156,7 @@ struct RunFlags {
     no_probe: bool,
 }
 
-/// What both programs have.
+/// Flags of both programs.
 #[derive(Debug, Args)]
 struct Common {
     /// The bastion; may be repeated, or a list with commas [env: PF_TUNNEL_BASTION]
@@ -178,7 +178,7 @@ struct Common {
     #[arg(long, global = true, value_name = "FILE|KEY", help_heading = "Bastion")]
     host_key: Option<String>,
 
-    /// Read what nobody says here from the cluster of this context of the kubeconfig [env: PF_TUNNEL_KUBE_CONTEXT]
+    /// Read settings that are not given here from the cluster of this context of the kubeconfig [env: PF_TUNNEL_KUBE_CONTEXT]
     #[arg(long, global = true, value_name = "CONTEXT", help_heading = "Kubernetes")]
     kube_context: Option<String>,
     /// The bastion's namespace there [env: PF_TUNNEL_KUBE_NAMESPACE] [default: bastion]
@@ -195,7 +195,7 @@ struct Common {
     /// Certificates that Vault's is signed by [env: VAULT_CACERT, BAO_CACERT]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Vault or OpenBao")]
     ca_cert: Option<PathBuf>,
-    /// Send tokens in clear to a Vault that is not on this computer, and believe whoever answers there
+    /// Send tokens in clear to a Vault that is not on this computer, and trust whatever answers there
     /// [env: PF_TUNNEL_DANGEROUSLY_ALLOW_PLAIN_HTTP]
     #[arg(long, global = true, help_heading = "Vault or OpenBao")]
     dangerously_allow_plain_http: bool,
@@ -220,7 +220,7 @@ struct Common {
     auth: Option<String>,
     /// A file with the token, - for standard input; without it BAO_TOKEN, VAULT_TOKEN, the file of BAO_TOKEN_PATH, or
     /// ~/.vault-token. There is no
-    /// flag for the token itself, since everybody on this computer can read a command line
+    /// flag for the token itself, since every user of this computer can read a command line
     #[arg(long, global = true, value_name = "FILE", help_heading = "Vault or OpenBao")]
     token_file: Option<PathBuf>,
     /// For kubernetes, which reads the ServiceAccount's token from --token-file [env: PF_TUNNEL_AUTH_ROLE]
@@ -284,7 +284,7 @@ pub(crate) struct Flags {
     pub probe: bool,
 }
 
-/// What `pf-tunnel` is to do.
+/// A command of `pf-tunnel`.
 #[derive(Debug)]
 pub(crate) enum TunnelCommand {
     /// Print the settings.
@@ -302,7 +302,7 @@ pub(crate) enum TunnelCommand {
     },
 }
 
-/// What `pf-db-tunnel` is to do.
+/// A command of `pf-db-tunnel`.
 #[derive(Debug)]
 pub(crate) enum DatabaseCommand {
     /// List the databases.

@@ -1,4 +1,4 @@
-//! The programs: what was typed becomes settings, settings become a tunnel, and its end becomes an exit code.
+//! Runs the programs: a command line becomes settings, settings become a tunnel, and its end becomes an exit code.
 
 mod child;
 mod config;

@@ -1,4 +1,4 @@
-//! What a program has to be told to reach a database through a tunnel.
+//! Tells a program how to reach a database through a tunnel.
 
 mod postgres;
 

@@ -1,7 +1,7 @@
-//! What a cluster publishes about its bastion, read with the user's own kubeconfig. The only module that knows kube.
+//! Reads what a cluster publishes about its bastion, with the user's own kubeconfig. The only module that knows kube.
 //!
 //! It is used as kubectl uses it: the same files, the same contexts, the same plugins. One object is read, once, and
-//! remembered for when nobody answers.
+//! cached for when the API server does not answer.
 
 mod cache;
 mod error;
@@ -108,7 +108,7 @@ pub(crate) struct Found {
     pub stale: Option<(Duration, Failure)>,
 }
 
-/// Reads the ConfigMap, or recalls it if nobody answers.
+/// Reads the ConfigMap, or what the cache has of it if the API server does not answer.
 ///
 /// # Errors
 /// What is in the way, and what to do about it.

@@ -1,4 +1,4 @@
-//! Every line that we print passes here, escaped, and comes out as people, pipes or scripts need it.
+//! Prints every line of the program, escaped, as people, pipes or scripts need it.
 
 mod event;
 mod status;
@@ -154,7 +154,7 @@ impl Output {
         true
     }
 
-    /// Redraws the status line in place; does nothing where nobody would see it.
+    /// Redraws the status line in place; does nothing where none is drawn.
     pub(crate) fn draw(&self, status: &Status) {
         if !self.redraws {
             return;

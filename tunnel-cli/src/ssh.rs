@@ -225,7 +225,7 @@ impl Session {
         self.cutter.sent()
     }
 
-    /// Ends it at once: the server does not answer.
+    /// Ends it immediately: the server does not answer.
     pub(crate) fn cut(&self, reason: &str) {
         self.shared.end(reason);
         self.cutter.cut();

@@ -58,7 +58,7 @@ impl Clocks {
     }
 }
 
-/// Waits until this computer wakes from sleep, or somebody sets its clock.
+/// Waits until this computer wakes from sleep, or its clock is set.
 pub(crate) async fn woken() {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,7 +1,7 @@
-//! Is this the bastion? A pure answer, from what the configuration trusts and what the server presented.
+//! Judges whether a server is the bastion, from what the configuration trusts and what the server presented. Pure.
 //!
 //! russh verifies that the server holds the key it presents, and nothing else: whether that key, or the authority
-//! behind its certificate, is one of ours is decided here. There is no third answer such as asking somebody.
+//! behind its certificate, is one of ours is decided here. There is no third answer, such as asking the user.
 
 mod key_lines;
 pub(crate) mod known_hosts;
@@ -22,7 +22,7 @@ use key_lines::Wanted;
 /// The longest file of keys that is read, in bytes.
 const LONGEST_FILE: u64 = 64 * 1024;
 
-/// What the configuration trusts. There is no value for "anybody".
+/// What the configuration trusts. There is no value for "any host".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// Host certificates that one of these keys signed.
@@ -127,7 +127,7 @@ pub(crate) enum HostKeyMismatch {
         /// How far off, in whole seconds.
         wait: Duration,
     },
-    /// A certificate with conditions that nobody can check here.
+    /// A certificate with conditions that cannot be checked here.
     #[error("its host certificate has a critical option, which no host certificate needs")]
     CriticalOption,
     /// SHA-1, DSA, or RSA below 2048 bits.
@@ -155,7 +155,7 @@ impl Trust {
         keys(texts, folder, Wanted::HostKeys).map(Self::Keys)
     }
 
-    /// The keys that these texts are. No file is looked for: whoever wrote them does not know this computer.
+    /// The keys that these texts are. No file is looked for: their author does not know this computer.
     ///
     /// # Errors
     /// When one is not a public key.
@@ -247,7 +247,7 @@ fn verify_certificate(
     Ok(())
 }
 
-/// Whether nobody can forge what this key signs with this algorithm.
+/// Whether no attacker can forge what this key signs with this algorithm.
 fn is_strong(key: &KeyData, algorithm: &Algorithm) -> bool {
     match (key, algorithm) {
         (KeyData::Rsa(key), Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) }) => {

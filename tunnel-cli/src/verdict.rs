@@ -1,7 +1,7 @@
 //! Judges every failure of a tunnel: of login, signing, connecting, the host's identity, the certificate and its renewal.
 //!
 //! There is no other place where that is decided. What may pass ends nothing; and while a carrier lives, no failure to make
-//! its successor ends it. Before a tunnel was ready for the first time, somebody is there to read an error, and what a
+//! its successor ends it. Before a tunnel was ready for the first time, the user is there to read an error, and what a
 //! person has to change is one. Afterwards, perhaps at night, only what no waiting can mend ends it.
 
 use std::time::Duration;

@@ -156,7 +156,7 @@ impl Work<'_> {
             None => Outcome::Created,
             Some(found) => changed(wanted::differences(found, &wanted)),
         };
-        // A write resets every field that it leaves out, also those that somebody else has set.
+        // A write resets every field that it leaves out, also those that an operator has set.
         let mut whole = found.unwrap_or_default();
         whole.extend(wanted);
         self.write_unless_same(format!("role {path}"), &outcome, &path, whole.into()).await?;
@@ -181,7 +181,7 @@ impl Work<'_> {
         Ok(outcome == Outcome::Unchanged)
     }
 
-    /// Makes an ed25519 authority where there is none. One that is there is trusted by somebody, and stays.
+    /// Makes an ed25519 authority where there is none. One that is there is trusted by some server, and stays.
     async fn authority(&mut self, mount: &str, mounted: bool) -> Result<Option<PublicKey>, BootstrapError> {
         let path = VaultPath::new(mount).join("config/ca");
         let found = if mounted { self.present_authority(mount).await? } else { None };

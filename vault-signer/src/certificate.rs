@@ -1,4 +1,4 @@
-//! What came back is what was asked for, or it is not used.
+//! Checks that a certificate is what was asked for. One that is not is not used.
 
 use crate::domain::PERMIT_OPEN;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,16 +48,16 @@ pub enum Mismatch {
         /// What came.
         got: &'static str,
     },
-    /// It names nobody, so a careless server lets it log in as anybody.
-    #[error("it has no principals, so it could be anybody's")]
+    /// It names no principal, so a careless server lets it log in as any user.
+    #[error("it has no principals, so it could be used as any user")]
     NoPrincipals,
-    /// Somebody who was asked for is missing.
+    /// A principal that was asked for is missing.
     #[error("it does not have the principal `{name}`")]
     MissingPrincipal {
         /// Who, escaped.
         name: String,
     },
-    /// Somebody who was not asked for is there.
+    /// A principal that was not asked for is there.
     #[error("it has the principal `{name}`, which was not asked for")]
     ExtraPrincipal {
         /// Who, escaped.
@@ -300,7 +300,7 @@ fn signature(certificate: &Certificate, authorities: Option<&[PublicKey]>) -> Re
                 && matches!(algorithm, Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) })
         }
         KeyData::Dsa(_) | KeyData::Certificate(_) | KeyData::Other(_) => false,
-        // The enum is another crate's and may grow; what is new is not believed before somebody looked at it.
+        // The enum is another crate's and may grow; a new one is not accepted before it has a rule here.
         _ => false,
     };
     if !strong {

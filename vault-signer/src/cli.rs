@@ -1,4 +1,4 @@
-//! What can be typed, and what it means.
+//! Parses the command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub(crate) struct Connection {
     /// PEM file of the authorities that may sign Vault's own certificate [env: BAO_CACERT, VAULT_CACERT]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Option<PathBuf>,
-    /// Send tokens in clear to a server that is not on this computer, and believe whoever answers there
+    /// Send tokens in clear to a server that is not on this computer, and trust whatever answers there
     #[arg(long)]
     pub(crate) dangerously_allow_plain_http: bool,
     /// How to log in: token, approle, userpass or kubernetes. A token is looked for in --token-file, BAO_TOKEN,
@@ -93,7 +93,7 @@ pub(crate) struct Bootstrap {
     /// Name of a bastion, or the domain that bastions are in. Repeatable
     #[arg(long = "domain", value_name = "NAME", required = true, value_delimiter = ',', value_parser = trimmed)]
     pub(crate) domains: Vec<String>,
-    /// Who may be named in a certificate; the first is, when a request names nobody. Repeatable. Templates
+    /// Who may be named in a certificate; the first is, when a request names none. Repeatable. Templates
     /// such as {{identity.entity.name}} are understood
     #[arg(
         long = "principal",
@@ -115,7 +115,7 @@ pub(crate) struct Bootstrap {
     /// The longest that one may live
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub(crate) max_ttl: Duration,
-    /// The policy that lets somebody use that role
+    /// The policy that lets a token use that role
     #[arg(long, default_value = "tunnel-user", value_parser = name)]
     pub(crate) policy: String,
     /// Where hosts' keys are signed
@@ -196,7 +196,7 @@ pub(crate) struct Dev {
     /// The only token that it knows; made anew each time unless given
     #[arg(long, value_name = "TOKEN", env = "VAULT_DEV_ROOT_TOKEN_ID", hide_env_values = true)]
     pub(crate) root_token: Option<String>,
-    /// Who may be named in a certificate, `*` for anybody; the first is, when a request names nobody. Repeatable
+    /// Who may be named in a certificate, `*` for any name; the first is, when a request names none. Repeatable
     #[arg(
         long = "principal",
         value_name = "NAME",

@@ -1,4 +1,4 @@
-//! How far this computer's clock is from a server's, by the `Date` of its answers (RFC 9110 §6.6.1).
+//! Measures how far this computer's clock is from a server's, by the `Date` of its answers (RFC 9110 §6.6.1).
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

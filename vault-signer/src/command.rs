@@ -1,4 +1,4 @@
-//! The subcommands, and what they share: where Vault is, who asks, and how they speak.
+//! Runs the subcommands, which share how they reach Vault, log in and print.
 
 pub(crate) mod bootstrap;
 pub(crate) mod dev;
@@ -20,12 +20,12 @@ use crate::failure::Failure;
 /// The longest key or secret that is read from a file, in bytes.
 const LONGEST_FILE: u64 = 64 * 1024;
 
-/// For people: standard error. Where nobody listens, nothing is lost that could be told elsewhere.
+/// Prints for people, to standard error. Where that is closed, nothing is lost that could be told elsewhere.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// For whoever asked: standard output.
+/// Prints the result, to standard output.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).map_err(Failure::Output)

@@ -117,7 +117,7 @@ impl Credential {
         Self::for_key(signer, key, request).await
     }
 
-    /// Has a key signed that somebody has already, as a host does.
+    /// Has a key signed that exists already, such as a host's.
     ///
     /// # Errors
     /// See [`SignError`].

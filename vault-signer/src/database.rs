@@ -45,7 +45,7 @@ impl Credentials {
     }
 }
 
-/// Vault's promise to keep something until a time. Whoever has its id can do nothing without a token.
+/// Vault's promise to keep something until a time. Its id is worth nothing without a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     id: String,

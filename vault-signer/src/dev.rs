@@ -1,4 +1,4 @@
-//! The in-memory authority behind Vault's own HTTP paths, for development: it knows nobody and keeps nothing.
+//! The in-memory authority behind Vault's own HTTP paths, for development: it has no users and keeps nothing.
 
 mod api;
 
@@ -30,7 +30,7 @@ pub const HOSTS: (&str, &str) = ("ssh-host", "bastion");
 pub struct Options {
     /// The only token that it knows.
     pub root_token: SecretString,
-    /// Who may be named in a user's certificate; the first is named when nobody is asked for.
+    /// Who may be named in a user's certificate; the first is named when none is asked for.
     pub principals: Vec<String>,
     /// The longest that a user's certificate lives.
     pub max_ttl: Duration,

@@ -1,4 +1,4 @@
-//! Why the program ends, and with which exit code.
+//! Maps each failure of the program to its exit code.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Text that others chose, made fit for a terminal or a log; and fields that others left out.
+//! Makes text that others chose fit for a terminal or a log, and reads fields that others left out.
 
 use serde::{Deserialize, Deserializer};
 

@@ -1,6 +1,6 @@
 //! Accounts for the bytes that peers make a process hold, and decides who reads on and who ends. Pure: the clock is an argument.
 //!
-//! A *carrier* is one connection, a *stream* one forwarded connection on it; an *owner* is whoever they are accounted
+//! A *carrier* is one connection, a *stream* one forwarded connection on it; an *owner* is the identity that they are accounted
 //! to, an identity. What a stream holds waits for its socket; what a carrier holds was read ahead, or waits for a peer
 //! that does not read.
 
@@ -69,7 +69,7 @@ struct Holder {
     held: u64,
     /// Since when it could not move anything.
     stalled: Option<Instant>,
-    /// Nothing more comes for it, so it holds up nobody.
+    /// Nothing more comes for it, so it holds up no other stream.
     finished: bool,
     ended: bool,
 }
@@ -141,7 +141,7 @@ impl Ledger {
     }
 
     /// It holds so many bytes more. They are there already: what can be refused is the next read. Says whether
-    /// somebody may have to end for it.
+    /// a stream may have to end for it.
     pub fn charge(&mut self, id: Id, bytes: u64) -> bool {
         self.change(id, |holder| holder.held = holder.held.saturating_add(bytes));
         !self.holding_up.is_empty() || self.total >= self.limits.process || self.has_spent(id)
@@ -220,7 +220,7 @@ impl Ledger {
         self.total
     }
 
-    /// Whether somebody may have to end soon.
+    /// Whether a stream may have to end soon.
     pub fn is_pressed(&self) -> bool {
         !self.holding_up.is_empty()
             || self.total >= self.limits.process

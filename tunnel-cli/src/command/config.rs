@@ -1,4 +1,4 @@
-//! `pf-tunnel config`: what holds, and where each value came from.
+//! Prints every setting that holds and where its value came from: `pf-tunnel config`.
 
 use serde_json::json;
 

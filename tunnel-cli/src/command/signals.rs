@@ -1,4 +1,4 @@
-//! Decides what SIGINT, SIGTERM and SIGHUP do: the first ends in order, and a person who insists ends at once.
+//! Decides what SIGINT, SIGTERM and SIGHUP do: the first ends in order, and a second one, after a moment, ends immediately.
 
 mod listener;
 
@@ -29,7 +29,7 @@ pub(super) enum Interrupt {
 enum Answer {
     /// End in order. Asking twice changes nothing.
     EndInOrder,
-    /// End at once, and leave what was not finished.
+    /// End immediately, and leave what was not finished.
     EndAtOnce,
 }
 

@@ -16,7 +16,7 @@ pub(super) enum Origin {
     Named(PathBuf),
     /// The user's own.
     User(PathBuf),
-    /// Found on the way up from the working directory; whoever wrote the code wrote it.
+    /// Found on the way up from the working directory; the authors of the code wrote it.
     Project(PathBuf),
 }
 
@@ -110,7 +110,7 @@ struct Facts {
 #[derive(Debug, Clone, Copy)]
 struct Reader {
     user: u32,
-    /// The group in which there is nobody else, as many systems give one to each user.
+    /// The group that has no other member, as many systems give one to each user.
     own_group: Option<u32>,
 }
 
@@ -141,7 +141,7 @@ impl Distrust {
     }
 }
 
-/// A file that decides where the Vault token goes has to be the reader's, or the system's, and nobody else's to change.
+/// A file that decides where the Vault token goes has to be the reader's, or the system's, and no other user's to change.
 fn judge(file: Facts, reader: &Reader) -> Result<(), Distrust> {
     const GROUP_WRITES: u32 = 0o020;
     const OTHERS_WRITE: u32 = 0o002;

@@ -88,7 +88,7 @@ pub(crate) struct PartialSettings {
     pub hold: Option<Sourced<Period>>,
     /// Databases by name.
     pub databases: BTreeMap<String, Sourced<Database>>,
-    /// Where a cluster publishes what nobody says; `None` if no cluster is to be asked.
+    /// Where a cluster publishes settings that are not given; `None` if no cluster is to be asked.
     pub kube: Option<PartialKube>,
 }
 }
@@ -312,7 +312,7 @@ fn of<T>(value: Option<Spanned<T>>, origin: &Origin) -> Option<Sourced<T>> {
     value.map(|spanned| Sourced::of_file(spanned, origin))
 }
 
-/// Takes away what vouches for an address that somebody with more to say chose, and says so.
+/// Takes away what vouches for an address that a stronger party chose, and says so.
 fn left_out<T>(
     setting: &str,
     voucher: &mut Option<Sourced<T>>,

@@ -1,4 +1,4 @@
-//! What a cluster may say about its bastion: the words of `pf-tunnel.yaml` that are public and name nothing on this
+//! Reads what a cluster may say about its bastion: the words of `pf-tunnel.yaml` that are public and name nothing on this
 //! computer, and OpenSSH's lines for its host identity.
 //!
 //! A key that is not known here is passed over, and named with `-v`: the cluster's chart may be newer than this program.
@@ -93,7 +93,8 @@ pub(crate) struct Published {
     pub notes: Vec<String>,
 }
 
-/// Reads the `data` of the ConfigMap that is called `place`, in a cluster that `chosen_by` chose. `bastion` is where the bastion is if somebody said so above.
+/// Reads the `data` of the ConfigMap that is called `place`, in a cluster that `chosen_by` chose. `bastion` is where the bastion
+/// is, if a stronger source says so.
 ///
 /// # Errors
 /// When it holds what cannot be used; names the line.

@@ -1,4 +1,4 @@
-//! What holds after every source has been heard: a value, and where it came from, for each setting.
+//! Resolves the settings of all sources: each has a value, and where that came from.
 //!
 //! What always has a value is no `Option` here. An `Option` is a setting without a default.
 

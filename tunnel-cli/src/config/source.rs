@@ -1,4 +1,4 @@
-//! Where a value came from.
+//! Names the source of a value.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,14 +23,14 @@ pub(crate) enum Source {
     Published(Arc<str>, Party),
     /// The kubeconfig's current context.
     CurrentContext,
-    /// Nobody said anything.
+    /// No source said anything.
     Default,
 }
 
 /// On whose word a value holds, the one that has less to say first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Party {
-    /// Whoever wrote the project's file.
+    /// The authors of the project's file.
     Project,
     /// The person who runs the program.
     #[default]

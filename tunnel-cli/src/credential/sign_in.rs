@@ -1,4 +1,4 @@
-//! The command that a person types to sign in again, exactly as it has to be typed.
+//! Builds the command that a user types to sign in again, exactly as it has to be typed.
 
 use std::path::{Path, PathBuf};
 

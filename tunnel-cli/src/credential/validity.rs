@@ -1,4 +1,4 @@
-//! How long something that expires is still ours, also when somebody sets the clock.
+//! Decides how long something that expires may be used, also when the clock is set.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ pub(crate) struct Validity {
     from: Clocks,
     /// How long it lives from then on.
     whole: Duration,
-    /// The first moment at which it is worth nothing, by the clock of whoever gave it.
+    /// The first moment at which it is worth nothing, by the clock of its issuer.
     pub until: SystemTime,
 }
 

@@ -106,7 +106,7 @@ pub(super) fn variables(access: &Access<'_>, verify: Verify) -> Vec<(&'static st
 }
 
 /// <https://www.postgresql.org/docs/current/libpq-pgpass.html>. For every host: whatever the program calls the local end,
-/// nothing but it has this port, and nobody but this database knows this user.
+/// nothing but it has this port, and no other database knows this user.
 pub(super) fn password_file(access: &Access<'_>) -> (&'static str, Zeroizing<String>) {
     let password = Zeroizing::new(escaped(access.password.expose_secret()));
     let line = format!("*:{}:*:{}:{}\n", access.listen.port(), escaped(access.user), *password);

@@ -1,4 +1,4 @@
-//! What is to be forwarded: a local address and port, and the destination behind it.
+//! Parses a forward: a local address and port, and the destination behind it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! Which exit code each way to end has: the one place.
+//! Maps each way to end to its exit code.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! What a cluster published the last time, for when its API server cannot be reached: many are behind a VPN, and some
+//! Keeps what a cluster published the last time, for when its API server cannot be reached: many are behind a VPN, and some
 //! behind the very bastion that they tell about.
 //!
-//! It is public, and in a folder of the user's own. It is used for a week, and only while nobody answers: an API server
+//! It is public, and in a folder of the user's own. It is used for a week, and only while the API server does not answer: one
 //! that says no is believed.
 
 use std::collections::BTreeMap;

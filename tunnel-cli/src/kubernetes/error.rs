@@ -1,4 +1,4 @@
-//! Why the connection info was not read, as a person needs it.
+//! Explains why the connection info was not read.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -18,9 +18,9 @@ const LONGEST_WORDS: usize = 400;
 pub(super) enum ReadError {
     /// What the kubeconfig says cannot be used: a certificate, a key, a proxy.
     Setup(String),
-    /// Nobody answered, or the answer broke off.
+    /// The API server did not answer, or its answer broke off.
     Unreached(String),
-    /// Somebody answered, and not as the API server has to: another certificate, no TLS, no HTTP.
+    /// What answered is not the API server: another certificate, no TLS, no HTTP.
     Stranger(String),
     /// No answer in this time.
     Silent(Duration),
@@ -72,7 +72,7 @@ impl ReadError {
                 Failure::transient(Stage::Configuration, unreached(&why)).advise(unneeded)
             }
             Self::Stranger(why) => failed(unreached(&why)).advise(
-                "Somebody answered there who is not the API server that the kubeconfig means: another cluster, or somebody in between.",
+                "What answered there is not the API server that the kubeconfig means: it is another cluster, or an attacker in between.",
             ),
             Self::TooLong => failed(format!("ConfigMap {namespace}/{config_map} is too long to be the bastion's")),
             Self::Unexpected => {
@@ -85,7 +85,7 @@ impl ReadError {
             }
             Self::Refused { code: 403, message, .. } => {
                 failed(format!("you may not read ConfigMap {namespace}/{config_map} of context {context}"))
-                    .advise("Ask whoever installed the bastion to name you, or a group of yours, under `connectionInfo.readers` of its chart: that is a Role for this one object.")
+                    .advise("Ask the bastion's operator to name you, or a group of yours, under `connectionInfo.readers` of its chart: that is a Role for this one object.")
                     .advise(format!("It says: {}", escaped(&message, LONGEST_WORDS)))
             }
             Self::Refused { code: 404, .. } => {

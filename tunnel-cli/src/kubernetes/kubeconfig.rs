@@ -1,4 +1,4 @@
-//! Which cluster a context means, and how to reach it: kubectl's files, in kubectl's order.
+//! Finds the cluster that a context means, and how to reach it: kubectl's files, in kubectl's order.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::failure::{Failure, Stage};
 
 /// How long TCP and TLS may take each.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How many contexts are listed to whoever named one that is not there.
+/// How many contexts are listed to a user who named one that is not there.
 const MOST_LISTED: usize = 8;
 
 /// The context's name, and what it means.
@@ -31,7 +31,7 @@ pub(super) async fn load(
     })?;
     safe(&config, &context)?;
     config.connect_timeout = Some(CONNECT);
-    // A server that has too much to do is told of at once, and what it said last is used.
+    // A server that has too much to do is told of immediately, and what it said last is used.
     config.default_retry = false;
     // kube asks whether the proxy itself is exempt. What matters is whether the API server is.
     if !own_proxy {
@@ -139,7 +139,7 @@ fn safe(config: &Config, context: &str) -> Result<(), Failure> {
         _ => "does not reach the API server through TLS",
     };
     Err(refused(format!("the context {context} {what}")).advise(
-        "Anybody on the way could say where your Vault token goes. Name the cluster's authority in the kubeconfig (certificate-authority), or write pf-tunnel.yaml.",
+        "An attacker on the way could choose where your Vault token goes. Name the cluster's authority in the kubeconfig (certificate-authority), or write pf-tunnel.yaml.",
     ))
 }
 

@@ -93,7 +93,7 @@ async fn run(exec: &ExecConfig, context: &str) -> Result<Credentials, Failure> {
     }
     let status = child.wait().await.map_err(|error| failed(format!("`{program}` was lost: {error}")))?;
     if !status.success() {
-        // It may have asked somebody who is not reached either.
+        // It may have asked a server that is not reached either.
         let what = format!("`{program}` gave no credentials for Kubernetes: {status}");
         return Err(Failure::transient(Stage::Configuration, what).advise(&advice));
     }

@@ -1,4 +1,4 @@
-//! What happens, once for people and once for scripts. The names in the JSON are a promise.
+//! Prints what happens, once for people and once for scripts. The names in the JSON are a promise.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -77,7 +77,7 @@ pub(crate) enum Event<'a> {
         next: Duration,
         /// Why the last one failed.
         reason: &'a str,
-        /// Whether nobody has heard yet that something is wrong.
+        /// Whether it has not been said yet that something is wrong.
         is_news: bool,
     },
     /// The connection is back.
@@ -133,7 +133,7 @@ pub(crate) enum Event<'a> {
         /// The bastion's words.
         reason: &'a str,
     },
-    /// New connections are not opened at once; none is lost. Said once until it has passed.
+    /// New connections are not opened immediately; none is lost. Said once until it has passed.
     HeldBack {
         /// Where they lead.
         destination: &'a Endpoint,
@@ -169,12 +169,12 @@ pub(crate) enum Event<'a> {
     Ended,
 }
 
-/// Who wants to know.
+/// The least verbosity at which an event is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// Everybody, on standard error.
+    /// Every user, on standard error.
     Warning,
-    /// Everybody.
+    /// Every user.
     Normal,
     /// `-v`.
     Detail,
@@ -183,7 +183,7 @@ pub(crate) enum Level {
 }
 
 impl Event<'_> {
-    /// Who wants to know.
+    /// The least verbosity at which an event is printed.
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::NotOpened { .. }

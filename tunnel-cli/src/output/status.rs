@@ -8,7 +8,7 @@ use plain_text::{bytes, ordinal, rough};
 /// How the connection to the bastion is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// Nothing has been tried yet. Somebody may be asked for a password.
+    /// Nothing has been tried yet. The user may be asked for a password.
     #[default]
     SigningIn,
     /// The first try is under way.

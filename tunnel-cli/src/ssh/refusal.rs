@@ -24,7 +24,7 @@ pub(crate) enum Refusal {
     /// Not the bastion.
     #[error("{0}")]
     HostKey(HostKeyMismatch),
-    /// A server, or somebody in between, that would let packets be dropped unseen (CVE-2023-48795).
+    /// A server, or an attacker in between, that would let packets be dropped unseen (CVE-2023-48795).
     #[error("no strict key exchange")]
     NotStrict,
     /// Nothing in common.

@@ -1,5 +1,5 @@
-//! Which refusal belongs to which request: russh tells the reason code to whoever asked, but the server's words only to
-//! the handler, under a number that whoever asked never learns.
+//! Finds the words of a refusal for the request that was refused: russh tells the reason code to the task that asked, but the
+//! server's words only to the handler, under a number that the task never learns.
 //!
 //! russh numbers the channels of a connection from 2 in the order in which requests reach its queue, and we are the only
 //! one who makes any. So the numbers are counted along here. A server that opens channels of its own can shift the count
@@ -85,7 +85,7 @@ mod tests {
         let (third, ()) = texts.next(|| ());
         texts.tell(3, "two".into());
         texts.tell(2, "one".into());
-        texts.tell(7, "nobody's".into());
+        texts.tell(7, "of no request".into());
         assert_eq!(second.reason().await.as_deref(), Some("two"));
         assert_eq!(first.reason().await.as_deref(), Some("one"));
         drop(third);

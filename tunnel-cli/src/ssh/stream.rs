@@ -26,7 +26,7 @@ impl Stream {
         relay::relay(socket, source, sink, account, &self.budget, stop).await
     }
 
-    /// Ends a stream that nobody needs.
+    /// Ends a stream that is not needed.
     pub(crate) async fn close(self) {
         let _ = self.channel.close().await;
     }

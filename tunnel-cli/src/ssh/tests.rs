@@ -24,7 +24,7 @@ fn the_bastions_reason_is_found_and_cannot_hurt() {
     assert_eq!(reason_in(banner).as_deref(), Some("audit_stopped: it grants nothing new"));
 }
 
-/// A bastion that admits everybody and refuses every stream with the port in its words, the later the earlier.
+/// A bastion that admits every user and refuses every stream with the port in its words, the later the earlier.
 struct Refusing;
 
 impl russh::server::Handler for Refusing {
@@ -190,7 +190,7 @@ async fn connected(
     Arc::new(Session::connect(socket, &trust, &host, "tunnel", &credential).await.unwrap())
 }
 
-/// A bastion that admits everybody and takes what comes on a stream.
+/// A bastion that admits every user and takes what comes on a stream.
 struct Taking;
 
 impl russh::server::Handler for Taking {
@@ -287,7 +287,10 @@ fn a_foreign_server_starts_the_key_exchanges_and_gets_a_plain_window() {
     assert_eq!(foreign.limits.rekey_write_limit as u64, key_exchange::BACKSTOP);
     assert_eq!(foreign.limits.rekey_time_limit, Duration::MAX);
     let bastion = config(&trust, Some(Rekey { bytes: 1 << 20, time: Duration::from_secs(60) }));
-    assert_eq!(bastion.window_size, UNREACHED_WINDOW, "whoever goes first must hold all that is under way");
+    assert_eq!(
+        bastion.window_size, UNREACHED_WINDOW,
+        "the end that goes first must hold all that is under way"
+    );
     assert_eq!(bastion.limits.rekey_read_limit, 1 << 20);
 }
 

@@ -24,7 +24,7 @@ pub(crate) enum BadEntry {
     /// Too few words.
     #[error("a line has names and a key: bastion.example.com ssh-ed25519 AAAA…")]
     Words,
-    /// `@revoked`, or one that nobody knows.
+    /// `@revoked`, or one that is not known.
     #[error("this marker is not supported; only @cert-authority is")]
     Marker,
     /// `|1|…`
@@ -36,7 +36,7 @@ pub(crate) enum BadEntry {
 }
 
 /// What the lines trust for these addresses, if any of them is named. Where an authority is named it alone is trusted:
-/// whoever has one has no need of single keys.
+/// an authority makes single keys needless.
 ///
 /// # Errors
 /// The first line that cannot be used, whomever it is about.

@@ -163,14 +163,14 @@ impl Dialler {
                 format!("{host} does not use strict key exchange"),
                 retry,
             )
-            .advise("Somebody in between could drop messages unseen (CVE-2023-48795). Nothing secret was sent.")
+            .advise("An attacker in between could drop messages unseen (CVE-2023-48795). Nothing secret was sent.")
             .advise("If it is an old server, update it: OpenSSH 9.6, or a distribution's version with that fix."),
             Refusal::Algorithms(kind) => Failure::new(
                 Stage::Session,
                 format!("{host} and this program have no {kind} algorithm in common"),
                 retry,
             )
-            .advise("Only current algorithms are offered. An SSH server of the last years has them: ask whoever keeps it."),
+            .advise("Only current algorithms are offered. An SSH server of the last years has them: ask its operator."),
             Refusal::Certificate(Some(why)) if is_for_now(code(&why)) => {
                 Failure::new(Stage::Session, format!("{host} does not let you in for now: {why}"), retry)
                     .advise("The certificate is good; another try may do.")
@@ -215,13 +215,13 @@ impl Dialler {
             format!("{} did not prove that it is the bastion: {why}", bastion.host()),
             retry,
         )
-        .advise("Somebody may be listening in. Nothing secret was sent.")
+        .advise("An attacker may be listening in. Nothing secret was sent.")
         .advise(format!("If the bastion was installed anew, change {setting}."))
         .advise(format!("configured  {} (from {})", self.trust, self.trust_source))
     }
 }
 
-/// Small packets leave at once; and what the peer's kernel does not acknowledge in time ends the connection, even while
+/// Small packets leave immediately; and what the peer's kernel does not acknowledge in time ends the connection, even while
 /// we have so much to send that silence would prove nothing.
 fn prepare(socket: &TcpStream) {
     // Each is an improvement, not a condition.

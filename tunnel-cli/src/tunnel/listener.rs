@@ -1,4 +1,4 @@
-//! The local end: a port that stays bound whatever happens to the bastion, and what becomes of each connection to it.
+//! Listens on a local port, which stays bound whatever happens to the bastion, and serves each connection to it.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};

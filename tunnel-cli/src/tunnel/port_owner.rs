@@ -1,4 +1,4 @@
-//! Who listens on a local port: what `ss -ltnp` would say, read from /proc. Elsewhere nobody knows.
+//! Finds the process that listens on a local port, as `ss -ltnp` would, in /proc. Where there is none, it finds no process.
 
 use std::fmt;
 use std::fs;

@@ -115,7 +115,7 @@ impl Work<'_> {
         let found: Option<Map<String, Value>> = if enabled { self.read(path).await? } else { None };
         let outcome = found.map_or(Outcome::Created, |found| {
             let mut changes = differences(&found, &whole);
-            // It cannot be read back, so nobody can say whether it is the same.
+            // It cannot be read back, so it cannot be compared.
             changes.extend(wanted.reviewer.is_some().then(|| Change {
                 field: REVIEWER.to_owned(),
                 from: "not shown".to_owned(),

@@ -1,4 +1,4 @@
-//! What a server should look like, and in what one differs from it: pure.
+//! Compares a server with what it should look like. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +16,10 @@ pub struct Wanted {
     pub mount: String,
     /// The role that signs them.
     pub role: String,
-    /// The policy that lets somebody use that role.
+    /// The policy that lets a token use that role.
     pub policy: String,
     /// Who may be named: names, or templates such as `{{identity.entity.name}}`. The first is named when a
-    /// request names nobody.
+    /// request names no principal.
     pub principals: Vec<String>,
     /// How long a certificate lives when a request does not say.
     pub ttl: Duration,
@@ -129,7 +129,7 @@ pub(super) fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// The wanted fields that are not as wanted. Fields that nobody asked about are nobody's business.
+/// The wanted fields that are not as wanted. Fields that were not asked about are left alone.
 pub(super) fn differences(found: &Map<String, Value>, wanted: &Map<String, Value>) -> Vec<Change> {
     wanted
         .iter()

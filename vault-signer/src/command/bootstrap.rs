@@ -42,7 +42,7 @@ pub(crate) async fn run(args: Bootstrap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How long Vault's token lives when a pod has logged in: it is used at once, and not kept.
+/// How long Vault's token lives when a pod has logged in: it is used immediately, and not kept.
 const POD_TTL: Duration = Duration::from_secs(5 * 60);
 
 fn login_of_pods(args: KubernetesLogin) -> Result<Kubernetes, Failure> {

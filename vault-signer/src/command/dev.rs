@@ -14,8 +14,8 @@ use crate::cli::Dev;
 use crate::failure::Failure;
 
 const BANNER: &str = "\
-*** DEVELOPMENT ONLY: this is not Vault. Keys live in memory, and whoever has the ***
-*** token is anybody. Never let a bastion that matters trust these authorities.   ***";
+*** DEVELOPMENT ONLY: this is not Vault. Keys live in memory, and the token makes  ***
+*** its holder any user. Never let a bastion that matters trust these authorities. ***";
 
 pub(crate) async fn run(args: Dev) -> Result<(), Failure> {
     if !args.listen.ip().is_loopback() && !args.dangerously_listen_anywhere {
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Dev) -> Result<(), Failure> {
     let unavailable = |error| {
         Failure::Listen(format!("cannot listen on {}: {error}\n  Choose another with --listen", args.listen))
     };
-    // Before anything is said, so that whoever waits for it can end it as soon as it has spoken.
+    // Before anything is said, so that a program that waits for it can end it as soon as it has spoken.
     let stop = stop().map_err(unavailable)?;
     let listener = TcpListener::bind(args.listen).await.map_err(unavailable)?;
     let address = format!("http://{}", listener.local_addr().map_err(unavailable)?);

@@ -210,7 +210,7 @@ async fn each_status_has_its_meaning() {
     ] {
         assert_eq!(told(answer(Answer::json(status, &body)).await), expected, "{status} {body}");
     }
-    let balancer = Answer::reply("502 Bad Gateway", "text/html", "<html>nobody there</html>");
+    let balancer = Answer::reply("502 Bad Gateway", "text/html", "<html>no server there</html>");
     assert!(answer(balancer).await.is_transient());
 }
 

@@ -1,4 +1,4 @@
-//! A token that somebody already has: from a flag, the environment, or the file that `vault login` writes.
+//! Finds a token that the user already has: in a flag, the environment, or the file that `vault login` writes.
 
 use std::fmt;
 use std::io::Read;
@@ -22,7 +22,7 @@ pub enum Source {
     Given(SecretString),
     /// `BAO_TOKEN` or `VAULT_TOKEN`.
     Environment(SecretString),
-    /// A file, read at each login: whoever signs in again need not start the tunnel again.
+    /// A file, read at each login: after another sign-in the tunnel need not be started again.
     File(PathBuf),
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// A token that somebody already has.
+/// A token that the user already has.
 #[derive(Debug)]
 pub struct GivenToken {
     source: Source,
@@ -146,7 +146,7 @@ fn token_file(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
         return path.into();
     }
     let home = variable("HOME").unwrap_or_default();
-    // Without a home, never the working directory: whoever wrote what lies there may not be us.
+    // Without a home, never the working directory: another user may have written what lies there.
     Path::new("/").join(home).join(".vault-token")
 }
 

@@ -1,4 +1,4 @@
-//! Who vouches for the server, and what proves to it who connects. No error shows what a file holds: somebody may have
+//! Reads the authorities that vouch for the server, and the client certificate. No error shows what a file holds: a user may have
 //! named a private key.
 
 use std::fs::File;

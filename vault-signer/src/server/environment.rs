@@ -1,4 +1,4 @@
-//! What the `bao` and `vault` commands take from their environment, and what becomes of each of it here.
+//! Reads what the `bao` and `vault` commands take from their environment, and what becomes of each of it here.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Where Vault is said to be, by people and by their environment.
+//! Tries the settings of a server, from people and from their environment.
 
 use super::*;
 

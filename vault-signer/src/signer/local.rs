@@ -22,7 +22,7 @@ pub struct Role {
     pub name: String,
     /// User or host.
     pub kind: Kind,
-    /// Who may be named; `*` is anybody. The first is named when nobody is asked for.
+    /// Who may be named; `*` is any name. The first is named when none is asked for.
     pub principals: Vec<String>,
     /// The time to live when none is asked for, and the longest.
     pub ttl: Duration,
@@ -30,7 +30,7 @@ pub struct Role {
     pub max_ttl: Duration,
 }
 
-/// What somebody asks for. Less strict than [`Request`], as Vault is.
+/// A request of a client. Less strict than [`Request`], as Vault is.
 #[derive(Clone, Debug)]
 pub struct Application<'a> {
     /// The key to be signed.
@@ -59,7 +59,7 @@ pub enum Refusal {
     /// The role does not name such principals.
     #[error("{0} is not a valid value for valid_principals")]
     Principal(String),
-    /// Nobody is named.
+    /// No principal is named.
     #[error("empty valid principals not allowed by role")]
     NoPrincipals,
     /// The role does not sign for so long.
@@ -130,8 +130,8 @@ impl Local {
             let default = allowed.iter().find(|name| *name != "*").ok_or(Refusal::NoPrincipals)?;
             return Ok(vec![default.clone()]);
         }
-        let anybody = allowed.iter().any(|name| name == "*");
-        match asked.iter().find(|name| name.is_empty() || !(anybody || allowed.contains(name))) {
+        let any_name = allowed.iter().any(|name| name == "*");
+        match asked.iter().find(|name| name.is_empty() || !(any_name || allowed.contains(name))) {
             Some(name) => Err(Refusal::Principal(shown(name))),
             None => Ok(asked.to_vec()),
         }

@@ -68,7 +68,7 @@ fn patience_counts_only_while_a_carrier_is_held_up() {
     assert_eq!(ledger.judge(start + seconds(3000)), [(full, Reason::Stalled)]);
     assert_eq!(ledger.leave(full), Opened::Carrier(carrier));
     assert!(ledger.may_read(carrier));
-    assert_eq!(ledger.judge(start + seconds(30_000)), [], "nobody waits behind the others");
+    assert_eq!(ledger.judge(start + seconds(30_000)), [], "no stream waits behind the others");
     // Nor behind one that is finished after it had held up its carrier.
     ledger.charge(little, 1);
     assert!(!ledger.may_read(carrier));
@@ -103,7 +103,11 @@ fn a_carrier_whose_peer_does_not_read_is_one_of_them_and_trifles_are_not() {
     ledger.stall(trifle, start);
     ledger.charge(stuck, 390);
     ledger.stall(stuck, start + seconds(5));
-    assert_eq!(ledger.judge(start + seconds(10)), [(stuck, Reason::OwnerBudget)], "10 bytes help nobody");
+    assert_eq!(
+        ledger.judge(start + seconds(10)),
+        [(stuck, Reason::OwnerBudget)],
+        "10 bytes help no other stream"
+    );
 }
 
 #[test]
@@ -144,7 +148,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 
 proptest! {
     /// Whatever happens, the sums are right, an innocent owner is neither stopped nor ended, and who is ended had
-    /// stalled, held something, and belongs to whoever spent a budget, or held up its carrier for too long.
+    /// stalled, held something, and belongs to the owner that spent a budget, or held up its carrier for too long.
     #[test]
     fn nobody_pays_for_another(deeds in prop::collection::vec(deed(), 0..200)) {
         let mut ledger = Ledger::new(LIMITS);

@@ -1,7 +1,7 @@
-//! Which signals are listened for: one that was ignored when the program started stays ignored, as for ssh.
+//! Listens for signals. One that was ignored when the program started stays ignored, as for ssh.
 //!
 //! `nohup` starts a program with SIGHUP ignored, and a shell without job control starts one in the background with SIGINT
-//! and SIGQUIT ignored: whoever did that wants the program to outlive them. To listen for such a signal would undo it.
+//! and SIGQUIT ignored: a user who did that wants the program to outlive the terminal. To listen for such a signal would undo it.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

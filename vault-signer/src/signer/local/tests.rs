@@ -1,4 +1,4 @@
-//! What our own authority signs and refuses.
+//! Tries what our own authority signs and refuses.
 
 use super::*;
 
