@@ -183,6 +183,12 @@ fn the_ingress_controller_comes_in_at_the_named_port_and_its_neighbours_do_not()
         ("203.0.113.9", "foo", 8080, NO),
     ];
     check("by name", &cluster("", "fromIngress: [{pods: {app: foo}, ports: [http]}]"), Protocol::Tcp, rows);
+    // The same by the tenant's own word.
+    let tenant = cluster("fromIngress: [{pods: {app: foo}, ports: [http]}]", "");
+    check("by the tenant", &tenant, Protocol::Tcp, rows);
+    let open =
+        render("tenant", "isolation: {enabled: false}\nfromIngress: [{pods: {app: foo}, ports: [http]}]");
+    assert_eq!(names(&open, "NetworkPolicy"), Vec::<&str>::new());
     let neighbours = cluster(
         "",
         "fromIngress: [{pods: {app: foo}, ports: [8080]}]\ningressController: {podLabels: {app.kubernetes.io/name: null}}",
@@ -340,6 +346,7 @@ const REFUSED_TENANT: Refused = &[
     ("tunnels: [{service: x, ports: [1], whom: {}}]", "'who'"),
     ("tunnels: [{service: x, ports: [1], who: {}}]", "/tunnels/0/who"),
     ("tunnels: [{service: x, who: {principals: [dev]}}]", "ports"),
+    ("fromIngress: [{pods: {app: x}}]", "ports"),
     ("access: {admins: [platform]}", "/access/admins/0"),
     ("namespace: {podSecurity: {enforce: strict}}", "/namespace/podSecurity/enforce"),
     ("certificate: {shared: {dnsNames: ['https://a.example.com']}}", "/certificate/shared/dnsNames/0"),

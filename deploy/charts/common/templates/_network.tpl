@@ -93,3 +93,14 @@ matchLabels: {{ toJson . }}
 {{- if $same -}}true{{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The spec of a policy that lets an ingress controller in, from a list: the controller's pods, {pods, ports}. */}}
+{{- define "common.fromIngress" -}}
+{{- $rule := index . 1 -}}
+podSelector: {{ if $rule.pods }}{matchLabels: {{ toJson $rule.pods }}}{{ else }}{}{{ end }}
+policyTypes: [Ingress]
+ingress:
+  - from:
+      - {{ include "common.pods" (index . 0) | indent 8 | trim }}
+    {{- include "common.ports" $rule.ports | nindent 4 }}
+{{- end -}}
