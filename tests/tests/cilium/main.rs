@@ -9,6 +9,7 @@
     reason = "a test may assume: a panic is a failed test, and says why"
 )]
 
+mod companions;
 mod flows;
 mod objects;
 mod world;
