@@ -389,6 +389,37 @@ fn what_the_engine_ignores_is_warned_of() {
     assert!(said.contains("globalAllowedResponseHeaders") && said.contains("X-A"), "{said}");
 }
 
+#[test]
+fn a_cdn_asks_for_what_it_has_not_by_another_name() {
+    let values = "domains: [shop.example.com, www.example.com]\npaths: [{path: /, service: shop, port: 80}]\ncdn: {enabled: true, origin: origin.example.com}";
+    let objects = render("ingress", values);
+    // The engine serves that name alone: ExternalDNS would lead the others past the CDN.
+    let ingress = &one(&objects, "Ingress", "shop")["spec"];
+    assert_eq!(ingress["tls"][0]["hosts"], json!(["origin.example.com"]));
+    let hosts: Vec<_> = ingress["rules"].as_array().unwrap().iter().map(|rule| &rule["host"]).collect();
+    assert_eq!(hosts, ["origin.example.com"]);
+    let config = &one(&objects, "Distribution", "shop")["spec"]["distributionConfig"];
+    assert_eq!(config["aliases"]["items"], json!(["shop.example.com", "www.example.com"]));
+    let origin = &config["origins"]["items"][0];
+    assert_eq!(origin["domainName"], "origin.example.com");
+    assert_eq!(origin["id"], config["defaultCacheBehavior"]["targetOriginID"]);
+    assert_eq!(origin["customOriginConfig"]["originProtocolPolicy"], "https-only");
+    assert_eq!(config["viewerCertificate"]["acmCertificateRef"], json!({"from": {"name": "shop"}}));
+    let certificate = one(&objects, "Certificate", "shop");
+    assert_eq!(certificate["metadata"]["annotations"]["services.k8s.aws/region"], "us-east-1");
+    let given = "cdn: {enabled: true, origin: origin.example.com, certificateARN: 'arn:aws:acm:x'}";
+    let given = render("ingress", &format!("{BASE}{given}"));
+    assert_eq!(names(&given, "Certificate"), Vec::<&str>::new());
+    let config = &one(&given, "Distribution", "shop")["spec"]["distributionConfig"];
+    assert_eq!(config["viewerCertificate"]["acmCertificateARN"], "arn:aws:acm:x");
+    let gateway = render("ingress", &format!("{values}\napi: gateway\ntls: {{mode: default}}"));
+    for route in gateway.iter().filter(|object| object["kind"] == "HTTPRoute") {
+        assert_eq!(route["spec"]["hostnames"], json!(["origin.example.com"]));
+    }
+    let said = notes("ingress", values);
+    assert!(said.contains("get distribution shop"), "{said}");
+}
+
 const REFUSED: Refused = &[
     ("domain: [x]", "'domains'"),
     ("paths: [{path: /, servise: x, port: 1}]", "'service'"),
@@ -452,6 +483,12 @@ const REFUSED: Refused = &[
     ("auth: {external: {signin: 'https://login.example.com'}}", "say under url"),
     ("headers: {response: {'X A': b}}", "no name of a header"),
     ("headers: {response: {X-A: 'é'}}", "would answer 503"),
+    ("cdn: {enabled: true}", "cdn.origin: say the name"),
+    ("cdn: {enabled: true, origin: app.example.com}\ndomains: [app.example.com]", "would ask itself"),
+    ("cdn: {enabled: true, origin: o.example.com}\ntls: {mode: none}", "asks by HTTPS alone"),
+    ("cdn: {enabled: true, origin: o.example.com}\nallowFrom: [192.0.2.0/24]", "allowFrom would be about it"),
+    ("cdn: {enabled: true, origin: o.example.com}\nsticky: {enabled: true}", "Leave out sticky"),
+    ("cdn: {enabled: true, orign: o.example.com}", "'origin'"),
     // Annotations.
     ("annotations: {limit-connections: 10}", "quote it, limit-connections: \"10\""),
     ("annotations: {denylist-source-range: 203.0.113.0/24}", "is not enforced by Traefik"),

@@ -49,3 +49,8 @@ app.kubernetes.io/component: ingress
 {{- end -}}
 {{- toJson $headers -}}
 {{- end -}}
+
+{{/* Names that the engine serves, as a JSON list: those of clients, or the one by which a CDN asks for all of them. */}}
+{{- define "ingress.hosts" -}}
+{{- ternary (list .Values.cdn.origin) .Values.domains .Values.cdn.enabled | toJson -}}
+{{- end -}}

@@ -16,8 +16,33 @@
 {{- include "ingress.validateSettings" . -}}
 {{- include "ingress.validateAnnotations" . -}}
 {{- include "ingress.validatePassthrough" . -}}
+{{- include "ingress.validateCDN" . -}}
 {{- if eq .Values.api "gateway" -}}
 {{- include "ingress.validateGateway" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "ingress.validateCDN" -}}
+{{- with .Values.cdn -}}
+{{- if .enabled -}}
+{{- if not .origin -}}
+{{- fail "cdn.origin: say the name by which the CDN asks for what it has not, such as origin.shop.example.com. It leads to the engine; the names under domains lead to the CDN." -}}
+{{- end -}}
+{{- if has .origin $.Values.domains -}}
+{{- fail (printf "cdn.origin: %s stands under domains too, and the CDN would ask itself. Write another name." .origin) -}}
+{{- end -}}
+{{- if has $.Values.tls.mode (list "none" "passthrough") -}}
+{{- fail (printf "cdn: it asks by HTTPS alone, and tls.mode is %s. Choose shared, dedicated or default, with a certificate for %s." $.Values.tls.mode .origin) -}}
+{{- end -}}
+{{- if $.Values.sticky.enabled -}}
+{{- fail "cdn: what it keeps it keeps with the cookie that a client gets, and gives it to others. Leave out sticky." -}}
+{{- end -}}
+{{- range $key, $set := dict "allowFrom" $.Values.allowFrom "rateLimit" (or $.Values.rateLimit.rps $.Values.rateLimit.rpm $.Values.rateLimit.connections) -}}
+{{- if $set -}}
+{{- fail (printf "cdn: to the engine the CDN is the client, and %s would be about it. Limit clients there (AWS WAF), or leave cdn out." $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
