@@ -76,3 +76,46 @@ pub fn helm(home: &Scratch) -> Program {
     assert!(path.is_file(), "{} is not there: run tests/install-helm first", path.display());
     Program::new(path).env("HOME", home.path())
 }
+
+/// What a guide of another stack shows, in `deploy/examples`.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// The chart that it is of.
+    pub chart: String,
+    /// Its name.
+    pub name: String,
+    /// The values.
+    pub values: PathBuf,
+    /// Where it stands what Helm renders of them.
+    pub rendered: PathBuf,
+    /// What the guide has, where the API server refuses that.
+    pub refused: Option<PathBuf>,
+}
+
+/// All examples, in the order of charts and names.
+///
+/// # Panics
+/// When a folder of examples is not that of a chart.
+#[must_use]
+pub fn examples() -> Vec<Example> {
+    let top = workspace().join("deploy/examples");
+    let folders = fs::read_dir(&top).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let mut found: Vec<_> = folders
+        .flat_map(|folder| {
+            let chart = folder.file_name().unwrap().to_str().unwrap().to_owned();
+            assert!(folder_of(&chart).is_dir(), "there is no chart {chart}");
+            let names = fs::read_dir(folder.clone()).unwrap().filter_map(|entry| {
+                entry.unwrap().file_name().to_str()?.strip_suffix("-values.yaml").map(str::to_owned)
+            });
+            let names: Vec<_> = names.collect();
+            names.into_iter().map(move |name| {
+                let file = |kind: &str| folder.join(format!("{name}-{kind}.yaml"));
+                let (values, rendered) = (file("values"), file("rendered"));
+                let refused = Some(file("refused")).filter(|path| path.exists());
+                Example { chart: chart.clone(), name, values, rendered, refused }
+            })
+        })
+        .collect();
+    found.sort_by_key(|example| (example.chart.clone(), example.name.clone()));
+    found
+}

@@ -11,6 +11,7 @@
 )]
 
 mod every_chart;
+mod examples;
 mod guide;
 mod ingress;
 mod policies;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
-use tests::chart::{self, cases_of, folder_of};
+use tests::chart::{self, cases_of, examples, folder_of};
 use tests::cluster::control_plane::built;
 use tests::cluster::{ApiServer, Minor};
 use tests::network_policy::objects;
@@ -15,8 +15,10 @@ use tests::scratch::Scratch;
 /// Where the definitions of other projects are, below `.cluster/bin/definitions`.
 const DEFINITIONS: [&str; 3] = ["gateway-api", "cert-manager", "cilium"];
 /// Cases for what this API server has not, and that.
-const ELSEWHERE: [(&str, &str, &str); 1] =
-    [("workload", "static-address-6", "addresses of IPv6 for Services")];
+const ELSEWHERE: [(&str, &str, &str); 2] = [
+    ("workload", "static-address-6", "addresses of IPv6 for Services"),
+    ("ingress", "cdn", "the definitions of AWS's controllers, which no module brings"),
+];
 
 /// What Helm makes of a case, which the test target `charts` holds to the chart.
 struct Case {
@@ -41,6 +43,10 @@ fn cases() -> Vec<Case> {
             }
         }
     }
+    found.extend(examples().into_iter().map(|example| {
+        let text = fs::read_to_string(&example.rendered).unwrap();
+        Case { chart: example.chart, name: format!("the example {}", example.name), objects: objects(&text) }
+    }));
     found
 }
 
@@ -99,6 +105,23 @@ fn the_api_server_takes_every_object_of_every_companion_chart() {
         }
     }
     println!("{count} objects of {} cases", cases.len());
+}
+
+#[test]
+fn what_the_guides_have_is_refused_where_the_table_says_so() {
+    let server = ApiServer::with_policies(Minor::Newest);
+    let mut count = 0;
+    for example in examples() {
+        let Some(refused) = example.refused else { continue };
+        let text = fs::read_to_string(&refused).unwrap();
+        let words = text.lines().next().unwrap().rsplit_once(": ").unwrap().1;
+        let apply = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename"];
+        let output = server.kubectl().args(apply).arg(&refused).output();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(words), "{}: {said}", example.name);
+        count += 1;
+    }
+    assert!(count >= 3, "{count}");
 }
 
 /// Whether the kind is one of Kubernetes itself.
