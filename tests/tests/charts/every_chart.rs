@@ -177,3 +177,23 @@ fn annotations_of_the_mesh_stand_on_pods_services_and_namespaces_alone() {
         }
     });
 }
+
+#[test]
+fn every_chart_tells_external_dns_by_one_prefix() {
+    let mut prefixes = Vec::new();
+    for entry in fs::read_dir(folder_of("")).unwrap() {
+        let chart = entry.unwrap().path();
+        let Ok(text) = fs::read_to_string(chart.join("values.yaml")) else { continue };
+        let values = tests::chart::yaml(&text);
+        prefixes.extend(values.pointer("/service/externalDns/annotationPrefix").cloned());
+        // Whoever writes it writes it by the template for it.
+        for template in fs::read_dir(chart.join("templates")).unwrap() {
+            let template = template.unwrap().path();
+            let is_its_own = template.ends_with("common/templates/_services.tpl");
+            let Ok(text) = fs::read_to_string(&template) else { continue };
+            let literal = text.lines().any(|line| line.contains("external-dns.") && !line.starts_with('{'));
+            assert!(is_its_own || !literal, "{}", template.display());
+        }
+    }
+    assert!(prefixes.len() >= 2 && prefixes.iter().all(|prefix| *prefix == prefixes[0]), "{prefixes:?}");
+}
