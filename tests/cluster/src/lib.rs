@@ -496,6 +496,15 @@ impl Cluster {
         imported.push(name.to_owned());
     }
 
+    /// Gives an image of a cluster of ours another name, by which pods take it that say nothing of where it is pulled from.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn name_image(&self, name: &'static str, other: &str) {
+        self.image(name);
+        workers::ctr(self.our_node()).args(["images", "tag", "--force", name, other]).succeed();
+    }
+
     /// Stops the API server; pods go on. For a cluster of one test alone, [`Cluster::for_this_process`].
     ///
     /// # Panics
