@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 /// The longest host name, in bytes (RFC 1035 §2.3.4, without the trailing dot).
-pub(crate) const HOST_MAX: usize = 253;
+const HOST_MAX: usize = 253;
 /// The longest label of a host name, in bytes.
 const LABEL_MAX: usize = 63;
 

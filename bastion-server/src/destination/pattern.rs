@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{HOST_MAX, Host, Name};
+use super::{Host, Name};
 
 /// The hosts and ports of one entry of a rule's `to`: `*.default.svc:5432`, `10.20.0.0/16:1024-65535`,
 /// `[2001:db8::/32]:443`.
@@ -167,8 +167,7 @@ impl FromStr for HostPattern {
         match Host::parse(name).map_err(|_| PatternError::Host)? {
             Host::Address(address) if !below => Ok(Self::Network(IpNet::from(address))),
             Host::Address(_) => Err(PatternError::Host),
-            Host::Name(name) if name.as_str().len() <= HOST_MAX => Ok(Self::Name { name, below }),
-            Host::Name(_) => Err(PatternError::Host),
+            Host::Name(name) => Ok(Self::Name { name, below }),
         }
     }
 }
