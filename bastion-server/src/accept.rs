@@ -211,7 +211,7 @@ impl ReserveFd {
         Self(listener.as_fd().try_clone_to_owned().ok())
     }
 
-    /// FairQueue away the first that waits.
+    /// Turns away the first that waits.
     fn shed(&mut self, listener: &TcpListener) -> bool {
         let had = self.0.take().is_some();
         let shed = had && matches!(listener.accept().now_or_never(), Some(Ok(_)));
