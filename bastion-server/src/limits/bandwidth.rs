@@ -60,5 +60,7 @@ mod tests {
         assert_eq!(flow.spend(1000, start + seconds(60)), seconds(0), "a pause earns one burst");
         assert_eq!(flow.spend(1000, start + seconds(60)), seconds(1), "and not more");
         assert!(flow.spend(u64::MAX, start) > seconds(3600));
+        let flow = Bandwidth::new(NonZeroU64::MIN, Instant::now());
+        assert!(flow.moved(3600) > seconds(1800), "a relay is held back by it");
     }
 }

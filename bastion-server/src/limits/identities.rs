@@ -130,7 +130,7 @@ pub(crate) fn account_of(identity: &Identity) -> String {
 
 type Accounts = Arc<Mutex<HashMap<Who, Account>>>;
 
-/// WaitingCount who is logged in. Bounded by the number of sessions: who has left is forgotten.
+/// Counts who is logged in. Bounded by the number of sessions: who has left is forgotten.
 #[derive(Clone, Debug)]
 pub(crate) struct Quotas {
     limits: Limits,
@@ -218,6 +218,7 @@ impl Drop for ConnectionSlot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::certificate::tests::admitted;
 
     fn who(key: u8, login: &str) -> Who {
         Who { key: Fingerprint::Sha256([key; 32]), login: LoginName::new(login) }
@@ -241,6 +242,21 @@ mod tests {
         let again = quotas.count(who(1, "tunnel"), now).unwrap();
         drop((second, other_name, other_key, again));
         assert!(quotas.accounts.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_identity_has_one_rate_and_one_account() {
+        let now = Instant::now();
+        let flow = |slot: &ConnectionSlot| slot.open(now).unwrap().flow;
+        let limits = Limits { bytes_per_second: Some(ByteSize(1000)), ..Limits::default() };
+        let paced = Quotas::new(limits);
+        let [first, second] = [(); 2].map(|()| paced.count(who(1, "tunnel"), now).unwrap());
+        let other = paced.count(who(2, "tunnel"), now).unwrap();
+        let [first, second, other] = [first, second, other].map(|slot| flow(&slot).unwrap());
+        assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&first, &other));
+        assert!(flow(&quotas(9, 9, 9).count(who(1, "tunnel"), now).unwrap()).is_none());
+        let identity = admitted(&["dev"], true);
+        assert_eq!(account_of(&identity), format!("{} tunnel", identity.key()));
     }
 
     #[test]

@@ -780,6 +780,20 @@ mod tests {
     }
 
     #[test]
+    fn a_larger_network_counts_for_its_share_of_what_it_may_have() {
+        let began = Instant::now();
+        let limits = Limits { total: NonZeroU32::new(5).unwrap(), ..Limits::default() };
+        let mut throttle = Throttle::new(limits, Penalties::default());
+        // Three hosts of one /48, each in a /56 of its own, and one that has come twice.
+        let all = ["2001:db8:0:100::1", "2001:db8:0:200::1", "2001:db8:0:300::1", "192.0.2.1", "192.0.2.1"];
+        for (number, address) in all.into_iter().enumerate() {
+            throttle.start(source(address), number, began).unwrap();
+        }
+        let now = began + Duration::from_millis(500);
+        assert_eq!(throttle.start(source("198.51.100.1"), 5, now).unwrap().1, Some(3));
+    }
+
+    #[test]
     fn who_only_asks_is_refused_and_who_shows_what_cannot_be_read_is_not() {
         let (mut throttle, now) = (strict(), Instant::now());
         let (asks, unlucky) = (source("192.0.2.1"), source("192.0.2.2"));
@@ -883,5 +897,8 @@ mod tests {
         }
         assert!(throttle.sources.len() <= REMEMBERED, "{}", throttle.sources.len());
         assert_eq!(begin(&mut throttle, source("192.0.2.1"), now), Err(Busy::Source));
+        // Of whom there is nothing to say any more is forgotten, and a newcomer is known again.
+        begin(&mut throttle, source("198.51.100.1"), now + Duration::from_secs(60)).unwrap();
+        assert_eq!(throttle.sources.len(), 2);
     }
 }

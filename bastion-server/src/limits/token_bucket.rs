@@ -59,3 +59,36 @@ impl TokenBucket {
         self.tokens == size.burst.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_by_the_whole_second_and_never_more_than_there_is_room_for() {
+        let [burst, rate] = [5, 2].map(|number| NonZeroU32::new(number).unwrap());
+        let (size, start) = (Size { burst, rate }, Instant::now());
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut bucket = TokenBucket::full(size, start);
+        assert!(bucket.is_full(size, start));
+        for _ in 0..5 {
+            assert_eq!(bucket.take(size, start), Some(()));
+            assert!(!bucket.is_full(size, start));
+        }
+        assert!(!bucket.has_one(size, start) && bucket.take(size, start).is_none());
+        assert!(!bucket.has_one(size, after(999)));
+        // Two in the first second; the half one after it counts in the next.
+        for _ in 0..2 {
+            assert!(bucket.has_one(size, after(1500)));
+            assert_eq!(bucket.take(size, after(1500)), Some(()));
+        }
+        assert!(!bucket.has_one(size, after(1999)));
+        assert!(bucket.has_one(size, after(2000)) && !bucket.is_full(size, after(2000)));
+        bucket.put_back(size);
+        bucket.put_back(size);
+        assert!(!bucket.is_full(size, after(2000)));
+        bucket.put_back(size);
+        bucket.put_back(size);
+        assert!(bucket.is_full(size, after(2000)) && bucket.is_full(size, after(3_600_000)));
+    }
+}
