@@ -174,7 +174,7 @@ pub(crate) fn processor_time() -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use futures_util::FutureExt;
@@ -198,6 +198,39 @@ mod tests {
         assert_eq!(budget.wait(now + wait), None);
         assert_eq!(budget.wait(now + Duration::from_secs(3600)), None);
         assert_eq!(budget.left, nanoseconds(SAVED), "no more is saved");
+        // What was earned is earned once, however often somebody asks.
+        budget.spend(SAVED + Duration::from_millis(10));
+        let later = now + Duration::from_secs(3600) + Duration::from_millis(10);
+        assert_eq!(budget.wait(later), budget.wait(later));
+    }
+
+    /// Keeps a processor busy for so long, by its own clock.
+    pub(in crate::accept) fn work(time: Duration) {
+        let began = processor_time().unwrap();
+        while processor_time().unwrap() < began + time {
+            std::hint::black_box(began);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_turn_cost_is_taken_from_all_that_follow() {
+        let turns = Arc::new(FairQueue::new(1));
+        let turn = turns.queue(source(1)).turn().await.unwrap();
+        let before = turns.budget().left;
+        work(Duration::from_millis(20));
+        drop(turn);
+        let spent = before - turns.budget().left;
+        assert!(spent >= nanoseconds(Duration::from_millis(20)), "{spent}");
+    }
+
+    #[tokio::test]
+    async fn a_turn_costs_nothing_before_it_begins() {
+        let turns = Arc::new(FairQueue::new(2));
+        let mut turn = turns.queue(source(1)).turn().await.unwrap();
+        work(Duration::from_millis(50));
+        assert!(turn.cost() >= Duration::from_millis(50));
+        turn.begin();
+        assert!(turn.cost() < Duration::from_millis(50), "{:?}", turn.cost());
     }
 
     #[tokio::test]
@@ -224,6 +257,14 @@ mod tests {
             drop(turns.queue(source(last)));
         }
         assert!(turns.queues.lock().unwrap().len() <= QUEUES);
+        let held: Vec<_> = (0..=255).map(|last| turns.queue(source(last))).collect();
+        assert!(
+            Arc::ptr_eq(&turns.queue(source(0)).queue, &held[0].queue),
+            "a second one of the same source"
+        );
+        drop(held);
+        drop(turns.queue(source(0)));
+        assert_eq!(turns.queues.lock().unwrap().len(), 1);
     }
 
     #[test]

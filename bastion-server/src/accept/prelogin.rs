@@ -281,8 +281,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PreloginSocket<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream};
 
     use super::*;
 
@@ -315,7 +317,11 @@ mod tests {
             (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Err(Violation::NotSsh)),
             (b"\r\n".to_vec(), Err(Violation::NotSsh)),
             (b"POST /\r\n".to_vec(), Err(Violation::NotSsh)),
-            ([b"SSH-2.0-x\r\n".to_vec(), vec![0; BEFORE_LOGIN]].concat(), Err(Violation::TooMuch)),
+            // Nothing is waited for that cannot become right.
+            (b"GET".to_vec(), Err(Violation::NotSsh)),
+            (b"PROX".to_vec(), Err(Violation::NotSsh)),
+            ([b"SSH-2.0-x\r\n".to_vec(), vec![0; BEFORE_LOGIN - 11]].concat(), Ok(())),
+            ([b"SSH-2.0-x\r\n".to_vec(), vec![0; BEFORE_LOGIN - 10]].concat(), Err(Violation::TooMuch)),
         ] {
             for piece in [1, 7, 1 << 20] {
                 let outcome = arrive(&bytes, piece).await;
@@ -331,6 +337,80 @@ mod tests {
         {
             assert_eq!(arrive(bytes, 1 << 10).await, Err(Violation::UntrustedHeader));
         }
+    }
+
+    #[tokio::test]
+    async fn what_became_of_a_connection_is_what_its_client_did() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let seen = Arc::new(PreloginState::default());
+        let mut server = PreloginSocket::new(server, Arc::clone(&seen));
+        assert_eq!((seen.outcome(), seen.progress()), (Outcome::Silent, (Stage::Connected, None)));
+        client.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+        server.read_exact(&mut [0; 11]).await.unwrap();
+        assert_eq!((seen.outcome(), seen.progress().0), (Outcome::Left, Stage::Spoke));
+        seen.probe();
+        assert_eq!(seen.outcome(), Outcome::Probed);
+        seen.refuse();
+        assert_eq!(seen.outcome(), Outcome::Refused);
+        drop(client);
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+        seen.fail();
+        assert_eq!(
+            (seen.outcome(), seen.violation()),
+            (Outcome::Refused, None),
+            "whoever has left broke nothing"
+        );
+        seen.log_in();
+        assert_eq!(seen.outcome(), Outcome::LoggedIn);
+
+        let broken = PreloginState::default();
+        broken.refuse();
+        broken.fail();
+        assert_eq!((broken.outcome(), broken.violation()), (Outcome::Violation, Some(Violation::Protocol)));
+        let unreadable = PreloginState::default();
+        unreadable.refuse();
+        unreadable.not_read();
+        unreadable.fail();
+        assert_eq!(unreadable.outcome(), Outcome::Unreadable, "the first reason stays");
+    }
+
+    #[test]
+    fn a_stage_is_reached_once() {
+        let seen = Arc::new(PreloginState::default());
+        seen.reach(Stage::Encrypted);
+        let reached = seen.progress();
+        let (Stage::Encrypted, Some(since)) = reached else { panic!("{reached:?}") };
+        while Instant::now() == since {}
+        seen.reach(Stage::Encrypted);
+        seen.reach(Stage::Spoke);
+        assert_eq!(seen.progress(), reached, "as long as it has been there");
+        seen.reach(Stage::Signing);
+        assert_eq!(seen.progress().0, Stage::Signing);
+    }
+
+    /// Whatever is written to `socket` arrives at its client, in whatever way it is written.
+    pub(in crate::accept) async fn passes_on<S: AsyncRead + AsyncWrite + Unpin>(
+        wrap: impl FnOnce(BufWriter<DuplexStream>) -> S,
+    ) {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let mut socket = wrap(BufWriter::new(server));
+        socket.write_all(b"one ").await.unwrap();
+        assert!(socket.is_write_vectored());
+        let pieces = [b"two ", b"more"].map(|piece| io::IoSlice::new(piece));
+        assert_eq!(socket.write_vectored(&pieces).await.unwrap(), 8);
+        socket.flush().await.unwrap();
+        let mut arrived = [0; 12];
+        let arrives = client.read_exact(&mut arrived);
+        tokio::time::timeout(Duration::from_secs(30), arrives).await.expect("flushed").unwrap();
+        assert_eq!(&arrived, b"one two more");
+        socket.shutdown().await.unwrap();
+        let ends = client.read(&mut arrived);
+        assert_eq!(tokio::time::timeout(Duration::from_secs(30), ends).await.expect("shut down").unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_passes() {
+        passes_on(|inner| PreloginSocket::new(inner, Arc::default())).await;
     }
 
     #[tokio::test]

@@ -244,7 +244,11 @@ mod tests {
     fn each_header_is_what_it_is() {
         for (name, bytes, expected) in table() {
             assert_eq!(read(&bytes).0, expected, "{name}");
+            // However much of it arrives at once, and never is more asked for than belongs to it.
+            assert_eq!(step(&bytes), expected, "{name}");
         }
+        let header = v2(0x21, 0x11, &V4);
+        assert_eq!(step(&header[..header.len() - 5]), Ok(Step::More(5)));
     }
 
     #[test]
