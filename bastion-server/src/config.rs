@@ -695,6 +695,120 @@ mod tests {
     }
 
     #[test]
+    fn what_has_to_be_reached_is_known_from_the_file() {
+        const VAULT_KEY: &str = "{vault: {mount: ssh-host, role: bastion}}";
+        let with = |from: &str, to: &str| parse(&SMALLEST.replace(from, to)).unwrap();
+        let and = |more: &str| parse(&format!("{SMALLEST}{more}\n")).unwrap();
+        // Whether Vault is needed; whether a cluster is, and whether that is for authorities or for what is revoked.
+        for (config, vault, cluster, authorities) in [
+            (and(""), false, false, false),
+            (with("{generate: true}", VAULT_KEY), true, false, false),
+            (with("{file: ca.pub}", "{vault: {mount: ssh}}"), true, false, false),
+            (with("{generate: true}", "{secret: {name: host}}"), false, true, false),
+            (with("{generate: true}", "{file: key}"), false, false, false),
+            (with("{file: ca.pub}", "{secret: {name: ca, key: ca.pub}}"), false, true, true),
+            (
+                with("{file: ca.pub}", "{file: ca.pub}, {config_map: {name: ca, key: ca.pub}}"),
+                false,
+                true,
+                true,
+            ),
+            (and("revocation: {files: [revoked.krl]}"), false, false, false),
+            (and("revocation: {config_maps: [{name: revoked, key: krl}]}"), false, true, true),
+            (and("revocation: {secrets: [{name: revoked, key: krl}]}"), false, true, true),
+            (and("kubernetes: {events: false}"), false, true, false),
+        ] {
+            let needs = (config.needs_vault(), config.needs_cluster(), config.authorities_need_cluster());
+            assert_eq!(needs, (vault, cluster, authorities), "{config:?}");
+        }
+        let HostKey::Vault(key) = with("{generate: true}", VAULT_KEY).host_key else { panic!("not Vault's") };
+        assert_eq!(key.ttl.0, Duration::from_secs(24 * 3600));
+        for (more, followed) in [
+            ("", false),
+            ("kubernetes: {}", false),
+            ("kubernetes: {policies: {namespaces: [payments]}}", false),
+            ("kubernetes: {policies: {namespaces: [payments, orders]}}", true),
+            ("kubernetes: {policies: {all_namespaces: true}}", true),
+        ] {
+            assert_eq!(and(more).follows_namespace("orders"), followed, "{more}");
+        }
+    }
+
+    #[test]
+    fn every_file_that_is_read_while_it_serves_is_named() {
+        let text = "listen: 127.0.0.1:0\nhost_key: {file: key, certificate: cert.pub}\n\
+            authorities: [{file: ca.pub}, {folder: cas}]\nlogin: {users: [tunnel]}\nrevocation: {files: [revoked]}\n\
+            vault: {ca_cert: vault.pem, auth: {method: approle, role_id: bastion, secret_id_file: secret}}\n";
+        let named = parse(text).unwrap();
+        let named: Vec<_> = named.files().into_iter().map(|path| path.to_str().unwrap().to_owned()).collect();
+        assert_eq!(named, ["ca.pub", "cas", "revoked", "key", "cert.pub", "vault.pem", "secret"]);
+    }
+
+    #[test]
+    fn whom_a_file_names_is_meant_and_nobody_else() {
+        let and = |more: &str| parse(&format!("{SMALLEST}{more}\n"));
+        let users: Vec<_> = parse(SMALLEST).unwrap().login.users();
+        assert_eq!(users, [crate::identity::LoginName::new("tunnel")]);
+        let proxies = and("proxy_protocol: {mode: optional, trusted: [10.0.0.0/8, 'fd00::/8']}").unwrap();
+        assert_eq!(proxies.proxy_protocol.mode(), proxy_protocol::Mode::Optional);
+        for (peer, trusted) in
+            [("10.1.2.3", true), ("11.0.0.1", false), ("fd00::7", true), ("fe00::7", false)]
+        {
+            assert_eq!(proxies.proxy_protocol.trusts(peer.parse().unwrap()), trusted, "{peer}");
+        }
+        let authority = |text: &str| {
+            and(&format!("rules: [{{name: a, who: {{authorities: ['{text}']}}, to: ['*:1']}}]")).map(drop)
+        };
+        assert_eq!(authority("SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"), Ok(()));
+        let other = format!("SHA512:{}", "A".repeat(86));
+        assert!(authority(&other).is_err() && authority("SHA256:none").is_err());
+    }
+
+    #[test]
+    fn names_in_a_cluster_are_those_of_the_file() {
+        let with = |kubernetes: &str| parse(&format!("{SMALLEST}kubernetes: {kubernetes}\n"));
+        let publish =
+            with("{publish: {config_map: a.b-1, names: [bastion.example.com, '[10.0.0.1]:2222', '::1']}}");
+        let publish = publish.unwrap().kubernetes.unwrap().publish.unwrap();
+        assert_eq!(publish.config_map.as_str(), "a.b-1");
+        let names: Vec<_> = publish.names.iter().map(PublicName::as_str).collect();
+        assert_eq!(names, ["bastion.example.com", "[10.0.0.1]:2222", "::1"]);
+        let longest = "a".repeat(262);
+        assert!(with(&format!("{{publish: {{config_map: a, names: [{longest}]}}}}")).is_ok());
+        for name in ["''", "a b", "'a,b'", "'*'", "bästion", &format!("a{longest}")] {
+            let error = with(&format!("{{publish: {{config_map: a, names: [{name}]}}}}")).unwrap_err();
+            assert!(error.contains("this is no name of a host"), "{name}: {error}");
+        }
+        let longest = "a".repeat(253);
+        for (name, is_one) in [
+            ("a", true),
+            ("0.a-b", true),
+            (&*longest, true),
+            (&*format!("a{longest}"), false),
+            ("''", false),
+            ("-a", false),
+            ("a-", false),
+            (".a", false),
+            ("a.", false),
+            ("A", false),
+            ("a_b", false),
+        ] {
+            let parsed = with(&format!("{{policies: {{namespaces: [{name}]}}}}"));
+            assert_eq!(parsed.is_ok(), is_one, "{name}");
+        }
+        let key = parse(&format!("{SMALLEST}revocation: {{secrets: [{{name: revoked, key: \"a\\nb\"}}]}}\n"))
+            .unwrap();
+        assert_eq!(key.revocation.secrets[0].to_string(), "revoked, key a\\nb");
+    }
+
+    #[test]
+    fn keys_may_be_replaced_as_seldom_and_as_often_as_the_bounds_say() {
+        for rekey in ["{bytes: 1MiB}", "{bytes: 64GiB}", "{time: 1m}"] {
+            assert!(parse(&format!("{SMALLEST}rekey: {rekey}\n")).is_ok(), "{rekey}");
+        }
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let error = Config::load("/nowhere/bastion.yaml".as_ref(), |_| None).unwrap_err();
         assert!(error.to_string().contains("/nowhere/bastion.yaml: "), "{error}");
