@@ -370,10 +370,12 @@ mod tests {
 
     #[test]
     fn a_rule_that_denies_beats_every_other_one() {
-        let denied = |answer: Result<_, Denied>| match answer {
-            Err(denied @ Denied::ByRule(_)) => denied.rule().map(str::to_owned),
-            other => panic!("{other:?}"),
-        };
+        fn denied<T: std::fmt::Debug>(answer: Result<T, Denied>) -> Option<String> {
+            match answer {
+                Err(denied @ Denied::ByRule(_)) => denied.rule().map(str::to_owned),
+                other => panic!("{other:?}"),
+            }
+        }
         assert_eq!(denied(ask(&["dba"], "payroll.db.internal", 5432, &["10.9.0.1"])).unwrap(), "payroll");
         assert_eq!(denied(ask(&["dba"], "10.66.0.1", 80, &["10.66.0.1"])).unwrap(), "payroll");
         assert_eq!(denied(ask(&["dba"], "alias.internal", 80, &["10.66.0.1"])).unwrap(), "payroll");
@@ -382,6 +384,11 @@ mod tests {
             denied(ask(&["dba"], "alias.internal", 80, &["10.9.0.1", "10.66.0.1"])).unwrap(),
             "payroll"
         );
+        // What is denied by its name is denied before anybody is asked where it is.
+        let identity = Arc::new(admitted(&["dba"], true));
+        let destination = Destination::parse("payroll.db.internal", 5432).unwrap();
+        let candidate = authorize(&policy(), &identity, destination, UNIX_EPOCH);
+        assert_eq!(denied(candidate).unwrap(), "payroll");
     }
 
     #[test]

@@ -336,6 +336,26 @@ mod tests {
         assert_eq!(unknown.with_api(KubernetesApi::At(vec![])).unknown(), None);
         assert_eq!(Floor::new(vec![Forbidden::KubernetesApi], KubernetesApi::Unknown).unknown(), None);
         assert_eq!(Floor::default().unknown(), None);
+        let at = KubernetesApi::At(vec![Ipv4Addr::new(10, 96, 0, 1).into()]);
+        assert_eq!(unknown.with_api(at.clone()).api(), &at);
+        let open = Floor::new(vec![Forbidden::Loopback], KubernetesApi::Unknown).with_api(at);
+        assert_eq!(open.forbids(Ipv4Addr::LOCALHOST.into(), &[]), None, "what is open stays open");
+    }
+
+    #[test]
+    fn each_kind_is_opened_by_the_name_that_is_told() {
+        for kind in [
+            Forbidden::Loopback,
+            Forbidden::Unspecified,
+            Forbidden::LinkLocal,
+            Forbidden::Multicast,
+            Forbidden::Broadcast,
+            Forbidden::CloudMetadata,
+            Forbidden::OwnAddresses,
+            Forbidden::KubernetesApi,
+        ] {
+            assert_eq!(serde_json::from_value::<Forbidden>(kind.to_string().into()).unwrap(), kind);
+        }
     }
 
     #[test]

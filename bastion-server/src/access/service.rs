@@ -330,6 +330,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_pattern_names_that_is_not_there() {
+        use ServicePort::{Name, Number};
+        let services = services();
+        assert_eq!(services.len(), 1);
+        let ports = [Number(5432), Number(80), Name("metrics".to_owned()), Name("web\n".to_owned())];
+        let [http, web] = [&ports[1], &ports[3]].map(ServicePort::clone);
+        assert_eq!([&http, &web].map(ToString::to_string), ["80", "web\\n"]);
+        for (pattern, missing) in [
+            (pattern(named("orders"), &[]), None),
+            (pattern(named("orders"), &ports), Some(Missing::Ports(vec![http.clone(), web.clone()]))),
+            (pattern(named("orders"), &[ports[0].clone(), ports[2].clone()]), None),
+            (pattern(named("users"), &ports), Some(Missing::Service)),
+            (pattern(labelled("tier", LabelWanted::Exists), &ports), Some(Missing::Ports(vec![http, web]))),
+            (pattern(labelled("gone", LabelWanted::Exists), &[]), Some(Missing::Service)),
+        ] {
+            assert_eq!(services.missing(&pattern), missing, "{pattern:?}");
+        }
+    }
+
+    #[test]
     fn what_a_pattern_opens_and_what_it_names() {
         use ServicePort::{Name, Number};
         let services = services();
