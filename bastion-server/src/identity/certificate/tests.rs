@@ -356,6 +356,52 @@ proptest! {
     fn anything_at_all(blob in prop::collection::vec(any::<u8>(), 0..2048)) {
         prop_assert!(decode(&blob).and_then(|certificate| ask(&certificate)).is_err());
     }
+
+    /// Whatever is signed, and by whomever: nothing is admitted that lacks a property, and nothing refused that has them all.
+    #[test]
+    fn what_is_admitted_has_every_property_that_is_promised(
+        signer in prop_oneof![9 => Just(1), 1 => 3_u8..6],
+        cert_type in prop_oneof![9 => Just(CertType::User), 1 => Just(CertType::Host)],
+        start in prop_oneof![9 => -3600_i64..=0, 1 => 1_i64..3600],
+        end in prop_oneof![18 => 1_i64..3600, 1 => -3600_i64..=0, 1 => 80_000_i64..100_000],
+        is_named in prop::bool::weighted(0.9),
+        others in prop::sample::subsequence(vec!["dev", "Tunnel", "tunnel,dev", "*", "tunnel\0"], 0..=5),
+        option in prop_oneof![
+            9 => Just(None),
+            4 => prop::sample::select(vec![
+                Some(("source-address", "192.0.2.0/24")),
+                Some(("source-address", "10.0.0.0/8")),
+                Some(("force-command", "id")),
+                Some(("verify-required", "")),
+                Some(("no-such-option@example.com", "")),
+            ]),
+        ],
+    ) {
+        let start = start.min(end - 1);
+        let at = |seconds: i64| NOW.checked_add_signed(seconds).unwrap();
+        let user = key(2).public_key().key_data().clone();
+        let mut builder = Builder::new(vec![7; 16], user, at(start), at(end)).unwrap();
+        builder.cert_type(cert_type).unwrap();
+        for name in is_named.then_some("tunnel").into_iter().chain(others.iter().copied()) {
+            builder.valid_principal(name).unwrap();
+        }
+        if !is_named && others.is_empty() {
+            builder.all_principals_valid().unwrap();
+        }
+        if let Some((name, value)) = option {
+            builder.critical_option(name, value).unwrap();
+        }
+        let blob = builder.sign(&key(signer)).unwrap().to_bytes().unwrap();
+        let has_every_property = signer == 1
+            && cert_type == CertType::User
+            && start <= 0
+            && end > 0
+            && end - start <= 24 * 3600 + 120
+            && is_named
+            && option.is_none_or(|(name, value)| name == "source-address" && value == "192.0.2.0/24");
+        let admitted = decode(&blob).and_then(|certificate| ask(&certificate));
+        prop_assert_eq!(admitted.is_ok(), has_every_property, "{:?}", admitted);
+    }
 }
 
 #[test]
