@@ -20,6 +20,7 @@ use tests::wait;
 use tests::wire::Writer;
 
 const FLOODER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4));
 const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 const SOON: Duration = Duration::from_secs(10);
 
@@ -394,10 +395,19 @@ fn who_only_asks_is_sent_away_and_then_refused() {
         assert_ne!(end, None, "still there");
     };
     println!("refused after {connections} connections: {refused:?}");
-    assert!(
-        matches!(&refused, Gone::Disconnected { text, .. } if text.starts_with("source_penalized: ")),
-        "{refused:?}"
-    );
+    let is_penalized =
+        |end: &Gone| matches!(end, Gone::Disconnected { text, .. } if text.starts_with("source_penalized: "));
+    assert!(is_penalized(&refused), "{refused:?}");
+    // One that leaves before it has asked too much is no better.
+    let refused = (0..40).find_map(|_| {
+        let mut client = match Link::connect_from(ASKER, server).and_then(Client::over) {
+            Ok(client) => client,
+            Err(end) => return Some(end),
+        };
+        (0..4).for_each(|_| assert!(client.query(&attempt).is_ok()));
+        None
+    });
+    assert!(refused.as_ref().is_some_and(is_penalized), "{refused:?}");
     // From elsewhere, with the right certificate, nothing has changed.
     drop(place.must_login(SOMEBODY));
 }
