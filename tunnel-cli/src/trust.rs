@@ -479,6 +479,25 @@ mod tests {
         assert!(!is_strong(data, &Algorithm::Rsa { hash: Some(HashAlg::Sha512) }));
     }
 
+    /// The strength of a signature is looked at before the signature is.
+    #[test]
+    fn a_weakly_signed_certificate_is_not_believed() {
+        let forge = Forge::new();
+        let PublicKeyOrCertificate::Certificate(good) = forge.named("bastion.example.com") else {
+            unreachable!()
+        };
+        let string = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+        let bytes = good.to_bytes().unwrap();
+        let authority = string(&forge.authority.public_key().to_bytes().unwrap());
+        let end = bytes.windows(authority.len()).position(|window| window == authority).unwrap();
+        let weak = PublicKey::from_openssh(RSA_1024).unwrap();
+        let signature = [string(b"rsa-sha2-512"), string(&[1; 128])].concat();
+        let forged = [&bytes[..end], &string(&weak.to_bytes().unwrap()), &string(&signature)].concat();
+        let forged = PublicKeyOrCertificate::Certificate(Certificate::from_bytes(&forged).unwrap());
+        let trust = Trust::Authorities(vec![weak]);
+        assert_eq!(trust.verify(&forged, &bastion(), at(NOW)), Err(HostKeyMismatch::Weak));
+    }
+
     #[test]
     fn a_pinned_key_is_that_key() {
         let forge = Forge::new();
