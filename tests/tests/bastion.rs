@@ -428,7 +428,8 @@ fn what_is_no_destination_is_refused_and_the_connection_stays() {
     let mut client = place.login();
     let good = u32::from(target.port());
     let label = "a".repeat(64);
-    let long = format!("{}.example", "a.".repeat(130));
+    // Every label of it is good, so that its length is what is looked at.
+    let long = format!("{}example", "a.".repeat(130));
     for (host, port) in [
         (&b"127.0.0.1"[..], 0),
         (b"127.0.0.1", 65_536),
