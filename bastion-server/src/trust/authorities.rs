@@ -19,10 +19,7 @@ use tokio::{
 use vault_signer::Server;
 
 use crate::{
-    common::{
-        text::one_line,
-        watched_file::{WatchedFile, WatchedFolder},
-    },
+    common::watched_file::{WatchedFile, WatchedFolder},
     config::{AuthoritySource, VaultAuthority},
     identity::authorities::{AuthoritySet, Unfit},
     kubernetes::{

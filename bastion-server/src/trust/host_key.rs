@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     common::{
-        text::{moment, one_line},
+        text::moment,
         watched_file::{self, WatchedFile},
     },
     config,
