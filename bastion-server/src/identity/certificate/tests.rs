@@ -365,6 +365,7 @@ proptest! {
         start in prop_oneof![9 => -3600_i64..=0, 1 => 1_i64..3600],
         end in prop_oneof![18 => 1_i64..3600, 1 => -3600_i64..=0, 1 => 80_000_i64..100_000],
         is_named in prop::bool::weighted(0.9),
+        is_forged in prop::bool::weighted(0.05),
         others in prop::sample::subsequence(vec!["dev", "Tunnel", "tunnel,dev", "*", "tunnel\0"], 0..=5),
         option in prop_oneof![
             9 => Just(None),
@@ -391,8 +392,11 @@ proptest! {
         if let Some((name, value)) = option {
             builder.critical_option(name, value).unwrap();
         }
-        let blob = builder.sign(&key(signer)).unwrap().to_bytes().unwrap();
+        let mut blob = builder.sign(&key(signer)).unwrap().to_bytes().unwrap();
+        // The last byte is the signature's.
+        *blob.last_mut().unwrap() ^= u8::from(is_forged);
         let has_every_property = signer == 1
+            && !is_forged
             && cert_type == CertType::User
             && start <= 0
             && end > 0
