@@ -1,8 +1,8 @@
 //! Works out what NetworkPolicy objects permit, without trying it: who may talk to whom, and by which policy.
 //!
-//! This follows the API's documentation of `networking.k8s.io/v1`, and where that leaves a choice to the network, both
-//! choices are here: see [`Blocks`]. A flow to a Service is one to the pods behind it, at the port where *they* listen:
-//! policies apply behind the translation.
+//! This follows the API's documentation of `networking.k8s.io/v1`, and where that leaves a choice to the
+//! network, both choices are here: see [`Blocks`]. A flow to a Service is one to the pods behind it, at the
+//! port where *they* listen: policies apply behind the translation.
 #![allow(
     clippy::panic,
     clippy::expect_used,
@@ -53,8 +53,8 @@ impl Protocol {
     }
 }
 
-/// Whether an `ipBlock` means pods too that have an address in it. The API leaves that open: networks that go by addresses
-/// say yes, those that go by identities, such as Cilium, say no.
+/// Whether an `ipBlock` means pods too that have an address in it. The API leaves that open: networks that go
+/// by addresses say yes, those that go by identities, such as Cilium, say no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
     /// Whoever has the address.
@@ -269,8 +269,8 @@ impl Cluster {
         self
     }
 
-    /// With the NetworkPolicy objects among these, as `helm template` prints them. Those without a namespace are of
-    /// `namespace`, as if applied there.
+    /// With the NetworkPolicy objects among these, as `helm template` prints them. Those without a namespace
+    /// are of `namespace`, as if applied there.
     ///
     /// # Panics
     /// When a policy is not one that the API server would take.
@@ -377,8 +377,8 @@ fn is_policy(object: &Value) -> bool {
     object["kind"] == "NetworkPolicy" && object["apiVersion"] == "networking.k8s.io/v1"
 }
 
-/// Whether a policy isolates the pods that it selects in this direction. When it does not say, it is about what comes in,
-/// and about what leaves if it has rules for that.
+/// Whether a policy isolates the pods that it selects in this direction. When it does not say, it is about
+/// what comes in, and about what leaves if it has rules for that.
 fn is_about(spec: &NetworkPolicySpec, direction: Direction) -> bool {
     match spec.policy_types.as_deref() {
         None | Some([]) => match direction {

@@ -44,7 +44,8 @@ fn to_database(cluster: &Cluster, from: End<'_>, world: &World) -> bool {
 fn who_may_come_in() {
     let world = world();
     let outside = End::address("203.0.113.7");
-    // The policies of the database's namespace, and whether web, other, stranger, an address outside and its own node get in.
+    // The policies of the database's namespace, and whether web, other, stranger, an address outside and its
+    // own node get in.
     let all = [true; 5];
     let none = [false, false, false, false, true];
     let table: &[(&[&str], [bool; 5])] = &[
@@ -134,7 +135,8 @@ fn who_may_come_in() {
 #[test]
 fn who_may_leave() {
     let world = world();
-    // The policies of the database's namespace, and whether it reaches 443 of web, 53/UDP of other, and 443 outside.
+    // The policies of the database's namespace, and whether it reaches 443 of web, 53/UDP of other, and 443
+    // outside.
     let table: &[(&str, [bool; 3])] = &[
         // Without types, rules for what leaves make it about that; an empty list is no rule.
         ("{podSelector: {}}", [true; 3]),

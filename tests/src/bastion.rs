@@ -25,7 +25,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A bastion that trusts nobody, with no rule, and with loopback opened, since that is where all targets of tests are.
+    /// A bastion that trusts nobody, with no rule, and with loopback opened, since that is where all targets
+    /// of tests are.
     #[must_use]
     pub fn new() -> Self {
         let scratch = Scratch::new("bastion");
@@ -58,6 +59,15 @@ impl Setup {
     pub fn trust_line(mut self, line: &str) -> Self {
         push(&mut self.config["authorities"], json!({"key": line.trim()}));
         self
+    }
+
+    /// Takes its authorities and its host key from this Vault. It logs in with a token of its environment.
+    #[must_use]
+    pub fn keys_of_vault(self, url: &str) -> Self {
+        let host_key = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"]});
+        self.set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
+            .set("/host_key", json!({"vault": host_key}))
+            .set("/vault", json!({"address": url}))
     }
 
     /// Permits a principal to reach destinations, if there are any.

@@ -1,4 +1,5 @@
-//! The charts as tests find them: folders, files, the values files in `ci/`, and Helm, which renders them without a cluster.
+//! The charts as tests find them: folders, files, the values files in `ci/`, and Helm, which renders them
+//! without a cluster.
 
 use std::fs;
 use std::path::{Path, PathBuf};

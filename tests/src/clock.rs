@@ -30,7 +30,8 @@ impl Clock {
         self.scratch.join("time")
     }
 
-    /// The variables of a program that runs by it. Its timers do not: a laptop's go on as well when somebody sets its clock.
+    /// The variables of a program that runs by it. Its timers do not: a laptop's go on as well when somebody
+    /// sets its clock.
     ///
     /// # Panics
     /// When faketime is not installed.

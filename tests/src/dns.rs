@@ -128,7 +128,8 @@ const A: u16 = 1;
 const CNAME: u16 = 5;
 const AAAA: u16 = 28;
 
-/// The reply to one query (RFC 1035 §4): its question again, and what there is of the type that was asked for.
+/// The reply to one query (RFC 1035 §4): its question again, and what there is of the type that was asked
+/// for.
 fn reply(query: &[u8], answer: &mut impl FnMut(&str) -> Answer) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     let mut labels = Vec::new();

@@ -1,8 +1,8 @@
 //! Answers with what it was asked: over HTTP/1.1 and 2, with and without TLS, by WebSocket and by gRPC.
 //!
-//! The query of a request steers the answer: `delay` seconds pass before it, its status is `status`, `size` more bytes come behind it, and over
-//! HTTP/1.1 `pause` seconds pass before its last byte. At
-//! `/verify` a proxy asks about somebody else's request: those with the cookie `session=yes` are Alice's.
+//! The query of a request steers the answer: `delay` seconds pass before it, its status is `status`, `size`
+//! more bytes come behind it, and over HTTP/1.1 `pause` seconds pass before its last byte. At `/verify` a
+//! proxy asks about another client's request: those with the cookie `session=yes` are Alice's.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,4 +1,5 @@
-//! Certificates of every shape, in the format of OpenSSH's PROTOCOL.certkeys, put together by hand so that nonsense can be said.
+//! Certificates of every shape, in the format of OpenSSH's PROTOCOL.certkeys, put together by hand so that
+//! nonsense can be said.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -56,8 +57,8 @@ pub struct Forge {
 }
 
 impl Forge {
-    /// What an honest authority would issue for `key`: a user certificate for `principal` from a minute ago to an hour from now,
-    /// that may forward ports and nothing else.
+    /// What an honest authority would issue for `key`: a user certificate for `principal` from a minute ago
+    /// to an hour from now, that may forward ports and nothing else.
     #[must_use]
     pub fn user(key: &Key, principal: &str) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! What may stand between a client and Vault: passes requests on, or answers them itself, as a hotel's portal or a broken
-//! proxy does; with TLS, under a certificate that can be exchanged for one that nobody trusts.
+//! Stands between a client and Vault: passes requests on, or answers them itself, as a hotel's portal or a
+//! broken proxy does; with TLS, under a certificate that can be exchanged for one of an unknown authority.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -128,7 +128,8 @@ fn certified() -> (Arc<ServerConfig>, String) {
     (Arc::new(config), cert.pem())
 }
 
-/// One request and its answer. The connection ends then, so that the next request meets what stands here by then.
+/// One request and its answer. The connection ends then, so that the next request meets what stands here by
+/// then.
 fn serve(mut client: impl Read + Write, upstream: SocketAddr, conduct: &Mutex<Conduct>) {
     let Some((head, body)) = request(&mut client) else { return };
     let conduct = conduct.lock().unwrap().clone();

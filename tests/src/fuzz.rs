@@ -1,7 +1,7 @@
-//! What is done with text and bytes that anybody may have made: one function for each parser, and what must be true of its answer.
+//! Runs each parser of foreign text and bytes, and asserts what must be true of its answer.
 //!
-//! Coverage-guided runs (`make fuzz`) and the ordinary tests call the same functions. What they find once is kept in
-//! `tests/fuzz/corpus`, and tried at every run of the tests.
+//! Coverage-guided runs (`make fuzz`) and the ordinary tests call the same functions. What they find once is
+//! kept in `tests/fuzz/corpus`, and tried at every run of the tests.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -79,7 +79,8 @@ fn admitted(blob: &[u8]) -> Option<(Certificate, Identity)> {
     Some((certificate, identity))
 }
 
-/// Whoever is admitted has a certificate of the authority, for this name and this time, and its bytes say nothing else.
+/// Whoever is admitted has a certificate of the authority, for this name and this time, and its bytes say
+/// nothing else.
 fn holds(blob: &[u8], certificate: &Certificate, identity: &Identity) {
     assert!(blob.len() <= MAX_BLOB);
     assert_eq!(certificate.to_bytes().unwrap(), blob, "there is one way to write it");
@@ -209,7 +210,8 @@ pub fn revocation(bytes: &[u8]) {
     }
 }
 
-/// The first bytes of a connection, told one after the other. What decides is bounded, and what follows changes nothing.
+/// The first bytes of a connection, told one after the other. What decides is bounded, and what follows
+/// changes nothing.
 pub fn proxy_header(bytes: &[u8]) {
     for length in 0..=bytes.len() {
         let so_far = step(&bytes[..length]);

@@ -1,4 +1,5 @@
-//! Keys of every kind that a certificate may name, made by the real `ssh-keygen`, and signatures under any name.
+//! Keys of every kind that a certificate may name, made by the real `ssh-keygen`, and signatures under any
+//! name.
 
 use std::path::Path;
 

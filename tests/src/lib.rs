@@ -1,14 +1,17 @@
-//! The harness: real peers started for one test, small TCP targets, forged certificates, and a client that may say anything.
+//! The harness: real peers started for one test, small TCP targets, forged certificates, and a client that
+//! may say anything.
 //!
-//! Every peer listens on a free port of the loopback interface, keeps its files in a scratch folder, and dies with the test that
-//! started it; what it wrote is shown when that test fails.
+//! Every peer listens on a free port of the loopback interface, keeps its files in a scratch folder, and dies
+//! with the test that started it; what it wrote is shown when that test fails.
 //!
-//! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`], a Kubernetes ([`cluster`]); and, from the outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
+//! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`], a Kubernetes ([`cluster`]); and, from the
+//!   outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
 //! - what a cluster's network would permit: [`network_policy`];
 //! - a clock that is wrong: [`clock`];
 //! - what is behind a bastion: [`target`]; what may stand in front of Vault: [`front`];
 //! - what brings one into a cluster: [`chart`];
-//! - what a bastion must survive: [`forge`] makes certificates of every shape, [`rogue`] presents them and says what no honest client says.
+//! - what a bastion must survive: [`forge`] makes certificates of every shape, [`rogue`] presents them and
+//!   says what no honest client says.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,6 +32,7 @@ pub mod chart;
 pub mod clock;
 pub mod dns;
 pub mod echo;
+pub mod fixture;
 pub mod forge;
 pub mod front;
 pub mod fuzz;

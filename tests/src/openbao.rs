@@ -124,8 +124,8 @@ impl OpenBao {
         answer["auth"]["client_token"].as_str().expect("a token").to_owned()
     }
 
-    /// Sets the database engine up for a PostgreSQL: a role `reader`, whose credentials live for `life` unless they are renewed, and
-    /// a policy `orders-reader` for whoever may have some.
+    /// Sets the database engine up for a PostgreSQL: a role `reader`, whose credentials live for `life`
+    /// unless they are renewed, and a policy `orders-reader` for whoever may have some.
     pub fn connect_database(&self, postgres: &Postgres, life: &str) {
         self.run(&["secrets", "enable", "database"]);
         let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}/orders", postgres.address());

@@ -90,7 +90,8 @@ impl Postgres {
         &self.password
     }
 
-    /// Has it speak TLS, with a certificate for this name, and returns the file of the authority that signed that.
+    /// Has it speak TLS, with a certificate for this name, and returns the file of the authority that signed
+    /// that.
     ///
     /// # Panics
     /// When it does not.

@@ -1,4 +1,5 @@
-//! A test in a network and with files of its own, where it may add addresses and replace `/etc/resolv.conf` without anybody else noticing.
+//! Runs a test in a network and with files of its own, where it may add addresses and replace
+//! `/etc/resolv.conf` for itself alone.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +9,8 @@ use crate::process::{Program, installed, is_root};
 /// Set for the process in which the test runs again.
 const INSIDE: &str = "TESTS_INSIDE";
 
-/// Runs the test of this name again, in a process that has a network with nothing but the loopback interface, and mounts of its own; or, there,
-/// runs `body`. Who is not root becomes it there.
+/// Runs the test of this name again, in a process that has a network with nothing but the loopback interface,
+/// and mounts of its own; or, there, runs `body`. Who is not root becomes it there.
 ///
 /// # Panics
 /// When it fails there, or the system makes no namespaces.

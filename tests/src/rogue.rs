@@ -1,8 +1,9 @@
-//! An SSH client of our own that may say anything: no honest client could be talked into half of what a server must survive.
+//! An SSH client of our own that may say anything: no honest client could be talked into half of what a
+//! server must survive.
 //!
-//! Three layers, each usable alone: [`Link`] moves raw bytes (floods, broken identification lines), [`Packets`] moves messages,
-//! before and after a key exchange, and [`Client`] logs in and opens channels. The server's host key is ignored on purpose: whoever
-//! attacks does not care whom.
+//! Three layers, each usable alone: [`Link`] moves raw bytes (floods, broken identification lines),
+//! [`Packets`] moves messages, before and after a key exchange, and [`Client`] logs in and opens channels.
+//! The server's host key is ignored on purpose: an attacker does not care.
 
 mod link;
 mod packets;
@@ -86,7 +87,8 @@ impl Attempt {
     /// Offers a certificate, and signs with the key that it certifies.
     #[must_use]
     pub fn certificate(user: impl Into<Vec<u8>>, key: &Key, blob: Vec<u8>) -> Self {
-        // The name in the blob is not repeated here: for RSA the algorithm announced says which hash will be used.
+        // The name in the blob is not repeated here: for RSA the algorithm announced says which hash will be
+        // used.
         let algorithm = format!("{}-cert-v01@openssh.com", key.signature_name());
         Self { algorithm, blob, ..Self::plain(user, key) }
     }
@@ -270,8 +272,8 @@ impl Client {
         verdict
     }
 
-    /// [`Client::attempt`], and after a refusal also what the server says: to who asks for its words, and otherwise before it hangs
-    /// up, if it does within `patience`.
+    /// [`Client::attempt`], and after a refusal also what the server says: to who asks for its words, and
+    /// otherwise before it hangs up, if it does within `patience`.
     #[must_use]
     pub fn attempt_to_the_end(&mut self, attempt: &Attempt, patience: Duration) -> Verdict {
         let mut verdict = self.attempt(attempt);
@@ -285,7 +287,8 @@ impl Client {
         verdict
     }
 
-    /// What the server shows to a person who logs in by `keyboard-interactive` (RFC 4256 §3.2), if it asks nothing there.
+    /// What the server shows to a person who logs in by `keyboard-interactive` (RFC 4256 §3.2), if it asks
+    /// nothing there.
     pub fn instructions(&mut self, user: &[u8]) -> Option<String> {
         let request = Writer::message(number::USERAUTH_REQUEST)
             .string(user)

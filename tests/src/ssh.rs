@@ -112,8 +112,9 @@ impl Person {
     }
 }
 
-/// Whether `ssh`, which wrote this to its standard error, gave up by itself while keys were exchanged: poll announced bytes, read found none,
-/// and OpenSSH takes that for an error, as happens on a busy machine. Nobody refused it, and nothing was sent through it: it may be tried again.
+/// Whether `ssh`, which wrote this to its standard error, gave up by itself while keys were exchanged: poll
+/// announced bytes, read found none, and OpenSSH takes that for an error, as happens on a busy machine.
+/// Nobody refused it, and nothing was sent through it: it may be tried again.
 #[must_use]
 pub fn gave_up(said: &str) -> bool {
     said.lines().any(|line| {

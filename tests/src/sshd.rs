@@ -1,4 +1,5 @@
-//! A stock OpenSSH server on a free loopback port: the oracle for what a bastion should admit, and a peer for our client.
+//! A stock OpenSSH server on a free loopback port: the oracle for what a bastion should admit, and a peer for
+//! our client.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};

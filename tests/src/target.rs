@@ -1,4 +1,4 @@
-//! What stands behind a bastion: small TCP servers with one habit each, and the other end of their conversation.
+//! Small TCP servers behind a bastion, with one habit each, and the other end of their conversation.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,5 @@
-//! A terminal with a person in front of it: what a program writes there, and what happens when its window is closed.
+//! A terminal with a person in front of it: what a program writes there, and what happens when its window is
+//! closed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};

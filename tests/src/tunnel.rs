@@ -137,7 +137,8 @@ impl Tunnel {
         self.nth(event, 1, deadline)
     }
 
-    /// Waits until bytes can flow through `count` forwards, and returns their local addresses in the order of the command line.
+    /// Waits until bytes can flow through `count` forwards, and returns their local addresses in the order of
+    /// the command line.
     pub fn ready(&mut self, count: usize) -> Vec<SocketAddr> {
         self.nth("ready", count, wait::START);
         let ready = self.events().into_iter().filter(|one| one["event"] == "ready").take(count);

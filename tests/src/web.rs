@@ -1,4 +1,5 @@
-//! A client of web servers that says what it is told to: from which address, announced by which proxy, over TLS by which name.
+//! A client of web servers that says what it is told to: from which address, announced by which proxy, over
+//! TLS by which name.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -15,7 +16,8 @@ use socket2::{Domain, Socket, Type};
 
 /// How long a server may be silent.
 const PATIENCE: Duration = Duration::from_secs(100);
-/// From which length on a client asks first whether the server takes a body: one that does not may hang up before it has read it.
+/// From which length on a client asks first whether the server takes a body: one that does not may hang up
+/// before it has read it.
 const ASKS_FIRST: usize = 64 * 1024;
 
 /// What came back.
@@ -198,7 +200,8 @@ impl Request {
         let start = Instant::now();
         let ended = stream.read_to_end(&mut read);
         let took = start.elapsed();
-        // Whoever refused a body may reset the connection behind the answer; a close without TLS's word for it is one too.
+        // Whoever refused a body may reset the connection behind the answer; a close without TLS's word for
+        // it is one too.
         if let Err(error) = ended
             && ![io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof].contains(&error.kind())
         {

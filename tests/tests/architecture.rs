@@ -1,7 +1,8 @@
 //! Holds the layout of the crates: which module may import which, and where a library may be used.
 //!
-//! A room is a module right below a crate's root, with everything in its folder. The table lists the rooms of each crate from
-//! the roof down. A room imports only from lower floors; rooms on one floor do not know each other.
+//! A room is a module right below a crate's root, with everything in its folder. The table lists the rooms of
+//! each crate from the roof down. A room imports only from lower floors; rooms on one floor do not know each
+//! other.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +54,8 @@ const BASTION: Layout = Layout {
         ("hickory_resolver", &["dial"]),
         ("landlock", &["process"]),
         ("seccompiler", &["process"]),
-        // `identity` shares the list of critical options with the client, `kubernetes` the domain of our names.
+        // `identity` shares the list of critical options with the client, `kubernetes` the domain of our
+        // names.
         ("vault_signer", &["trust", "server", "config", "command", "identity", "kubernetes"]),
     ],
     // What decides neither waits nor reads a clock of its own.

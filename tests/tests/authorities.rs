@@ -1,5 +1,5 @@
-//! Whose certificates are believed: from a folder and from several issuers of OpenBao, and what becomes of sessions when one is
-//! believed no more.
+//! Authorities of users, from a folder and from several issuers of OpenBao, and the end of sessions when one
+//! is trusted no more.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The bastion as a program: its configuration, its records, its limits, its end, and where it lets nobody go.
+//! The bastion as a program: its configuration, its records, its limits, its end, and destinations that stay
+//! closed.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::authority::DevAuthority;
-use tests::bastion::{self, Bastion, LOGIN};
+use tests::bastion::{self, LOGIN};
+use tests::fixture::Fixture;
 use tests::forge::Forge;
 use tests::key::Key;
 use tests::openbao::OpenBao;
@@ -21,30 +23,6 @@ use tests::wire::Writer;
 use tests::{http, ports, wait};
 
 const SOON: Duration = Duration::from_secs(20);
-
-/// An authority, somebody with a certificate of it, and a bastion that trusts it.
-struct Place {
-    authority: Key,
-    key: Key,
-    bastion: Bastion,
-}
-
-impl Place {
-    fn new(adjust: impl FnOnce(bastion::Setup) -> bastion::Setup) -> Self {
-        let (authority, key) = (Key::ed25519(), Key::ed25519());
-        let bastion = adjust(bastion::Setup::new().trust(&authority)).start();
-        Self { authority, key, bastion }
-    }
-
-    fn login(&self) -> Client {
-        self.login_with(|_| {})
-    }
-
-    fn login_with(&self, change: impl FnOnce(&mut Forge)) -> Client {
-        let certificate = Forge::user(&self.key, LOGIN).with(change).sign(&self.authority);
-        Client::login(self.bastion.address(), LOGIN, &self.key, certificate)
-    }
-}
 
 /// A configuration that holds, to be spoilt.
 fn honest(authority: &Key) -> String {
@@ -103,36 +81,38 @@ fn a_wrong_configuration_is_refused_with_its_place_and_a_remedy() {
 
 #[test]
 fn a_busy_port_is_named() {
-    let place = Place::new(|setup| setup);
+    let fixture = Fixture::without_rules(|setup| setup);
     let output = Program::ours("bastion-server")
-        .arg(place.bastion.config())
+        .arg(fixture.bastion.config())
         .env("BASTION_ADMIN_LISTEN", format!("127.0.0.1:{}", ports::free()))
         .output();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&place.bastion.address().to_string()), "{said}");
+    assert!(said.contains(&fixture.bastion.address().to_string()), "{said}");
 }
 
 #[test]
 fn the_environment_beats_the_file() {
     let port = ports::free();
     let address = format!("127.0.0.1:{port}");
-    let place = Place::new(|setup| setup.env("BASTION_LISTEN", &address).env("BASTION_LOG_FORMAT", "json"));
+    let fixture = Fixture::without_rules(|setup| {
+        setup.env("BASTION_LISTEN", &address).env("BASTION_LOG_FORMAT", "json")
+    });
     assert!(ports::answers(address.parse().unwrap()));
-    for line in place.bastion.log().lines() {
+    for line in fixture.bastion.log().lines() {
         assert!(serde_json::from_str::<Value>(line).is_ok(), "not JSON: {line}");
     }
 }
 
 #[test]
 fn every_log_line_about_a_connection_names_it() {
-    let place = Place::new(|setup| setup.env("BASTION_LOG_FORMAT", "json"));
-    let mut browser = TcpStream::connect(place.bastion.address()).unwrap();
+    let fixture = Fixture::without_rules(|setup| setup.env("BASTION_LOG_FORMAT", "json"));
+    let mut browser = TcpStream::connect(fixture.bastion.address()).unwrap();
     browser.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     wait::until_true("the bastion hangs up", Duration::from_secs(5), || {
-        place.bastion.log().contains("hung up")
+        fixture.bastion.log().contains("hung up")
     });
-    let log = place.bastion.log();
+    let log = fixture.bastion.log();
     let line = log.lines().find(|line| line.contains("hung up")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["span"]["name"], "session", "{line}");
@@ -143,19 +123,19 @@ fn every_log_line_about_a_connection_names_it() {
 #[test]
 fn every_step_of_a_session_is_on_record() {
     let target = Target::echo();
-    let place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
+    let fixture = Fixture::without_rules(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
     let stranger = Key::ed25519();
-    let mut refused = Client::connect(place.bastion.address()).unwrap();
+    let mut refused = Client::connect(fixture.bastion.address()).unwrap();
     let attempt = Attempt::certificate(
         LOGIN,
-        &place.key,
-        Forge::user(&place.key, LOGIN)
+        &fixture.key,
+        Forge::user(&fixture.key, LOGIN)
             .with(|forge| forge.key_id = b"stranger\x1b[2J\nx".to_vec())
             .sign(&stranger),
     );
     assert!(!refused.attempt(&attempt).accepted);
 
-    let mut client = place.login_with(|forge| {
+    let mut client = fixture.login_with(|forge| {
         forge.serial = 4711;
         forge.key_id = b"me@example.com".to_vec();
     });
@@ -170,7 +150,7 @@ fn every_step_of_a_session_is_on_record() {
         !client.global_request("tcpip-forward", &tests::wire::Writer::new().string("").u32(0).0).unwrap()
     );
 
-    let find = |event: &str| place.bastion.audited(event, |record| record["event"] == event);
+    let find = |event: &str| fixture.bastion.audited(event, |record| record["event"] == event);
     let closed = find("forward_closed");
     drop(client);
     let session_closed = find("session_closed");
@@ -184,8 +164,8 @@ fn every_step_of_a_session_is_on_record() {
         assert_eq!(record["key_id"], "me@example.com");
         assert_eq!(record["serial"], 4711);
         let fingerprint = |key: &Key| key.private().fingerprint(ssh_key::HashAlg::Sha256).to_string();
-        assert_eq!(record["authority"], fingerprint(&place.authority));
-        assert_eq!(record["key"], fingerprint(&place.key));
+        assert_eq!(record["authority"], fingerprint(&fixture.authority));
+        assert_eq!(record["key"], fingerprint(&fixture.key));
         assert!(record["time"].as_str().unwrap().ends_with('Z'));
     }
     for record in [&opened, &closed] {
@@ -202,24 +182,25 @@ fn every_step_of_a_session_is_on_record() {
     let stranger = find("login_refused");
     assert_eq!(stranger["reason"], "unknown_authority");
     assert!(!stranger["key_id"].as_str().unwrap().contains(['\x1b', '\n']), "{stranger}");
-    assert!(!place.bastion.log().contains('\x1b'));
+    assert!(!fixture.bastion.log().contains('\x1b'));
 }
 
-/// A client that vanishes leaves its forwards open: they are accounted for all the same, and before the session is.
+/// A client that vanishes leaves its forwards open: they are accounted for all the same, and before the
+/// session is.
 #[test]
 fn a_session_counts_what_its_open_forwards_carried() {
     let target = Target::echo();
-    let place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
-    let mut client = place.login();
+    let fixture = Fixture::without_rules(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
+    let mut client = fixture.login();
     for _ in 0..3 {
         let channel = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
         client.write(channel, b"hello").unwrap();
         assert_eq!(client.read(channel, 5).unwrap(), b"hello");
     }
     drop(client);
-    let session = place.bastion.audited("session_closed", |record| record["event"] == "session_closed");
+    let session = fixture.bastion.audited("session_closed", |record| record["event"] == "session_closed");
     assert_eq!((&session["bytes_sent"], &session["bytes_received"]), (&json!(15), &json!(15)), "{session}");
-    let events = place.bastion.audit();
+    let events = fixture.bastion.audit();
     let last = events.last().unwrap();
     assert_eq!(last["event"], "session_closed", "a record after the last: {last}");
     assert_eq!(events.iter().filter(|record| record["event"] == "forward_closed").count(), 3);
@@ -228,15 +209,15 @@ fn a_session_counts_what_its_open_forwards_carried() {
 #[test]
 fn health_and_metrics_are_told() {
     let target = Target::echo();
-    let place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
-    let mut client = place.login();
+    let fixture = Fixture::without_rules(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
+    let mut client = fixture.login();
     let channel = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
     client.write(channel, b"hello").unwrap();
     assert_eq!(client.read(channel, 5).unwrap(), b"hello");
-    assert_eq!(place.bastion.page("/livez").status, 200);
-    assert_eq!(place.bastion.page("/readyz").json()["ready"], true);
-    assert_eq!(place.bastion.page("/nothing").status, 404);
-    let metrics = place.bastion.page("/metrics").body;
+    assert_eq!(fixture.bastion.page("/livez").status, 200);
+    assert_eq!(fixture.bastion.page("/readyz").json()["ready"], true);
+    assert_eq!(fixture.bastion.page("/nothing").status, 404);
+    let metrics = fixture.bastion.page("/metrics").body;
     for line in [
         "bastion_sessions_active 1",
         "bastion_channels_active 1",
@@ -252,24 +233,24 @@ fn health_and_metrics_are_told() {
 #[test]
 fn a_polite_kill_ends_it_cleanly() {
     let target = Target::echo();
-    let mut place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
-    let mut client = place.login();
+    let mut fixture = Fixture::without_rules(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
+    let mut client = fixture.login();
     let channel = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
     let start = Instant::now();
-    place.bastion.process().signal(Signal::SIGTERM);
+    fixture.bastion.process().signal(Signal::SIGTERM);
     let end = client.read(channel, 1).and_then(|_| client.wait_for(|_| false)).unwrap_err();
     assert!(matches!(&end, Gone::Disconnected { text, .. } if text.contains("shut")), "{end:?}");
-    assert_eq!(place.bastion.process().code(SOON), 0);
+    assert_eq!(fixture.bastion.process().code(SOON), 0);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert!(!ports::answers(place.bastion.address()));
-    let closed = place.bastion.audited("the end on record", |record| record["event"] == "session_closed");
+    assert!(!ports::answers(fixture.bastion.address()));
+    let closed = fixture.bastion.audited("the end on record", |record| record["event"] == "session_closed");
     assert_eq!(closed["reason"], "shutdown");
 }
 
 #[test]
 fn whoever_does_not_log_in_is_cut_at_the_deadline() {
-    let place = Place::new(|setup| setup.set("/limits", json!({"login_deadline": "2s"})));
-    let server = place.bastion.address();
+    let fixture = Fixture::without_rules(|setup| setup.set("/limits", json!({"login_deadline": "2s"})));
+    let server = fixture.bastion.address();
     let start = Instant::now();
     let mut silent = Link::connect(server).unwrap();
     let mut polite = Link::connect(server).unwrap();
@@ -297,18 +278,18 @@ fn whoever_does_not_log_in_is_cut_at_the_deadline() {
     let _ = silent.receive_to_end();
     let _ = polite.receive_to_end();
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    let _ = place.login();
+    let _ = fixture.login();
 }
 
 /// A session lives as long as its certificate, and not a moment more.
 #[test]
 fn a_session_ends_with_its_certificate() {
     let target = Target::echo();
-    let place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
+    let fixture = Fixture::without_rules(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
     let now = tests::forge::now();
     // Three, since a busy machine may hold up one of them, or two.
     let sessions = [now + 8, now + 10, now + 12].map(|expiry| {
-        let mut client = place.login_with(|forge| forge.valid_before = expiry);
+        let mut client = fixture.login_with(|forge| forge.valid_before = expiry);
         let channel = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
         client.write(channel, b"x").unwrap();
         assert_eq!(client.read(channel, 1).unwrap(), b"x");
@@ -321,18 +302,18 @@ fn a_session_ends_with_its_certificate() {
     });
     assert!(overtime.iter().all(|overtime| *overtime < Duration::from_secs(5)), "{overtime:?}");
     assert!(overtime.iter().any(|overtime| *overtime < Duration::from_secs(1)), "{overtime:?}");
-    let closed = place.bastion.audited("the end on record", |record| record["event"] == "session_closed");
+    let closed = fixture.bastion.audited("the end on record", |record| record["event"] == "session_closed");
     assert_eq!(closed["reason"], "expired");
 }
 
 #[test]
 fn a_channel_that_waits_for_its_place_and_outlives_its_session_says_so() {
     let target = Target::echo();
-    let place = Place::new(|setup| {
+    let fixture = Fixture::without_rules(|setup| {
         let setup = setup.rule(LOGIN, &[&target.address().to_string()]);
         setup.set("/limits/max_channels_per_session", json!(1))
     });
-    let mut client = place.login();
+    let mut client = fixture.login();
     let first = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
     let fields = Writer::new().string("127.0.0.1").u32(target.port().into()).string("127.0.0.1").u32(40_000);
     let _unanswered = client.begin_open("direct-tcpip", &fields.0).unwrap();
@@ -341,7 +322,7 @@ fn a_channel_that_waits_for_its_place_and_outlives_its_session_says_so() {
     assert_eq!(client.read(first, 1).unwrap(), b"x");
     drop(client);
     let refused =
-        place.bastion.audited("that it was given up", |record| record["event"] == "forward_refused");
+        fixture.bastion.audited("that it was given up", |record| record["event"] == "forward_refused");
     assert_eq!(refused["reason"], "session_ended");
 }
 
@@ -350,14 +331,15 @@ fn a_channel_that_waits_for_its_place_and_outlives_its_session_says_so() {
 fn the_floor_stands_by_every_spelling() {
     let target = Target::echo();
     let everywhere = ["*:1-65535", "0.0.0.0/0:1-65535", "[::/0]:1-65535"];
-    let place = Place::new(|setup| {
+    let fixture = Fixture::without_rules(|setup| {
         // Not every system has a name for it.
         let setup = setup.set("/hosts", json!({"ip6-localhost": ["::1"]}));
         setup.rule(LOGIN, &everywhere).set("/open_networks", json!([]))
     });
-    let mut client = place.login();
+    let mut client = fixture.login();
     let port = u32::from(target.port());
-    // Each for its own reason: most of these cannot be connected to anyway, and a refusal by the network would prove nothing.
+    // Each for its own reason: most of these cannot be connected to anyway, and a refusal by the network
+    // would prove nothing.
     for (host, on_the_floor) in [
         ("127.0.0.1", Some("loopback")),
         ("127.0.0.2", Some("loopback")),
@@ -424,8 +406,9 @@ fn the_floor_stands_by_every_spelling() {
 #[test]
 fn what_is_no_destination_is_refused_and_the_connection_stays() {
     let target = Target::echo();
-    let place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string(), "*:1-65535"]));
-    let mut client = place.login();
+    let fixture =
+        Fixture::without_rules(|setup| setup.rule(LOGIN, &[&target.address().to_string(), "*:1-65535"]));
+    let mut client = fixture.login();
     let good = u32::from(target.port());
     let label = "a".repeat(64);
     // Every label of it is good, so that its length is what is looked at.
@@ -470,15 +453,16 @@ fn what_is_no_destination_is_refused_and_the_connection_stays() {
     let channel = client.forward("127.0.0.1", good).unwrap().expect("the connection stays");
     client.write(channel, b"x").unwrap();
     assert_eq!(client.read(channel, 1).unwrap(), b"x");
-    // What is not even text ends the connection, as any other message would that cannot be parsed; and only that one.
+    // What is not even text ends the connection, as any other message would that cannot be parsed; and only
+    // that one.
     assert!(client.forward(b"\xff\xfe", good).is_err());
-    let _ = place.login();
-    let records: Vec<Value> = place.bastion.audit();
+    let _ = fixture.login();
+    let records: Vec<Value> = fixture.bastion.audit();
     for record in records.iter().filter(|record| record["event"] == "forward_refused") {
         let host = record["destination_host"].as_str().unwrap();
         assert!(!host.contains(['\x1b', '\n', '\0']), "{record}");
     }
-    assert!(!place.bastion.log().contains('\x1b'));
+    assert!(!fixture.bastion.log().contains('\x1b'));
 }
 
 #[test]
@@ -489,8 +473,8 @@ fn a_target_that_fails_fails_alone() {
         [echo.address(), resetting.address(), silent.address(), closed].map(|address| address.to_string());
     let mut all: Vec<&str> = to.iter().map(String::as_str).collect();
     all.push("no-such-host.invalid:80");
-    let place = Place::new(|setup| setup.rule(LOGIN, &all));
-    let mut client = place.login();
+    let fixture = Fixture::without_rules(|setup| setup.rule(LOGIN, &all));
+    let mut client = fixture.login();
     let steady = client.forward("127.0.0.1", echo.port().into()).unwrap().unwrap();
 
     let failure = client.forward("127.0.0.1", closed.port().into()).unwrap().unwrap_err();
@@ -507,7 +491,7 @@ fn a_target_that_fails_fails_alone() {
     }
     client.write(steady, b"still here").unwrap();
     assert_eq!(client.read(steady, 10).unwrap(), b"still here");
-    let closed = place.bastion.audited("the reset on record", |record| record["event"] == "forward_closed");
+    let closed = fixture.bastion.audited("the reset on record", |record| record["event"] == "forward_closed");
     assert_eq!(closed["reason"], "target_reset", "{closed}");
 }
 
@@ -515,12 +499,12 @@ fn a_target_that_fails_fails_alone() {
 fn opens_towards_a_black_hole_time_out_and_hold_up_nobody() {
     const OPENS: usize = 200;
     let (hole, echo) = (BlackHole::new(), Target::echo());
-    let place = Place::new(|setup| {
+    let fixture = Fixture::without_rules(|setup| {
         setup
             .rule(LOGIN, &[&hole.address().to_string(), &echo.address().to_string()])
             .set("/timeouts/connect", json!("8s"))
     });
-    let mut client = place.login();
+    let mut client = fixture.login();
     let to_the_hole =
         Writer::new().string("127.0.0.1").u32(hole.address().port().into()).string("::1").u32(1);
     let began = Instant::now();
@@ -545,17 +529,17 @@ fn opens_towards_a_black_hole_time_out_and_hold_up_nobody() {
 #[test]
 fn channels_past_the_cap_are_refused_with_the_right_reason() {
     let target = Target::echo();
-    let place = Place::new(|setup| {
+    let fixture = Fixture::without_rules(|setup| {
         setup
             .rule(LOGIN, &[&target.address().to_string()])
             .set("/limits", json!({"max_channels_per_session": 5}))
     });
-    let mut client = place.login();
+    let mut client = fixture.login();
     let channels: Vec<_> =
         (0..5).map(|_| client.forward("127.0.0.1", target.port().into()).unwrap().unwrap()).collect();
     let failure = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap_err();
     assert_eq!(failure.reason, 4, "{failure:?}");
-    let _ = place
+    let _ = fixture
         .login()
         .forward("127.0.0.1", target.port().into())
         .unwrap()
@@ -567,8 +551,8 @@ fn channels_past_the_cap_are_refused_with_the_right_reason() {
 /// A first taste of what an unauthenticated peer may send: each is closed, and the next client is served.
 #[test]
 fn nonsense_before_login_ends_only_its_own_connection() {
-    let mut place = Place::new(|setup| setup);
-    let server = place.bastion.address();
+    let mut fixture = Fixture::without_rules(|setup| setup);
+    let server = fixture.bastion.address();
     let long = [b"SSH-2.0-".to_vec(), vec![b'x'; 1 << 20]].concat();
     let lines = b"hello\r\n".repeat(20_000);
     for (what, bytes) in [
@@ -591,9 +575,9 @@ fn nonsense_before_login_ends_only_its_own_connection() {
         let (said, end) = link.receive_to_end();
         assert_ne!(end, Gone::Silent, "{what}: it stays open");
         assert!(said.len() < 8192, "{what}: {} bytes in answer", said.len());
-        assert!(place.bastion.process().ended().is_none(), "{what}: the bastion ended");
+        assert!(fixture.bastion.process().ended().is_none(), "{what}: the bastion ended");
     }
-    let _ = place.login();
+    let _ = fixture.login();
 }
 
 /// Whose authority is trusted can change while it runs: by an atomic rewrite of a file.
@@ -673,7 +657,8 @@ fn the_host_certificate_is_renewed_before_it_expires() {
     }
 }
 
-/// Vault's public key is asked for again and again: while Vault is away the last answer holds, and a new one replaces it.
+/// Vault's public key is asked for again and again: while Vault is away the last answer holds, and a new one
+/// replaces it.
 #[test]
 fn the_authority_in_vault_is_read_again() {
     let mut vault = DevAuthority::start();
@@ -734,19 +719,20 @@ fn a_bastion_without_its_vault_waits_and_says_so() {
     });
 }
 
-/// Whoever runs the tests is either root, who must be able to give it to a nobody, or is an ordinary user already.
+/// Whoever runs the tests is either root, who must be able to give it to a nobody, or is an ordinary user
+/// already.
 #[test]
 fn it_needs_no_privilege() {
     let target = Target::echo();
-    let mut place = Place::new(|setup| {
+    let mut fixture = Fixture::without_rules(|setup| {
         let setup = setup.rule(LOGIN, &[&target.address().to_string()]);
         if is_root() { setup.as_user("nobody") } else { setup }
     });
-    let id = place.bastion.process().id();
+    let id = fixture.bastion.process().id();
     assert_ne!(std::fs::metadata(format!("/proc/{id}")).unwrap().uid(), 0);
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
-    let mut client = place.login();
+    let mut client = fixture.login();
     assert!(client.forward("127.0.0.1", target.port().into()).unwrap().is_ok());
 }
 
@@ -760,12 +746,12 @@ fn a_half_closed_stream_still_carries_ten_megabytes() {
         Some(heard)
     });
     let to = target.address().to_string();
-    let place = Place::new(|setup| setup.rule(LOGIN, &[&to]));
-    let certificate = Forge::user(&place.key, LOGIN).sign(&place.authority);
-    let person = Person::new(LOGIN, &place.key, &certificate)
-        .knows(place.bastion.address(), &place.bastion.host_key());
+    let fixture = Fixture::without_rules(|setup| setup.rule(LOGIN, &[&to]));
+    let certificate = Forge::user(&fixture.key, LOGIN).sign(&fixture.authority);
+    let person = Person::new(LOGIN, &fixture.key, &certificate)
+        .knows(fixture.bastion.address(), &fixture.bastion.host_key());
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
-    let _ssh = person.forward(place.bastion.address(), &["-L", &format!("{local}:{to}")], &[local]);
+    let _ssh = person.forward(fixture.bastion.address(), &["-L", &format!("{local}:{to}")], &[local]);
     let stream = TcpStream::connect(local).unwrap();
     tests::target::send(&stream, 4, LENGTH).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();

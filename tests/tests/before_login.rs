@@ -1,4 +1,4 @@
-//! What a peer may say before it has logged in, and what becomes of it: each row ends its connection, and nothing else.
+//! Messages of a peer that has not logged in: each row ends the peer's own connection, and nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -172,7 +172,8 @@ fn channel_messages(target: u16) -> Vec<Vec<u8>> {
     ]
 }
 
-/// They get no answer and no channel, and who goes on with them is hung up on; a login after them is as if they had not been.
+/// They get no answer and no channel, and who goes on with them is hung up on; a login after them is as if
+/// they had not been.
 #[test]
 fn channel_messages_before_a_login_come_to_nothing_and_end_the_connection() {
     let (authority, key, target) = (Key::ed25519(), Key::ed25519(), Target::echo());
@@ -229,7 +230,8 @@ fn packets_that_are_announced_and_not_sent_take_no_memory() {
     let before = resident(process);
     drop(small);
     wait::until_true("all to be gone", DEADLINE, || count() <= files + 2);
-    // 256 KiB is the most that the SSH library takes for a packet's length; it makes room for all of it at once.
+    // 256 KiB is the most that the SSH library takes for a packet's length; it makes room for all of it at
+    // once.
     let mut most = 0;
     let mut large: Vec<_> = (0..ANNOUNCERS)
         .map(|_| {

@@ -1,5 +1,5 @@
-//! Gigabytes in every direction, with keys exchanged anew all the time: what hangs an implementation that does not read while it
-//! writes, and what a truncated dump would look like.
+//! Gigabytes in every direction, with keys exchanged anew all the time: what hangs an implementation that
+//! does not read while it writes, and what a truncated dump would look like.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::LazyLock;

@@ -1,4 +1,5 @@
-//! Secrets that the test knows go the whole way, with everything as loud as it can be, and are then looked for everywhere.
+//! Secrets that the test knows go the whole way, with everything as loud as it can be, and are then looked
+//! for everywhere.
 
 use std::time::Duration;
 
@@ -164,11 +165,8 @@ fn secrets_of_vault_and_of_a_database_are_nowhere() {
     bao.connect_database(&postgres, "1h");
     let (bastions, users) =
         (bao.token(&["tunnel-bastion"], "1h"), bao.token(&["tunnel-user", "orders-reader"], "1h"));
-    let host_key = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"]});
     let mut bastion = bastion::Setup::new()
-        .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
-        .set("/host_key", json!({"vault": host_key}))
-        .set("/vault", json!({"address": bao.url()}))
+        .keys_of_vault(&bao.url())
         .set("/log/level", json!("trace"))
         .env("BAO_TOKEN", &bastions)
         .rule(LOGIN, &[&postgres.address().to_string()])

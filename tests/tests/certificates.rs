@@ -1,4 +1,4 @@
-//! Every certificate that somebody might present, and what is made of it: by the pure function, by the real bastion over the
+//! Certificates of every shape, judged by the pure function, by the real bastion over the
 //! wire, and by a stock sshd. The three agree, except where a row says what sshd does instead.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -128,8 +128,9 @@ impl Table {
     }
 }
 
-/// The one row where the wire is more lenient than the function: russh parses the certificate out of the request, and hands on
-/// neither its bytes nor what follows them. Nothing that the authority signed can be changed that way.
+/// The one row where the wire is more lenient than the function: russh parses the certificate out of the
+/// request, and hands on neither its bytes nor what follows them. Nothing that the authority signed can be
+/// changed that way.
 const TRAILING: &str = "bytes after the signature";
 /// The one untrusted authority whose signature russh cannot even verify.
 const DSA: &str = "authority DSA";
@@ -581,8 +582,8 @@ fn present(server: SocketAddr, attempt: &Attempt) -> Verdict {
     Client::connect(server).expect("a key exchange").attempt(attempt)
 }
 
-/// What russh refuses by itself never reaches the function that has reasons: dates, signatures that it cannot verify, and what it
-/// cannot parse.
+/// What russh refuses by itself never reaches the function that has reasons: dates, signatures that it cannot
+/// verify, and what it cannot parse.
 fn may_be_untold(row: &Row, reason: &str) -> bool {
     let by_russh =
         ["certificate_malformed", "certificate_too_large", "certificate_chain", "signature_invalid"];
@@ -604,7 +605,8 @@ fn agrees(row: &Row, verdict: &Verdict) -> bool {
     match row.answer {
         Admitted => verdict.accepted,
         Unproved => !verdict.accepted,
-        // If this ever fails, the library has learned to refuse it: then the row is like any other, and SECURITY.md is wrong.
+        // If this ever fails, the library has learned to refuse it: then the row is like any other, and
+        // SECURITY.md is wrong.
         Refused(_) if row.name == TRAILING => verdict.accepted,
         Refused(reason) => {
             let told = verdict.reason().map_or_else(|| may_be_untold(row, reason), |told| told == reason);
@@ -662,7 +664,8 @@ fn every_certificate_gets_the_answer_of_the_table() {
     assert!(bastion.process().ended().is_none(), "the bastion lives");
 }
 
-/// Whoever is asked for a day puts the start back by itself: by up to 118 s for `ssh-keygen`, whose minute begins when it likes.
+/// Whoever is asked for a day puts the start back by itself: by up to 118 s for `ssh-keygen`, whose minute
+/// begins when it likes.
 #[test]
 fn a_day_is_a_day_whoever_signs() {
     let scratch = Scratch::new("day");

@@ -1,39 +1,34 @@
-//! Other people's SSH programs, as well-behaved clients with certificates, and an auditor that looks for weak algorithms.
+//! Other people's SSH programs, as well-behaved clients with certificates, and an auditor that looks for weak
+//! algorithms.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tests::bastion::{self, Bastion, LOGIN};
-use tests::forge::{Forge, write_identity};
-use tests::key::Key;
+use tests::bastion::LOGIN;
+use tests::fixture::Fixture;
+use tests::forge::write_identity;
 use tests::process::{Program, installed, workspace};
 use tests::scratch::Scratch;
-use tests::target::Target;
 
 /// A person with a certificate, a bastion that admits it, and an echo behind that.
-struct Place {
+/// A client's files beside what tests share.
+struct Client {
+    fixture: Fixture,
     scratch: Scratch,
     identity: PathBuf,
-    target: Target,
-    bastion: Bastion,
 }
 
-impl Place {
+impl Client {
     fn new() -> Self {
         Self::with(&[])
     }
 
-    /// The bastion offers more algorithms.
+    /// One of a bastion that offers more algorithms.
     fn with(more: &[&str]) -> Self {
-        let (authority, key, target) = (Key::ed25519(), Key::ed25519(), Target::echo());
+        let fixture = Fixture::with(|setup| setup.set("/more_algorithms", json!(more)));
         let scratch = Scratch::new("client");
-        let identity = write_identity(&scratch, "id", &key, &Forge::user(&key, LOGIN).sign(&authority));
-        let bastion = bastion::Setup::new()
-            .trust(&authority)
-            .rule(LOGIN, &[&target.address().to_string()])
-            .set("/more_algorithms", json!(more))
-            .start();
-        Self { scratch, identity, target, bastion }
+        let identity = write_identity(&scratch, "id", &fixture.key, &fixture.certificate());
+        Self { fixture, scratch, identity }
     }
 
     fn certificate(&self) -> PathBuf {
@@ -46,14 +41,14 @@ impl Place {
     }
 
     fn script_with(&self, name: &str, text: &str, more: &[&str]) -> String {
-        let server = self.bastion.address();
+        let server = self.fixture.bastion.address();
         Program::new(peer("python"))
             .arg(workspace().join("tests/clients").join(name))
             .args([&server.ip().to_string(), &server.port().to_string(), LOGIN])
             .arg(&self.identity)
             .arg(self.certificate())
-            .arg(self.bastion.host_key().public_line().trim())
-            .args([&self.target.port().to_string(), text])
+            .arg(self.fixture.bastion.host_key().public_line().trim())
+            .args([&self.fixture.echo.port().to_string(), text])
             .args(more)
             .succeed()
     }
@@ -68,56 +63,57 @@ fn peer(name: &str) -> PathBuf {
 
 #[test]
 fn asyncssh_forwards() {
-    assert_eq!(Place::new().script("asyncssh_echo.py", "from AsyncSSH").trim(), "from AsyncSSH");
+    assert_eq!(Client::new().script("asyncssh_echo.py", "from AsyncSSH").trim(), "from AsyncSSH");
 }
 
 #[test]
 fn paramiko_forwards() {
-    assert_eq!(Place::new().script("paramiko_echo.py", "from paramiko").trim(), "from paramiko");
+    assert_eq!(Client::new().script("paramiko_echo.py", "from paramiko").trim(), "from paramiko");
 }
 
 /// paramiko before 3.5 has ciphers in counter mode and no others that the bastion would know.
 #[test]
 fn an_old_paramiko_forwards_where_the_bastion_lets_it() {
-    let place = Place::with(&["aes128-ctr"]);
+    let client = Client::with(&["aes128-ctr"]);
     let without = ["ciphers=aes128-gcm@openssh.com,aes256-gcm@openssh.com"];
-    assert_eq!(place.script_with("paramiko_echo.py", "from paramiko", &without).trim(), "from paramiko");
+    assert_eq!(client.script_with("paramiko_echo.py", "from paramiko", &without).trim(), "from paramiko");
 }
 
 #[test]
 fn plink_forwards() {
-    let place = Place::new();
-    let ppk = place.scratch.join("id.ppk");
+    let client = Client::new();
+    let ppk = client.scratch.join("id.ppk");
     Program::new(installed("puttygen"))
-        .arg(&place.identity)
+        .arg(&client.identity)
         .args(["-O", "private", "-o"])
         .arg(&ppk)
         .succeed();
-    let server = place.bastion.address();
-    let host_key = place.bastion.host_key().private().fingerprint(ssh_key::HashAlg::Sha256).to_string();
+    let server = client.fixture.bastion.address();
+    let host_key =
+        client.fixture.bastion.host_key().private().fingerprint(ssh_key::HashAlg::Sha256).to_string();
     let said = Program::new(installed("plink"))
         .args(["-ssh", "-batch", "-noagent", "-l", LOGIN, "-P", &server.port().to_string()])
         .args(["-hostkey", &host_key, "-i"])
         .arg(ppk)
         .arg("-cert")
-        .arg(place.certificate())
-        .args(["-nc", &place.target.address().to_string(), &server.ip().to_string()])
-        .env("HOME", place.scratch.path())
+        .arg(client.certificate())
+        .args(["-nc", &client.fixture.echo.address().to_string(), &server.ip().to_string()])
+        .env("HOME", client.scratch.path())
         .input("from PuTTY")
         .succeed();
     assert_eq!(said, "from PuTTY");
 }
 
-/// What ssh-audit warns of, and we keep all the same: clients that know no key exchange against quantum computers still find
-/// one, and the others get theirs, which comes first.
+/// What ssh-audit warns of, and we keep all the same: clients that know no key exchange against quantum
+/// computers still find one, and the others get theirs, which comes first.
 const CLASSICAL: [&str; 2] = ["curve25519-sha256", "curve25519-sha256@libssh.org"];
 const NOT_AGAINST_QUANTUM: &str = "does not provide protection against post-quantum attacks";
 
 /// No failure, no warning but that one, and no known vulnerability.
 #[test]
 fn ssh_audit_has_nothing_to_say() {
-    let place = Place::new();
-    let server = place.bastion.address();
+    let client = Client::new();
+    let server = client.fixture.bastion.address();
     let output = Program::new(peer("ssh-audit"))
         .args(["--json", "--skip-rate-test", "--port", &server.port().to_string(), &server.ip().to_string()])
         .output();

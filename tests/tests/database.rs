@@ -1,4 +1,5 @@
-//! `pf-db-tunnel` with a real PostgreSQL and the database engine of a real OpenBao: credentials that end with the tunnel.
+//! `pf-db-tunnel` with a real PostgreSQL and the database engine of a real OpenBao: credentials that end with
+//! the tunnel.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,14 +17,14 @@ use tests::wait;
 const SOON: Duration = Duration::from_secs(30);
 
 /// Everything of a real installation, on one machine.
-struct Place {
+struct DatabaseFixture {
     bao: OpenBao,
     postgres: Postgres,
     bastion: Bastion,
     project: tunnel::Setup,
 }
 
-impl Place {
+impl DatabaseFixture {
     /// `life`: how long credentials live unless they are renewed.
     fn new(life: &str) -> Self {
         Self::named(life, "127.0.0.1")
@@ -35,11 +36,8 @@ impl Place {
         let report = bao.bootstrap("127.0.0.1", &[]);
         bao.connect_database(&postgres, life);
         let to = format!("{host}:{}", postgres.address().port());
-        let host_key = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"]});
         let bastion = bastion::Setup::new()
-            .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
-            .set("/host_key", json!({"vault": host_key}))
-            .set("/vault", json!({"address": bao.url()}))
+            .keys_of_vault(&bao.url())
             .env("BAO_TOKEN", &bao.token(&["tunnel-bastion"], "1h"))
             .rule(LOGIN, &[&to])
             .start();
@@ -76,35 +74,36 @@ impl Place {
 
 #[test]
 fn the_credentials_work_and_are_renewed() {
-    let place = Place::new("15s");
-    let (mut tunnel, told) = place.tunnel();
+    let fixture = DatabaseFixture::new("15s");
+    let (mut tunnel, told) = fixture.tunnel();
     let user = told["user"].as_str().unwrap();
     let start = Instant::now();
     // Three lives long.
     while start.elapsed() < Duration::from_secs(45) {
-        assert_eq!(place.whoami(&told).trim(), user, "after {:?}", start.elapsed());
+        assert_eq!(fixture.whoami(&told).trim(), user, "after {:?}", start.elapsed());
         std::thread::sleep(Duration::from_millis(500));
     }
-    assert_eq!(place.postgres.roles(), [user]);
+    assert_eq!(fixture.postgres.roles(), [user]);
     assert!(!told["url"].as_str().unwrap().contains(told["password"].as_str().unwrap()));
     tunnel.process.signal(Signal::SIGINT);
     assert_eq!(tunnel.process.code(SOON), 0);
-    assert_eq!(place.postgres.roles(), [""; 0]);
+    assert_eq!(fixture.postgres.roles(), [""; 0]);
 }
 
 #[test]
 fn no_role_is_left_behind_however_it_ends() {
-    let place = Place::new("1h");
+    let fixture = DatabaseFixture::new("1h");
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        let (mut tunnel, told) = place.tunnel();
-        assert_eq!(place.postgres.roles(), [told["user"].as_str().unwrap()]);
+        let (mut tunnel, told) = fixture.tunnel();
+        assert_eq!(fixture.postgres.roles(), [told["user"].as_str().unwrap()]);
         tunnel.process.signal(signal);
         assert_eq!(tunnel.process.code(SOON), 0, "{signal}");
-        assert_eq!(place.postgres.roles(), [""; 0], "{signal} left a role behind");
+        assert_eq!(fixture.postgres.roles(), [""; 0], "{signal} left a role behind");
         assert_eq!(tunnel.count("revoked"), 1, "{signal}");
     }
 
-    // A supervisor's SIGTERM beside the session's SIGHUP, a terminal that sends SIGHUP twice, a shell that passes on what it got.
+    // A supervisor's SIGTERM beside the session's SIGHUP, a terminal that sends SIGHUP twice, a shell that
+    // passes on what it got.
     let both = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGHUP];
     for signals in [
         &both[..],
@@ -112,70 +111,71 @@ fn no_role_is_left_behind_however_it_ends() {
         &[Signal::SIGHUP, Signal::SIGHUP],
         &[Signal::SIGINT; 2],
     ] {
-        let (mut tunnel, _) = place.tunnel();
+        let (mut tunnel, _) = fixture.tunnel();
         // The pauses are the senders', not ours: each signal meets a program that has begun to end.
         for signal in signals {
             tunnel.process.signal(*signal);
             std::thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(tunnel.process.code(SOON), 0, "{signals:?}");
-        assert_eq!(place.postgres.roles(), [""; 0], "{signals:?} left a role behind");
+        assert_eq!(fixture.postgres.roles(), [""; 0], "{signals:?} left a role behind");
     }
 
     let (screen, terminal) = Terminal::open();
-    let mut tunnel = place.project.start_database_on(terminal, &["orders", "--role", "reader"]);
+    let mut tunnel = fixture.project.start_database_on(terminal, &["orders", "--role", "reader"]);
     screen.wait_for("psql \"postgresql://", SOON);
     screen.wait_for("password", SOON);
-    assert_eq!(place.postgres.roles().len(), 1);
+    assert_eq!(fixture.postgres.roles().len(), 1);
     screen.close();
     tunnel.process.wait(SOON);
-    assert_eq!(place.postgres.roles(), [""; 0], "a closed terminal left a role behind");
+    assert_eq!(fixture.postgres.roles(), [""; 0], "a closed terminal left a role behind");
 
     let (mut screen, terminal) = Terminal::open();
-    let mut tunnel = place.project.start_database_on(terminal, &["orders", "--role", "reader"]);
+    let mut tunnel = fixture.project.start_database_on(terminal, &["orders", "--role", "reader"]);
     screen.wait_for("psql \"postgresql://", SOON);
     screen.interrupt();
     assert_eq!(tunnel.process.code(SOON), 0);
-    assert_eq!(place.postgres.roles(), [""; 0], "Ctrl-C left a role behind");
+    assert_eq!(fixture.postgres.roles(), [""; 0], "Ctrl-C left a role behind");
 }
 
 /// What nobody can catch is what leases are for.
 #[test]
 fn a_killed_tunnel_leaves_its_role_for_as_long_as_the_lease() {
-    let place = Place::new("5s");
-    let (mut tunnel, _) = place.tunnel();
+    let fixture = DatabaseFixture::new("5s");
+    let (mut tunnel, _) = fixture.tunnel();
     tunnel.process.kill();
-    assert_eq!(place.postgres.roles().len(), 1);
-    wait::until_true("the lease ends", SOON, || place.postgres.roles().is_empty());
+    assert_eq!(fixture.postgres.roles().len(), 1);
+    wait::until_true("the lease ends", SOON, || fixture.postgres.roles().is_empty());
 }
 
 #[test]
 fn a_command_gets_the_connection_in_its_environment() {
-    let place = Place::new("1h");
+    let fixture = DatabaseFixture::new("1h");
     let psql = ["psql", "-X", "-A", "-t", "-c", "select current_user"];
     let mut words = vec!["orders", "--role", "reader", "--"];
     words.extend(psql);
-    let output = place.project.program("pf-db-tunnel", &words).output();
+    let output = fixture.project.program("pf-db-tunnel", &words).output();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}{stderr}");
     assert!(stdout.lines().any(|line| line.starts_with("v-")), "{stdout}{stderr}");
-    let failing = place.project.program("pf-db-tunnel", &["orders", "--", "sh", "-c", "exit 33"]).output();
+    let failing = fixture.project.program("pf-db-tunnel", &["orders", "--", "sh", "-c", "exit 33"]).output();
     assert_eq!(failing.status.code(), Some(33));
-    assert_eq!(place.postgres.roles(), [""; 0]);
+    assert_eq!(fixture.postgres.roles(), [""; 0]);
 }
 
-/// Each variable of libpq that could lead elsewhere, in the shell of whoever runs this; real psql says where it came out.
+/// Each variable of libpq that could lead elsewhere, in the shell of whoever runs this; real psql says where
+/// it came out.
 #[test]
 fn a_command_comes_out_at_the_tunnel_whatever_the_shell_says() {
-    let place = Place::new("1h");
-    let services = place.project.scratch().write(
+    let fixture = DatabaseFixture::new("1h");
+    let services = fixture.project.scratch().write(
         "services.conf",
         format!(
             "[staging]\nhost=127.0.0.1\nport={}\nuser={SUPERUSER}\ndbname=postgres\n",
-            place.postgres.address().port()
+            fixture.postgres.address().port()
         ),
     );
-    let (services, folder) = (services.to_str().unwrap(), place.project.scratch().path().to_str().unwrap());
+    let (services, folder) = (services.to_str().unwrap(), fixture.project.scratch().path().to_str().unwrap());
     let wrong = "canary-password";
     let all = [
         ("PGHOST", "192.0.2.1"),
@@ -194,10 +194,10 @@ fn a_command_comes_out_at_the_tunnel_whatever_the_shell_says() {
     ];
     let select = "select current_user || ' ' || current_database()";
     let psql = ["psql", "-X", "-A", "-t", "-c", select];
-    // One at a time would be thirteen tunnels: a command runs psql with each of them, by the one way that our own program takes
-    // them away, and the whole list at once.
+    // One at a time would be thirteen tunnels: a command runs psql with each of them, by the one way that our
+    // own program takes them away, and the whole list at once.
     let words = [&["-v", "orders", "--"][..], &psql].concat();
-    let mut program = place.project.program("pf-db-tunnel", &words);
+    let mut program = fixture.project.program("pf-db-tunnel", &words);
     for (name, value) in all {
         program = program.env(name, value);
     }
@@ -217,10 +217,10 @@ fn a_command_comes_out_at_the_tunnel_whatever_the_shell_says() {
         !matches!(*name, "PGLOADBALANCEHOSTS" | "PGREQUIREPEER" | "PGSERVICEFILE" | "PGSYSCONFDIR")
     }) {
         let wanted = format!("{SUPERUSER} orders");
-        let mut program = place.postgres.psql_at(
-            place.postgres.address(),
+        let mut program = fixture.postgres.psql_at(
+            fixture.postgres.address(),
             SUPERUSER,
-            place.postgres.password(),
+            fixture.postgres.password(),
             "orders",
             select,
         );
@@ -229,13 +229,13 @@ fn a_command_comes_out_at_the_tunnel_whatever_the_shell_says() {
         let led = String::from_utf8_lossy(&output.stdout).trim() != wanted;
         assert!(led || matches!(name, "PGUSER" | "PGPASSFILE"), "{name} alone leads nowhere else");
     }
-    assert_eq!(place.postgres.roles(), [""; 0]);
+    assert_eq!(fixture.postgres.roles(), [""; 0]);
 }
 
 /// However a program is started that is to find the password, and whatever it calls this computer.
 #[test]
 fn the_password_is_found_by_whatever_runs() {
-    let place = Place::new("1h");
+    let fixture = DatabaseFixture::new("1h");
     let select = "select current_user";
     let python = format!(
         "import subprocess,sys; sys.exit(subprocess.run(['psql','-X','-A','-t','-c','{select}'], close_fds=True).returncode)"
@@ -249,7 +249,7 @@ fn the_password_is_found_by_whatever_runs() {
         &["psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-c", select],
         &["psql", "-X", "-A", "-t", "host=localhost", "-c", select],
     ] {
-        let output = place.project.program("pf-db-tunnel", &[&["orders", "--"], command].concat()).output();
+        let output = fixture.project.program("pf-db-tunnel", &[&["orders", "--"], command].concat()).output();
         let told =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -262,12 +262,12 @@ fn the_password_is_found_by_whatever_runs() {
 /// The name in the database's certificate is the database's own, and the address is the tunnel's.
 #[test]
 fn a_program_can_verify_the_name_of_the_database() {
-    let place = Place::named("1h", "localhost");
-    let ca = place.postgres.with_tls("localhost");
+    let fixture = DatabaseFixture::named("1h", "localhost");
+    let ca = fixture.postgres.with_tls("localhost");
     let select = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
     let run = |command: &[&str], mode: &str| {
         let words = [&["orders", "--"], command].concat();
-        let program = place.project.program("pf-db-tunnel", &words).env("PGSSLROOTCERT", &ca);
+        let program = fixture.project.program("pf-db-tunnel", &words).env("PGSSLROOTCERT", &ca);
         let output = if mode.is_empty() { program } else { program.env("PGSSLMODE", mode) }.output();
         let told =
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -279,7 +279,7 @@ fn a_program_can_verify_the_name_of_the_database() {
     let (good, told) = run(&["psql", "-X", "-A", "-t", "sslmode=verify-full", "-c", select], "");
     assert!(good, "{told}");
     // Whoever does not ask for it gets an address that every program understands.
-    let output = place
+    let output = fixture
         .project
         .program("pf-db-tunnel", &["orders", "--", "sh", "-c", "echo $PGHOST $PGHOSTADDR"])
         .output();
@@ -288,7 +288,7 @@ fn a_program_can_verify_the_name_of_the_database() {
         "{output:?}"
     );
     // What is printed works as it stands.
-    let (tunnel, told) = place.tunnel();
+    let (tunnel, told) = fixture.tunnel();
     let printed = Program::new(tests::process::installed("psql"))
         .args(["-X", "-A", "-t", "-c", select, told["verify_full_url"].as_str().unwrap()])
         .env("PGPASSWORD", told["password"].as_str().unwrap())
@@ -300,17 +300,22 @@ fn a_program_can_verify_the_name_of_the_database() {
 
 #[test]
 fn what_is_missing_is_named() {
-    let place = Place::new("1h");
-    let poor = place.bao.token(&["tunnel-user"], "5m");
+    let fixture = DatabaseFixture::new("1h");
+    let poor = fixture.bao.token(&["tunnel-user"], "5m");
     let sign_only = |program: Program| program.env("VAULT_TOKEN", &poor);
     for (what, code, says, program) in [
-        ("no such database", 2, "orders", place.project.program("pf-db-tunnel", &["payroll"])),
-        ("no such role", 2, "reader", place.project.program("pf-db-tunnel", &["orders", "--role", "writer"])),
+        ("no such database", 2, "orders", fixture.project.program("pf-db-tunnel", &["payroll"])),
+        (
+            "no such role",
+            2,
+            "reader",
+            fixture.project.program("pf-db-tunnel", &["orders", "--role", "writer"]),
+        ),
         (
             "no policy",
             11,
             "database/creds/reader",
-            sign_only(place.project.program("pf-db-tunnel", &["orders"])),
+            sign_only(fixture.project.program("pf-db-tunnel", &["orders"])),
         ),
     ] {
         let output = program.output();
@@ -318,30 +323,30 @@ fn what_is_missing_is_named() {
         assert_eq!(output.status.code(), Some(code), "{what}: {error}");
         assert!(error.contains("error: ") && error.contains(says), "{what}: {error}");
     }
-    assert_eq!(place.postgres.roles(), [""; 0]);
+    assert_eq!(fixture.postgres.roles(), [""; 0]);
 }
 
 #[test]
 fn the_same_port_serves_psql_before_and_after_the_bastions_death() {
-    let mut place = Place::new("1h");
-    let (_tunnel, told) = place.tunnel();
-    let before = place.whoami(&told);
-    place.bastion.kill();
-    place.bastion.start_again();
-    assert_eq!(place.whoami(&told), before);
+    let mut fixture = DatabaseFixture::new("1h");
+    let (_tunnel, told) = fixture.tunnel();
+    let before = fixture.whoami(&told);
+    fixture.bastion.kill();
+    fixture.bastion.start_again();
+    assert_eq!(fixture.whoami(&told), before);
 }
 
 #[test]
 fn pgbench_runs_through_the_tunnel() {
-    let place = Place::new("1h");
-    let mut tunnel = place.project.start(&[&place.postgres.address().to_string(), "0"]);
+    let fixture = DatabaseFixture::new("1h");
+    let mut tunnel = fixture.project.start(&[&fixture.postgres.address().to_string(), "0"]);
     let local: SocketAddr = tunnel.ready(1)[0];
     for words in [
         &["-i", "-q", "-s", "5"][..],
         &["-c", "8", "-j", "2", "-T", "5"],
         &["-c", "4", "-C", "-t", "25", "-S"],
     ] {
-        let output = place.postgres.pgbench_at(local, words);
+        let output = fixture.postgres.pgbench_at(local, words);
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {said}");
         for line in
@@ -351,10 +356,10 @@ fn pgbench_runs_through_the_tunnel() {
             assert!(!line.contains("failed") || line.contains(": 0 "), "{line}");
         }
     }
-    let count = place.postgres.psql_at(
+    let count = fixture.postgres.psql_at(
         local,
         SUPERUSER,
-        place.postgres.password(),
+        fixture.postgres.password(),
         "orders",
         "select count(*) from pgbench_accounts",
     );

@@ -1,4 +1,5 @@
-//! Where names lead: what a name server says is checked, all of it, each time, and is waited for by nobody else.
+//! Names of destinations: each answer of a name server is checked, all of it, each time, and holds up one
+//! session alone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use tests::wire::Writer;
 /// How long a name server may take.
 const RESOLVE: Duration = Duration::from_secs(10);
 
-/// A bastion that asks our name server, whose one rule lets everybody go everywhere, and somebody who is logged in.
+/// A bastion that asks our name server, whose one rule lets everybody go everywhere, and somebody who is
+/// logged in.
 fn start(answer: impl FnMut(&str) -> Answer + Send + 'static) -> (Bastion, Client) {
     let (authority, key) = (Key::ed25519(), Key::ed25519());
     let names = NameServer::start(answer);

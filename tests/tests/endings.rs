@@ -1,4 +1,5 @@
-//! Why a session ended: it reads as the client's wish only where the client left, in the audit log and in the metrics.
+//! Why a session ended: it reads as the client's wish only where the client left, in the audit log and in the
+//! metrics.
 
 use std::net::Shutdown;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the bastion's process cannot do, even if somebody else has taken it over.
+//! The fence (sandbox) leaves the bastion's process what it needs, and keeps the rest from an attacker in it.
 
 use serde_json::{Value, json};
 use tests::bastion::{self, LOGIN};

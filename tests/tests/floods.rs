@@ -1,11 +1,10 @@
-//! A peer that is logged in and does not keep to the protocol, or to what is decent: it harms its own connection at most.
+//! A peer that is logged in and does not keep to the protocol, or to what is decent: it harms its own
+//! connection at most.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::bastion::{Bastion, LOGIN, Setup};
-use tests::forge::Forge;
-use tests::key::Key;
+use tests::fixture::Fixture;
 use tests::process::{busy, resident};
 use tests::rogue::{Algorithms, Channel, Client, Gone, number};
 use tests::target::Target;
@@ -15,44 +14,14 @@ use tests::wire::Writer;
 /// How long a connection may take to be ended, or to show that it is not.
 const SOON: Duration = Duration::from_secs(10);
 
-struct Place {
-    authority: Key,
-    key: Key,
-    echo: Target,
-    bastion: Bastion,
-}
-
-impl Place {
-    fn new(others: &[&Target]) -> Self {
-        Self::with(others, |setup| setup)
-    }
-
-    fn with(others: &[&Target], adjust: impl FnOnce(Setup) -> Setup) -> Self {
-        let (authority, key, echo) = (Key::ed25519(), Key::ed25519(), Target::echo());
-        let to: Vec<_> = others.iter().chain(&[&echo]).map(|target| target.address().to_string()).collect();
-        let to: Vec<_> = to.iter().map(String::as_str).collect();
-        let bastion = adjust(Setup::new().trust(&authority).rule(LOGIN, &to)).start();
-        Self { authority, key, echo, bastion }
-    }
-
-    fn login(&self) -> Client {
-        let certificate = Forge::user(&self.key, LOGIN).sign(&self.authority);
-        Client::login(self.bastion.address(), LOGIN, &self.key, certificate)
-    }
-
-    fn open(&self, client: &mut Client) -> Channel {
-        client.forward("127.0.0.1", self.echo.port().into()).unwrap().unwrap()
-    }
-
-    /// Whoever was there before is still served, and nothing of the bastion's was broken.
-    fn lives(&mut self, what: &str, steady: &mut (Client, Channel)) {
-        let (client, channel) = steady;
-        client.write(*channel, b"still here").unwrap();
-        assert_eq!(client.read(*channel, 10).unwrap(), b"still here", "{what}");
-        assert!(self.bastion.process().ended().is_none(), "{what}");
-        let metrics = self.bastion.page("/metrics").body;
-        assert!(metrics.contains("bastion_panics_total 0\n"), "{what}: {metrics}");
-    }
+/// Whoever was there before is still served, and nothing of the bastion's was broken.
+fn lives(fixture: &mut Fixture, what: &str, steady: &mut (Client, Channel)) {
+    let (client, channel) = steady;
+    client.write(*channel, b"still here").unwrap();
+    assert_eq!(client.read(*channel, 10).unwrap(), b"still here", "{what}");
+    assert!(fixture.bastion.process().ended().is_none(), "{what}");
+    let metrics = fixture.bastion.page("/metrics").body;
+    assert!(metrics.contains("bastion_panics_total 0\n"), "{what}: {metrics}");
 }
 
 fn data(channel: u32, length: usize) -> Vec<u8> {
@@ -84,11 +53,11 @@ fn open(window: u32, packet: u32, port: u16) -> Vec<u8> {
 
 #[test]
 fn what_breaks_the_rules_of_channels_ends_its_own_connection_at_most() {
-    let mut place = Place::new(&[]);
-    let mut client = place.login();
-    let channel = place.open(&mut client);
+    let mut fixture = Fixture::new();
+    let mut client = fixture.login();
+    let channel = fixture.open(&mut client).unwrap();
     let mut steady = (client, channel);
-    let port = place.echo.port();
+    let port = fixture.echo.port();
     type Deed = Box<dyn Fn(Channel) -> Vec<Vec<u8>>>;
     let deeds: Vec<(&str, Deed)> = vec![
         ("data for a channel that never was", Box::new(|_| vec![data(4711, 10)])),
@@ -167,8 +136,8 @@ fn what_breaks_the_rules_of_channels_ends_its_own_connection_at_most() {
         ("messages that do not exist", Box::new(|_| (200_u8..=255).map(|kind| vec![kind, 0, 0]).collect())),
     ];
     for (what, deed) in deeds {
-        let mut client = place.login();
-        let channel = place.open(&mut client);
+        let mut client = fixture.login();
+        let channel = fixture.open(&mut client).unwrap();
         for message in deed(channel) {
             if client.packets.send(&message).is_err() {
                 break;
@@ -180,7 +149,7 @@ fn what_breaks_the_rules_of_channels_ends_its_own_connection_at_most() {
             Ok(_) | Err(Gone::Closed | Gone::Reset | Gone::Disconnected { .. }) => {}
             Err(gone) => panic!("{what}: {gone:?}"),
         }
-        place.lives(what, &mut steady);
+        lives(&mut fixture, what, &mut steady);
     }
 }
 
@@ -188,30 +157,30 @@ fn what_breaks_the_rules_of_channels_ends_its_own_connection_at_most() {
 fn a_peer_that_never_reads_costs_little_memory() {
     const LENGTH: u64 = 256 << 20;
     let source = Target::source(3, LENGTH);
-    let mut place = Place::new(&[&source]);
-    let mut client = place.login();
-    let channel = place.open(&mut client);
+    let mut fixture = Fixture::to(&[&source], |setup| setup);
+    let mut client = fixture.login();
+    let channel = fixture.open(&mut client).unwrap();
     let mut steady = (client, channel);
-    let before = resident(place.bastion.process().id());
-    let mut client = place.login();
+    let before = resident(fixture.bastion.process().id());
+    let mut client = fixture.login();
     let channels: Vec<_> =
         (0..8).map(|_| client.forward("127.0.0.1", source.port().into()).unwrap().unwrap()).collect();
     let link = client.packets.link().stream().try_clone().unwrap();
-    // Nothing of what the targets send is read, and all that the bastion takes is sent, whatever the windows. While others
-    // are served, both pile up as far as they may.
+    // Nothing of what the targets send is read, and all that the bastion takes is sent, whatever the windows.
+    // While others are served, both pile up as far as they may.
     let sending = std::thread::spawn(move || {
         let block = vec![5; 32 * 1024];
         let pieces = channels.iter().cycle().take_while(|channel| client.write(**channel, &block).is_ok());
         pieces.count() * block.len()
     });
     for _ in 0..200 {
-        place.lives("a peer that never reads", &mut steady);
+        lives(&mut fixture, "a peer that never reads", &mut steady);
     }
-    let record = place
+    let record = fixture
         .bastion
         .audited("the end of the one that never reads", |record| record["event"] == "session_closed");
     assert_eq!(record["reason"], "memory_budget");
-    let after = resident(place.bastion.process().id());
+    let after = resident(fixture.bastion.process().id());
     let _ = link.shutdown(std::net::Shutdown::Both);
     let sent = sending.join().unwrap() >> 20;
     println!("{sent} MiB sent; resident: {before} KiB before, {after} KiB after");
@@ -222,19 +191,19 @@ fn a_peer_that_never_reads_costs_little_memory() {
 #[test]
 fn keys_may_be_exchanged_again_and_again() {
     const EXCHANGES: u32 = 1000;
-    let mut place = Place::new(&[]);
-    let mut client = place.login();
-    let channel = place.open(&mut client);
+    let mut fixture = Fixture::new();
+    let mut client = fixture.login();
+    let channel = fixture.open(&mut client).unwrap();
     let mut steady = (client, channel);
-    let process = place.bastion.process().id();
+    let process = fixture.bastion.process().id();
     let before = (resident(process), busy(process));
-    let mut other = place.login();
+    let mut other = fixture.login();
     let began = Instant::now();
     for _ in 0..EXCHANGES {
         other.packets.exchange_keys(&Algorithms::default()).unwrap();
     }
     let took = began.elapsed();
-    place.lives("a thousand key exchanges", &mut steady);
+    lives(&mut fixture, "a thousand key exchanges", &mut steady);
     let (after, spent) = (resident(process), busy(process) - before.1);
     println!(
         "{EXCHANGES} key exchanges in {took:.1?}, {:.2?} of the bastion's processor each; resident {} -> {after} KiB",
@@ -247,16 +216,16 @@ fn keys_may_be_exchanged_again_and_again() {
 #[test]
 fn a_key_exchange_that_is_begun_and_never_finished_ends_its_session() {
     let source = Target::source(3, 1 << 30);
-    let mut place =
-        Place::with(&[&source], |setup| setup.set("/keepalive", json!({"interval": "1s", "max_missed": 3})));
-    let mut client = place.login();
-    let channel = place.open(&mut client);
+    let mut fixture =
+        Fixture::to(&[&source], |setup| setup.set("/keepalive", json!({"interval": "1s", "max_missed": 3})));
+    let mut client = fixture.login();
+    let channel = fixture.open(&mut client).unwrap();
     let mut steady = (client, channel);
 
     // What would have to wait for its end is no more taken: whoever sends it is cut.
-    let before = resident(place.bastion.process().id());
-    let mut rude = place.login();
-    let channel = place.open(&mut rude);
+    let before = resident(fixture.bastion.process().id());
+    let mut rude = fixture.login();
+    let channel = fixture.open(&mut rude).unwrap();
     rude.packets.send(&Algorithms::default().kexinit()).unwrap();
     for _ in 0..1000 {
         if rude.packets.send(&data(channel.theirs, 32_000)).is_err() {
@@ -264,12 +233,12 @@ fn a_key_exchange_that_is_begun_and_never_finished_ends_its_session() {
         }
     }
     assert_ne!(rude.packets.link().receive_to_end().1, Gone::Silent);
-    let after = resident(place.bastion.process().id());
+    let after = resident(fixture.bastion.process().id());
     assert!(after < before + 64 * 1024, "resident: {before} KiB before, {after} KiB after");
 
-    // The first falls silent. The second goes on saying what needs no answer, as one does without a key exchange that
-    // has nothing to do and is well.
-    let (mut silent, mut chatty, mut well) = (place.login(), place.login(), place.login());
+    // The first falls silent. The second goes on saying what needs no answer, as one does without a key
+    // exchange that has nothing to do and is well.
+    let (mut silent, mut chatty, mut well) = (fixture.login(), fixture.login(), fixture.login());
     // Nor does a channel that is not read stop a session.
     well.packets.send(&open(1 << 10, 1 << 15, source.port())).unwrap();
     for client in [&mut silent, &mut chatty] {
@@ -278,19 +247,19 @@ fn a_key_exchange_that_is_begun_and_never_finished_ends_its_session() {
     let began = Instant::now();
     let gone = wait::until("the chatty one to be cut", Duration::from_secs(20), || {
         well.packets.send(&ignore()).unwrap();
-        place.lives("an unfinished key exchange", &mut steady);
+        lives(&mut fixture, "an unfinished key exchange", &mut steady);
         chatty.packets.send(&ignore()).err().map(|_| began.elapsed())
     });
     println!(
         "a key exchange that is never finished, with chatter: cut after {gone:.1?} at three intervals of 1 s"
     );
     assert_ne!(silent.packets.link().receive_to_end().1, Gone::Silent);
-    let _ = place.bastion.audited("the reason", |record| {
+    let _ = fixture.bastion.audited("the reason", |record| {
         record["event"] == "session_closed" && record["reason"] == "client_stalled"
     });
     while began.elapsed() < 2 * gone {
         well.packets.send(&ignore()).unwrap();
-        place.lives("a client with nothing to do", &mut steady);
+        lives(&mut fixture, "a client with nothing to do", &mut steady);
     }
     assert!(well.global_request("keepalive@openssh.com", b"").is_ok());
 }
@@ -300,8 +269,8 @@ fn what_is_refused_again_and_again_is_counted_and_none_is_lost() {
     const SAME: usize = 1500;
     const DIFFERENT: usize = 300;
     const REQUESTS: usize = 400;
-    let place = Place::new(&[]);
-    let mut client = place.login();
+    let fixture = Fixture::new();
+    let mut client = fixture.login();
     let nowhere = |host: &str| Writer::new().string(host).u32(5432).string("127.0.0.1").u32(1).0;
     let began = Instant::now();
     let mut asked = Vec::new();
@@ -321,8 +290,8 @@ fn what_is_refused_again_and_again_is_counted_and_none_is_lost() {
     }
     let took = began.elapsed();
     drop(client);
-    let _ = place.bastion.audited("the end", |record| record["event"] == "session_closed");
-    let records = place.bastion.audit();
+    let _ = fixture.bastion.audited("the end", |record| record["event"] == "session_closed");
+    let records = fixture.bastion.audit();
     let of = |event: &str| records.iter().filter(|record| record["event"] == event).collect::<Vec<_>>();
     let sum =
         |records: &[&Value]| records.iter().map(|record| record["count"].as_u64().unwrap_or(1)).sum::<u64>();
@@ -343,7 +312,7 @@ fn what_is_refused_again_and_again_is_counted_and_none_is_lost() {
     assert!(
         forwards.iter().any(|record| record["destination_host"].is_null() && record["reason"] == "no_rule")
     );
-    let metrics = place.bastion.page("/metrics").body;
+    let metrics = fixture.bastion.page("/metrics").body;
     let refused =
         format!("bastion_forward_total{{result=\"refused\",reason=\"no_rule\"}} {}\n", SAME + DIFFERENT);
     assert!(metrics.contains(&refused), "{metrics}");

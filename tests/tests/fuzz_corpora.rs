@@ -1,4 +1,5 @@
-//! Every parser of what others wrote, on the inputs that are known and on many that are like them. `make fuzz` goes on from there.
+//! Every parser of what others wrote, on the inputs that are known and on many that are like them. `make
+//! fuzz` goes on from there.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,5 @@
-//! Many streams in both directions at once while keys are replaced, through each pair of ends: none ends before its time.
+//! Many streams in both directions at once while keys are replaced, through each pair of ends: none ends
+//! before its time.
 //!
 //! `make soak-rekey` moves gigabytes through each pair instead of megabytes.
 
@@ -32,7 +33,8 @@ fn bytes() -> u64 {
     gigabytes().map_or(BYTES, |gigabytes| gigabytes << 30)
 }
 
-/// How long one stream may rest. Between OpenSSH's own ends some rest until others are done, where keys are replaced all the time.
+/// How long one stream may rest. Between OpenSSH's own ends some rest until others are done, where keys are
+/// replaced all the time.
 fn patience() -> Duration {
     Duration::from_secs(if gigabytes().is_some() { 1200 } else { 120 })
 }
@@ -78,8 +80,8 @@ fn open(how: &str, local: SocketAddr, number: u8) -> TcpStream {
 fn carry(how: &str, local: SocketAddr, target: &Target, length: u64) {
     let start = Instant::now();
     let numbers: Vec<u8> = (0..u8::try_from(STREAMS).unwrap()).collect();
-    // sshd leaves new channels waiting for as long as others have much to say and keys are replaced all the time, those of
-    // stock ssh as well. So all are open before any of them says much.
+    // sshd leaves new channels waiting for as long as others have much to say and keys are replaced all the
+    // time, those of stock ssh as well. So all are open before any of them says much.
     let streams: Vec<_> = numbers.iter().map(|number| (*number, open(how, local, *number))).collect();
     let stream = |(number, stream): &(u8, TcpStream)| -> Transfer {
         std::thread::scope(|scope| {

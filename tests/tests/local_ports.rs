@@ -1,5 +1,5 @@
-//! The local end and the way to the bastion, asked as ssh is asked: which addresses a forward has, which host key is wanted,
-//! what may stand before SSH begins.
+//! The local end and the way to the bastion, asked as ssh is asked: which addresses a forward has, which host
+//! key is wanted, what may stand before SSH begins.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::authority::DevAuthority;
+use tests::fixture::TunnelFixture;
 use tests::key::{Key, Kind};
 use tests::private::{inside, ip, put};
 use tests::process::{Program, installed, user};
@@ -17,17 +18,17 @@ use tests::target::{BlackHole, Target, exchange};
 use tests::{bastion, ports, sshd, tunnel, wait};
 use tunnel_cli::{Forward, On};
 
-use crate::tunnel::{Place, at};
+use crate::tunnel::at;
 
 /// A program takes `localhost` for either address, and finds the tunnel at both.
 #[test]
 fn a_plain_port_is_on_both_loopback_addresses() {
     let echo = Target::echo();
-    let place = Place::new(&[&echo]);
+    let fixture = TunnelFixture::new(&[&echo]);
     let fixed = ports::free();
     let localhost = format!("localhost:0:{}", at(&echo));
     let words = [&at(&echo), &fixed.to_string() as &str, &at(&echo), "0", "-L", &localhost];
-    let mut tunnel = place.project.start(&words);
+    let mut tunnel = fixture.project.start(&words);
     let local = tunnel.ready(3);
     assert_eq!(local[0], SocketAddr::from((Ipv4Addr::LOCALHOST, fixed)));
     for address in &local {
@@ -61,12 +62,12 @@ fn an_address_of_the_bastion_that_does_not_answer_costs_a_moment() {
         let echo = Target::echo();
         let named =
             |bastion: bastion::Setup| bastion.set("/host_key/vault/principals", json!(["bastion.test"]));
-        let place = Place::with(&[&echo], named, |project| project);
-        let port = place.bastion.address().port();
+        let fixture = TunnelFixture::with(&[&echo], named, |project| project);
+        let port = fixture.bastion.address().port();
         let _holes: Vec<BlackHole> =
             silent.iter().map(|address| BlackHole::at((*address, port).into())).collect();
 
-        let project = place.project.set("/bastion/address", json!(format!("bastion.test:{port}")));
+        let project = fixture.project.set("/bastion/address", json!(format!("bastion.test:{port}")));
         let mut tunnel = project.start(&["-v", &at(&echo), "0"]);
         let first = tunnel.event("dialling", wait::START);
         let start = Instant::now();
@@ -113,7 +114,8 @@ fn ssh_listens(forward: &str) -> Vec<&'static str> {
     addresses.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
 }
 
-/// What a forward is to ssh: its address, port, host and port, or that it is none. The address is empty for the usual one.
+/// What a forward is to ssh: its address, port, host and port, or that it is none. The address is empty for
+/// the usual one.
 fn to_ssh(text: &str) -> Option<(String, u16, String, u16)> {
     let output =
         Program::new(installed("ssh")).args(["-G", "-F", "none", "-L", text, "host.invalid"]).output();
@@ -195,7 +197,8 @@ fn a_forward_means_what_it_means_to_ssh_or_is_refused_in_words() {
     }
 }
 
-/// An sshd with keys of several kinds presents the one that its client likes best: the pinned one has to be that.
+/// An sshd with keys of several kinds presents the one that its client likes best: the pinned one has to be
+/// that.
 #[test]
 fn the_kind_of_key_that_is_pinned_is_asked_for() {
     let target = Target::echo();

@@ -1,4 +1,5 @@
-//! People who log in with stock programs: who type slowly, have an agent full of other keys, or the wrong certificate.
+//! People who log in with stock programs: who type slowly, have an agent full of other keys, or the wrong
+//! certificate.
 
 use std::fs::Permissions;
 use std::io::{Read, Write};
@@ -11,46 +12,47 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tests::bastion::{Bastion, LOGIN, Setup};
+use tests::bastion::{LOGIN, Setup};
+use tests::fixture::Fixture;
 use tests::forge::{Forge, line, write_identity};
 use tests::key::{Key, Kind};
 use tests::process::{Process, Program, installed, workspace};
 use tests::rogue::{Attempt, Client, Gone, Link};
 use tests::scratch::Scratch;
 use tests::ssh::{Person, gave_up};
-use tests::target::{Target, exchange};
+use tests::target::exchange;
 use tests::{ports, wait};
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// A bastion with an echo behind it, and the files of a person.
-struct Place {
-    authority: Key,
-    key: Key,
-    target: Target,
-    bastion: Bastion,
+/// Logs in by `ssh`, with files of its own.
+struct SshLogin {
+    fixture: Fixture,
     scratch: Scratch,
     identity: PathBuf,
 }
 
-impl Place {
+impl SshLogin {
     fn new(adjust: impl FnOnce(Setup) -> Setup) -> Self {
-        let (authority, key, target) = (Key::ed25519(), Key::ed25519(), Target::echo());
-        let setup = Setup::new().trust(&authority).rule(LOGIN, &[&target.address().to_string()]);
-        let bastion = adjust(setup).start();
+        let fixture = Fixture::with(adjust);
         let scratch = Scratch::new("login");
-        let identity = write_identity(&scratch, "id", &key, &Forge::user(&key, LOGIN).sign(&authority));
-        Self { authority, key, target, bastion, scratch, identity }
+        let identity = write_identity(&scratch, "id", &fixture.key, &fixture.certificate());
+        Self { fixture, scratch, identity }
     }
 
     /// `ssh` with these options before all others, which says `through` to the echo.
     fn ssh(&self, options: &[&str]) -> Program {
-        self.ssh_to(self.bastion.address(), options)
+        self.ssh_to(self.fixture.bastion.address(), options)
     }
 
     fn ssh_to(&self, server: SocketAddr, options: &[&str]) -> Program {
-        let known =
-            format!("[{}]:{} {}\n", server.ip(), server.port(), self.bastion.host_key().public_line());
+        let known = format!(
+            "[{}]:{} {}\n",
+            server.ip(),
+            server.port(),
+            self.fixture.bastion.host_key().public_line()
+        );
         let known = self.scratch.write("known_hosts", known);
         Program::new(installed("ssh"))
             .again_if(gave_up)
@@ -60,7 +62,7 @@ impl Place {
             .args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"])
             .args(["-o", "IdentityAgent=none", "-o", "UpdateHostKeys=no", "-o", "ControlPath=none"])
             .args(["-l", LOGIN, "-p", &server.port().to_string()])
-            .args(["-W", &self.target.address().to_string(), &server.ip().to_string()])
+            .args(["-W", &self.fixture.echo.address().to_string(), &server.ip().to_string()])
             .env("SSH_ASKPASS_REQUIRE", "never")
             .input("through")
     }
@@ -72,12 +74,12 @@ impl Place {
     }
 
     fn honest(&self) -> Forge {
-        Forge::user(&self.key, LOGIN)
+        Forge::user(&self.fixture.key, LOGIN)
     }
 
     /// Only with certificates that are named.
     fn only_key(&self) -> String {
-        let key = self.scratch.write("only", self.key.private_pem());
+        let key = self.scratch.write("only", self.fixture.key.private_pem());
         permit(&key, 0o600);
         format!("IdentityFile={}", key.display())
     }
@@ -139,15 +141,15 @@ fn through(output: &Output) -> bool {
 /// Longer than a silent client may be once it has logged in: five times the interval, and three are too many.
 #[test]
 fn a_person_may_take_their_time_to_type_a_passphrase() {
-    let place = Place::new(|setup| setup.set("/keepalive", json!({"interval": "1s", "max_missed": 2})));
+    let login = SshLogin::new(|setup| setup.set("/keepalive", json!({"interval": "1s", "max_missed": 2})));
     let _ = Program::new(installed("ssh-keygen"))
         .args(["-q", "-p", "-P", "", "-N", "open sesame", "-f"])
-        .arg(&place.identity)
+        .arg(&login.identity)
         .succeed();
-    let askpass = place.scratch.write("askpass", "#!/bin/sh\nsleep 5\necho open sesame\n");
+    let askpass = login.scratch.write("askpass", "#!/bin/sh\nsleep 5\necho open sesame\n");
     permit(&askpass, 0o700);
-    let identity = format!("IdentityFile={}", place.identity.display());
-    let output = place
+    let identity = format!("IdentityFile={}", login.identity.display());
+    let output = login
         .ssh(&[&identity, "IdentitiesOnly=yes"])
         .env("SSH_ASKPASS", &askpass)
         .env("SSH_ASKPASS_REQUIRE", "force")
@@ -159,15 +161,18 @@ fn a_person_may_take_their_time_to_type_a_passphrase() {
 /// Who answers stays, however long there is nothing to do; who does not is found out.
 #[test]
 fn a_silent_client_is_asked_whether_it_is_there() {
-    let place = Place::new(|setup| setup.set("/keepalive", json!({"interval": "1s", "max_missed": 2})));
-    let server = place.bastion.address();
+    let login = SshLogin::new(|setup| setup.set("/keepalive", json!({"interval": "1s", "max_missed": 2})));
+    let server = login.fixture.bastion.address();
     let local = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-    let certificate = place.honest().sign(&place.authority);
-    let person = Person::new(LOGIN, &place.key, &certificate).knows(server, &place.bastion.host_key());
-    let mut idle = person.forward(server, &["-L", &format!("{local}:{}", place.target.address())], &[local]);
-    let mut mute = Client::login(server, LOGIN, &place.key, certificate);
+    let certificate = login.honest().sign(&login.fixture.authority);
+    let person =
+        Person::new(LOGIN, &login.fixture.key, &certificate).knows(server, &login.fixture.bastion.host_key());
+    let mut idle =
+        person.forward(server, &["-L", &format!("{local}:{}", login.fixture.echo.address())], &[local]);
+    let mut mute = Client::login(server, LOGIN, &login.fixture.key, certificate);
     let mute_from = mute.packets.link().stream().local_addr().unwrap().port();
-    let closed = place.bastion.audited("the mute one's end", |record| record["event"] == "session_closed");
+    let closed =
+        login.fixture.bastion.audited("the mute one's end", |record| record["event"] == "session_closed");
     assert_eq!(closed["reason"], "client_silent", "{closed}");
     assert_eq!(closed["source_port"], mute_from, "{closed}");
     assert!(idle.ended().is_none(), "{}", idle.stderr());
@@ -177,29 +182,29 @@ fn a_silent_client_is_asked_whether_it_is_there() {
 /// The same key with several certificates, of which the first ones are not good here.
 #[test]
 fn the_next_certificate_is_tried_whatever_is_wrong_with_the_first() {
-    let place = Place::new(|setup| setup);
-    let (authority, stranger) = (&place.authority, Key::ed25519());
+    let login = SshLogin::new(|setup| setup);
+    let (authority, stranger) = (&login.fixture.authority, Key::ed25519());
     let now = tests::forge::now();
-    let good = place.certificate("good", &place.honest(), authority);
-    let key = place.only_key();
+    let good = login.certificate("good", &login.honest(), authority);
+    let key = login.only_key();
     let wrong = [
         (
             "another principal",
-            place.honest().with(|forge| forge.principals = vec![b"other".to_vec()]),
+            login.honest().with(|forge| forge.principals = vec![b"other".to_vec()]),
             authority,
         ),
-        ("force-command", place.honest().critical("force-command", "/bin/true"), authority),
-        ("another authority", place.honest(), &stranger),
+        ("force-command", login.honest().critical("force-command", "/bin/true"), authority),
+        ("another authority", login.honest(), &stranger),
         (
             "expired",
-            place.honest().with(|forge| (forge.valid_after, forge.valid_before) = (now - 100, now - 50)),
+            login.honest().with(|forge| (forge.valid_after, forge.valid_before) = (now - 100, now - 50)),
             authority,
         ),
     ];
     for (name, forge, signer) in &wrong {
-        let bad = place.certificate("bad", forge, signer);
+        let bad = login.certificate("bad", forge, signer);
         for batch in ["BatchMode=yes", "BatchMode=no"] {
-            let output = place.ssh(&[batch, &key, "IdentitiesOnly=yes", &bad, &good]).output();
+            let output = login.ssh(&[batch, &key, "IdentitiesOnly=yes", &bad, &good]).output();
             assert!(through(&output), "{name}, {batch}: {}", said(&output));
         }
     }
@@ -212,25 +217,25 @@ fn the_next_certificate_is_tried_whatever_is_wrong_with_the_first() {
         .collect();
     let last = keys.last().unwrap();
     held.push((last, Forge::user(last, LOGIN).sign(authority)));
-    let (_agent, agent) = place.agent(&held);
-    let output = place.ssh(&["BatchMode=yes", "IdentityFile=none", &agent]).output();
+    let (_agent, agent) = login.agent(&held);
+    let output = login.ssh(&["BatchMode=yes", "IdentityFile=none", &agent]).output();
     assert!(through(&output), "from an agent: {}", said(&output));
 }
 
 /// What stock programs show to who sits there, when nothing that they have is good here.
 #[test]
 fn who_is_refused_reads_why() {
-    let place = Place::new(|setup| setup);
-    let authority = &place.authority;
-    let other = place.honest().with(|forge| forge.principals = vec![b"other".to_vec()]);
-    let forced = place.honest().critical("force-command", "/bin/true");
+    let login = SshLogin::new(|setup| setup);
+    let authority = &login.fixture.authority;
+    let other = login.honest().with(|forge| forge.principals = vec![b"other".to_vec()]);
+    let forced = login.honest().critical("force-command", "/bin/true");
     let now = tests::forge::now();
     let expired =
-        place.honest().with(|forge| (forge.valid_after, forge.valid_before) = (now - 100, now - 50));
-    let key = place.only_key();
-    let other = place.certificate("other", &other, authority);
-    let forced = place.certificate("forced", &forced, authority);
-    let expired = place.certificate("expired", &expired, authority);
+        login.honest().with(|forge| (forge.valid_after, forge.valid_before) = (now - 100, now - 50));
+    let key = login.only_key();
+    let other = login.certificate("other", &other, authority);
+    let forced = login.certificate("forced", &forced, authority);
+    let expired = login.certificate("expired", &expired, authority);
     for (certificates, words) in [
         (vec![&other], vec!["certificate refused: not_a_principal: "]),
         (
@@ -244,7 +249,7 @@ fn who_is_refused_reads_why() {
             .into_iter()
             .chain(certificates.iter().map(|certificate| certificate.as_str()))
             .collect();
-        let output = place.ssh(&options).output();
+        let output = login.ssh(&options).output();
         let said = said(&output);
         println!("ssh says:\n{said}");
         assert!(!output.status.success());
@@ -253,18 +258,18 @@ fn who_is_refused_reads_why() {
         }
     }
     // A script has no person to show anything to; it ends at once all the same, and the bastion knows why.
-    let output = place.ssh(&[&key, "IdentitiesOnly=yes", "BatchMode=yes", &other]).output();
+    let output = login.ssh(&[&key, "IdentitiesOnly=yes", "BatchMode=yes", &other]).output();
     assert_eq!(output.status.code(), Some(255), "{}", said(&output));
-    let _ = place.bastion.audited("the reason", |record| record["reason"] == "not_a_principal");
+    let _ = login.fixture.bastion.audited("the reason", |record| record["reason"] == "not_a_principal");
 }
 
 /// AsyncSSH, with one connection for all that it has, and PuTTY in a script.
 #[test]
 fn other_programs_go_on_after_a_refusal_too() {
-    let place = Place::new(|setup| setup);
-    let other = place.honest().with(|forge| forge.principals = vec![b"other".to_vec()]);
-    let bad = place.scratch.write("bad.pub", line(&other.sign(&place.authority)));
-    let server = place.bastion.address();
+    let login = SshLogin::new(|setup| setup);
+    let other = login.honest().with(|forge| forge.principals = vec![b"other".to_vec()]);
+    let bad = login.scratch.write("bad.pub", line(&other.sign(&login.fixture.authority)));
+    let server = login.fixture.bastion.address();
     let script = "\
 import asyncio, asyncssh, sys
 async def main(host, port, login, key, bad, good):
@@ -277,27 +282,28 @@ asyncio.run(main(*sys.argv[1:]))
 ";
     let answer = Program::new(workspace().join(".peers/venv/bin/python"))
         .args(["-c", script, &server.ip().to_string(), &server.port().to_string(), LOGIN])
-        .arg(&place.identity)
+        .arg(&login.identity)
         .arg(&bad)
-        .arg(place.scratch.join("id-cert.pub"))
+        .arg(login.scratch.join("id-cert.pub"))
         .succeed();
     assert_eq!(answer.trim(), "in");
 
-    let ppk = place.scratch.join("id.ppk");
+    let ppk = login.scratch.join("id.ppk");
     let _ = Program::new(installed("puttygen"))
-        .arg(&place.identity)
+        .arg(&login.identity)
         .args(["-O", "private", "-o"])
         .arg(&ppk)
         .succeed();
-    let host_key = place.bastion.host_key().private().fingerprint(ssh_key::HashAlg::Sha256).to_string();
+    let host_key =
+        login.fixture.bastion.host_key().private().fingerprint(ssh_key::HashAlg::Sha256).to_string();
     let output = Program::new(installed("plink"))
         .args(["-ssh", "-batch", "-noagent", "-l", LOGIN, "-P", &server.port().to_string()])
         .args(["-hostkey", &host_key, "-i"])
         .arg(ppk)
         .arg("-cert")
         .arg(&bad)
-        .args(["-nc", &place.target.address().to_string(), &server.ip().to_string()])
-        .env("HOME", place.scratch.path())
+        .args(["-nc", &login.fixture.echo.address().to_string(), &server.ip().to_string()])
+        .env("HOME", login.scratch.path())
         .input("from PuTTY")
         .output();
     println!("plink says:\n{}", said(&output));
@@ -308,10 +314,14 @@ asyncio.run(main(*sys.argv[1:]))
 /// A client that asks nothing first, and has no way to be shown words, gets them with the end.
 #[test]
 fn who_asks_for_no_words_gets_them_in_the_end() {
-    let place = Place::new(|setup| setup);
-    let other = place.honest().with(|forge| forge.principals = vec![b"other".to_vec()]);
-    let mut client = Client::connect(place.bastion.address()).unwrap();
-    let refused = client.attempt(&Attempt::certificate(LOGIN, &place.key, other.sign(&place.authority)));
+    let login = SshLogin::new(|setup| setup);
+    let other = login.honest().with(|forge| forge.principals = vec![b"other".to_vec()]);
+    let mut client = Client::connect(login.fixture.bastion.address()).unwrap();
+    let refused = client.attempt(&Attempt::certificate(
+        LOGIN,
+        &login.fixture.key,
+        other.sign(&login.fixture.authority),
+    ));
     assert!(!refused.accepted && refused.gone.is_none(), "{refused:?}");
     let end = client.farewell(SOON);
     assert!(
@@ -341,12 +351,12 @@ fn unreadable(key: &Key) -> [(&'static str, Forge); 2] {
 #[test]
 fn a_certificate_that_cannot_be_read_is_held_against_nobody() {
     // With the penalties that a bastion has; and nobody has logged in from there before.
-    let place = Place::new(|setup| setup.set("/limits/penalties", json!({})));
+    let login = SshLogin::new(|setup| setup.set("/limits/penalties", json!({})));
     let stranger = Key::ed25519();
-    let (good, server) = (place.honest().sign(&place.authority), place.bastion.address());
+    let (good, server) = (login.honest().sign(&login.fixture.authority), login.fixture.bastion.address());
     let from = [127, 0, 0, 2].into();
-    for (name, forge) in unreadable(&place.key) {
-        let attempt = Attempt::certificate(LOGIN, &place.key, forge.sign(&stranger));
+    for (name, forge) in unreadable(&login.fixture.key) {
+        let attempt = Attempt::certificate(LOGIN, &login.fixture.key, forge.sign(&stranger));
         for count in 0..20 {
             let link = Link::connect_from(from, server).unwrap();
             let mut client = Client::over(link).unwrap_or_else(|gone| panic!("{name}, {count}: {gone:?}"));
@@ -361,10 +371,10 @@ fn a_certificate_that_cannot_be_read_is_held_against_nobody() {
         assert!(!client.authenticate_by_bytes(b"jos\xe9", "none", b"").accepted);
     }
     let mut client = Client::over(Link::connect_from(from, server).unwrap()).unwrap();
-    assert!(client.attempt(&Attempt::certificate(LOGIN, &place.key, good)).accepted);
-    let refused = place.bastion.audited("the refusal", |record| record["event"] == "login_refused");
+    assert!(client.attempt(&Attempt::certificate(LOGIN, &login.fixture.key, good)).accepted);
+    let refused = login.fixture.bastion.audited("the refusal", |record| record["event"] == "login_refused");
     assert_eq!(refused["reason"], "unreadable_certificate", "{refused}");
-    let metrics = place.bastion.page("/metrics").body;
+    let metrics = login.fixture.bastion.page("/metrics").body;
     assert!(
         metrics.contains("bastion_connections_refused_total{reason=\"unreadable_certificate\"} 60"),
         "{metrics}"
@@ -374,30 +384,30 @@ fn a_certificate_that_cannot_be_read_is_held_against_nobody() {
     // The same from a stock agent: it ends, and with the good one alone it goes through straight after.
     let (wrong, right) = (Key::ed25519(), Key::ed25519());
     let [(_, forge), _] = unreadable(&wrong);
-    let (_agent, agent) = place.agent(&[
+    let (_agent, agent) = login.agent(&[
         (&wrong, forge.sign(&stranger)),
-        (&right, Forge::user(&right, LOGIN).sign(&place.authority)),
+        (&right, Forge::user(&right, LOGIN).sign(&login.fixture.authority)),
     ]);
-    let output = place.ssh(&["BatchMode=yes", "IdentityFile=none", &agent]).output();
+    let output = login.ssh(&["BatchMode=yes", "IdentityFile=none", &agent]).output();
     println!("ssh says: {}", said(&output));
-    let chosen = format!("IdentityFile={}", place.scratch.join("agent-1").display());
-    let output = place.ssh(&["BatchMode=yes", "IdentitiesOnly=yes", &chosen, &agent]).output();
+    let chosen = format!("IdentityFile={}", login.scratch.join("agent-1").display());
+    let output = login.ssh(&["BatchMode=yes", "IdentitiesOnly=yes", &chosen, &agent]).output();
     assert!(through(&output), "{}", said(&output));
 }
 
 /// The largest agent that one may have here, with certificates as large as authorities make them.
 #[test]
 fn an_agent_of_many_certificates_is_heard_to_the_end() {
-    let place = Place::new(|setup| setup.set("/limits/penalties", json!({})));
+    let login = SshLogin::new(|setup| setup.set("/limits/penalties", json!({})));
     let (stranger, rsa) = (Key::generate(Kind::Rsa(4096)), Key::generate(Kind::Rsa(2048)));
     let keys: Vec<_> = (0..9).map(|_| Key::ed25519()).collect();
     // Each stands there twice: as a key, and with its certificate.
     let mut held: Vec<_> = keys.iter().map(|key| (key, Forge::user(key, LOGIN).sign(&stranger))).collect();
-    held.push((&rsa, Forge::user(&rsa, LOGIN).sign(&place.authority)));
-    let (_agent, agent) = place.agent(&held);
-    let (server, sent) = counted(place.bastion.address());
+    held.push((&rsa, Forge::user(&rsa, LOGIN).sign(&login.fixture.authority)));
+    let (_agent, agent) = login.agent(&held);
+    let (server, sent) = counted(login.fixture.bastion.address());
     let options = ["BatchMode=yes", "IdentityFile=none", &agent, "LogLevel=DEBUG1"];
-    let output = place.ssh_to(server, &options).output();
+    let output = login.ssh_to(server, &options).output();
     let said = said(&output);
     println!(
         "an agent of ten certificates, the authority of nine RSA-4096: {} offers, {} bytes",
@@ -410,16 +420,16 @@ fn an_agent_of_many_certificates_is_heard_to_the_end() {
 /// One more than that is told what to do about it, and is not locked out.
 #[test]
 fn an_agent_of_too_many_is_told_so() {
-    let place = Place::new(|setup| setup.set("/limits/penalties", json!({})));
+    let login = SshLogin::new(|setup| setup.set("/limits/penalties", json!({})));
     let keys: Vec<_> = (0..22).map(|_| Key::ed25519()).collect();
     let stranger = Key::ed25519();
     let held: Vec<_> = keys.iter().map(|key| (key, Forge::user(key, LOGIN).sign(&stranger))).collect();
-    let (_agent, agent) = place.agent(&held);
-    let output = place.ssh(&["BatchMode=yes", "IdentityFile=none", &agent]).output();
+    let (_agent, agent) = login.agent(&held);
+    let output = login.ssh(&["BatchMode=yes", "IdentityFile=none", &agent]).output();
     let said = said(&output);
     println!("ssh says: {said}");
     assert!(said.contains("too_many_offers: "), "{said}");
-    let identity = format!("IdentityFile={}", place.identity.display());
-    let output = place.ssh(&["BatchMode=yes", "IdentitiesOnly=yes", &identity]).output();
+    let identity = format!("IdentityFile={}", login.identity.display());
+    let output = login.ssh(&["BatchMode=yes", "IdentitiesOnly=yes", &identity]).output();
     assert!(through(&output));
 }

@@ -9,8 +9,10 @@
     reason = "a test may assume: a panic is a failed test, and says why"
 )]
 
+mod accept_load;
 mod admission;
 mod architecture;
+mod audit_sink;
 mod authorities;
 mod bastion;
 mod before_login;
@@ -22,7 +24,6 @@ mod clients;
 mod database;
 mod demo;
 mod destinations;
-mod door;
 mod endings;
 mod fence;
 mod floods;
@@ -38,7 +39,6 @@ mod pacing;
 mod policy;
 mod program_documents;
 mod revocation;
-mod sink;
 mod stays;
 mod tunnel;
 mod vault_clients;

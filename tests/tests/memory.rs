@@ -1,4 +1,5 @@
-//! What peers can make the bastion hold: one that takes nothing, or does not read, costs its own identity and nobody else.
+//! Memory that peers can make the bastion hold: one that takes nothing, or does not read, costs its own
+//! identity alone.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -272,8 +273,8 @@ fn the_process_s_budget_is_taken_back_from_those_who_spent_it() {
     floods.into_iter().for_each(|(_, task)| task.join().unwrap());
 }
 
-/// A target that takes nothing, however much it is sent: everything else of that session waits behind it, until its patience
-/// ends; what was already behind it then goes on.
+/// A target that takes nothing, however much it is sent: everything else of that session waits behind it,
+/// until its patience ends; what was already behind it then goes on.
 #[test]
 fn a_target_that_never_reads_is_given_up_for_those_who_wait_behind_it() {
     let (silent, key) = (Target::silent(), Who::new("me"));
@@ -284,7 +285,8 @@ fn a_target_that_never_reads_is_given_up_for_those_who_wait_behind_it() {
     assert_eq!(client.read(steady, 6).unwrap(), b"before");
     let stuck = client.forward("127.0.0.1", silent.port().into()).unwrap().unwrap();
     let block = vec![7; 32 * 1024];
-    // More than its part of the budget and all kernels on the way hold together, and then some words for somebody else.
+    // More than its part of the budget and all kernels on the way hold together, and then some words for
+    // somebody else.
     for _ in 0..(48 << 20) / block.len() {
         client.write(stuck, &block).unwrap();
     }
@@ -328,11 +330,12 @@ fn a_target_may_pause_while_nobody_waits_behind_it() {
     assert_eq!(target.transfer(Duration::from_secs(30)), Pattern::transfer(5, LENGTH));
 }
 
-/// The answer of a target that has heard enough, and resets the connection of a client that still sends, and that reads the
-/// answer only afterwards.
+/// The answer of a target that has heard enough, and resets the connection of a client that still sends, and
+/// that reads the answer only afterwards.
 #[test]
 fn an_answer_before_a_reset_arrives() {
-    // As much as certainly fits into the bastion's kernel while nobody reads it: the target's own throws the rest away.
+    // As much as certainly fits into the bastion's kernel while nobody reads it: the target's own throws the
+    // rest away.
     const ANSWER: usize = 50_000;
     const ROUNDS: usize = 20;
     let gone = Arc::new(AtomicU64::new(0));

@@ -1,4 +1,5 @@
-//! Names lead where the system's own resolver leads: glibc's `getaddrinfo` is asked the same, under the same settings.
+//! Names lead where the system's own resolver leads: glibc's `getaddrinfo` is asked the same, under the same
+//! settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -53,7 +54,8 @@ const NAMES: [&str; 17] = [
 const HOSTS: &str =
     "127.0.0.1 localhost\n10.0.0.30 filed FILED.example.com\n10.0.0.31 filed\nfd00::30 filed.example.com\n";
 
-/// A cluster's name server: a wildcard that somebody put below a domain of the search list answers for everything.
+/// A cluster's name server: a wildcard that somebody put below a domain of the search list answers for
+/// everything.
 fn first(name: &str) -> Answer {
     match name {
         "db.example.com" => Answer::at(&["10.0.0.1", "fd00::1"]),
@@ -178,7 +180,8 @@ fn the_systems_settings_for_names_are_followed() {
     });
 }
 
-/// A rule and a client that both mean the complete name, where somebody put a wildcard below a domain of the search list.
+/// A rule and a client that both mean the complete name, where somebody put a wildcard below a domain of the
+/// search list.
 #[test]
 fn a_final_dot_leads_a_client_to_the_complete_name() {
     inside("names::a_final_dot_leads_a_client_to_the_complete_name", || {

@@ -16,7 +16,7 @@ use tests::wire::Writer;
 use tests::{ports, socks, sshd, wait};
 
 /// A bastion whose policy lets our person reach some ports of this machine, and the person.
-struct Place {
+struct SshFixture {
     bastion: Bastion,
     person: Person,
     key: Key,
@@ -24,13 +24,13 @@ struct Place {
 }
 
 /// The person knows the bastion only by the authority that signed its host key.
-fn place(to: &[String]) -> Place {
+fn fixture(to: &[String]) -> SshFixture {
     let (users, hosts, key) = (Key::ed25519(), Key::ed25519(), Key::ed25519());
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
     let bastion = bastion::Setup::new().trust(&users).certify(&hosts, "127.0.0.1").rule(LOGIN, &to).start();
     let certificate = Forge::user(&key, LOGIN).sign(&users);
     let person = Person::new(LOGIN, &key, &certificate).believes(&hosts);
-    Place { bastion, person, key, certificate }
+    SshFixture { bastion, person, key, certificate }
 }
 
 fn at(target: &Target) -> String {
@@ -42,17 +42,17 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 /// `ssh -N` with one more forward, and its local port.
-fn forward(place: &Place, flag: &str, to: &str) -> (Process, SocketAddr) {
+fn forward(fixture: &SshFixture, flag: &str, to: &str) -> (Process, SocketAddr) {
     let local = loopback(ports::free());
     let spec = if to.is_empty() { local.to_string() } else { format!("{local}:{to}") };
-    (place.person.forward(place.bastion.address(), &[flag, &spec], &[local]), local)
+    (fixture.person.forward(fixture.bastion.address(), &[flag, &spec], &[local]), local)
 }
 
 #[test]
 fn a_local_forward_carries_many_connections() {
     let target = Target::echo();
-    let place = place(&[at(&target)]);
-    let (_ssh, local) = forward(&place, "-L", &at(&target));
+    let fixture = fixture(&[at(&target)]);
+    let (_ssh, local) = forward(&fixture, "-L", &at(&target));
     std::thread::scope(|scope| {
         for number in 0..20 {
             scope.spawn(move || {
@@ -61,11 +61,12 @@ fn a_local_forward_carries_many_connections() {
             });
         }
     });
-    let opened = place.bastion.audited("a forward", |record| record["event"] == "forward_opened");
+    let opened = fixture.bastion.audited("a forward", |record| record["event"] == "forward_opened");
     assert!(opened.to_string().contains(&target.port().to_string()), "{opened}");
 }
 
-/// Clients in FIPS mode and old ones: each list by itself is what the client has in common with nobody, until the operator says so.
+/// Clients in FIPS mode and old ones: each list by itself is what the client has in common with nobody, until
+/// the operator says so.
 #[test]
 fn what_fips_mode_speaks_is_opened_by_name_and_not_before() {
     const NAMED: [(&str, &str); 8] = [
@@ -127,8 +128,8 @@ fn what_fips_mode_speaks_is_opened_by_name_and_not_before() {
 #[test]
 fn a_dynamic_forward_resolves_at_the_bastion() {
     let target = Target::page("behind the bastion");
-    let place = place(&[format!("localhost:{}", target.port()), at(&target)]);
-    let (_ssh, proxy) = forward(&place, "-D", "");
+    let fixture = fixture(&[format!("localhost:{}", target.port()), at(&target)]);
+    let (_ssh, proxy) = forward(&fixture, "-D", "");
     let page = |host: &str| {
         let mut stream = socks::connect(proxy, host, target.port()).unwrap();
         let mut text = String::new();
@@ -146,8 +147,8 @@ fn a_dynamic_forward_resolves_at_the_bastion() {
 #[test]
 fn standard_input_and_output_can_be_the_stream() {
     let target = Target::echo();
-    let place = place(&[at(&target)]);
-    let ssh = place.person.ssh(place.bastion.address(), &["-W", &at(&target)]).input("over stdio");
+    let fixture = fixture(&[at(&target)]);
+    let ssh = fixture.person.ssh(fixture.bastion.address(), &["-W", &at(&target)]).input("over stdio");
     assert_eq!(ssh.succeed(), "over stdio");
 }
 
@@ -156,16 +157,16 @@ fn standard_input_and_output_can_be_the_stream() {
 fn the_bastion_can_be_jumped_over() {
     let authority = Key::ed25519();
     let inner = sshd::Setup::new().trust(&authority).start();
-    let place = place(&[inner.address().to_string()]);
-    let scratch = place.person.scratch();
+    let fixture = fixture(&[inner.address().to_string()]);
+    let scratch = fixture.person.scratch();
     let key = Key::ed25519();
     let certificate = Forge::user(&key, &inner.login()).sign(&authority);
     let identity = write_identity(scratch, "inner", &key, &certificate);
     // The options of the command line are not for the host in between: only a file is for both.
     let config = format!(
         "Host bastion\n{}\nHost inner\n{}  ProxyJump bastion\n",
-        host(&place.person, place.bastion.address(), LOGIN, &scratch.join("id")),
-        host(&place.person, inner.address(), &inner.login(), &identity),
+        host(&fixture.person, fixture.bastion.address(), LOGIN, &scratch.join("id")),
+        host(&fixture.person, inner.address(), &inner.login(), &identity),
     );
     let known = std::fs::read_to_string(scratch.join("known_hosts")).unwrap();
     let line = format!("[127.0.0.1]:{} {}\n", inner.address().port(), inner.host_key().public_line());
@@ -190,18 +191,18 @@ fn host(person: &Person, address: SocketAddr, login: &str, identity: &Path) -> S
 
 #[test]
 fn a_host_that_the_authority_did_not_sign_is_not_believed() {
-    let place = place(&[]);
-    let stranger = Person::new(LOGIN, &place.key, &place.certificate).believes(&Key::ed25519());
-    let output = stranger.ssh(place.bastion.address(), &["-N"]).output();
+    let fixture = fixture(&[]);
+    let stranger = Person::new(LOGIN, &fixture.key, &fixture.certificate).believes(&Key::ed25519());
+    let output = stranger.ssh(fixture.bastion.address(), &["-N"]).output();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && error.contains("Host key verification failed"), "{error}");
 }
 
 #[test]
 fn whoever_wants_a_shell_is_told_what_this_host_is_for() {
-    let mut place = place(&[]);
+    let mut fixture = fixture(&[]);
     for command in [&[][..], &["uname", "-a"]] {
-        let output = place.person.ssh(place.bastion.address(), &[]).args(command).output();
+        let output = fixture.person.ssh(fixture.bastion.address(), &[]).args(command).output();
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{command:?}: {said}");
         assert!(said.contains("forward") && said.contains("-N"), "{command:?}: {said}");
@@ -209,25 +210,25 @@ fn whoever_wants_a_shell_is_told_what_this_host_is_for() {
 
     for more in [&[][..], &["-t"]] {
         let (screen, terminal) = Terminal::open();
-        let mut ssh = place.person.ssh(place.bastion.address(), more).start_on(terminal);
+        let mut ssh = fixture.person.ssh(fixture.bastion.address(), more).start_on(terminal);
         screen.wait_for("ssh -N -L", Duration::from_secs(20));
         assert_ne!(ssh.code(Duration::from_secs(20)), 0);
     }
 
     let output = Program::new(installed("sftp"))
-        .args(place.person.options())
-        .args(["-P", &place.bastion.address().port().to_string(), "127.0.0.1"])
+        .args(fixture.person.options())
+        .args(["-P", &fixture.bastion.address().port().to_string(), "127.0.0.1"])
         .output();
     assert!(!output.status.success());
-    assert!(place.bastion.process().ended().is_none());
+    assert!(fixture.bastion.process().ended().is_none());
 }
 
 #[test]
 fn other_forwards_are_refused_and_the_connection_goes_on() {
     let target = Target::echo();
-    let place = place(&[at(&target)]);
-    let server = place.bastion.address();
-    let person = &place.person;
+    let fixture = fixture(&[at(&target)]);
+    let server = fixture.bastion.address();
+    let person = &fixture.person;
 
     let remote = format!("127.0.0.1:{}:{}", ports::free(), at(&target));
     let output = person.ssh(server, &["-N", "-R", &remote]).output();
@@ -235,14 +236,14 @@ fn other_forwards_are_refused_and_the_connection_goes_on() {
     assert!(!output.status.success() && error.contains("remote port forwarding failed"), "{error}");
 
     let socket: PathBuf = person.scratch().join("postgres.sock");
-    let (mut ssh, local) = forward(&place, "-L", &socket.display().to_string());
+    let (mut ssh, local) = forward(&fixture, "-L", &socket.display().to_string());
     assert!(exchange(local, b"x").is_err());
     ssh.wait_for("open failed", Duration::from_secs(10));
 
     let output = person.ssh(server, &["-N", "-o", "Tunnel=point-to-point", "-w", "any:any"]).output();
     assert!(!output.status.success());
 
-    let mut client = Client::login(server, LOGIN, &place.key, place.certificate.clone());
+    let mut client = Client::login(server, LOGIN, &fixture.key, fixture.certificate.clone());
     let address = || Writer::new().string("127.0.0.1").u32(0);
     let origin = |head: Writer| head.string("127.0.0.1").u32(40_000).0;
     for (kind, fields) in [
@@ -282,15 +283,16 @@ fn other_forwards_are_refused_and_the_connection_goes_on() {
     assert_eq!(client.read(channel, 10).unwrap(), b"still here");
 }
 
-/// OpenSSH offers the plain key first, is refused, and then offers the certificate: a refusal must cost no time.
+/// OpenSSH offers the plain key first, is refused, and then offers the certificate: a refusal must cost no
+/// time.
 #[test]
 fn a_login_takes_less_than_half_a_second() {
     let target = Target::echo();
-    let place = place(&[at(&target)]);
+    let fixture = fixture(&[at(&target)]);
     // Once is enough: this machine has other things to do.
     wait::until("one that is fast enough", Duration::from_secs(30), || {
         let start = Instant::now();
-        let ssh = place.person.ssh(place.bastion.address(), &["-W", &at(&target)]).input("x");
+        let ssh = fixture.person.ssh(fixture.bastion.address(), &["-W", &at(&target)]).input("x");
         assert_eq!(ssh.succeed(), "x");
         let took = start.elapsed();
         println!("ssh start to end, with a login: {took:?}");

@@ -102,8 +102,8 @@ fn stock_ssh_is_made_to_wait_for_its_turn_and_loses_none() {
     assert!(!bastion.page("/metrics").body.contains("too_fast"));
 }
 
-/// A session that has all the channels that it may have opens one more when another ends. Where that takes longer than the bastion lets
-/// it wait, pf-tunnel asks again, and the local connection is held.
+/// A session that has all the channels that it may have opens one more when another ends. Where that takes
+/// longer than the bastion lets it wait, pf-tunnel asks again, and the local connection is held.
 #[test]
 fn a_connection_beyond_the_channels_of_a_session_is_held_until_one_ends() {
     let (authority, echo) = (DevAuthority::start(), Target::echo());

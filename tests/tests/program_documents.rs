@@ -1,4 +1,5 @@
-//! Keeps what is made from the programs themselves: man pages, completions, and the references of the configuration files.
+//! Keeps what is made from the programs themselves: man pages, completions, and the references of the
+//! configuration files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -1,4 +1,5 @@
-//! What is revoked: as `ssh-keygen` answers for its own lists, as a stock sshd does, and while lists change under a running bastion.
+//! Revocation lists: as `ssh-keygen` answers for its own lists, as a stock sshd does, and while lists change
+//! under a running bastion.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +21,8 @@ use tests::scratch::Scratch;
 use tests::target::Target;
 use tests::{sshd, wait};
 
-/// Makes a list, or adds to one, from lines as `ssh-keygen -k` reads them. Without an authority they are about all.
+/// Makes a list, or adds to one, from lines as `ssh-keygen -k` reads them. Without an authority they are
+/// about all.
 fn revoke(scratch: &Scratch, list: &Path, authority: Option<&Key>, lines: &[String]) {
     let spec = scratch.write("spec", lines.join("\n") + "\n");
     let authority = authority.map_or_else(|| "none".into(), |key| scratch.write("ca.pub", key.public_line()));
@@ -151,8 +153,8 @@ fn many<T: Send>(times: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     })
 }
 
-/// A list with one bit flipped, or cut anywhere. The authority in it is one whose key can be anything: that the point of an ECDSA
-/// key is on its curve is what `ssh-keygen` checks and we do not.
+/// A list with one bit flipped, or cut anywhere. The authority in it is one whose key can be anything: that
+/// the point of an ECDSA key is on its curve is what `ssh-keygen` checks and we do not.
 #[test]
 fn damaged_lists_are_taken_or_refused_as_by_ssh_keygen() {
     const LISTS: usize = 240;

@@ -1,4 +1,5 @@
-//! What may pass ends no tunnel: somebody else answers for Vault, the token ends, the bastion lets nobody in, the clock is set.
+//! Failures that may pass end no tunnel: another server answers for Vault, the token ends, the bastion admits
+//! no login, the clock is set.
 
 use std::time::Duration;
 
@@ -6,13 +7,14 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::bastion::{self, LOGIN};
 use tests::clock::Clock;
+use tests::fixture::TunnelFixture;
 use tests::front::Front;
 use tests::openbao::OpenBao;
 use tests::target::{Target, exchange};
 use tests::tunnel::{self, Tunnel};
 use tests::wait;
 
-use crate::tunnel::{Place, at, connected};
+use crate::tunnel::{at, connected};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Longer than the longest wait between two tries.
@@ -36,7 +38,8 @@ fn said(tunnel: &mut Tunnel, kinds: &[&str], words: &str) -> Value {
 #[test]
 fn whatever_stands_in_for_vault_ends_no_tunnel() {
     let echo = Target::echo();
-    let place = Place::with(&[&echo], |bastion| bastion, |project| project.set("/vault/ttl", json!("12s")));
+    let fixture =
+        TunnelFixture::with(&[&echo], |bastion| bastion, |project| project.set("/vault/ttl", json!("12s")));
     let (page, json) = ("text/html", "application/json");
     let html = "<html><title>Welcome to the hotel</title></html>";
     let errors = r#"{"errors": ["permission denied"]}"#;
@@ -51,12 +54,12 @@ fn whatever_stands_in_for_vault_ends_no_tunnel() {
         ("522 Connection Timed Out", page, html, "a web page, status 522"),
         ("200 OK", json, "{\"data\": {}}", "has not the fields"),
     ]
-    .map(|(status, kind, body, words)| (Front::before(place.authority.url()), status, kind, body, words));
+    .map(|(status, kind, body, words)| (Front::before(fixture.authority.url()), status, kind, body, words));
     let mut tunnels: Vec<Tunnel> = Vec::new();
     for (front, ..) in &fronts {
-        let project = tunnel::Setup::new(place.bastion.address())
-            .host_authority(place.authority.hosts())
-            .vault(&front.url(), place.authority.token())
+        let project = tunnel::Setup::new(fixture.bastion.address())
+            .host_authority(fixture.authority.hosts())
+            .vault(&front.url(), fixture.authority.token())
             .set("/vault/ttl", json!("12s"));
         let mut tunnel = project.start(&[&at(&echo), "0"]);
         tunnel.ready(1);
@@ -85,11 +88,11 @@ fn whatever_stands_in_for_vault_ends_no_tunnel() {
 #[test]
 fn a_vault_with_another_certificate_ends_no_tunnel() {
     let echo = Target::echo();
-    let place = Place::new(&[&echo]);
-    let front = Front::with_tls(place.authority.url());
-    let project = tunnel::Setup::new(place.bastion.address())
-        .host_authority(place.authority.hosts())
-        .vault(&front.url(), place.authority.token())
+    let fixture = TunnelFixture::new(&[&echo]);
+    let front = Front::with_tls(fixture.authority.url());
+    let project = tunnel::Setup::new(fixture.bastion.address())
+        .host_authority(fixture.authority.hosts())
+        .vault(&front.url(), fixture.authority.token())
         .set("/vault/ttl", json!("12s"));
     let ca = project.scratch().write("ca.pem", front.certificate());
     let project = project.set("/vault/ca_cert", json!(ca));
@@ -107,12 +110,12 @@ fn a_vault_with_another_certificate_ends_no_tunnel() {
 /// Before anything worked, somebody is there to read an error.
 #[test]
 fn at_the_start_a_portal_is_an_error() {
-    let place = Place::new(&[]);
-    let front = Front::before(place.authority.url());
+    let fixture = TunnelFixture::new(&[]);
+    let front = Front::before(fixture.authority.url());
     front.answers("511 Network Authentication Required", "text/html", "<html>");
-    let project = tunnel::Setup::new(place.bastion.address())
-        .host_authority(place.authority.hosts())
-        .vault(&front.url(), place.authority.token());
+    let project = tunnel::Setup::new(fixture.bastion.address())
+        .host_authority(fixture.authority.hosts())
+        .vault(&front.url(), fixture.authority.token());
     let output = project.program("pf-tunnel", &["db.internal:5432", "0"]).output();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{stderr}");
@@ -131,13 +134,13 @@ fn a_token_that_ends_is_waited_for() {
         let answer = bao.api("POST", "auth/token/create", &asked);
         answer["auth"]["client_token"].as_str().unwrap().to_owned()
     };
-    let mut tunnels = ["environment", "file"].map(|place| {
+    let mut tunnels = ["environment", "file"].map(|source| {
         let project = tunnel::Setup::new(bastion.address())
             .set("/bastion/host_key", json!(bastion.host_key().public_line()))
             .set("/vault/address", json!(bao.url()))
             .set("/vault/ttl", json!("15s"));
         let file = project.scratch().join("home").join(".vault-token");
-        let project = if place == "file" {
+        let project = if source == "file" {
             std::fs::write(&file, token("8s")).unwrap();
             project
         } else {
@@ -148,27 +151,27 @@ fn a_token_that_ends_is_waited_for() {
         let mut tunnel = project.start(&[&at(&echo), "0"]);
         let local = tunnel.ready(1)[0];
         let stream = connected(local);
-        (place, project, file, tunnel, local, stream)
+        (source, project, file, tunnel, local, stream)
     });
-    for (place, _, _, tunnel, local, stream) in &mut tunnels {
+    for (source, _, _, tunnel, local, stream) in &mut tunnels {
         let needed = tunnel.event("sign-in-needed", LATER);
-        println!("{place}: {needed}");
-        assert_eq!(needed["command"], format!("bao login -address={}", bao.url()), "{place}");
+        println!("{source}: {needed}");
+        assert_eq!(needed["command"], format!("bao login -address={}", bao.url()), "{source}");
         // What is open lives as long as its certificate.
         if needed["seconds_left"].as_u64().unwrap() > 1 {
             use std::io::{Read, Write};
             stream.write_all(b"y").unwrap();
             stream.read_exact(&mut [0; 1]).unwrap();
-            assert_eq!(exchange(*local, b"new").unwrap(), b"new", "{place}");
+            assert_eq!(exchange(*local, b"new").unwrap(), b"new", "{source}");
         }
     }
-    for (place, _, file, tunnel, local, _) in &mut tunnels {
+    for (source, _, file, tunnel, local, _) in &mut tunnels {
         tunnel.event("lost", SOON);
         tunnel.event("retry", SOON);
-        assert!(tunnel.process.ended().is_none(), "{place}");
+        assert!(tunnel.process.ended().is_none(), "{source}");
         std::fs::write(file, token("5m")).unwrap();
         tunnel.event("back", SOON);
-        assert_eq!(exchange(*local, b"again").unwrap(), b"again", "{place}");
+        assert_eq!(exchange(*local, b"again").unwrap(), b"again", "{source}");
         assert!(!tunnel.process.stderr().contains("panicked"));
     }
 }
@@ -177,12 +180,12 @@ fn a_token_that_ends_is_waited_for() {
 fn a_bastion_that_lets_nobody_in_for_now_ends_nothing() {
     let echo = Target::echo();
     // The record of the first login is the first that cannot be written.
-    let mut place = Place::with(
+    let mut fixture = TunnelFixture::with(
         &[&echo],
         |bastion| bastion.set("/audit", json!({"to": {"file": "/dev/full"}})),
         |project| project.set("/vault/ttl", json!("12s")),
     );
-    let mut tunnel = place.project.start(&["--no-probe", &at(&echo), "0"]);
+    let mut tunnel = fixture.project.start(&["--no-probe", &at(&echo), "0"]);
     let local = tunnel.ready(1)[0];
     let words = "audit_stopped: the bastion cannot write its audit records";
     said(&mut tunnel, &["renewal-failed"], words);
@@ -195,9 +198,9 @@ fn a_bastion_that_lets_nobody_in_for_now_ends_nothing() {
             .any(|event| event["reason"].as_str().is_some_and(|why| why.contains(words)))
     });
     assert!(tunnel.process.ended().is_none());
-    place.bastion.change("/audit/to", json!("stdout"));
-    place.bastion.kill();
-    place.bastion.start_again();
+    fixture.bastion.change("/audit/to", json!("stdout"));
+    fixture.bastion.kill();
+    fixture.bastion.start_again();
     tunnel.event("back", LATER);
     assert_eq!(exchange(local, b"again").unwrap(), b"again");
 }
@@ -209,13 +212,13 @@ fn by(clock: &Clock, project: tunnel::Setup) -> tunnel::Setup {
 #[test]
 fn a_clock_that_falls_back_is_named_and_waited_for() {
     let echo = Target::echo();
-    let place = Place::new(&[&echo]);
+    let fixture = TunnelFixture::new(&[&echo]);
     let clock = Clock::new();
     let project = by(
         &clock,
-        tunnel::Setup::new(place.bastion.address())
-            .host_authority(place.authority.hosts())
-            .vault(place.authority.url(), place.authority.token())
+        tunnel::Setup::new(fixture.bastion.address())
+            .host_authority(fixture.authority.hosts())
+            .vault(fixture.authority.url(), fixture.authority.token())
             .set("/vault/ttl", json!("12s")),
     );
     let mut tunnel = project.start(&[&at(&echo), "0"]);
@@ -236,14 +239,14 @@ fn a_clock_that_falls_back_is_named_and_waited_for() {
 #[test]
 fn a_clock_that_is_a_little_behind_at_the_start_is_named_and_waited_for() {
     let echo = Target::echo();
-    let place = Place::new(&[&echo]);
+    let fixture = TunnelFixture::new(&[&echo]);
     let clock = Clock::new();
     clock.set(-45);
     let project = by(
         &clock,
-        tunnel::Setup::new(place.bastion.address())
-            .host_authority(place.authority.hosts())
-            .vault(place.authority.url(), place.authority.token()),
+        tunnel::Setup::new(fixture.bastion.address())
+            .host_authority(fixture.authority.hosts())
+            .vault(fixture.authority.url(), fixture.authority.token()),
     );
     let mut tunnel = project.start(&[&at(&echo), "0"]);
     let told = said(&mut tunnel, &["warning"], "s behind that of 127.0.0.1");
@@ -264,8 +267,8 @@ fn a_clock_that_is_a_little_behind_at_the_start_is_named_and_waited_for() {
 #[test]
 fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let echo = Target::echo();
-    let place = Place::new(&[&echo]);
-    let program = place.project.program("pf-tunnel", &["--json", &at(&echo), "0"]);
+    let fixture = TunnelFixture::new(&[&echo]);
+    let program = fixture.project.program("pf-tunnel", &["--json", &at(&echo), "0"]);
     let mut tunnel =
         Tunnel { process: program.under(&["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh"]).start() };
     let local = tunnel.ready(1)[0];
@@ -284,7 +287,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     assert_eq!(tunnel.process.code(SOON), 0);
 
     // Those who did not ask for that are heard.
-    let mut plain = place.project.start(&[&at(&echo), "0"]);
+    let mut plain = fixture.project.start(&[&at(&echo), "0"]);
     plain.ready(1);
     assert_eq!(ignored(plain.process.id()) & both, 0);
     plain.process.signal(Signal::SIGHUP);

@@ -1,4 +1,5 @@
-//! `pf-tunnel` from the outside: through our bastion and through a stock sshd, while things break, and when nothing can work.
+//! `pf-tunnel` from the outside: through our bastion and through a stock sshd, while things break, and when
+//! nothing can work.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -7,59 +8,18 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::authority::DevAuthority;
-use tests::bastion::{self, Bastion, LOGIN};
+use tests::bastion::{self, LOGIN};
+use tests::fixture::TunnelFixture;
 use tests::http;
 use tests::key::Key;
 use tests::openbao::OpenBao;
 use tests::process::{Program, user};
 use tests::target::{Target, exchange};
 use tests::terminal::Terminal;
-use tests::tunnel::{self, Tunnel};
+use tests::tunnel;
 use tests::{ports, sshd, wait};
 
 const SOON: Duration = Duration::from_secs(20);
-
-/// The development authority, a bastion whose host key it signs, and a project that knows both.
-pub(super) struct Place {
-    pub(super) authority: DevAuthority,
-    pub(super) bastion: Bastion,
-    pub(super) project: tunnel::Setup,
-}
-
-impl Place {
-    pub(super) fn new(to: &[&Target]) -> Self {
-        Self::with(to, |bastion| bastion, |project| project)
-    }
-
-    pub(super) fn with(
-        to: &[&Target],
-        adjust: impl FnOnce(bastion::Setup) -> bastion::Setup,
-        project: impl FnOnce(tunnel::Setup) -> tunnel::Setup,
-    ) -> Self {
-        let authority = DevAuthority::start();
-        let to: Vec<String> = to.iter().map(|target| at(target)).collect();
-        let to: Vec<&str> = to.iter().map(String::as_str).collect();
-        let host_key = json!({"mount": "ssh-host", "role": "bastion", "principals": ["127.0.0.1"]});
-        let bastion = bastion::Setup::new()
-            .set("/authorities", json!([{"vault": {"mount": "ssh"}}]))
-            .set("/host_key", json!({"vault": host_key}))
-            .set("/vault", json!({"address": authority.url()}))
-            .env("VAULT_TOKEN", authority.token())
-            .rule(LOGIN, &to);
-        let bastion = adjust(bastion).start();
-        let setup = tunnel::Setup::new(bastion.address())
-            .host_authority(authority.hosts())
-            .vault(authority.url(), authority.token());
-        Self { authority, bastion, project: project(setup) }
-    }
-
-    /// A tunnel to one target, and its local address.
-    pub(super) fn tunnel(&self, target: &Target) -> (Tunnel, SocketAddr) {
-        let mut tunnel = self.project.start(&[&at(target), "0"]);
-        let local = tunnel.ready(1)[0];
-        (tunnel, local)
-    }
-}
 
 pub(super) fn at(target: &Target) -> String {
     target.address().to_string()
@@ -82,8 +42,8 @@ fn end_of(mut stream: TcpStream) -> Result<usize, ErrorKind> {
 #[test]
 fn a_private_page_is_on_a_local_port() {
     let page = Target::page("Hello from behind the bastion");
-    let place = Place::new(&[&page]);
-    let (mut tunnel, local) = place.tunnel(&page);
+    let fixture = TunnelFixture::new(&[&page]);
+    let (mut tunnel, local) = fixture.tunnel(&page);
     assert_eq!(http::get(local, "/").unwrap().body, "Hello from behind the bastion");
     let ready = tunnel.event("ready", SOON);
     assert_eq!(ready["destination"], at(&page));
@@ -100,11 +60,11 @@ fn several_pairs_ipv6_and_the_form_of_ssh_are_understood() {
         let _ = stream.write_all(b"six");
         None
     });
-    let place = Place::new(&[&one, &two, &six]);
+    let fixture = TunnelFixture::new(&[&one, &two, &six]);
     let fixed = ports::free();
     let third = format!("[::1]:{}:127.0.0.1:{}", fixed + 1, one.port());
     let words = [&at(&one), "0", &at(&six), "0", &at(&two), &fixed.to_string(), "-L", &third];
-    let mut tunnel = place.project.start(&words);
+    let mut tunnel = fixture.project.start(&words);
     let local = tunnel.ready(4);
     let find = |destination: &Target, ip: &str| -> SocketAddr {
         let events = tunnel.events();
@@ -152,12 +112,12 @@ fn a_stock_sshd_will_do() {
 #[test]
 fn the_port_survives_the_bastions_death() {
     let (echo, page) = (Target::echo(), Target::page("back"));
-    let mut place = Place::new(&[&echo, &page]);
-    let mut tunnel = place.project.start(&[&at(&echo), "0", &at(&page), "0"]);
+    let mut fixture = TunnelFixture::new(&[&echo, &page]);
+    let mut tunnel = fixture.project.start(&[&at(&echo), "0", &at(&page), "0"]);
     let local = tunnel.ready(2);
     let stream = connected(local[0]);
 
-    place.bastion.kill();
+    fixture.bastion.kill();
     let killed = Instant::now();
     assert_eq!(end_of(stream), Err(ErrorKind::ConnectionReset), "a clean end would truncate a dump");
     assert!(killed.elapsed() < Duration::from_secs(1), "the reset took {:?}", killed.elapsed());
@@ -167,7 +127,7 @@ fn the_port_survives_the_bastions_death() {
         // Long enough for some tries to fail.
         tunnel.nth("retry", 3, SOON);
         assert!(!waiting.is_finished(), "the connection is held, not refused");
-        place.bastion.start_again();
+        fixture.bastion.start_again();
         let returned = Instant::now();
         assert_eq!(waiting.join().unwrap(), "back");
         println!("a waiting connection was served {:?} after the bastion's return", returned.elapsed());
@@ -181,17 +141,17 @@ fn the_port_survives_the_bastions_death() {
 #[test]
 fn a_dead_bastion_is_known_within_fifteen_seconds() {
     let echo = Target::echo();
-    let mut place = Place::new(&[&echo]);
-    let (mut tunnel, local) = place.tunnel(&echo);
+    let mut fixture = TunnelFixture::new(&[&echo]);
+    let (mut tunnel, local) = fixture.tunnel(&echo);
     let stream = connected(local);
-    place.bastion.process().signal(Signal::SIGSTOP);
+    fixture.bastion.process().signal(Signal::SIGSTOP);
     let stopped = Instant::now();
     assert_eq!(end_of(stream), Err(ErrorKind::ConnectionReset));
     let known = stopped.elapsed();
     println!("known after {known:?}");
     assert!(known < Duration::from_secs(16), "{known:?}");
     tunnel.event("lost", SOON);
-    place.bastion.process().signal(Signal::SIGCONT);
+    fixture.bastion.process().signal(Signal::SIGCONT);
     tunnel.event("back", SOON);
     assert_eq!(exchange(local, b"again").unwrap(), b"again");
 }
@@ -199,9 +159,10 @@ fn a_dead_bastion_is_known_within_fifteen_seconds() {
 #[test]
 fn a_connection_waits_for_so_long_and_no_longer() {
     let echo = Target::echo();
-    let mut place = Place::with(&[&echo], |bastion| bastion, |project| project.set("/hold", json!("1s")));
-    let (mut tunnel, local) = place.tunnel(&echo);
-    place.bastion.kill();
+    let mut fixture =
+        TunnelFixture::with(&[&echo], |bastion| bastion, |project| project.set("/hold", json!("1s")));
+    let (mut tunnel, local) = fixture.tunnel(&echo);
+    fixture.bastion.kill();
     tunnel.event("lost", SOON);
     let start = Instant::now();
     let stream = TcpStream::connect(local).unwrap();
@@ -216,8 +177,9 @@ fn a_connection_waits_for_so_long_and_no_longer() {
 #[test]
 fn certificates_of_twenty_seconds_last_for_three_minutes() {
     let echo = Target::echo();
-    let place = Place::with(&[&echo], |bastion| bastion, |project| project.set("/vault/ttl", json!("20s")));
-    let (tunnel, local) = place.tunnel(&echo);
+    let fixture =
+        TunnelFixture::with(&[&echo], |bastion| bastion, |project| project.set("/vault/ttl", json!("20s")));
+    let (tunnel, local) = fixture.tunnel(&echo);
     let start = Instant::now();
     let (mut count, mut slowest) = (0, Duration::ZERO);
     while start.elapsed() < Duration::from_secs(180) {
@@ -238,16 +200,17 @@ fn certificates_of_twenty_seconds_last_for_three_minutes() {
 #[test]
 fn an_authority_that_is_away_is_waited_for() {
     let echo = Target::echo();
-    let place = Place::with(&[&echo], |bastion| bastion, |project| project.set("/vault/ttl", json!("15s")));
-    let (mut tunnel, local) = place.tunnel(&echo);
-    place.authority.pause();
+    let fixture =
+        TunnelFixture::with(&[&echo], |bastion| bastion, |project| project.set("/vault/ttl", json!("15s")));
+    let (mut tunnel, local) = fixture.tunnel(&echo);
+    fixture.authority.pause();
     // The renewal is due at ten seconds; what is there goes on meanwhile.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(12) {
         assert_eq!(exchange(local, b"x").unwrap(), b"x", "after {:?}", start.elapsed());
         std::thread::sleep(Duration::from_millis(100));
     }
-    place.authority.resume();
+    fixture.authority.resume();
     tunnel.nth("certificate", 2, Duration::from_secs(40));
     assert_eq!(exchange(local, b"y").unwrap(), b"y");
 }
@@ -314,18 +277,18 @@ fn ends(program: Program) -> (i32, String, String) {
 #[test]
 fn every_failure_has_its_exit_code_and_its_remedy() {
     let echo = Target::echo();
-    let place = Place::new(&[&echo]);
+    let fixture = TunnelFixture::new(&[&echo]);
     let stranger = DevAuthority::start();
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy_port = busy.local_addr().unwrap().port().to_string();
     let (to, forbidden) = (at(&echo), format!("127.0.0.1:{}", ports::free()));
     let nobody = format!("127.0.0.1:{}", ports::free());
-    let secret = place.authority.token();
+    let secret = fixture.authority.token();
     let foreign_key = Key::ed25519().public_line();
     let project = || {
-        tunnel::Setup::new(place.bastion.address())
-            .host_authority(place.authority.hosts())
-            .vault(place.authority.url(), secret)
+        tunnel::Setup::new(fixture.bastion.address())
+            .host_authority(fixture.authority.hosts())
+            .vault(fixture.authority.url(), secret)
     };
     let closed_vault = format!("http://{nobody}");
     for (what, code, says, project, words) in [
@@ -361,7 +324,7 @@ fn every_failure_has_its_exit_code_and_its_remedy() {
             "SHA256:",
             project().set(
                 "/bastion",
-                json!({"address": place.bastion.address().to_string(), "host_key": foreign_key}),
+                json!({"address": fixture.bastion.address().to_string(), "host_key": foreign_key}),
             ),
             vec![&to, "0"],
         ),
@@ -451,16 +414,16 @@ fn a_busy_port_names_its_holder_at_once() {
 #[test]
 fn piped_it_says_little_and_on_a_terminal_it_keeps_one_line() {
     let page = Target::page("page");
-    let mut place = Place::new(&[&page]);
+    let mut fixture = TunnelFixture::new(&[&page]);
     let port = ports::free();
     let local = SocketAddr::from(([127, 0, 0, 1], port));
     let words = [&at(&page), &port.to_string() as &str];
-    let mut piped = place.project.program("pf-tunnel", &words).start();
+    let mut piped = fixture.project.program("pf-tunnel", &words).start();
     piped.wait_for("ready", SOON);
     assert_eq!(http::get(local, "/").unwrap().body, "page");
-    place.bastion.kill();
+    fixture.bastion.kill();
     piped.wait_for("Lost", SOON);
-    place.bastion.start_again();
+    fixture.bastion.start_again();
     piped.wait_for("Back", SOON);
     piped.signal(Signal::SIGTERM);
     assert_eq!(piped.code(SOON), 0);
@@ -473,21 +436,21 @@ fn piped_it_says_little_and_on_a_terminal_it_keeps_one_line() {
         "{stdout}"
     );
 
-    let mut quiet = place.project.program("pf-tunnel", &["-q"]).args(words).start();
+    let mut quiet = fixture.project.program("pf-tunnel", &["-q"]).args(words).start();
     wait::until_true("the page", SOON, || ports::is_listening(local) && http::get(local, "/").is_ok());
     quiet.signal(Signal::SIGINT);
     assert_eq!(quiet.code(SOON), 0);
     assert_eq!((quiet.stdout(), quiet.stderr()), (String::new(), String::new()));
 
     let (mut screen, terminal) = Terminal::open();
-    let mut shown = place.project.program("pf-tunnel", &words).env("TERM", "xterm").start_on(terminal);
+    let mut shown = fixture.project.program("pf-tunnel", &words).env("TERM", "xterm").start_on(terminal);
     screen.wait_for("ready", SOON);
     assert_eq!(http::get(local, "/").unwrap().body, "page");
     screen.wait_for("0 open", SOON);
     screen.wait_for("certificate", SOON);
     screen.interrupt();
     assert_eq!(shown.code(SOON), 0);
-    assert!(!screen.text().contains(place.authority.token()));
+    assert!(!screen.text().contains(fixture.authority.token()));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Whatever `bao` is told and can do, our programs understand and can do too, or say that they do not: each table asks
-//! both.
+//! Whatever `bao` is told and can do, our programs understand and can do too, or say that they do not: each
+//! table asks both.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -13,7 +13,8 @@ const MOUNTED: &str = "/sys/fs/cgroup";
 pub struct Cgroup(String);
 
 impl Cgroup {
-    /// The cgroup of the node whose files are in `folder`: its name follows from the path, so that it can be found after a crash.
+    /// The cgroup of the node whose files are in `folder`: its name follows from the path, so that it can be
+    /// found after a crash.
     #[must_use]
     pub fn of(folder: &Path) -> Self {
         let digest =

@@ -1,4 +1,5 @@
-//! What connects pods with each other: a plugin of the CNI project, which lets everybody talk to everybody, or Cilium, which has policies obeyed.
+//! Connects pods with each other: by a plugin of the CNI project, which lets all pods talk to each other, or
+//! by Cilium, which has policies obeyed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,8 +22,8 @@ const CHOICE: &str = "CLUSTER_CNI";
 pub enum Cni {
     /// A pair of devices for each pod. Policies are nobody's business.
     Ptp,
-    /// BPF programs, which obey NetworkPolicy and CiliumNetworkPolicy, and are told of names by a DNS proxy. kube-proxy stays in charge of
-    /// Services, and the node's own rule of masquerading.
+    /// BPF programs, which obey NetworkPolicy and CiliumNetworkPolicy, and are told of names by a DNS proxy.
+    /// kube-proxy stays in charge of Services, and the node's own rule of masquerading.
     Cilium,
 }
 
@@ -44,7 +45,8 @@ impl Cni {
     pub(super) fn start(self, cluster: &Cluster, pki: &Pki) {
         let node = cluster.our_node();
         match self {
-            // Each pod at the end of its own pair of devices, so that all its traffic is routed, and passes the rules of Services.
+            // Each pod at the end of its own pair of devices, so that all its traffic is routed, and passes
+            // the rules of Services.
             Self::Ptp => configure(
                 node,
                 &json!({
@@ -67,13 +69,15 @@ pub(super) fn folder(node: &Node) -> PathBuf {
     folder
 }
 
-/// Tells containerd, which from then on calls the node ready. It watches for files that are written, not for those that are renamed.
+/// Tells containerd, which from then on calls the node ready. It watches for files that are written, not for
+/// those that are renamed.
 fn configure(node: &Node, plugin: &Value) {
     let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]});
     fs::write(folder(node).join("pods.conflist"), list.to_string()).unwrap();
 }
 
-/// Keeps what is the whole machine's from the agent, which would change `unprivileged_bpf_disabled` and `timer_migration`, and becomes it.
+/// Keeps what is the whole machine's from the agent, which would change `unprivileged_bpf_disabled` and
+/// `timer_migration`, and becomes it.
 const AGENT: &str = r#"mount --bind /proc/sys/kernel /proc/sys/kernel
 mount -o remount,bind,ro /proc/sys/kernel
 PATH="$1:$PATH" K8S_NODE_NAME="$2"

@@ -252,8 +252,8 @@ impl ApiServer {
         server
     }
 
-    /// One that has the chart's definitions too. They are established then, which is a moment before they are served: a first watch may be
-    /// refused ("storage is (re)initializing").
+    /// One that has the chart's definitions too. They are established then, which is a moment before they are
+    /// served: a first watch may be refused ("storage is (re)initializing").
     ///
     /// # Panics
     /// When it does not come up.

@@ -1,6 +1,8 @@
-//! Container images made of what is on this machine: programs with the libraries that they are linked with, folders, a few words.
+//! Container images made of what is on this machine: programs with the libraries that they are linked with,
+//! folders, a few words.
 //!
-//! They are written as docker archives, which `ctr images import`, `podman load` and `kind load image-archive` take.
+//! They are written as docker archives, which `ctr images import`, `podman load` and `kind load
+//! image-archive` take.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -30,10 +32,12 @@ pub const TRAEFIK: &str = "localhost/traefik:test";
 /// PostgreSQL.
 pub const POSTGRES: &str = "localhost/postgres:test";
 
-/// Does nothing until it is told to end, by a signal that the first process of a namespace would otherwise never hear.
+/// Does nothing until it is told to end, by a signal that the first process of a namespace would otherwise
+/// never hear.
 const WAIT: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"];
 
-/// What `make image` wrote for this machine: `oci.tar`, the archive; `digest`; or `cdx.json`, the list of its parts.
+/// What `make image` wrote for this machine: `oci.tar`, the archive; `digest`; or `cdx.json`, the list of its
+/// parts.
 ///
 /// # Panics
 /// When it was not made.
@@ -246,7 +250,8 @@ impl Image {
     }
 }
 
-/// The server, and what starts it: the first time it makes a database `orders`, whose superuser and password are told by the environment.
+/// The server, and what starts it: the first time it makes a database `orders`, whose superuser and password
+/// are told by the environment.
 fn postgres() -> Image {
     let bin = test_support::process::postgres_programs();
     let version = bin.parent().unwrap();

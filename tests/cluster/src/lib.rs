@@ -1,8 +1,9 @@
-//! A real Kubernetes of one node on this machine, for tests and for people; or one that somebody has.
+//! Runs a real Kubernetes of one node on this machine, for tests and for people; or uses one that is there.
 //!
-//! [`Cluster::shared`] gives a test the one cluster of its run: the cluster that `CLUSTER_KUBECONFIG` names, else the one that `make cluster`
-//! left running, else a new one that ends with the tests. A node is made of namespaces of its own ([`supervisor`]), where etcd and containerd
-//! of the distribution and the programs that tests/cluster/install built run, and nothing of it outlives it.
+//! [`Cluster::shared`] gives a test the one cluster of its run: the cluster that `CLUSTER_KUBECONFIG` names,
+//! else the one that `make cluster` left running, else a new one that ends with the tests. A node is made of
+//! namespaces of its own ([`supervisor`]), where etcd and containerd of the distribution and the programs
+//! that tests/cluster/install built run, and nothing of it outlives it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -118,8 +119,8 @@ impl Cluster {
         &SHARED
     }
 
-    /// A new cluster that ends with this process, or when it is dropped. Beside the shared one there is one at a time, for the sake of memory
-    /// and processors: whoever has one waits for ever for a second one.
+    /// A new cluster that ends with this process, or when it is dropped. Beside the shared one there is one
+    /// at a time, for the sake of memory and processors: whoever has one waits for ever for a second one.
     ///
     /// # Panics
     /// When it does not come up.
@@ -129,8 +130,8 @@ impl Cluster {
         Self { _turn: Some(turn), ..Self::new() }
     }
 
-    /// The like of `make cluster`: it outlives this process, unless somebody has [`take_down`] end it. It has the turn of
-    /// [`Cluster::for_this_process`].
+    /// The like of `make cluster`: it outlives this process, unless somebody has [`take_down`] end it. It has
+    /// the turn of [`Cluster::for_this_process`].
     ///
     /// # Panics
     /// When it does not come up.
@@ -161,7 +162,8 @@ impl Cluster {
         Node::find(folder).map(|node| Self::of(node, folder.join("pki/admin.kubeconfig")))
     }
 
-    /// A cluster that somebody has, and the command that brings an archive into it, which is given the archive's path as its last word.
+    /// A cluster that somebody has, and the command that brings an archive into it, which is given the
+    /// archive's path as its last word.
     ///
     /// # Panics
     /// When it does not answer.
@@ -245,13 +247,15 @@ impl Cluster {
         &self.kubeconfig
     }
 
-    /// The node's address, as this machine reaches it: the API server listens there, and every port of a Service of type `NodePort`.
+    /// The node's address, as this machine reaches it: the API server listens there, and every port of a
+    /// Service of type `NodePort`.
     #[must_use]
     pub fn node_address(&self) -> IpAddr {
         self.address
     }
 
-    /// A port of the node that no Service has, and that this process never gives out twice: of those that Kubernetes gives nobody by itself.
+    /// A port of the node that no Service has, and that this process never gives out twice: of those that
+    /// Kubernetes gives nobody by itself.
     ///
     /// # Panics
     /// When there is none left.
@@ -279,7 +283,8 @@ impl Cluster {
         self.our_node().host().into()
     }
 
-    /// Two addresses of this machine that pods reach: the first one as `first.outside.test`, the second one as anything else in `outside.test`.
+    /// Two addresses of this machine that pods reach: the first one as `first.outside.test`, the second one
+    /// as anything else in `outside.test`.
     ///
     /// # Panics
     /// When it is not a cluster of ours.
@@ -310,7 +315,8 @@ impl Cluster {
         self.our_node().enter(words)
     }
 
-    /// The process of a pod's first container, as the node knows it: it, and what is in its namespaces, is reached by [`Cluster::enter`].
+    /// The process of a pod's first container, as the node knows it: it, and what is in its namespaces, is
+    /// reached by [`Cluster::enter`].
     ///
     /// # Panics
     /// When it does not run, or it is not a cluster of ours.
@@ -373,8 +379,8 @@ impl Cluster {
         self.helm_program(words).succeed()
     }
 
-    /// Commands as a person types them who has Helm, our programs and an administrator's kubeconfig, in the top folder of the workspace; not
-    /// yet started.
+    /// Commands as a person types them who has Helm, our programs and an administrator's kubeconfig, in the
+    /// top folder of the workspace; not yet started.
     #[must_use]
     pub fn shell(&self, commands: &str) -> Program {
         let folder = |program: &Path| program.parent().unwrap().display().to_string();
@@ -445,8 +451,8 @@ impl Cluster {
         control_plane::kubeconfig_of(&self.kubeconfig, &self.scratch, namespace, service_account)
     }
 
-    /// Brings an archive of images into the cluster: one that `docker save`, `podman save` or [`Image::write`] wrote. Pods that use it say
-    /// `imagePullPolicy: Never`.
+    /// Brings an archive of images into the cluster: one that `docker save`, `podman save` or
+    /// [`Image::write`] wrote. Pods that use it say `imagePullPolicy: Never`.
     ///
     /// # Panics
     /// When the archive is none, or `CLUSTER_LOAD` does not say how it comes into somebody's cluster.
@@ -467,7 +473,8 @@ impl Cluster {
         }
     }
 
-    /// Makes one of the images that [`image`] knows, or takes the bastion's, and brings it into the cluster, unless it is there.
+    /// Makes one of the images that [`image`] knows, or takes the bastion's, and brings it into the cluster,
+    /// unless it is there.
     ///
     /// # Panics
     /// When it cannot be made.
@@ -496,7 +503,8 @@ impl Cluster {
         imported.push(name.to_owned());
     }
 
-    /// Gives an image of a cluster of ours another name, by which pods take it that say nothing of where it is pulled from.
+    /// Gives an image of a cluster of ours another name, by which pods take it that say nothing of where it
+    /// is pulled from.
     ///
     /// # Panics
     /// When it is not there.

@@ -1,4 +1,5 @@
-//! A Kubernetes of one node on this machine. `make cluster` starts it, `make cluster-down` leaves nothing of it.
+//! A Kubernetes of one node on this machine. `make cluster` starts it, `make cluster-down` leaves nothing of
+//! it.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is what it is for")]
 

@@ -96,8 +96,8 @@ impl<'a> Namespace<'a> {
         });
     }
 
-    /// The port of the node where a Service of type `NodePort` is, by the name of the Service's port; its only one, without a name. It answers
-    /// a moment after the first pod is ready.
+    /// The port of the node where a Service of type `NodePort` is, by the name of the Service's port; its
+    /// only one, without a name. It answers a moment after the first pod is ready.
     ///
     /// # Panics
     /// When it has none.
@@ -112,7 +112,8 @@ impl<'a> Namespace<'a> {
         (self.cluster.node_address(), number.try_into().unwrap()).into()
     }
 
-    /// Installs or upgrades the bastion's chart here as the release `bastion`, with the image that was made: what Helm printed.
+    /// Installs or upgrades the bastion's chart here as the release `bastion`, with the image that was made:
+    /// what Helm printed.
     ///
     /// # Panics
     /// When it fails.
@@ -137,7 +138,8 @@ impl<'a> Namespace<'a> {
         helm.arg(scratch.write("values.yaml", values.to_string())).arg(chart_of(chart)).succeed()
     }
 
-    /// Starts a PostgreSQL behind the Service `postgres`, port 5432: database `orders`, superuser and password `admin`.
+    /// Starts a PostgreSQL behind the Service `postgres`, port 5432: database `orders`, superuser and
+    /// password `admin`.
     ///
     /// # Panics
     /// When it does not come up.
@@ -147,8 +149,8 @@ impl<'a> Namespace<'a> {
         self.wait_for_service("postgres");
     }
 
-    /// Starts an OpenBao behind the Service `openbao`, port 8200, plain HTTP: root token `root`, unsealed, in memory. It may have the tokens of
-    /// service accounts reviewed.
+    /// Starts an OpenBao behind the Service `openbao`, port 8200, plain HTTP: root token `root`, unsealed, in
+    /// memory. It may have the tokens of service accounts reviewed.
     ///
     /// # Panics
     /// When it does not come up.
@@ -168,7 +170,8 @@ impl<'a> Namespace<'a> {
         self.wait_for_service("openbao");
     }
 
-    /// Waits until a Deployment is rolled out and the Service of its name answers: the proxy learns of it a moment later.
+    /// Waits until a Deployment is rolled out and the Service of its name answers: the proxy learns of it a
+    /// moment later.
     fn wait_for_service(&self, name: &str) {
         self.wait_for_rollout(&format!("deployment/{name}"));
         ports::wait_until_answers(self.node_port(name, None), READY);

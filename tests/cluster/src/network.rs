@@ -1,4 +1,5 @@
-//! The way between the machine and a node: a pair of virtual devices, each end with an address of the range for such tests (RFC 2544).
+//! The way between the machine and a node: a pair of virtual devices, each end with an address of the range
+//! for such tests (RFC 2544).
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -7,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use test_support::process::Program;
 
-/// Where pods have their addresses. The machine has no route there: it reaches Services through ports of the node.
+/// Where pods have their addresses. The machine has no route there: it reaches Services through ports of the
+/// node.
 pub const PODS: &str = "10.244.0.0/16";
 /// Where Services have theirs.
 pub const SERVICES: &str = "10.96.0.0/16";
@@ -30,7 +32,8 @@ impl Addresses {
         Self { host: Ipv4Addr::UNSPECIFIED, node: Ipv4Addr::UNSPECIFIED }
     }
 
-    /// Connects the network namespace of this process with the machine's, and lets pods reach the machine through the node's address.
+    /// Connects the network namespace of this process with the machine's, and lets pods reach the machine
+    /// through the node's address.
     ///
     /// # Panics
     /// When the kernel says no.

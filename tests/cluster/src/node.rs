@@ -53,7 +53,8 @@ impl Node {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg(program()).arg("supervise").arg(folder);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        // In a group of its own, so that what kills this process and all of its group leaves it time to clean up.
+        // In a group of its own, so that what kills this process and all of its group leaves it time to clean
+        // up.
         if life == Life::OfThisProcess {
             command.process_group(0);
         }

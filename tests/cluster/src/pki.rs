@@ -1,4 +1,5 @@
-//! The certificates of one cluster, all of one authority that is made for it, and the kubeconfigs that carry them.
+//! The certificates of one cluster, all of one authority that is made for it, and the kubeconfigs that carry
+//! them.
 
 use std::fs;
 use std::net::IpAddr;

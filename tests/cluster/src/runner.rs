@@ -1,4 +1,4 @@
-//! Starts and stops the daemons of a node, from within it, for whoever asks through its socket.
+//! Starts and stops the daemons of a node, from within it, as asked through its socket.
 //!
 //! One request a connection, one line of JSON each way: [`Request`] and [`Answer`].
 

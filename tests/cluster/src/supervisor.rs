@@ -1,9 +1,10 @@
-//! The two processes that a node hangs on: a supervisor outside, which leaves nothing behind, and the first process inside.
+//! Supervises a node from outside, and leaves nothing of it behind; and is the first process inside.
 //!
-//! A node is one PID namespace, one mount namespace and one network namespace. Whatever runs in it, daemons and pods alike, is below the
-//! first process of the PID namespace and dies with it, by the kernel's hand; mounts and network devices go with their namespaces. What would
-//! stay, cgroups and files, the supervisor removes. It ends on SIGTERM, which it also gets when whoever started it for the length of a test
-//! dies; and when it is killed itself, the node dies all the same, and the next [`sweep`] removes the rest.
+//! A node is one PID namespace, one mount namespace and one network namespace. Whatever runs in it, daemons
+//! and pods alike, is below the first process of the PID namespace and dies with it, by the kernel's hand;
+//! mounts and network devices go with their namespaces. What would stay, cgroups and files, the supervisor
+//! removes. It ends on SIGTERM, which it also gets when the test that started it dies; and when it is killed
+//! itself, the node dies all the same, and the next [`sweep`] removes the rest.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -50,7 +51,8 @@ fn lock_file(path: PathBuf, create: bool) -> Option<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
 }
 
-/// The lock of a new folder, which is locked as soon as it has its name: a [`sweep`] takes one that is not for that of a dead node.
+/// The lock of a new folder, which is locked as soon as it has its name: a [`sweep`] takes one that is not
+/// for that of a dead node.
 fn first_lock(folder: &Path) -> Option<Flock<File>> {
     let unnamed = folder.join(format!("lock.{}", std::process::id()));
     let lock = lock_file(unnamed.clone(), true)?;
@@ -78,7 +80,8 @@ pub fn terminate(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a node in `folder`, and keeps it until SIGTERM, SIGINT or its own end; then removes all of it, the folder included.
+/// Makes a node in `folder`, and keeps it until SIGTERM, SIGINT or its own end; then removes all of it, the
+/// folder included.
 ///
 /// # Errors
 /// When the node could not be made, or not be removed.
@@ -177,7 +180,8 @@ pub fn sweep() -> Result<()> {
     result
 }
 
-/// The first process of a node: gives it folders of its own, starts its runner, and buries whom nobody else does until the runner ends.
+/// The first process of a node: gives it folders of its own, starts its runner, and buries whom nobody else
+/// does until the runner ends.
 ///
 /// # Errors
 /// When it is not the first process of a namespace, or cannot mount.

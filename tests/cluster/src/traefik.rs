@@ -1,4 +1,5 @@
-//! Ingress controllers in the cluster: Traefik for a public class and a private one, and the Gateway API by the public one.
+//! Ingress controllers in the cluster: Traefik for a public class and a private one, and the Gateway API by
+//! the public one.
 
 use std::net::SocketAddr;
 
@@ -36,7 +37,8 @@ pub struct Controllers<'a> {
 }
 
 impl<'a> Controllers<'a> {
-    /// Starts them, in a namespace that is theirs from now on, for IngressClasses of these names. First comes the public one.
+    /// Starts them, in a namespace that is theirs from now on, for IngressClasses of these names. First comes
+    /// the public one.
     ///
     /// # Panics
     /// When they do not come up.
@@ -102,7 +104,8 @@ pub fn tls_secret(name: &str, certificate: &str, key: &str) -> String {
 }
 
 impl Cluster {
-    /// Brings the definitions of another project, as tests/cluster/install has them, and waits until the API server knows them.
+    /// Brings the definitions of another project, as tests/cluster/install has them, and waits until the API
+    /// server knows them.
     ///
     /// # Panics
     /// When there are none.

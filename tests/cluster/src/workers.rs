@@ -102,7 +102,8 @@ fn start_kubelet(node: &Node, pki: &Pki) {
         "cgroupRoot": Cgroup::of(node.folder()).path(),
         "failCgroupV1": false,
         "failSwapOn": false,
-        // The disk and the memory are those of a machine that does other things too. An image that it removed could not be pulled again.
+        // The disk and the memory are those of a machine that does other things too. An image that it removed
+        // could not be pulled again.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "200Mi", "nodefs.inodesFree": "1%", "imagefs.available": "200Mi"},
         "imageGCHighThresholdPercent": 100,
         // A pod's end, and its probes, show up at once.

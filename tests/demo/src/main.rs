@@ -1,7 +1,9 @@
-//! The whole path on one machine: a forwarded port that survives the death of the bastion. `make demo` runs it.
+//! The whole path on one machine: a forwarded port that survives the death of the bastion. `make demo` runs
+//! it.
 //!
-//! It starts the stand-in for Vault, a bastion, a web page behind it, and `pf-tunnel`; fetches the page through the tunnel;
-//! kills the bastion and fetches again; and stays up until Ctrl-C, or ends there with `--once`.
+//! It starts the stand-in for Vault, a bastion, a web page behind it, and `pf-tunnel`; fetches the page
+//! through the tunnel; kills the bastion and fetches again; and stays up until Ctrl-C, or ends there with
+//! `--once`.
 
 #![expect(clippy::print_stdout, reason = "what it shows is what it is for")]
 

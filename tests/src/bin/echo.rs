@@ -1,4 +1,5 @@
-//! [`tests::echo`] as a program for pods: plain at the ports 8080 to 8082, by TLS with a certificate of its own at port 8443, until SIGTERM.
+//! [`tests::echo`] as a program for pods: plain at the ports 8080 to 8082, by TLS with a certificate of its
+//! own at port 8443, until SIGTERM.
 #![allow(
     clippy::unwrap_used,
     reason = "a part of the harness may assume: a panic is a failed test, and says why"

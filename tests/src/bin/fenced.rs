@@ -1,7 +1,8 @@
-//! Puts the bastion's fence around itself, tries what it forbids and what it must leave, and prints what could be done.
+//! Puts the bastion's fence around itself, tries what it forbids and what it must leave, and prints what
+//! could be done.
 //!
-//! `fenced READABLE PORT ELSEWHERE`: a folder that may be read, a port that is listened on before, a folder of others.
-//! In both folders there is a file `file`.
+//! `fenced READABLE PORT ELSEWHERE`: a folder that may be read, a port that is listened on before, a folder
+//! of others. In both folders there is a file `file`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -157,7 +158,8 @@ fn forbidden(readable: &Path, elsewhere: &Path, port: u16) -> Report {
     report.tried("listen on its port again", TcpListener::bind(("127.0.0.1", port)));
     for (domain, any) in [(Domain::IPV4, "0.0.0.0:0"), (Domain::IPV6, "[::]:0")] {
         let any: SocketAddr = any.parse().unwrap();
-        // Of TCP, and of what looks like it to a program and not to a filter of TCP's ports (IPPROTO_SCTP, IPPROTO_MPTCP).
+        // Of TCP, and of what looks like it to a program and not to a filter of TCP's ports (IPPROTO_SCTP,
+        // IPPROTO_MPTCP).
         for protocol in [6, 132, 262].map(Protocol::from) {
             let socket = Socket::new(domain, Type::STREAM, Some(protocol));
             let Ok(socket) = socket else { continue };

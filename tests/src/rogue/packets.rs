@@ -1,4 +1,5 @@
-//! SSH's binary packets (RFC 4253 §6): plain, then `aes128-gcm@openssh.com` (RFC 5647) after `curve25519-sha256` (RFC 8731).
+//! SSH's binary packets (RFC 4253 §6): plain, then `aes128-gcm@openssh.com` (RFC 5647) after
+//! `curve25519-sha256` (RFC 8731).
 
 use std::fmt;
 
@@ -95,7 +96,8 @@ pub struct Packets {
     sealing: Option<Cipher>,
     opening: Option<Cipher>,
     session: Vec<u8>,
-    /// Whether a key exchange that the server begins is answered; else its KEXINIT is handed out like any message.
+    /// Whether a key exchange that the server begins is answered; else its KEXINIT is handed out like any
+    /// message.
     pub follows_rekey: bool,
     /// The last EXT_INFO (RFC 8308) of the server.
     pub extensions: Option<Vec<u8>>,
@@ -220,7 +222,8 @@ impl Packets {
         let ours = offer.kexinit();
         self.send(&ours)?;
         let follows = std::mem::replace(&mut self.follows_rekey, false);
-        // What the server sent before it noticed belongs to the time before; only floods would have us keep it.
+        // What the server sent before it noticed belongs to the time before; only floods would have us keep
+        // it.
         let theirs = loop {
             let message = self.receive()?;
             if message[0] == number::KEXINIT {

@@ -1,7 +1,8 @@
 //! Claims names that tests in other processes respect: each test of a run has a process of its own.
 //!
-//! A claim is an abstract Unix socket (unix(7)) of that name. The kernel gives a name to one process of a network
-//! namespace, which is where ports are counted too, and takes it back when that process ends, however it ends.
+//! A claim is an abstract Unix socket (unix(7)) of that name. The kernel gives a name to one process of a
+//! network namespace, which is where ports are counted too, and takes it back when that process ends, however
+//! it ends.
 
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;

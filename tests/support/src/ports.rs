@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::{claim, wait};
 
-/// A loopback port on which nothing listens, and that no test of this user or another is given before this process ends.
+/// A loopback port on which nothing listens, and that no test of this user or another is given before this
+/// process ends.
 ///
-/// Below the ephemeral range, so that no outgoing connection takes it between now and its use. Always even: OpenBao takes the
-/// next one too.
+/// Below the ephemeral range, so that no outgoing connection takes it between now and its use. Always even:
+/// OpenBao takes the next one too.
 #[must_use]
 pub fn free() -> u16 {
     loop {
@@ -33,7 +34,8 @@ pub fn wait_until_answers(address: SocketAddr, deadline: Duration) {
     wait::until_true(&format!("a listener on {address}"), deadline, || answers(address));
 }
 
-/// Whether something listens there, without connecting: a connection may already mean one to the target behind.
+/// Whether something listens there, without connecting: a connection may already mean one to the target
+/// behind.
 #[must_use]
 pub fn is_listening(address: SocketAddr) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();

@@ -80,7 +80,8 @@ pub fn user() -> String {
     nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().expect("a user with a name").name
 }
 
-/// A program, its arguments, and a clean environment: nothing of the developer's own (agents, tokens, addresses) leaks in.
+/// A program, its arguments, and a clean environment: nothing of the developer's own (agents, tokens,
+/// addresses) leaks in.
 #[derive(Debug, Clone)]
 pub struct Program {
     name: String,
@@ -172,7 +173,8 @@ impl Program {
         self
     }
 
-    /// [`Program::output`] starts it again, some times, if it says something of this kind to its standard error.
+    /// [`Program::output`] starts it again, some times, if it says something of this kind to its standard
+    /// error.
     #[must_use]
     pub fn again_if(mut self, says: fn(&str) -> bool) -> Self {
         self.again = says;
@@ -245,7 +247,8 @@ impl Program {
             let user_words = ["setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups", "--"];
             words.extend(user_words.map(OsString::from));
         }
-        // Dies with the test, even when the test is killed. Changing the user would forget that: so it comes after.
+        // Dies with the test, even when the test is killed. Changing the user would forget that: so it comes
+        // after.
         words.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from));
         words.extend(through.iter().map(OsString::from));
         words.extend(self.words.iter().cloned());
@@ -296,8 +299,8 @@ pub fn open_files(process: u32) -> usize {
     fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
 }
 
-/// Starts a command from a thread that lives as long as this process: the kernel sends the parent's death signal when the
-/// *thread* that started the child ends, and a test's thread ends with its test.
+/// Starts a command from a thread that lives as long as this process: the kernel sends the parent's death
+/// signal when the *thread* that started the child ends, and a test's thread ends with its test.
 ///
 /// # Panics
 /// When the program does not start.

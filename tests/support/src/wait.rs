@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a peer may take to start before the test gives up; generous, since two cores may run many tests at once.
+/// How long a peer may take to start before the test gives up; generous, since two cores may run many tests
+/// at once.
 pub const START: Duration = Duration::from_secs(60);
 
 /// Asks until the answer is there.

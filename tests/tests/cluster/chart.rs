@@ -1,4 +1,5 @@
-//! The chart: what it renders and what it refuses, that nothing in it is dead, and that an API server takes all of it.
+//! The chart: what it renders and what it refuses, that nothing in it is dead, and that an API server takes
+//! all of it.
 
 mod admission;
 mod alerts;

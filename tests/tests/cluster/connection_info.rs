@@ -1,4 +1,5 @@
-//! The bastion's connection info: published in a ConfigMap, read by `pf-tunnel` with a kubeconfig, and by nobody else.
+//! The bastion's connection info: published in a ConfigMap, read by `pf-tunnel` with a kubeconfig, and closed
+//! to other accounts.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -1,9 +1,9 @@
-//! What the API server takes for a policy, on two minors.
+//! The API server takes a policy or refuses it, on two minors.
 
 use serde_json::{Value, json};
 use tests::cluster::Minor;
 
-use super::place::{OWN, Place, cluster_policy, policy, printed};
+use super::fixture::{OWN, Place, cluster_policy, policy, printed};
 
 /// Specifications, and what is said to those that are refused.
 fn table() -> Vec<(Value, Option<&'static str>)> {

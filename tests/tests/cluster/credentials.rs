@@ -1,4 +1,5 @@
-//! As whom the bastion talks to the API server, and by which way: a token that is replaced while it runs, and no proxy.
+//! As whom the bastion talks to the API server, and by which way: a token that is replaced while it runs, and
+//! no proxy.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +12,7 @@ use tests::cluster::Minor;
 use tests::scratch::Scratch;
 use tests::wait;
 
-use super::place::{
+use super::fixture::{
     OWN, Place, THEIRS, echoes, everybody, open, policy, ready, service, shared, slice, target, until_open,
 };
 
@@ -19,7 +20,8 @@ use super::place::{
 const TOKEN_IS_READ: Duration = Duration::from_secs(75);
 const HOST: &str = "orders.databases.svc";
 
-/// A projected volume with a token, as a kubelet keeps it: what is replaced is the folder that a link leads to.
+/// A projected volume with a token, as a kubelet keeps it: what is replaced is the folder that a link leads
+/// to.
 struct Projected(Scratch);
 
 impl Projected {
@@ -66,7 +68,8 @@ fn a_token_that_is_replaced_is_read_again_behind_the_fence() {
     let mut client = place.login(&bastion, "anybody");
     let channel = until_open(&mut client, HOST, 5432);
 
-    // The kubelet replaces a token while the old one is still good. Here the old one is worthless first, which is the worst that can be.
+    // The kubelet replaces a token while the old one is still good. Here the old one is worthless first,
+    // which is the worst that can be.
     place.kubectl(&["--namespace", OWN, "delete", "secret", "first"]);
     place.server.stop();
     place.server.start();
@@ -89,7 +92,8 @@ fn a_token_that_is_replaced_is_read_again_behind_the_fence() {
 #[test]
 fn a_proxy_of_the_environment_is_for_vault_and_not_for_the_api_server() {
     let place = shared();
-    // It answers whatever it is asked for, as a proxy would that knows the way; it knows none to an API server.
+    // It answers whatever it is asked for, as a proxy would that knows the way; it knows none to an API
+    // server.
     let vault = DevAuthority::start();
     let bastion = place
         .setup("proxied")

@@ -1,4 +1,5 @@
-//! The image that is shipped, as it is shipped: run by containerd under the strictest rules that Kubernetes has.
+//! The image that is shipped, as it is shipped: run by containerd under the strictest rules that Kubernetes
+//! has.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -140,7 +141,8 @@ fn pod(config: &Value, host_key: &str) -> Vec<Value> {
             "spec": {
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
-                // Of an image's user, the kubelet takes the number and not the group; and without the one, containerd refuses the other.
+                // Of an image's user, the kubelet takes the number and not the group; and without the one,
+                // containerd refuses the other.
                 "securityContext": {
                     "runAsNonRoot": true,
                     "runAsUser": USER,
@@ -215,7 +217,8 @@ fn it_serves_as_nobody_with_nothing() {
     }
     assert_eq!(field("NoNewPrivs"), "1");
     assert_eq!(field("Seccomp"), "2");
-    // The two of its own fence (the image's C library needs the second), on top of what the container runtime put up.
+    // The two of its own fence (the image's C library needs the second), on top of what the container runtime
+    // put up.
     assert_eq!(field("Seccomp_filters"), "3");
     let mounts = cluster.enter(&["cat", &format!("{folder}/mounts")]).succeed();
     let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).unwrap();

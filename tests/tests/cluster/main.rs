@@ -1,4 +1,5 @@
-//! Everything that is promised of the bastion on Kubernetes, in a real cluster; see `tests/cluster/src/lib.rs`. Needs root.
+//! Everything that is promised of the bastion on Kubernetes, in a real cluster; see
+//! `tests/cluster/src/lib.rs`. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,15 +15,15 @@ mod companions;
 mod connection_info;
 mod crd;
 mod credentials;
+mod fixture;
 mod image;
 mod ingress;
 mod node;
 mod objects;
-mod place;
 mod policy;
 mod rbac;
+mod readme_kubernetes;
 mod rolling;
 mod services;
 mod vault;
-mod walkthrough;
 mod watches;

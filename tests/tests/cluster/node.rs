@@ -36,7 +36,8 @@ fn tools(name: &str) -> Value {
     })
 }
 
-/// Two pods of a Deployment that serve one page, each after `hello` on its log, and a Service of the type before them.
+/// Two pods of a Deployment that serve one page, each after `hello` on its log, and a Service of the type
+/// before them.
 fn web(namespace: &Namespace<'_>, kind: &str) {
     let serve = "mkdir /tmp/www && echo it works >/tmp/www/index.html && echo hello && exec httpd -f -p 8080 -h /tmp/www";
     let labels = json!({"app": "web"});
@@ -343,8 +344,8 @@ struct Traces {
     folder: String,
     device: String,
     cgroup: String,
-    /// Open, because the kernel gives the number of a namespace that is gone to the next one, which may be another
-    /// cluster's pod's. The network cannot be held like that: it would stay, with its device.
+    /// Open, because the kernel gives the number of a namespace that is gone to the next one, which may be
+    /// another cluster's pod's. The network cannot be held like that: it would stay, with its device.
     process_namespace: File,
 }
 

@@ -1,4 +1,4 @@
-//! Whom a bastion believes and who it is, as Secrets and ConfigMaps say.
+//! Secrets and ConfigMaps as a bastion's authorities, revocation lists and host key.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use tests::key::Key;
 use tests::rogue::{Attempt, Client};
 use tests::wait;
 
-use super::place::{IN_FORCE, OWN, Place, SOON};
+use super::fixture::{IN_FORCE, OWN, Place, SOON};
 
 fn object(kind: &str, name: &str, data: Value) -> Value {
     let field = if kind == "Secret" { "stringData" } else { "data" };

@@ -1,4 +1,4 @@
-//! Who may reach what, as the objects of a cluster say: in force within seconds, also for those who are connected.
+//! TunnelPolicies and ClusterTunnelPolicies: in force within seconds, also for sessions that are open.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tests::target::Target;
 use tests::wait;
 
-use super::place::{
+use super::fixture::{
     ELSEWHERE, IN_FORCE, OWN, Place, SOON, THEIRS, cluster_policy, echoes, here, open, policy, ready,
     service, shared, slice, target, until_open, until_refused,
 };

@@ -1,5 +1,5 @@
-//! Least privilege: the bastion uses each permission that the chart gives it, asks for nothing that it may not, and is refused
-//! everything else.
+//! Least privilege: the bastion uses each permission that the chart gives it, asks for nothing that it may
+//! not, and is refused everything else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -180,8 +180,8 @@ impl Server<'_> {
         assert_eq!(self.refusals(namespace), BTreeSet::new(), "the bastion asks for what it may not");
     }
 
-    /// Writes policies in namespaces, or in none, of which one can be accepted and one cannot. The latter is then changed for
-    /// one that can be accepted no more: its Event is not made again but counted up.
+    /// Writes policies in namespaces, or in none, of which one can be accepted and one cannot. The latter is
+    /// then changed for one that can be accepted no more: its Event is not made again but counted up.
     fn apply_policies(&self, places: &[Option<&str>]) {
         for refused in ["one", "another"] {
             let policies = places.iter().flat_map(|place| {
@@ -470,7 +470,8 @@ const REFUSED_IN_THE_CLUSTER: &str = "
     create admissionregistration.k8s.io/v1 mutatingwebhookconfigurations
 ";
 
-/// Asks for everything in those tables with the bastion's own token, and finds in the audit log that this was asked and refused.
+/// Asks for everything in those tables with the bastion's own token, and finds in the audit log that this was
+/// asked and refused.
 fn everything_else_is_refused(server: &Server<'_>, kubeconfig: &Path, own: &str, theirs: &str) {
     let mut proxy = kubectl(kubeconfig).args(["proxy", "--port=0", "--disable-filter=true"]).start();
     proxy.wait_for("Starting to serve on ", SOON);

@@ -1,5 +1,6 @@
-//! A bastion of two pods as people use it, from outside through a port of the node, while its pods are deleted and replaced and while the API
-//! server is away: what is opened meanwhile is opened, and what was open goes on.
+//! A bastion of two pods as people use it, from outside through a port of the node, while its pods are
+//! deleted and replaced and while the API server is away: what is opened meanwhile is opened, and what was
+//! open goes on.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -20,7 +21,7 @@ use tests::scratch::Scratch;
 use tests::tunnel::Tunnel;
 use tests::{http, ssh, wait};
 
-use super::place::IN_FORCE;
+use super::fixture::IN_FORCE;
 
 const SOON: Duration = Duration::from_secs(30);
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -36,7 +37,8 @@ const OUTAGE: Duration = Duration::from_secs(60);
 const DELAY: Duration = Duration::from_secs(8);
 const GRACE: Duration = Duration::from_secs(24);
 
-/// A client of PostgreSQL asks whether the server has TLS, and is told by one letter: the shortest conversation there is.
+/// A client of PostgreSQL asks whether the server has TLS, and is told by one letter: the shortest
+/// conversation there is.
 const HAVE_YOU_TLS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// How often each of those who do so begins again.
 const EVERY: Duration = Duration::from_millis(400);
@@ -151,7 +153,8 @@ impl<'a> Place<'a> {
         (tunnel, local)
     }
 
-    /// The words after `ssh` for a connection to the database, with a certificate, and with nobody believed but who was published.
+    /// The words after `ssh` for a connection to the database, with a certificate, and with nobody believed
+    /// but who was published.
     fn ssh(&self) -> Vec<String> {
         let key = Key::ed25519();
         let body = json!({"public_key": key.public_line(), "valid_principals": "tunnel"});
@@ -202,7 +205,8 @@ impl<'a> Place<'a> {
         self.metric(pod, "bastion_channels_active").unwrap()
     }
 
-    /// When a pod's watch for policies of this namespace last heard from the API server; the whole second after, for less is not said.
+    /// When a pod's watch for policies of this namespace last heard from the API server; the whole second
+    /// after, for less is not said.
     fn heard(&self, pod: &str) -> Option<SystemTime> {
         let labels = format!("resource=\"tunnelpolicies\",namespace=\"{}\",name=\"\"", self.namespace.name());
         let metric = format!("bastion_kubernetes_watch_contact_timestamp_seconds{{{labels}}}");
@@ -232,7 +236,8 @@ fn name(pod: &Value) -> String {
     pod["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
-/// When a pod was told to go, if it was. The cluster writes when it must have gone, without parts of a second: of that second, this is the end.
+/// When a pod was told to go, if it was. The cluster writes when it must have gone, without parts of a
+/// second: of that second, this is the end.
 fn told_to_go(pod: &Value) -> Option<SystemTime> {
     let gone: Timestamp = pod["metadata"]["deletionTimestamp"].as_str()?.parse().unwrap();
     let grace = Duration::from_secs(pod["metadata"]["deletionGracePeriodSeconds"].as_u64()?);
@@ -245,7 +250,8 @@ fn is(object: &Value, condition: &str) -> bool {
     conditions.into_iter().any(|known| known["type"] == condition && known["status"] == "True")
 }
 
-/// A local port where each connection is an `ssh` of its own: `ProxyCommand`, for programs that do not know such a thing.
+/// A local port where each connection is an `ssh` of its own: `ProxyCommand`, for programs that do not know
+/// such a thing.
 fn through_ssh(words: Vec<String>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -417,7 +423,8 @@ fn pods_are_deleted_and_replaced_and_no_connection_is_refused_or_lost() {
         assert_eq!(psql(address, &["-c", "select 6 * 7"]).succeed().trim(), "42");
     }
 
-    // A pod goes. Who talks through it may finish, others find the other one. Half of the grace is left for a slow machine.
+    // A pod goes. Who talks through it may finish, others find the other one. Half of the grace is left for a
+    // slow machine.
     let load = Load::of_all_kinds(&place, tunnel);
     let mut talks = [ssh, ssh, ssh, tunnel].map(|address| Talk::start(address, DELAY + GRACE / 2));
     let busy = place.pods().iter().map(name).max_by_key(|pod| place.forwards(pod)).unwrap();
@@ -468,14 +475,16 @@ fn nobody_notices_that_the_api_server_is_away() {
     std::thread::sleep(OUTAGE.saturating_sub(began.elapsed()));
     assert_eq!(psql(ssh, &["-c", "select 6 * 7"]).succeed().trim(), "42");
     assert_eq!(psql(tunnel, &["-c", "select 6 * 7"]).succeed().trim(), "42");
-    // Until here: a node that could not say for so long that it is well may be taken for lost for some seconds, and its pods too. Then
-    // Services lead new connections nowhere, whatever the bastion does. What is open stays open.
+    // Until here: a node that could not say for so long that it is well may be taken for lost for some
+    // seconds, and its pods too. Then Services lead new connections nowhere, whatever the bastion does. What
+    // is open stays open.
     Load::lost_nothing(load);
     let again = SystemTime::now();
     cluster.start_api_server();
     println!("the API server was away for {:?}", began.elapsed());
 
-    // Pods reach it again when kube-proxy has heard of it again, which waits for longer each time that it does not: up to a minute.
+    // Pods reach it again when kube-proxy has heard of it again, which waits for longer each time that it
+    // does not: up to a minute.
     let service = cluster.get(&["service", "kubernetes"]);
     let knock = format!("exec 3<>/dev/tcp/{}/443", service["spec"]["clusterIP"].as_str().unwrap());
     let process = cluster.process_of(&pods[0]);

@@ -1,4 +1,5 @@
-//! The Services that the chart `workload` makes, asked by pods: by name, by address, member by member; and what they answer while they change.
+//! The Services that the chart `workload` makes, asked by pods: by name, by address, member by member; and
+//! what they answer while they change.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,8 @@ use super::ingress::fixture::{Api, backend, shared};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 
-/// What a pod asks, once a second or so for as long as it lives; `$1` and `$2` are host and port. Each answer is a line.
+/// What a pod asks, once a second or so for as long as it lives; `$1` and `$2` are host and port. Each answer
+/// is a line.
 const ASK: &str = r#"exec 3<>"/dev/tcp/$1/$2" || exit 1
 printf 'GET / HTTP/1.0\r\nHost: %s\r\n\r\n' "$1" >&3
 timeout 10 sed -n '/^{/p' <&3"#;

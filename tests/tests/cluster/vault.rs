@@ -1,5 +1,6 @@
-//! The login of the bastion's pods: what `vault-signer bootstrap --kubernetes` sets up in OpenBao lets one ServiceAccount
-//! have host keys signed, by a token that the API server vouches for, and nobody else do anything.
+//! The login of the bastion's pods: what `vault-signer bootstrap --kubernetes` sets up in OpenBao lets one
+//! ServiceAccount have host keys signed, by a token that the API server vouches for, and other accounts do
+//! nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,7 +62,8 @@ impl Place {
         self.bao.bootstrap("bastion.example.com", &[&words, more].concat())
     }
 
-    /// `vault-signer sign` of a host key, logged in with this token: exit code, what it printed, what it told.
+    /// `vault-signer sign` of a host key, logged in with this token: exit code, what it printed, what it
+    /// told.
     fn sign(&self, token: &PathBuf) -> (i32, String, String) {
         let key = self.scratch.write("host.pub", tests::key::Key::ed25519().public_line());
         let output = Program::ours("vault-signer")

@@ -1,4 +1,4 @@
-//! A cluster that comes and goes: nobody who is connected notices, and what changed meanwhile holds as soon as it is back.
+//! A cluster that comes and goes: sessions go on, and what changed meanwhile holds as soon as it is back.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 use tests::cluster::Minor;
 use tests::{http, ports, wait};
 
-use super::place::{
+use super::fixture::{
     IN_FORCE, OWN, Place, SOON, THEIRS, echoes, everybody, open, policy, ready, service, slice, target,
     until_open, until_refused,
 };
@@ -76,7 +76,8 @@ fn what_was_forgotten_while_nobody_listened_is_listed_again() {
     let (orders, users) =
         (until_open(&mut client, HOST, 5432), until_open(&mut client, "users.databases.svc", 5432));
 
-    // While no API server runs, etcd loses a policy and all memory of how it was before: the watches cannot go on where they were.
+    // While no API server runs, etcd loses a policy and all memory of how it was before: the watches cannot
+    // go on where they were.
     place.server.stop();
     let key = "/registry/tunnel-suite.internal/tunnelpolicies/databases/orders";
     assert_eq!(place.server.etcdctl().args(["del", key]).succeed().trim(), "1");

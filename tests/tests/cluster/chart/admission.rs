@@ -1,7 +1,9 @@
-//! An API server takes every object of every case, field by field, and would let every pod in under `restricted`.
+//! An API server takes every object of every case, field by field, and would let every pod in under
+//! `restricted`.
 //!
-//! Kinds of other projects have no server here. Their definitions are stood in for by ones that take any content, so that the objects' envelope
-//! is looked at and their content is not: that is as much as this proves about them.
+//! Kinds of other projects have no server here. Their definitions are stood in for by ones that take any
+//! content, so that the objects' envelope is looked at and their content is not: that is as much as this
+//! proves about them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

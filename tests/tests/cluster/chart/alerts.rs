@@ -72,7 +72,8 @@ fn alerts_are_about_the_pods_of_their_release() {
 
 #[test]
 fn what_is_stale_is_told_by_its_age_alone() {
-    // A source that stays broken is counted as a failure once, and so is no failure after a quarter of an hour.
+    // A source that stays broken is counted as a failure once, and so is no failure after a quarter of an
+    // hour.
     for (alert, metric) in [
         ("BastionAuthoritiesStale", "bastion_ca_refresh_timestamp_seconds"),
         ("BastionRevocationStale", "bastion_revocation_refresh_timestamp_seconds"),

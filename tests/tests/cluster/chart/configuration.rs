@@ -1,4 +1,4 @@
-//! What the chart hands to the bastion and to clients is what they read, and only what needs a restart causes one.
+//! The chart hands to the bastion and to clients what they read, and restarts pods only for what needs it.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Nothing in the chart is dead: each branch of each template is taken by a case, and each value changes what is rendered.
+//! Nothing in the chart is dead: each branch of each template is taken by a case, and each value changes what
+//! is rendered.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,7 +60,8 @@ fn is_looked_up(name: &str, content: &str) -> bool {
     name == "templates/NOTES.txt" && ["range $slice.endpoints", "range .addresses"].contains(&content)
 }
 
-/// All branches of one template: those that are there, and the ones that an `if` or `with` without `else` skips.
+/// All branches of one template: those that are there, and the ones that an `if` or `with` without `else`
+/// skips.
 fn branches(name: &str, text: &str, defaults: &Value) -> Vec<Mark> {
     struct Open {
         branching: bool,

@@ -1,4 +1,4 @@
-//! Who may talk to the bastion, and to whom it may: a table of flows, decided by the NetworkPolicy objects that the chart renders.
+//! The bastion's network policies, as the chart renders them, decide a table of flows to it and from it.
 
 use tests::chart;
 use tests::network_policy::{Blocks, Cluster, End, Flow, Pod, Protocol};
@@ -21,7 +21,8 @@ const CONNECTIONS: &[Row] = &[
     ("default", "orders", "bastion", 8080, NO),
     ("default", "test", "bastion", 2222, YES),
     ("default", "test", "bastion", 8080, YES),
-    // Out: names, and the API server in networks that are private. No database, no Vault, no metadata, no internet.
+    // Out: names, and the API server in networks that are private. No database, no Vault, no metadata, no
+    // internet.
     ("default", "bastion", "dns", 53, YES),
     ("default", "bastion", "dns", 8080, NO),
     ("default", "bastion", "169.254.20.10", 53, YES),

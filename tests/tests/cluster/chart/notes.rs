@@ -1,4 +1,4 @@
-//! What is said after an installation is true of what was installed.
+//! The chart's notes after an installation are true of what was installed.
 
 use tests::chart;
 use tests::scratch::Scratch;

@@ -1,4 +1,4 @@
-//! What the chart promises about security, asserted on what every case renders.
+//! Security promises of the chart, asserted on all that every case renders.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -109,7 +109,8 @@ fn the_account_gives_no_token_of_itself() {
             assert_eq!(account["automountServiceAccountToken"], false, "{case}");
         }
     }
-    // The bastion gets one where it asks anything of Kubernetes, and one for Vault where it logs in there: bound, and short-lived.
+    // The bastion gets one where it asks anything of Kubernetes, and one for Vault where it logs in there:
+    // bound, and short-lived.
     let token = |volume: &Value| volume["projected"]["sources"][0]["serviceAccountToken"].clone();
     let objects = case("default");
     assert_eq!(
@@ -392,7 +393,8 @@ fn the_load_balancer_of_aws_gets_its_annotations() {
         assert_eq!(with[format!("{prefix}-{name}")], value, "{name}");
     }
     assert_eq!(with["external-dns.alpha.kubernetes.io/hostname"], "bastion.example.com");
-    // Without PROXY protocol the balancer keeps the client's address: one of the two, or all clients look like one.
+    // Without PROXY protocol the balancer keeps the client's address: one of the two, or all clients look
+    // like one.
     let without = aws("aws-client-address");
     assert!(without[format!("{prefix}-proxy-protocol")].is_null());
     assert!(

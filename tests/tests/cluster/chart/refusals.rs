@@ -166,8 +166,8 @@ fn holes(object: &Value) -> Vec<&Value> {
     }
 }
 
-/// Whether null says something here that its default does not: where the schema has it among the types, in what Kubernetes defines,
-/// and in the bastion's own file, but for what it cannot be without.
+/// Whether null says something here that its default does not: where the schema has it among the types, in
+/// what Kubernetes defines, and in the bastion's own file, but for what it cannot be without.
 fn means_something(base: &Value, pointer: &str) -> bool {
     const NEEDED: [&str; 6] = ["admin", "admin/listen", "authorities", "listen", "login", "login/users"];
     if pointer == "/config" {

@@ -1,4 +1,5 @@
-//! The life of a release in a real cluster, as the chart's README walks it: install, test, use, upgrade, roll back, uninstall.
+//! The life of a release in a real cluster, as the chart's README walks it: install, test, use, upgrade, roll
+//! back, uninstall.
 
 use std::net::SocketAddr;
 use std::process::Output;
@@ -14,7 +15,7 @@ use tests::key::Key;
 use tests::ssh::Person;
 use tests::wait;
 
-use crate::place::IN_FORCE;
+use crate::fixture::IN_FORCE;
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 const PAGE: &str = "behind the bastion";
@@ -119,7 +120,8 @@ fn a_release_lives_from_install_to_uninstall() {
     let said = cluster.shell(command("helm test ")).succeed();
     assert!(said.contains("SSH-2.0-bastion_") && said.contains("HTTP/1.1 200"), "{said}");
 
-    // Who may reach what is said by an object beside the Service, and a laptop needs nothing but a kubeconfig.
+    // Who may reach what is said by an object beside the Service, and a laptop needs nothing but a
+    // kubeconfig.
     namespace.apply(&web());
     namespace.wait_for_pod("web");
     namespace.apply(&policy("tunnel"));

@@ -1,4 +1,5 @@
-//! Annotations that the chart passes on as they are: those that are in use and that no value of the chart stands for.
+//! Annotations that the chart passes on as they are: those that are in use and that no value of the chart
+//! stands for.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +67,8 @@ fn a_request_finds_its_pod_by_what_it_asks_for() {
 #[test]
 fn some_requests_go_to_a_new_version() {
     let fixture = shared();
-    // A port of its own: to the engine, what a canary is for is a Service's port, whichever Ingress leads there.
+    // A port of its own: to the engine, what a canary is for is a Service's port, whichever Ingress leads
+    // there.
     let paths = json!([{"path": "/", "service": "shop", "port": "ws"}]);
     let host = fixture.serve(Api::Ingress, "stable", json!({"paths": paths}));
     let canary =

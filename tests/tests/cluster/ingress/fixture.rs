@@ -1,4 +1,5 @@
-//! Two ingress controllers, a team's namespace with two services behind them, and a server outside of the cluster.
+//! Two ingress controllers, a team's namespace with two services behind them, and a server outside of the
+//! cluster.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -97,7 +98,8 @@ impl Fixture {
         this
     }
 
-    /// Installs a release of the chart `ingress` in the team's namespace, and returns the name that it is reached by.
+    /// Installs a release of the chart `ingress` in the team's namespace, and returns the name that it is
+    /// reached by.
     pub fn serve(&self, api: Api, name: &str, values: Value) -> String {
         let host = format!("{name}-{}.example.com", api.name());
         let mut all = json!({

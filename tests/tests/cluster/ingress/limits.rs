@@ -22,8 +22,8 @@ fn at_once(request: &Request, count: usize) -> BTreeMap<u16, usize> {
     statuses
 }
 
-/// Tries until it is counted as it should be. The engine counts anew whenever any route changes, which other tests do all the time: then
-/// more is served than may be, and never less.
+/// Tries until it is counted as it should be. The engine counts anew whenever any route changes, which other
+/// tests do all the time: then more is served than may be, and never less.
 pub fn counted(what: &str, mut holds: impl FnMut() -> bool) {
     wait::until_true(what, Duration::from_secs(120), || {
         let held = holds();

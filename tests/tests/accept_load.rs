@@ -1,6 +1,7 @@
-//! The front door under load: who floods, who comes through a proxy, who fails too often, and who wants too much.
+//! The front door under load: who floods, who comes through a proxy, who fails too often, and who wants too
+//! much.
 //!
-//! The figures are printed: `cargo test -p tests --test peers door -- --nocapture --test-threads 1`.
+//! The figures are printed: `cargo test -p tests --test peers accept_load -- --nocapture --test-threads 1`.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use tests::bastion::{Bastion, LOGIN, Setup};
+use tests::bastion::{LOGIN, Setup};
+use tests::fixture::Fixture;
 use tests::forge::Forge;
 use tests::key::{Key, Kind};
 use tests::process::{Program, busy, installed, open_files, resident};
@@ -24,60 +26,43 @@ const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4));
 const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 const SOON: Duration = Duration::from_secs(10);
 
-/// An authority, somebody with a certificate of it, and a bastion that trusts it.
-struct Place {
-    authority: Key,
-    key: Key,
-    certificate: Vec<u8>,
-    bastion: Bastion,
+/// One whose log is not that of each connection.
+fn fixture(adjust: impl FnOnce(Setup) -> Setup) -> Fixture {
+    Fixture::without_rules(|setup| adjust(setup.set("/log/level", json!("info"))))
 }
 
-impl Place {
-    fn new(adjust: impl FnOnce(Setup) -> Setup) -> Self {
-        let (authority, key) = (Key::ed25519(), Key::ed25519());
-        let setup = Setup::new().trust(&authority).set("/log/level", json!("info"));
-        let bastion = adjust(setup).start();
-        let certificate = Forge::user(&key, LOGIN).sign(&authority);
-        Self { authority, key, certificate, bastion }
-    }
+/// A login from a given address.
+fn login_from(fixture: &Fixture, from: IpAddr) -> Result<(Client, Verdict), Gone> {
+    let mut client = Client::over(Link::connect_from(from, fixture.bastion.address())?)?;
+    let verdict = client.attempt(&fixture.attempt());
+    Ok((client, verdict))
+}
 
-    fn attempt(&self) -> Attempt {
-        Attempt::certificate(LOGIN, &self.key, self.certificate.clone())
-    }
+fn must_login(fixture: &Fixture, from: IpAddr) -> Client {
+    let (client, verdict) = login_from(fixture, from).unwrap();
+    assert!(verdict.accepted, "{verdict:?}");
+    client
+}
 
-    /// A login from a given address.
-    fn login(&self, from: IpAddr) -> Result<(Client, Verdict), Gone> {
-        let mut client = Client::over(Link::connect_from(from, self.bastion.address())?)?;
-        let verdict = client.attempt(&self.attempt());
-        Ok((client, verdict))
-    }
+fn counted(fixture: &Fixture, reason: &str) -> u64 {
+    let metrics = fixture.bastion.page("/metrics").body;
+    let name = format!("bastion_connections_refused_total{{reason=\"{reason}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
+}
 
-    fn must_login(&self, from: IpAddr) -> Client {
-        let (client, verdict) = self.login(from).unwrap();
-        assert!(verdict.accepted, "{verdict:?}");
-        client
-    }
-
-    fn counted(&self, reason: &str) -> u64 {
-        let metrics = self.bastion.page("/metrics").body;
-        let name = format!("bastion_connections_refused_total{{reason=\"{reason}\"}} ");
-        metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
-    }
-
-    fn waits_for(&self, reason: &str, count: u64) {
-        wait::until_true(reason, SOON, || self.counted(reason) >= count);
-    }
+fn waits_for(fixture: &Fixture, reason: &str, count: u64) {
+    wait::until_true(reason, SOON, || counted(fixture, reason) >= count);
 }
 
 /// What a client does that floods, once; what it returns is held.
 type Deed = Box<dyn Fn(SocketAddr) -> Option<Link> + Send + Sync>;
 
 /// Measures the logins of one while another floods, and what is left of the flood when it is over.
-fn flood(name: &str, place: &mut Place, deed: Deed) {
+fn flood(name: &str, fixture: &mut Fixture, deed: Deed) {
     const FLOODERS: usize = 6;
-    let address = place.bastion.address();
-    let process = place.bastion.process().id();
-    drop(place.must_login(SOMEBODY));
+    let address = fixture.bastion.address();
+    let process = fixture.bastion.process().id();
+    drop(must_login(fixture, SOMEBODY));
     let idle = || open_files(process);
     let (files, memory) = (idle(), resident(process));
     let (stop, deeds) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -101,7 +86,7 @@ fn flood(name: &str, place: &mut Place, deed: Deed) {
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(4) {
             let start = Instant::now();
-            drop(place.must_login(SOMEBODY));
+            drop(must_login(fixture, SOMEBODY));
             took.push(start.elapsed());
         }
         stop.store(true, Ordering::Relaxed);
@@ -129,19 +114,19 @@ fn flood(name: &str, place: &mut Place, deed: Deed) {
 #[test]
 fn one_that_floods_does_not_keep_others_out() {
     // As it comes, but for penalties: with those the flood is over after some connections.
-    let mut place = Place::new(|setup| setup.set("/limits/login_deadline", json!("5s")));
+    let mut fixture = fixture(|setup| setup.set("/limits/login_deadline", json!("5s")));
     let connect = |server| Link::connect_from(FLOODER, server).ok();
     let key_exchange = move |server| Client::over(connect(server)?).ok();
     let stranger = Key::ed25519();
     let bad = {
-        let certificate = Forge::user(&place.key, LOGIN).sign(&stranger);
-        Attempt::certificate(LOGIN, &place.key, certificate)
+        let certificate = Forge::user(&fixture.key, LOGIN).sign(&stranger);
+        Attempt::certificate(LOGIN, &fixture.key, certificate)
     };
-    let good = place.attempt();
-    flood("silence", &mut place, Box::new(connect));
+    let good = fixture.attempt();
+    flood("silence", &mut fixture, Box::new(connect));
     flood(
         "a banner",
-        &mut place,
+        &mut fixture,
         Box::new(move |server| {
             let mut link = connect(server)?;
             link.identify("SSH-2.0-flood").ok()?;
@@ -150,12 +135,12 @@ fn one_that_floods_does_not_keep_others_out() {
     );
     flood(
         "a key exchange",
-        &mut place,
+        &mut fixture,
         Box::new(move |server| key_exchange(server).map(|client| client.packets.into_link())),
     );
     flood(
         "bad certificates",
-        &mut place,
+        &mut fixture,
         Box::new(move |server| {
             let _ = key_exchange(server)?.attempt(&bad);
             None
@@ -163,7 +148,7 @@ fn one_that_floods_does_not_keep_others_out() {
     );
     flood(
         "good certificates",
-        &mut place,
+        &mut fixture,
         Box::new(move |server| {
             let _ = key_exchange(server)?.attempt(&good);
             None
@@ -174,8 +159,8 @@ fn one_that_floods_does_not_keep_others_out() {
 /// As many as may be there, from two addresses that stay within their own bounds.
 #[test]
 fn two_that_hold_all_places_make_room_for_a_third() {
-    let place = Place::new(|setup| setup.set("/limits/login_deadline", json!("60s")));
-    let server = place.bastion.address();
+    let fixture = fixture(|setup| setup.set("/limits/login_deadline", json!("60s")));
+    let server = fixture.bastion.address();
     let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4));
     let mut held: Vec<_> = (0..100)
         .flat_map(|_| [FLOODER, other])
@@ -194,7 +179,7 @@ fn two_that_hold_all_places_make_room_for_a_third() {
     let mut took: Vec<_> = (0..50)
         .map(|_| {
             let start = Instant::now();
-            drop(place.must_login(SOMEBODY));
+            drop(must_login(&fixture, SOMEBODY));
             start.elapsed()
         })
         .collect();
@@ -203,17 +188,18 @@ fn two_that_hold_all_places_make_room_for_a_third() {
         "200 places held by two: a third logs in, p50 {:.0?}, longest {:.0?}; displaced {}",
         took[took.len() / 2],
         took[took.len() - 1],
-        place.counted("displaced")
+        counted(&fixture, "displaced")
     );
     assert!(took[took.len() - 1] < Duration::from_millis(1500), "{took:?}");
     // A place that was given up stays free for the next, if that does not come before it is.
-    assert!((1..5).contains(&place.counted("displaced")), "{}", place.counted("displaced"));
+    assert!((1..5).contains(&counted(&fixture, "displaced")), "{}", counted(&fixture, "displaced"));
     assert_ne!(held.remove(0).receive_to_end().1, Gone::Silent, "the oldest of one of them");
-    let metrics = place.bastion.page("/metrics").body;
+    let metrics = fixture.bastion.page("/metrics").body;
     assert!(metrics.contains("bastion_panics_total 0\n"), "{metrics}");
 }
 
-/// What a proxy says about a client (PROXY protocol, version 2): the nth of as many, each in an IPv6 network of its own.
+/// What a proxy says about a client (PROXY protocol, version 2): the nth of as many, each in an IPv6 network
+/// of its own.
 fn told(nth: u16) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24".to_vec();
     header.extend([0x20, 0x01, 0x0d, 0xb8]);
@@ -256,9 +242,9 @@ fn stand(server: SocketAddr, nth: u16, how_far: usize, offer: &Attempt) -> Resul
 fn any_number_of_sources_that_stand_there_keep_nobody_out() {
     let _ = raise_open_files();
     for (how_far, (name, count)) in STANDS.into_iter().enumerate() {
-        let place =
-            Place::new(|setup| behind_proxy(setup, "required").set("/limits/max_sessions", json!(3000)));
-        let (server, offer) = (place.bastion.address(), place.attempt());
+        let fixture =
+            fixture(|setup| behind_proxy(setup, "required").set("/limits/max_sessions", json!(3000)));
+        let (server, offer) = (fixture.bastion.address(), fixture.attempt());
         let stands = std::thread::scope(|scope| {
             let parts: Vec<_> = (0..4)
                 .map(|part| {
@@ -288,10 +274,10 @@ fn any_number_of_sources_that_stand_there_keep_nobody_out() {
             stands.len(),
             took[17],
             took[34],
-            place.counted("displaced"),
+            counted(&fixture, "displaced"),
         );
         assert!(took[17] < Duration::from_millis(1500), "{name}: {took:?}");
-        assert!(place.counted("displaced") > 0, "{name}: all places were taken");
+        assert!(counted(&fixture, "displaced") > 0, "{name}: all places were taken");
     }
 }
 
@@ -309,17 +295,17 @@ fn echoes(client: &mut Client, channel: Channel, during: Duration) -> Vec<Durati
     took
 }
 
-/// A hundred connections whose every packet is another question about a certificate of an authority of their own, of the
-/// kind that takes longest to verify.
+/// A hundred connections whose every packet is another question about a certificate of an authority of their
+/// own, of the kind that takes longest to verify.
 #[test]
 fn those_that_only_ask_hold_up_nobody() {
     const ASKING: usize = 100;
     let target = Target::echo();
-    let mut place = Place::new(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
-    let (server, process) = (place.bastion.address(), place.bastion.process().id());
+    let mut fixture = fixture(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
+    let (server, process) = (fixture.bastion.address(), fixture.bastion.process().id());
     let theirs = Key::generate(Kind::Ecdsa(521));
-    let attempt = Attempt::certificate(LOGIN, &place.key, Forge::user(&place.key, LOGIN).sign(&theirs));
-    let mut bystander = place.must_login(SOMEBODY);
+    let attempt = Attempt::certificate(LOGIN, &fixture.key, Forge::user(&fixture.key, LOGIN).sign(&theirs));
+    let mut bystander = must_login(&fixture, SOMEBODY);
     let channel = bystander.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
     let before = echoes(&mut bystander, channel, Duration::from_secs(2));
     let (stop, asked, connected) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
@@ -376,10 +362,10 @@ fn those_that_only_ask_hold_up_nobody() {
 /// A connection has few questions, and a source that does nothing but ask is soon not listened to.
 #[test]
 fn who_only_asks_is_sent_away_and_then_refused() {
-    let place = Place::new(|setup| setup.set("/limits/penalties", json!({})));
-    let server = place.bastion.address();
+    let fixture = fixture(|setup| setup.set("/limits/penalties", json!({})));
+    let server = fixture.bastion.address();
     let stranger = Key::ed25519();
-    let attempt = Attempt::certificate(LOGIN, &place.key, Forge::user(&place.key, LOGIN).sign(&stranger));
+    let attempt = Attempt::certificate(LOGIN, &fixture.key, Forge::user(&fixture.key, LOGIN).sign(&stranger));
     let mut connections = 0;
     let refused = loop {
         let mut client = match Link::connect_from(FLOODER, server).and_then(Client::over) {
@@ -409,7 +395,7 @@ fn who_only_asks_is_sent_away_and_then_refused() {
     });
     assert!(refused.as_ref().is_some_and(is_penalized), "{refused:?}");
     // From elsewhere, with the right certificate, nothing has changed.
-    drop(place.must_login(SOMEBODY));
+    drop(must_login(&fixture, SOMEBODY));
 }
 
 /// Opens as many sockets as this process may have, and returns how many that is.
@@ -425,25 +411,25 @@ const LOGIN_DEADLINE: Duration = Duration::from_secs(20);
 fn idle_sockets_are_gone_with_the_deadline() {
     let count = (raise_open_files().saturating_sub(4000)).min(10_000);
     assert!(count >= 4000, "this process may open only {count} more files");
-    let mut place = Place::new(|setup| {
+    let mut fixture = fixture(|setup| {
         setup
             .set("/limits/login_deadline", json!(format!("{}s", LOGIN_DEADLINE.as_secs())))
             .set("/limits/max_sessions", json!(20_000))
             .set("/limits/max_startups", json!({"total": 20_000, "per_source": 20_000, "burst": 20_000}))
     });
-    let process = place.bastion.process().id();
-    drop(place.must_login(SOMEBODY));
+    let process = fixture.bastion.process().id();
+    drop(must_login(&fixture, SOMEBODY));
     let (files, memory) = (open_files(process), resident(process));
-    let waves = [1, 2, 3].map(|wave| idle_wave(wave, &mut place, count, files));
+    let waves = [1, 2, 3].map(|wave| idle_wave(wave, &mut fixture, count, files));
     // Once is enough: this machine has other things to do, and reads all of them too.
     let gone = waves.each_ref().map(|wave| wave.gone);
     assert!(gone.iter().min() < Some(&Duration::from_secs(1)), "{gone:?} after the deadline");
     let left = waves.map(|wave| wave.left);
     println!("resident: {memory} KiB before, {left:?} KiB after each wave");
-    place.waits_for("login_deadline", 3 * (count / 8 * 8) as u64);
-    drop(place.must_login(SOMEBODY));
-    // The allocator keeps what it has for the next wave, and uses it for that: were anything lost, each wave would add as
-    // much as the first.
+    waits_for(&fixture, "login_deadline", 3 * (count / 8 * 8) as u64);
+    drop(must_login(&fixture, SOMEBODY));
+    // The allocator keeps what it has for the next wave, and uses it for that: were anything lost, each wave
+    // would add as much as the first.
     assert!(left[2] < left[0] * 3 / 2, "{memory} KiB before, {left:?} KiB after each wave");
 }
 
@@ -456,8 +442,8 @@ struct Wave {
 }
 
 /// Connects `count` sockets that say nothing, and waits until they are cut.
-fn idle_wave(wave: usize, place: &mut Place, count: usize, files: usize) -> Wave {
-    let (address, process) = (place.bastion.address(), place.bastion.process().id());
+fn idle_wave(wave: usize, fixture: &mut Fixture, count: usize, files: usize) -> Wave {
+    let (address, process) = (fixture.bastion.address(), fixture.bastion.process().id());
     let began = Instant::now();
     // From eight sources at once: on a busy machine one after the other would take longer than the deadline.
     let mut idle: Vec<_> = std::thread::scope(|scope| {
@@ -488,30 +474,30 @@ fn idle_wave(wave: usize, place: &mut Place, count: usize, files: usize) -> Wave
 
 #[test]
 fn it_survives_having_no_more_files() {
-    let mut place = Place::new(|setup| setup);
-    let process = place.bastion.process().id();
-    drop(place.must_login(SOMEBODY));
+    let mut fixture = fixture(|setup| setup);
+    let process = fixture.bastion.process().id();
+    drop(must_login(&fixture, SOMEBODY));
     let limit = |files: usize| {
         let word = format!("--nofile={files}:");
         let _ = Program::new(installed("prlimit")).args(["--pid", &process.to_string(), &word]).succeed();
     };
     limit(open_files(process) + 10);
     let mut held: Vec<_> =
-        (0..30).map(|_| Link::connect_from(FLOODER, place.bastion.address()).unwrap()).collect();
-    wait::until_true("it to notice", SOON, || place.bastion.log().contains("cannot accept connections"));
+        (0..30).map(|_| Link::connect_from(FLOODER, fixture.bastion.address()).unwrap()).collect();
+    wait::until_true("it to notice", SOON, || fixture.bastion.log().contains("cannot accept connections"));
     // Who does not get in is turned away rather than left waiting.
-    let mut late = Link::connect_from(SOMEBODY, place.bastion.address()).unwrap();
+    let mut late = Link::connect_from(SOMEBODY, fixture.bastion.address()).unwrap();
     late.patience(SOON);
     assert_ne!(late.receive_to_end().1, Gone::Silent);
     held.clear();
     let freed = Instant::now();
-    let took = wait::until("a login", SOON, || match place.login(SOMEBODY) {
+    let took = wait::until("a login", SOON, || match login_from(&fixture, SOMEBODY) {
         Ok((_, verdict)) if verdict.accepted => Some(freed.elapsed()),
         _ => None,
     });
     println!("out of files: back {took:.0?} after some were closed");
     assert!(took < Duration::from_secs(1), "{took:?}");
-    assert!(place.counted("open_files") > 0);
+    assert!(counted(&fixture, "open_files") > 0);
 }
 
 /// A proxy that tells every connection's address by the same header.
@@ -550,23 +536,25 @@ fn behind_proxy(setup: Setup, mode: &str) -> Setup {
 #[test]
 fn a_trusted_proxy_tells_where_a_client_comes_from() {
     let target = Target::echo();
-    let place =
-        Place::new(|setup| behind_proxy(setup, "required").rule(LOGIN, &[&target.address().to_string()]));
-    let there =
-        Forge::user(&place.key, LOGIN).critical("source-address", "203.0.113.0/24").sign(&place.authority);
+    let fixture =
+        fixture(|setup| behind_proxy(setup, "required").rule(LOGIN, &[&target.address().to_string()]));
+    let there = Forge::user(&fixture.key, LOGIN)
+        .critical("source-address", "203.0.113.0/24")
+        .sign(&fixture.authority);
     let here =
-        Forge::user(&place.key, LOGIN).critical("source-address", "127.0.0.0/8").sign(&place.authority);
+        Forge::user(&fixture.key, LOGIN).critical("source-address", "127.0.0.0/8").sign(&fixture.authority);
     for (count, header) in [V1, V2].into_iter().enumerate() {
-        let entry = proxy(place.bastion.address(), FLOODER, header);
+        let entry = proxy(fixture.bastion.address(), FLOODER, header);
         let ssh = |certificate: &[u8]| {
-            let person = Person::new(LOGIN, &place.key, certificate).knows(entry, &place.bastion.host_key());
+            let person =
+                Person::new(LOGIN, &fixture.key, certificate).knows(entry, &fixture.bastion.host_key());
             person.ssh(entry, &["-W", &target.address().to_string()]).input("through").output()
         };
         let output = ssh(&there);
         assert_eq!(String::from_utf8_lossy(&output.stdout), "through", "{output:?}");
         assert!(!ssh(&here).status.success(), "the proxy's own address is not the client's");
         let accepted = wait::until("the logins on record", SOON, || {
-            let mut accepted = place.bastion.audit();
+            let mut accepted = fixture.bastion.audit();
             accepted.retain(|record| record["event"] == "login_accepted");
             (accepted.len() > count).then_some(accepted)
         });
@@ -577,8 +565,8 @@ fn a_trusted_proxy_tells_where_a_client_comes_from() {
 
 #[test]
 fn a_proxys_own_connections_are_its_own() {
-    let place = Place::new(|setup| behind_proxy(setup, "required"));
-    let server = place.bastion.address();
+    let fixture = fixture(|setup| behind_proxy(setup, "required"));
+    let server = fixture.bastion.address();
     for check in [&b""[..], LOCAL, b"PROXY UNKNOWN\r\n"] {
         for _ in 0..300 {
             let mut link = Link::connect_from(FLOODER, server).unwrap();
@@ -589,19 +577,19 @@ fn a_proxys_own_connections_are_its_own() {
     for header in [LOCAL, b"PROXY UNKNOWN\r\n"] {
         let mut link = Link::connect_from(FLOODER, server).unwrap();
         link.send(header).unwrap();
-        assert!(Client::over(link).unwrap().attempt(&place.attempt()).accepted);
+        assert!(Client::over(link).unwrap().attempt(&fixture.attempt()).accepted);
     }
-    let accepted = place.bastion.audited("the login", |record| record["event"] == "login_accepted");
+    let accepted = fixture.bastion.audited("the login", |record| record["event"] == "login_accepted");
     assert_eq!(accepted["source_address"], "127.0.0.2");
-    let log = place.bastion.log();
+    let log = fixture.bastion.log();
     assert!(!log.contains("refus") && !log.contains("hung up"), "{log}");
-    assert!(!place.bastion.page("/metrics").body.contains("bastion_connections_refused_total{"));
+    assert!(!fixture.bastion.page("/metrics").body.contains("bastion_connections_refused_total{"));
 }
 
 #[test]
 fn what_is_no_header_gets_nowhere() {
-    let place = Place::new(|setup| behind_proxy(setup, "required"));
-    let server = place.bastion.address();
+    let fixture = fixture(|setup| behind_proxy(setup, "required"));
+    let server = fixture.bastion.address();
     let long = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 200]].concat();
     let huge = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".to_vec();
     let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8".to_vec(), vec![0; 216]].concat();
@@ -623,28 +611,28 @@ fn what_is_no_header_gets_nowhere() {
         let (said, end) = link.receive_to_end();
         assert_ne!(end, Gone::Silent, "{reason}");
         assert!(String::from_utf8_lossy(&said).contains(reason), "{reason}: {}", said.escape_ascii());
-        place.waits_for(reason, 1);
+        waits_for(&fixture, reason, 1);
     }
-    assert!(place.bastion.audit().is_empty());
+    assert!(fixture.bastion.audit().is_empty());
 }
 
 #[test]
 fn nobody_else_is_believed() {
     for mode in ["optional", "off"] {
-        let place = Place::new(|setup| behind_proxy(setup, mode));
-        let server = place.bastion.address();
+        let fixture = fixture(|setup| behind_proxy(setup, mode));
+        let server = fixture.bastion.address();
         for (count, header) in [V1, V2].into_iter().enumerate() {
             let mut link = Link::connect_from(SOMEBODY, server).unwrap();
             link.send(header).unwrap();
             assert_ne!(link.receive_to_end().1, Gone::Silent);
-            place.waits_for("proxy_untrusted", count as u64 + 1);
+            waits_for(&fixture, "proxy_untrusted", count as u64 + 1);
         }
         // Without a header everybody is who they are.
-        drop(place.must_login(SOMEBODY));
-        drop(place.must_login(FLOODER));
+        drop(must_login(&fixture, SOMEBODY));
+        drop(must_login(&fixture, FLOODER));
         for source in [SOMEBODY, FLOODER] {
             let source = source.to_string();
-            let _ = place.bastion.audited("the login", |record| {
+            let _ = fixture.bastion.audited("the login", |record| {
                 record["event"] == "login_accepted" && record["source_address"] == source
             });
         }
@@ -654,9 +642,9 @@ fn nobody_else_is_believed() {
 /// A proxy may also be silent for a while, when the client behind it waits for the server's first word.
 #[test]
 fn where_a_header_is_optional_silence_is_no_header() {
-    let place = Place::new(|setup| behind_proxy(setup, "optional"));
+    let fixture = fixture(|setup| behind_proxy(setup, "optional"));
     let mut stream =
-        Link::connect_from(FLOODER, place.bastion.address()).unwrap().stream().try_clone().unwrap();
+        Link::connect_from(FLOODER, fixture.bastion.address()).unwrap().stream().try_clone().unwrap();
     let mut word = [0; 8];
     stream.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"SSH-2.0-");
@@ -666,8 +654,8 @@ fn where_a_header_is_optional_silence_is_no_header() {
 #[test]
 fn who_fails_too_often_is_refused_and_told() {
     let penalties = json!({"violation": "20s", "threshold": "40s"});
-    let place = Place::new(|setup| setup.set("/limits/penalties", penalties));
-    let server = place.bastion.address();
+    let fixture = fixture(|setup| setup.set("/limits/penalties", penalties));
+    let server = fixture.bastion.address();
     let offend = |from| {
         let mut link = Link::connect_from(from, server).unwrap();
         link.send(b"GET / HTTP/1.0\r\n\r\n").unwrap();
@@ -676,8 +664,9 @@ fn who_fails_too_often_is_refused_and_told() {
     for _ in 0..3 {
         offend(FLOODER);
     }
-    place.waits_for("not_ssh", 2);
-    let person = Person::new(LOGIN, &place.key, &place.certificate).knows(server, &place.bastion.host_key());
+    waits_for(&fixture, "not_ssh", 2);
+    let person =
+        Person::new(LOGIN, &fixture.key, &fixture.certificate()).knows(server, &fixture.bastion.host_key());
     let output = person.ssh(server, &["-b", &FLOODER.to_string(), "-N"]).output();
     let said = String::from_utf8_lossy(&output.stderr);
     println!("an ordinary ssh says: {}", said.trim());
@@ -687,42 +676,44 @@ fn who_fails_too_often_is_refused_and_told() {
     );
 
     // Where somebody logged in, others may fail as they like: an office is not one person.
-    drop(place.must_login(SOMEBODY));
+    drop(must_login(&fixture, SOMEBODY));
     for _ in 0..5 {
         offend(SOMEBODY);
     }
-    place.waits_for("not_ssh", 7);
-    drop(place.must_login(SOMEBODY));
+    waits_for(&fixture, "not_ssh", 7);
+    drop(must_login(&fixture, SOMEBODY));
 }
 
 #[test]
 fn one_identity_has_its_share() {
     let target = Target::echo();
     let share = json!({"connections": 2, "opens": 5, "opens_per_second": 1});
-    let place = Place::new(|setup| {
+    let fixture = fixture(|setup| {
         setup.set("/limits/per_identity", share).rule(LOGIN, &[&target.address().to_string()])
     });
-    let mut first = place.must_login(SOMEBODY);
-    let second = place.must_login(FLOODER);
-    let (mut third, verdict) = place.login(SOMEBODY).unwrap();
+    let mut first = must_login(&fixture, SOMEBODY);
+    let second = must_login(&fixture, FLOODER);
+    let (mut third, verdict) = login_from(&fixture, SOMEBODY).unwrap();
     assert!(!verdict.accepted);
     let said = verdict.gone.or_else(|| third.farewell(SOON));
     assert!(
         matches!(&said, Some(Gone::Disconnected { text, .. }) if text.starts_with("too_many_connections: ")),
         "{said:?}"
     );
-    let refused = place.bastion.audited("the refusal", |record| record["event"] == "login_refused");
+    let refused = fixture.bastion.audited("the refusal", |record| record["event"] == "login_refused");
     assert_eq!(refused["reason"], "too_many_connections");
     // Somebody else's key has a share of its own.
     let other = Key::ed25519();
     let _other = Client::login(
-        place.bastion.address(),
+        fixture.bastion.address(),
         LOGIN,
         &other,
-        Forge::user(&other, LOGIN).sign(&place.authority),
+        Forge::user(&other, LOGIN).sign(&fixture.authority),
     );
     drop(second);
-    wait::until_true("a place", SOON, || place.login(SOMEBODY).is_ok_and(|(_, verdict)| verdict.accepted));
+    wait::until_true("a place", SOON, || {
+        login_from(&fixture, SOMEBODY).is_ok_and(|(_, verdict)| verdict.accepted)
+    });
 
     let port = u32::from(target.port());
     let fields = Writer::new().string("127.0.0.1").u32(port).string("127.0.0.1").u32(40_000).0;

@@ -1,5 +1,5 @@
-//! The READMEs' ways to a bastion in Kubernetes, and to a page and a database in a closed namespace, walked in new clusters as they are written
-//! there, command by command.
+//! The READMEs' ways to a bastion in Kubernetes, and to a page and a database in a closed namespace, walked
+//! in new clusters as they are written there, command by command.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ fn commands(section: &str) -> Vec<String> {
 
 #[test]
 fn the_readme_leads_to_a_database() {
-    // What the README says is there: a cluster with the image, and a Service `orders` in the namespace `databases`.
+    // What the README says is there: a cluster with the image, and a Service `orders` in the namespace
+    // `databases`.
     let cluster = Cluster::for_this_process();
     cluster.image(image::BASTION);
     let databases = cluster.namespace_called("databases");
@@ -80,7 +81,8 @@ fn fenced<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn four_installs_lead_to_a_page_and_a_database_in_a_closed_namespace() {
-    // What the page says is there: an ingress controller, the definitions of cert-manager, a bastion; and the images that it names.
+    // What the page says is there: an ingress controller, the definitions of cert-manager, a bastion; and the
+    // images that it names.
     let cluster = Cluster::for_this_process();
     cluster.name_image(image::ECHO, "registry.example.com/web:1.2");
     cluster.name_image(image::POSTGRES, "registry.example.com/postgres:18");

@@ -1,4 +1,5 @@
-//! An API server with our definitions, and bastions that may do there what the chart's Role lets them and nothing else.
+//! An API server with our definitions, and bastions that may do there what the chart's Role lets them and
+//! nothing else.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use tests::rogue::{Channel, Client};
 use tests::scratch::Scratch;
 use tests::target::Target;
 use tests::wait;
+
+use super::chart;
 
 /// How long a change may take to be in force, and to be felt by whoever is connected.
 pub const IN_FORCE: Duration = Duration::from_secs(5);
@@ -56,48 +59,27 @@ impl Place {
         place
     }
 
-    /// What the bastion may do, and no more.
+    /// Grants the bastion what the chart's Roles grant it, and no more.
     fn may(&self) {
-        let rule = |group: &str, resources: &[&str], verbs: &[&str], names: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs, "resourceNames": names});
-        let ours = "tunnel-suite.internal";
-        let followed = [
-            rule(ours, &["tunnelpolicies"], &["list", "watch"], &[]),
-            rule(ours, &["tunnelpolicies/status"], &["patch"], &[]),
-            rule("", &["services"], &["list", "watch"], &[]),
-            rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"], &[]),
-            rule("events.k8s.io", &["events"], &["create", "patch"], &[]),
-        ];
-        let named = [
-            rule("", &["secrets"], &["get"], &["bastion-host-key"]),
-            rule("", &["secrets"], &["create"], &[]),
-            rule("", &["secrets"], &["list", "watch"], &["user-ca", "revoked"]),
-            rule("", &["configmaps"], &["list", "watch"], &["user-ca", "revoked"]),
-            rule("", &["configmaps"], &["patch"], &["bastion-connection-info"]),
-        ];
-        let cluster = [
-            rule(ours, &["clustertunnelpolicies"], &["list", "watch"], &[]),
-            rule(ours, &["clustertunnelpolicies/status"], &["patch"], &[]),
-        ];
-        let subject = json!([{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": OWN}]);
-        let api = "rbac.authorization.k8s.io";
-        let grant = |prefix: &str, namespace: Option<&str>, rules: &[Value]| {
-            let metadata = json!({"name": ACCOUNT, "namespace": namespace});
-            let (role, version) = (format!("{prefix}Role"), format!("{api}/v1"));
-            json!([
-                {"apiVersion": version, "kind": role, "metadata": metadata, "rules": rules},
-                {"apiVersion": version, "kind": format!("{role}Binding"), "metadata": metadata,
-                 "roleRef": {"apiGroup": api, "kind": role, "name": ACCOUNT}, "subjects": subject},
-            ])
-        };
-        for granted in [
-            grant("", Some(OWN), &[&followed[..], &named].concat()),
-            grant("", Some(THEIRS), &followed),
-            grant("Cluster", None, &cluster),
-            grant("", Some("default"), &followed[4..]),
-        ] {
-            for object in granted.as_array().unwrap() {
-                self.apply(object);
-            }
+        let named = |names: Value| json!({"secrets": names, "config_maps": names});
+        let from = |kind: &str| json!({kind: {"name": "user-ca", "key": "ca.pub"}});
+        let values = json!({
+            "image": {"registry": "localhost"},
+            "connectionInfo": {"file": {"bastion": {"address": "bastion.example.com:2222"}}},
+            "config": {
+                "kubernetes": {"policies": {"namespaces": [THEIRS], "cluster": true}},
+                "authorities": [from("secret"), from("config_map")],
+                "revocation": named(json!([{"name": "revoked", "key": "list"}])),
+            },
+        });
+        let values = self.scratch.write("values.yaml", values.to_string());
+        let text = chart::template(&tests::chart::folder(), &[&values], &["--namespace", OWN]).unwrap();
+        let objects = chart::objects(&text);
+        let is_grant = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.contains("Role"));
+        let granted: Vec<_> = objects.iter().filter(is_grant).collect();
+        assert_eq!(granted.len(), 8, "{granted:?}");
+        for object in granted {
+            self.apply(object);
         }
     }
 
@@ -138,7 +120,8 @@ impl Place {
         self.scratch.write(&format!("{:08x}.kubeconfig", rand::random::<u32>()), config.to_string())
     }
 
-    /// A bastion as a pod of that name would be one, that follows its own namespace and another, and the cluster.
+    /// A bastion as a pod of that name would be one, that follows its own namespace and another, and the
+    /// cluster.
     pub fn setup(&self, pod: &str) -> Setup {
         let kubeconfig = self.kubeconfig(&json!({"token": self.token(&[])}));
         Setup::new()
@@ -182,7 +165,8 @@ impl Place {
         (output.status.code().unwrap(), answer.unwrap_or_else(|_| panic!("no answer: {said}")))
     }
 
-    /// Waits until the bastion has said what became of the present state of a policy, and returns that condition.
+    /// Waits until the bastion has said what became of the present state of a policy, and returns that
+    /// condition.
     pub fn verdict(&self, words: &[&str]) -> Value {
         self.condition(words, "Accepted", |_| true)
     }
@@ -279,7 +263,8 @@ pub fn echoes(client: &mut Client, channel: Channel) -> bool {
     client.write(channel, b"x").is_ok() && client.read(channel, 1).is_ok_and(|read| read == b"x")
 }
 
-/// Waits until a request for a forward is answered as it should be: a condition of a Service's endpoints has no status to wait for.
+/// Waits until a request for a forward is answered as it should be: a condition of a Service's endpoints has
+/// no status to wait for.
 pub fn until_open(client: &mut Client, host: &str, port: u16) -> Channel {
     wait::until(&format!("a forward to {host}:{port}"), IN_FORCE, || open(client, host, port).ok())
 }
