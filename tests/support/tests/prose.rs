@@ -1,0 +1,142 @@
+//! Holds what a machine can of how this repository is written: columns, the heads of modules, the languages
+//! of fenced blocks.
+#![allow(clippy::unwrap_used, reason = "a test may assume: a panic is a failed test, and says why")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use test_support::process::workspace;
+
+/// How wide a comment may be.
+const COLUMNS: usize = 110;
+
+/// Words that stand where an actor has a name: client, peer, operator, attacker, kubelet.
+const NAMELESS: [&str; 5] = ["nobody", "whoever", "somebody", "anybody", "everybody"];
+
+/// Words that a head does not open with: it opens with a verb, or with the field's noun.
+const HEADLESS: [&str; 5] = ["What", "Who", "Whom", "Whose", "Where"];
+
+/// Folders and files whose comments are not that narrow yet. The list only ever shrinks.
+const WIDE_YET: [&str; 11] = [
+    "backoff",
+    "bastion-server",
+    "config-file",
+    "deploy",
+    "plain-text",
+    "ssh-transport",
+    "tests/tests/charts",
+    "tests/tests/cilium",
+    "tests/tests/cluster/companions.rs",
+    "tunnel-cli",
+    "vault-signer",
+];
+
+/// Folders and files whose heads are not like that yet. The list only ever shrinks.
+const HEADS_YET: [&str; 6] = [
+    "bastion-server",
+    "deploy",
+    "tests/tests/charts",
+    "tests/tests/cilium",
+    "tests/tests/cluster/ingress",
+    "tests/tests/cluster/ingress.rs",
+];
+
+#[test]
+fn comments_are_no_wider_than_a_page() {
+    held(&WIDE_YET, wide);
+}
+
+#[test]
+fn heads_open_with_a_verb_or_a_noun_and_name_their_actors() {
+    held(&HEADS_YET, heads);
+}
+
+#[test]
+fn fenced_blocks_name_their_language() {
+    let mut found = String::new();
+    for file in files("md") {
+        let mut open = false;
+        for (number, line) in read(&file).lines().enumerate() {
+            let Some(language) = line.trim_start().strip_prefix("```") else { continue };
+            if !open && language.is_empty() {
+                writeln!(found, "{}:{}", file.display(), number + 1).unwrap();
+            }
+            open = !open;
+        }
+        assert!(!open, "{}: a block does not end", file.display());
+    }
+    assert!(found.is_empty(), "fenced blocks without a language:\n{found}");
+}
+
+/// Asserts that a rule is kept, but for the folders where it is not yet; and that in each of those it is not.
+fn held(not_yet: &[&str], rule: impl Fn(&Path, &str) -> Vec<String>) {
+    let mut unclean = BTreeSet::new();
+    let mut broken = Vec::new();
+    for file in files("rs") {
+        let found = rule(&file, &read(&file));
+        match not_yet.iter().find(|folder| file.starts_with(folder)) {
+            Some(folder) if !found.is_empty() => _ = unclean.insert(*folder),
+            Some(_) => {}
+            None => broken.extend(found),
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    let clean: Vec<_> = not_yet.iter().filter(|folder| !unclean.contains(*folder)).collect();
+    assert!(clean.is_empty(), "clean by now, so take them out of the list: {clean:?}");
+}
+
+fn wide(file: &Path, text: &str) -> Vec<String> {
+    let lines = text.lines().enumerate();
+    let comments = lines.filter(|(_, line)| line.trim_start().starts_with("//"));
+    let wide = comments.filter(|(_, line)| line.chars().count() > COLUMNS);
+    // A link cannot be broken.
+    let wide = wide.filter(|(_, line)| !line.contains("://"));
+    wide.map(|(number, _)| format!("{}:{}: a comment wider than {COLUMNS}", file.display(), number + 1))
+        .collect()
+}
+
+fn heads(file: &Path, text: &str) -> Vec<String> {
+    let head: Vec<_> = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect();
+    let head = head.join(" ");
+    let mut words = head.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+    let mut broken = Vec::new();
+    if let Some(first) = words.clone().next().filter(|first| HEADLESS.contains(first)) {
+        broken.push(format!("{}: the head opens with {first:?}", file.display()));
+    }
+    if let Some(word) = words.find(|word| NAMELESS.contains(&word.to_lowercase().as_str())) {
+        broken.push(format!("{}: the head says {word:?}: name the actor", file.display()));
+    }
+    broken
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(workspace().join(file)).unwrap()
+}
+
+/// The repository's files with this ending, by their path in it.
+fn files(ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    collect(&workspace(), ending, &mut found);
+    found.sort();
+    assert!(found.len() > 5, "{found:?}");
+    found
+}
+
+fn collect(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if entry.file_type().unwrap().is_dir() {
+            // Not ours, or found by machines.
+            if !name.starts_with('.')
+                && !["target", "corpus", "found", "artifacts", "node_modules"].contains(&&*name)
+            {
+                collect(&path, ending, found);
+            }
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path.strip_prefix(workspace()).unwrap().to_owned());
+        }
+    }
+}
