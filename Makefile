@@ -1,7 +1,7 @@
 # One profile for everything but the image, and the same features in every build, so that nothing is built twice:
 # tests/demo/Cargo.toml sees to it for the demonstration, and all else builds the whole workspace.
 .DEFAULT_GOAL := help
-.PHONY: help test quick test-cluster check demo peers soak-rekey fuzz mutants crds image image-reproducible cluster cluster-down chart-documents docs
+.PHONY: help build test quick test-cluster check demo peers soak-rekey fuzz mutants crds image image-reproducible cluster cluster-down chart-documents docs
 
 # .config/nextest.toml has how many tests run side by side, unless TEST_THREADS says otherwise.
 NEXTEST = PATH="$$PATH:$(CURDIR)/.peers/venv/bin" cargo nextest run --workspace --locked $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
@@ -13,31 +13,34 @@ demo: ## a forwarded port that survives the bastion's death, on this machine
 	cargo build -p demo -p bastion-server -p tunnel-cli -p vault-signer --bins --locked
 	@target/debug/demo $(DEMO)
 
-test: peers check ## everything, against the real peers
+build: ## everything that the tests run
 	cargo build --workspace --all-targets --locked
+	cargo test --no-run --workspace --test cluster --test cilium --locked
+
+test: peers check build ## everything, against the real peers
 	$(NEXTEST)
 	cargo test --workspace --doc --locked
 
 quick: peers ## the tests that need no other program
 	$(NEXTEST) -E 'group(quick)'
 
-check: ## format, lints and documentation, without running anything
+check: ## format, lints, prose and documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --workspace --test cluster --test cilium --locked -- -D warnings
+	cargo test --quiet --workspace --test prose --test readme --locked
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
-# Root, for namespaces, cgroups and containers: anybody else is asked by sudo.
+# Root, for namespaces, cgroups and containers: sudo asks other users.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=RUST_TEST_THREADS,CLUSTER_CNI,CLUSTER_KUBECONFIG,CLUSTER_LOAD)
 
-# Who connects pods: ptp, or cilium, which obeys network policies.
+# Connects pods: ptp, or cilium, which obeys network policies.
 CNI ?= ptp
 export CLUSTER_CNI := $(CNI)
 
-test-cluster: peers image ## what only shows in a real Kubernetes; with CNI=cilium under policies that are obeyed; needs root
+test-cluster: peers build image ## what only shows in a real Kubernetes; with CNI=cilium under policies that are obeyed; needs root
 	CNI=$(CNI) tests/cluster/install
-	cargo build --workspace --all-targets --locked
-	RUST_TEST_THREADS=$(or $(TEST_THREADS),6) cargo test --workspace --test cluster $(if $(filter cilium,$(CNI)),--test cilium) --locked \
+	RUST_TEST_THREADS=$(or $(TEST_THREADS),6) tests/cluster/run cluster $(if $(filter cilium,$(CNI)),cilium) -- \
 		$(if $(SUDO),--config "target.'cfg(unix)'.runner = '$(SUDO)'")
 
 cluster: image ## a Kubernetes of one node on this machine, with the bastion's image, that stays; needs root
