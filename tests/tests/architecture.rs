@@ -22,7 +22,7 @@ struct Layout {
     confined: &'static [(&'static str, &'static [&'static str])],
 }
 
-const LAYOUTS: &[Layout] = &[BASTION, CLIENT];
+const LAYOUTS: &[Layout] = &[BASTION, CLIENT, SIGNER];
 
 const BASTION: Layout = Layout {
     source: "bastion-server/src",
@@ -92,6 +92,23 @@ const CLIENT: Layout = Layout {
     ],
     // What decides neither waits nor reads a clock of its own.
     kept_out: &[("tokio", &["verdict", "trust", "endpoint", "failure", "trouble", "config"])],
+    confined: &[],
+};
+
+const SIGNER: Layout = Layout {
+    source: "vault-signer/src",
+    floors: &[
+        &["lib"],
+        &["command", "dev"],
+        &["bootstrap", "credential", "database", "failure"],
+        &["signer"],
+        &["certificate", "login"],
+        &["request", "server", "token", "cli"],
+        &["http"],
+        &["clock", "core_dump", "domain", "text"],
+    ],
+    libraries: &[("clap", &["cli", "command"])],
+    kept_out: &[("tokio", &["request", "text", "domain"])],
     confined: &[],
 };
 
