@@ -197,3 +197,17 @@ fn every_chart_tells_external_dns_by_one_prefix() {
     }
     assert!(prefixes.len() >= 2 && prefixes.iter().all(|prefix| *prefix == prefixes[0]), "{prefixes:?}");
 }
+
+#[test]
+fn the_switch_of_native_sidecars_has_its_present_name() {
+    for chart in ["bastion", "workload"] {
+        let text = template(chart, &folder_of(&format!("{chart}/ci/mesh-values.yaml")), &[]).unwrap();
+        let objects = objects(&text);
+        let pods = objects.iter().filter(|object| object["spec"]["template"].is_object());
+        let said: Vec<_> = pods
+            .map(|object| &object["spec"]["template"]["metadata"]["annotations"])
+            .filter_map(|annotations| annotations["config.linkerd.io/proxy-enable-native-sidecar"].as_str())
+            .collect();
+        assert_eq!(said.len(), 1, "{chart}");
+    }
+}

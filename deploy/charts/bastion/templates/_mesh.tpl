@@ -29,6 +29,8 @@ config.linkerd.io/skip-outbound-ports: "1-65535"
 config.linkerd.io/skip-outbound-ports: {{ .skipOutboundPorts | quote }}
 {{- end }}
 {{- if kindIs "bool" .nativeSidecar }}
+config.linkerd.io/proxy-enable-native-sidecar: {{ .nativeSidecar | quote }}
+{{- /* Its name in Linkerd before. */}}
 config.beta.linkerd.io/proxy-enable-native-sidecar: {{ .nativeSidecar | quote }}
 {{- end }}
 {{- $grace := sub (include "bastion.graceSeconds" $ | int64) 1 }}
