@@ -745,6 +745,22 @@ mod tests {
     }
 
     #[test]
+    fn what_may_change_while_it_serves_is_taken_from_the_new_file_and_nothing_else() {
+        let running = parse(SMALLEST).unwrap();
+        let written = SMALLEST.replace("127.0.0.1:0", "127.0.0.1:1").replace("[tunnel]", "[other]");
+        let written = parse(&format!(
+            "{written}rules: [{{name: all, who: {{everybody: true}}, to: ['*:*']}}]\nopen_networks: [loopback]\n\
+             hosts: {{db.internal: [10.0.0.1]}}\ndns: {{servers: [10.0.0.2]}}\nremoved_authority: let_run_out\n\
+             timeouts: {{connect: 1s}}\nlimits: {{max_certificate_lifetime: 1h, max_sessions: 7}}\n"
+        ))
+        .unwrap();
+        let lifetime = written.limits.max_certificate_lifetime;
+        let limits = Limits { max_certificate_lifetime: lifetime, ..running.limits };
+        let expected = Config { listen: running.listen, limits, ..written.clone() };
+        assert_eq!(running.with_live_settings_of(&written), expected);
+    }
+
+    #[test]
     fn whom_a_file_names_is_meant_and_nobody_else() {
         let and = |more: &str| parse(&format!("{SMALLEST}{more}\n"));
         let users: Vec<_> = parse(SMALLEST).unwrap().login.users();
