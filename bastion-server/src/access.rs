@@ -1,8 +1,9 @@
-//! May this identity reach that destination? Policy in, a [`Permit`] or the reason why not out. No IO, no clock.
+//! Decides whether an identity may reach a destination: policy in, a [`Permit`] or the reason for the refusal
+//! out. No IO, no clock.
 //!
-//! The answer takes two steps, with name resolution between them: [`authorize`] asks whether any rule could say yes,
-//! before a name is looked up on somebody's behalf, and [`Candidate::permit`] decides about the addresses that were found.
-//! [`reauthorize`] asks once more for what was permitted before.
+//! The decision has two steps, with name resolution between them. [`authorize`] checks whether any rule could
+//! permit the destination, before the bastion resolves a name for a client. [`Candidate::permit`] decides
+//! about the addresses that were found. [`reauthorize`] checks an existing forward again.
 
 mod embedded;
 pub(crate) mod floor;
@@ -29,37 +30,37 @@ pub(crate) use service_addresses::{Behind, EndpointAddresses};
 use crate::destination::pattern::{DestinationPattern, Match};
 use policy::{covers, covers_at, only_absolute};
 
-/// Why a forward is not permitted.
+/// Why a forward is denied.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Denied {
-    /// The certificate is for logging in only.
+    /// The certificate lacks `permit-port-forwarding`.
     #[error("the certificate does not carry permit-port-forwarding")]
     NoPortForwarding,
-    /// The certificate's time is over; the session is about to end as well.
+    /// The certificate has expired; the session is about to end as well.
     #[error("the certificate has expired")]
     Expired,
-    /// What was asked for is no destination.
+    /// The request does not name a destination.
     #[error("{0}")]
     Destination(#[from] BadDestination),
-    /// The certificate confines itself to other destinations.
+    /// The certificate's `permit-open` option does not include the destination.
     #[error("the certificate is confined to other destinations (permit-open)")]
     Confined,
-    /// A rule says no.
+    /// A rule denies the destination.
     #[error("a rule denies this destination: {}", .0.name.escape_debug())]
     ByRule(Arc<Rule>),
-    /// No rule says yes.
+    /// No rule permits the destination.
     #[error("no rule lets any of your principals reach this destination")]
     NoRule,
     /// One of the addresses is on the floor.
     #[error("this destination is at a forbidden address ({0})")]
     ForbiddenAddress(Forbidden),
-    /// It is not known where these addresses are, so any could be one of them.
+    /// Addresses of this kind are not known yet, so any address could be one of them.
     #[error("it is not known yet which addresses are forbidden ({0}); try again in a moment")]
     FloorUnknown(Forbidden),
 }
 
 impl Denied {
-    /// The reason as logs, metrics and clients know it.
+    /// The reason code in logs, metrics and messages to clients.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::NoPortForwarding => "no_permit_port_forwarding",
@@ -75,7 +76,7 @@ impl Denied {
         }
     }
 
-    /// The rule that says so, if one does.
+    /// The name of the rule that denies, if one does.
     pub(crate) fn rule(&self) -> Option<&str> {
         match self {
             Self::ByRule(rule) => Some(&rule.name),
@@ -90,7 +91,7 @@ impl Denied {
     }
 }
 
-/// Not yet a no: some rule may permit the destination, depending on its address.
+/// A destination that some rule may permit, depending on its addresses.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     identity: Arc<Identity>,
@@ -102,19 +103,19 @@ pub(crate) struct Candidate {
     objects: Arc<Objects>,
 }
 
-/// Where the addresses of a destination are to be found.
+/// The source of a destination's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AddressSource<'a> {
-    /// The host is to be resolved.
+    /// The host, which has to be resolved.
     Host(&'a Host),
-    /// Among the endpoints of a Service: the rule that decides is about that, and not about a name.
+    /// The endpoints of a Service: the rule that decides names the Service, not a host.
     Endpoints(&'a Backend),
 }
 
-/// Asks the policy about a destination whose address is not known yet.
+/// Checks the policy for a destination whose addresses are not known yet.
 ///
 /// # Errors
-/// When no address at all could make the answer a yes.
+/// When no address could be permitted.
 pub(crate) fn authorize(
     policy: &Policy,
     identity: &Arc<Identity>,
@@ -138,7 +139,8 @@ pub(crate) fn authorize(
     let certain = |rule: &&Arc<Rule>| rule.covers(&destination, asked.as_ref()) == Match::Yes;
     let covered = |rule: &Arc<Rule>| rule.covers(&destination, asked.as_ref()) != Match::No;
     let mut permitting: Vec<_> = of(Effect::Permit).filter(covered).collect();
-    // Those about addresses too, whatever their ports: an endpoint may have another one, and a denied Service be there.
+    // Rules with networks count whatever their ports: an endpoint may have another port than the client asked
+    // for, and a denied Service may be at the address.
     let denying: Vec<_> = of(Effect::Deny).collect();
     if let Some(rule) = denying.iter().find(certain) {
         return Err(Denied::ByRule(Arc::clone(rule)));
@@ -146,15 +148,15 @@ pub(crate) fn authorize(
     if permitting.is_empty() {
         return Err(Denied::NoRule);
     }
-    // The first rule that is certain says how to get there: an operator's rule about a name is never answered with somebody's
-    // endpoints.
+    // The first rule that certainly applies says how to get there: an operator's rule about a name is never
+    // answered with endpoints that a namespace's owner chose.
     let by_service = |rule: &Arc<Rule>| asked.as_ref().is_some_and(|asked| rule.is_about_service(asked));
     let decisive = permitting.iter().find(certain);
     let backend = match (&asked, decisive) {
         (Some(asked), Some(rule)) if by_service(rule) => asked.backend(),
         _ => None,
     };
-    // One that is about the complete name leads there, and so does a certificate that is confined to it.
+    // A rule about the complete name leads there, and so does a certificate that is limited to it.
     let absolute = decisive.is_some_and(|rule| rule.is_absolute(&destination))
         || identity.confined_to().is_some_and(|patterns| only_absolute(patterns, &destination));
     if backend.is_some() {
@@ -173,10 +175,10 @@ pub(crate) fn authorize(
     })
 }
 
-/// Asks the policy of this moment for what an earlier one permitted, at the address that was connected to.
+/// Checks an existing forward against the current policy, at the address that it is connected to.
 ///
 /// # Errors
-/// When it would not be permitted any more.
+/// When the policy no longer permits the forward.
 pub(crate) fn reauthorize(
     policy: &Policy,
     permit: &Permit,
@@ -186,26 +188,25 @@ pub(crate) fn reauthorize(
     let candidate = authorize(policy, &permit.identity, permit.destination.clone(), now)?;
     // The address behind a name says nothing about the endpoints of a Service that has that name now.
     let is_endpoint = candidate.backend.is_some() && candidate.backend != permit.backend;
-    // Nor does it about the complete name, where it was found below a domain of the search list.
+    // Nor does an address that was found below a domain of the search list say anything about the complete
+    // name.
     if is_endpoint || candidate.destination != permit.destination {
         return Err(Denied::NoRule);
     }
-    // The kernel said of this connection that it leads elsewhere. What the machine has got since, or lost, changes nothing about it.
+    // The kernel said of this connection that it leads elsewhere. Addresses that the machine has gained or
+    // lost since do not change that.
     candidate.permit(&[address], &[])
 }
 
 impl Candidate {
-    /// What was asked for.
     pub(crate) fn destination(&self) -> &Destination {
         &self.destination
     }
 
-    /// What no rule opens.
     pub(crate) fn floor(&self) -> &Arc<Floor> {
         &self.floor
     }
 
-    /// Where its addresses are to be found.
     pub(crate) fn address_source(&self) -> AddressSource<'_> {
         match &self.backend {
             Some(backend) => AddressSource::Endpoints(backend),
@@ -213,9 +214,9 @@ impl Candidate {
         }
     }
 
-    /// Decides about all the addresses that the destination has. One forbidden address among them spoils all: whoever
-    /// mixes them is trying something. Endpoints are mixed by nobody; those that are denied are left out. `own` are the addresses that
-    /// the machine has at this moment.
+    /// Decides about all addresses of the destination. For a host, one forbidden address refuses all of them:
+    /// a name that mixes them may be an attack. Endpoints cannot be mixed like this, so denied endpoints are
+    /// only left out. `own` are the addresses of the machine at this moment.
     ///
     /// # Errors
     /// When an address is on the floor or is denied, or no rule permits any of them.
@@ -245,7 +246,8 @@ impl Candidate {
             let at = |found: &SocketAddr| SocketAddr::new(found.ip(), port.unwrap_or(found.port()));
             addresses.iter().copied().filter(|found| covers_at(patterns, &destination, at(found))).collect()
         };
-        // A certificate speaks of the port that is asked for (permit-open), a rule about a network of the one that is reached.
+        // `permit-open` compares the port that the client asks for, a rule about a network the port that is
+        // connected to.
         let confined = identity.confined_to().map(|patterns| reached(patterns, Some(destination.port())));
         if confined.as_ref().is_some_and(Vec::is_empty) {
             return Err(Denied::Confined);
@@ -316,7 +318,7 @@ mod tests {
         addresses.iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect()
     }
 
-    /// What comes of asking for `host:port` when the host is found at `addresses`.
+    /// The decision about `host:port` when the host has these `addresses`.
     fn ask(
         principals: &[&str],
         host: &str,
@@ -434,7 +436,8 @@ mod tests {
         assert_eq!(ask("10.20.0.1", 8081, &["10.20.0.1"]), Err(Denied::Confined), "it never widens");
     }
 
-    /// A cluster with one Service, `orders` in `databases`, and a policy with rules of the file and of objects.
+    /// A cluster with one Service, `orders` in `databases`, and a policy with rules of the file and of
+    /// objects.
     fn in_cluster(rules: Vec<Arc<Rule>>, objects: Vec<Arc<Rule>>) -> Policy {
         with_services(rules, objects, &[("orders", 5432, "10.96.0.9", "10.244.0.7:5433")])
     }

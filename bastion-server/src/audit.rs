@@ -1,7 +1,8 @@
-//! The only writer of audit records: who reached what, from where, and who let them.
+//! Writes audit records: which client reached which destination, from where, and by which rule. No other
+//! module writes them.
 //!
-//! Each record is one JSON object on one line. A field is left out where it makes no sense; the names mean the same
-//! in every event, and are relied upon:
+//! Each record is one JSON object on one line. Fields without a value are left out. Field names have the same
+//! meaning in every event, and users rely on them:
 //!
 //! | field | meaning |
 //! |---|---|
@@ -9,32 +10,36 @@
 //! | `event` | see [`Event::name`] |
 //! | `session` | names one SSH connection, also in the log |
 //! | `source_address`, `source_port` | where the client connected from |
-//! | `login` | the name it logged in as, or wanted to |
+//! | `login` | the login name that the client used or tried |
 //! | `principals`, `key_id`, `serial`, `expires` | from its certificate |
 //! | `authority`, `key` | SHA-256 fingerprints of the key that signed, and of the key that logged in |
 //! | `destination_host`, `destination_port` | as the client asked |
 //! | `destination_address` | what the host resolved to, and what was connected to |
-//! | `rule` | the name of the rule that permitted it |
-//! | `request` | what else a client asked for |
+//! | `rule` | the name of the rule that decided |
+//! | `request` | another request of the client, such as a shell |
 //! | `reason` | a code: why it was refused, or why it ended |
 //! | `count` | how many refusals this record stands for; without it, one |
 //! | `bytes_sent`, `bytes_received` | from the client to the target, and back |
 //! | `duration_ms` | from open to close |
 //!
-//! What a session is refused again and again is counted: the first `forward_refused` or `request_refused` of a kind (the
-//! same reason, destination and rule, or the same request) is written at once, those like it become one record with a
-//! `count`, ten seconds later at most. A session that asks for more than some thirty destinations within that time gets
-//! the others counted by their reason, in a record without destination. So the counts add up to what was refused, and
-//! no client makes the log grow by hundreds of records a second by being refused.
+//! Repeated refusals of a session are counted: the first `forward_refused` or `request_refused` of a kind
+//! (the same reason, destination and rule, or the same request) is written immediately; those like it become
+//! one record with a `count`, ten seconds later at most. A session that asks for more than some thirty
+//! destinations within that time gets the others counted by their reason, in a record without a destination.
+//! So the counts add up to the number of refusals, and a client cannot make the log grow by hundreds of
+//! records a second by being refused.
 //!
-//! In `login_refused` the fields of the certificate are what it claims, which nobody has verified.
+//! In `login_refused` the fields of the certificate are the client's claim, which the bastion has not
+//! verified.
 //!
-//! Whoever asks for a record never waits for the disk: a writer of its own takes them from a bounded queue, and tries
-//! again for as long as it has to. What does not fit into the queue meanwhile is counted as `bastion_audit_lost_total`.
+//! A session never waits for the disk: a writer thread takes the records from a bounded queue, and retries
+//! for as long as it must. Records that do not fit into the queue meanwhile are counted as
+//! `bastion_audit_lost_total`.
 //!
-//! What else happens meanwhile is `audit.when_full`. With `stop` nobody gets a new login or a new forward that could
-//! not be written down, while what was granted before goes on. It is the default: whoever can fill a disk must not be
-//! able to act unseen thereby. With `count` service goes on and only the number of lost records tells.
+//! The setting `audit.when_full` decides the rest. With `stop` the bastion grants no login and no forward
+//! that it could not record, while open forwards continue. This is the default, because an attacker who can
+//! fill a disk must not gain a way to act unseen. With `count` service goes on, and only the number of lost
+//! records tells.
 
 mod record;
 mod repeats;
@@ -73,116 +78,86 @@ use crate::{
 use record::Record;
 pub(crate) use repeats::{Asked, Due, Kind, Repeats};
 
-/// Records that may wait for the writer.
+/// The most records that wait for the writer.
 const QUEUE: usize = 8192;
-/// Places in the queue that are kept for the end of what was granted before, when nothing new is.
+/// The places in the queue that are kept, when nothing new is granted, for the end of open sessions and
+/// forwards.
 const RESERVE: usize = QUEUE / 2;
-/// Bytes that are written at once.
+/// The most bytes of one write.
 const BATCH: usize = 64 * 1024;
-/// How long one write may take before its place counts as blocked.
+/// How long one write may take before the destination counts as blocked.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The pause before a failed write is tried again.
+/// The pause before a failed write is retried.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What happened. Reasons are codes of our own enums; everything else may be anybody's text.
+/// An event to record. Reasons are codes of our own enums; all other text may come from clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event<'a> {
-    /// A client proved who it is.
-    LoginAccepted {
-        /// Who.
-        identity: &'a Identity,
-    },
-    /// A client did not.
+    /// A client logged in.
+    LoginAccepted { identity: &'a Identity },
+    /// A login was refused.
     LoginRefused {
-        /// Who it wanted to be.
+        /// The login name that the client sent.
         login: &'a str,
-        /// What it showed, if that was a certificate at all.
+        /// The certificate that the client offered, if any.
         certificate: Option<&'a Certificate>,
-        /// Why not.
         reason: &'static str,
     },
     /// A forwarded connection was opened.
-    ForwardOpened {
-        /// For whom.
-        identity: &'a Identity,
-        /// Where to.
-        route: Route<'a>,
-    },
-    /// One was not.
+    ForwardOpened { identity: &'a Identity, route: Route<'a> },
+    /// A forwarded connection was refused.
     ForwardRefused {
-        /// For whom.
         identity: &'a Identity,
-        /// Where to, as far as that was known.
+        /// The route, as far as it was known.
         route: Route<'a>,
-        /// Why not.
         reason: &'static str,
     },
     /// A forwarded connection ended.
-    ForwardClosed {
-        /// For whom.
-        identity: &'a Identity,
-        /// Where to.
-        route: Route<'a>,
-        /// What it carried.
-        traffic: Traffic,
-        /// Why it ended.
-        reason: &'static str,
-    },
-    /// Something else was asked for, which is never given.
-    RequestRefused {
-        /// By whom.
-        identity: &'a Identity,
-        /// What.
-        request: &'static str,
-        /// Why not.
-        reason: &'static str,
-    },
-    /// More of what was refused before.
+    ForwardClosed { identity: &'a Identity, route: Route<'a>, traffic: Traffic, reason: &'static str },
+    /// The client asked for something that the bastion never grants, such as a shell.
+    RequestRefused { identity: &'a Identity, request: &'static str, reason: &'static str },
+    /// More refusals of a kind that was recorded before.
     RefusedAgain {
-        /// For whom.
         identity: &'a Identity,
-        /// What.
         kind: &'a Kind,
-        /// How often, since the last record.
+        /// The number of refusals since the last record.
         count: NonZeroU64,
     },
-    /// The connection of a client that had logged in ended.
+    /// The session of a client that had logged in ended.
     SessionClosed {
-        /// Whose.
         identity: &'a Identity,
-        /// All that it carried.
+        /// The traffic of all its forwards.
         traffic: Traffic,
-        /// Why it ended.
         reason: &'static str,
     },
 }
 
-/// The way of one forwarded connection, as far as it is known.
+/// The route of one forwarded connection, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route<'a> {
     /// The host as the client wrote it.
     pub host: &'a str,
-    /// The port as the client wrote it: the protocol has room for more than there are ports.
+    /// The port as the client wrote it: the protocol has 32 bits for it.
     pub port: u32,
-    /// The address that was connected to.
+    /// The address that the bastion connected to.
     pub address: Option<IpAddr>,
-    /// The rule that permits it.
+    /// The rule that decided.
     pub rule: Option<&'a str>,
 }
 
-/// Bytes and time.
+/// The amount and duration of traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
-    /// From the client to the target.
+    /// Bytes from the client to the target.
     pub sent: u64,
-    /// From the target to the client.
+    /// Bytes from the target to the client.
     pub received: u64,
-    /// From open to close.
+    /// The time from open to close.
     pub duration: Duration,
 }
 
 impl Event<'_> {
-    /// The name that stands in the record.
+    /// The event's name in the record.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::LoginAccepted { .. } => "login_accepted",
@@ -200,7 +175,7 @@ impl Event<'_> {
     }
 }
 
-/// Takes records from everywhere.
+/// Accepts records from every part of the bastion.
 #[derive(Clone, Debug)]
 pub(crate) struct Audit {
     queue: mpsc::Sender<Message>,
@@ -214,23 +189,23 @@ enum Message {
     Flush(oneshot::Sender<()>),
 }
 
-/// Records cannot be written down, so nothing is granted that would need one.
+/// Records cannot be written, so nothing is granted that would need one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bastion cannot write its audit records, so it grants nothing new; try again later")]
 pub(crate) struct Stopped;
 
 impl Stopped {
-    /// The reason as logs, metrics and clients know it.
+    /// The reason code in logs, metrics and messages to clients.
     pub(crate) fn code(self) -> &'static str {
         "audit_stopped"
     }
 }
 
-/// How the writer is getting on.
+/// The state of the writer.
 #[derive(Debug)]
 struct Progress {
     metrics: Arc<Metrics>,
-    /// When the write began that has not succeeded yet.
+    /// When the current write began, until it succeeds.
     writing: ArcSwapOption<Instant>,
     failing: AtomicBool,
     losing: AtomicBool,
@@ -243,7 +218,7 @@ impl Progress {
 
     fn failed(&self, error: &io::Error) {
         if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(%error, "audit records cannot be written; trying again until they can");
+            tracing::error!(%error, "audit records cannot be written; retrying until they can");
         }
     }
 
@@ -252,7 +227,7 @@ impl Progress {
         let failed = self.failing.swap(false, Ordering::Relaxed);
         let lost = self.losing.swap(false, Ordering::Relaxed);
         if failed || lost {
-            tracing::warn!("audit records are written again");
+            tracing::info!("audit records are written again");
         }
     }
 
@@ -260,8 +235,8 @@ impl Progress {
         self.metrics.audit_lost(1);
         if !self.losing.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                "audit records are being lost, since {QUEUE} of them are waiting to be written; \
-                 bastion_audit_lost_total counts them"
+                "audit records are being lost because {QUEUE} of them wait to be written; bastion_audit_lost_total \
+                 counts them"
             );
         }
     }
@@ -272,32 +247,28 @@ impl Progress {
     }
 }
 
-/// Why there is no place for audit records.
+/// Why the destination of audit records cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The file cannot be appended to.
     #[error("{}: {source}\n  audit.to names it; its folder must be there, and be writable for the bastion", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// Standard output is closed.
     #[error("standard output: {0}\n  audit.to names it; a file can take its place")]
     StandardOutput(io::Error),
-    /// There can be no thread.
+    /// The writer's thread cannot be started.
     #[error("cannot start the writer of audit records: {0}")]
     Thread(io::Error),
 }
 
-/// Opens the place for records, without writing to it.
+/// Opens the destination of records, without writing to it.
 ///
 /// # Errors
 /// When a file cannot be appended to.
 pub(crate) fn open(to: &AuditTo) -> Result<File, Error> {
     match to {
-        // Without the buffer of `Stdout`, which would not say what was written and what was not.
+        // The file descriptor itself: the buffer of `Stdout` would not tell what was written and what was
+        // not.
         AuditTo::Stdout => {
             io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(Error::StandardOutput)
         }
@@ -305,7 +276,7 @@ pub(crate) fn open(to: &AuditTo) -> Result<File, Error> {
     }
 }
 
-/// Opens a file at its end. A pipe that nobody reads is refused rather than waited for.
+/// Opens a file at its end. A pipe without a reader is an error; the bastion does not wait for one.
 fn append(path: &Path) -> io::Result<File> {
     let file =
         OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(O_NONBLOCK).open(path)?;
@@ -317,7 +288,7 @@ impl Audit {
     /// Starts the writer.
     ///
     /// # Errors
-    /// When there can be no more threads.
+    /// When its thread cannot be started.
     pub(crate) fn start(
         sink: impl Write + Send + 'static,
         when_full: WhenFull,
@@ -338,10 +309,10 @@ impl Audit {
         Ok(audit)
     }
 
-    /// Asked before anything is granted.
+    /// Checks, before a login or forward is granted, that records can be written.
     ///
     /// # Errors
-    /// When records cannot be written, and the operator wants nothing to happen without.
+    /// When they cannot, and `audit.when_full` is `stop`.
     pub(crate) fn ready(&self) -> Result<(), Stopped> {
         match self.when_full {
             WhenFull::Stop if self.progress.is_stuck() || self.queue.capacity() < RESERVE => Err(Stopped),
@@ -349,7 +320,7 @@ impl Audit {
         }
     }
 
-    /// Writes down what happened just now. Never waits.
+    /// Records an event that has just happened. Never blocks.
     pub(crate) fn record(&self, session: Session, event: Event<'_>) {
         let line = Record::new(SystemTime::now(), session, &event).line();
         if self.queue.try_send(Message::Line(line)).is_err() {
@@ -357,7 +328,7 @@ impl Audit {
         }
     }
 
-    /// Waits until everything is written, but not for ever.
+    /// Waits until every record is written, for `patience` at most.
     pub(crate) async fn flush(&self, patience: Duration) {
         let (done, written) = oneshot::channel();
         let flushed = async {
@@ -366,12 +337,12 @@ impl Audit {
             }
         };
         if timeout(patience, flushed).await.is_err() {
-            tracing::error!("audit records are not written in time, and are lost");
+            tracing::error!("audit records were not written before the shutdown, and are lost");
         }
     }
 }
 
-/// The writer: a thread, since files and pipes block.
+/// Runs the writer, in a thread of its own because files and pipes block.
 fn write(mut sink: impl Write, mut messages: mpsc::Receiver<Message>, progress: &Progress) {
     let mut batch = Vec::new();
     let mut next = messages.blocking_recv();
@@ -383,7 +354,7 @@ fn write(mut sink: impl Write, mut messages: mpsc::Receiver<Message>, progress: 
             }
             Message::Flush(done) => Some(done),
         };
-        // Nothing is held back while nothing else comes.
+        // A batch is written as soon as no other record waits.
         if flushed.is_some() || batch.len() >= BATCH || messages.is_empty() {
             progress.begun();
             if !persist(&mut sink, &batch, &messages, progress) {
@@ -399,7 +370,8 @@ fn write(mut sink: impl Write, mut messages: mpsc::Receiver<Message>, progress: 
     }
 }
 
-/// Writes all of it, however often that takes. Gives up, and says so, only when nobody is left to write for.
+/// Writes all of the batch, with as many retries as that takes. Gives up, and returns so, only when every
+/// sender is gone.
 fn persist(
     sink: &mut impl Write,
     mut bytes: &[u8],
@@ -408,7 +380,7 @@ fn persist(
 ) -> bool {
     while !bytes.is_empty() {
         let error = match sink.write(bytes) {
-            // More than there was cannot be written.
+            // A write cannot accept more bytes than it was given.
             Ok(written) if written > 0 => {
                 bytes = bytes.get(written..).unwrap_or_default();
                 continue;
@@ -441,7 +413,7 @@ mod tests {
         }
     }
 
-    /// A sink whose writes the test lets through one by one, or has fail.
+    /// A sink whose writes the test lets through one by one, or makes fail.
     struct Gate {
         answers: std_mpsc::Receiver<io::Result<()>>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -481,7 +453,8 @@ mod tests {
     #[tokio::test]
     async fn a_sink_that_blocks_and_fails_holds_nobody_up_and_loses_only_what_is_counted() {
         let (audit, answer, written) = start(WhenFull::Count);
-        // The writer blocks in the first write, so the queue fills. It may have taken some before that.
+        // The writer blocks in the first write, so the queue fills. The writer may have taken some records
+        // before that.
         for _ in 0..QUEUE * 2 {
             audit.record(session(), REFUSED);
         }

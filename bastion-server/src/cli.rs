@@ -1,4 +1,4 @@
-//! What is typed: one file, and what to do with it.
+//! Parses the command line: a subcommand or the configuration file, and options.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{common::units::Delay, config};
     after_help = after_help()
 )]
 pub(crate) struct Cli {
-    /// What to do instead of serving.
+    /// The subcommand; without one the bastion serves.
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -25,7 +25,7 @@ pub(crate) struct Cli {
     #[arg(required_unless_present = "print_config_schema")]
     pub config: Option<PathBuf>,
 
-    /// Only read the configuration and the files that it names, and say what is wrong with them.
+    /// Only read the configuration and the files that it names, and report what is wrong with them.
     #[arg(long)]
     pub check_config: bool,
 
@@ -34,7 +34,7 @@ pub(crate) struct Cli {
     pub print_config_schema: bool,
 }
 
-/// What to do instead of serving.
+/// The subcommand.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Say which rule decides about a certificate and a destination, and why, without connecting.
@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Probe(Probe),
 }
 
-/// Questions to a running bastion.
+/// Checks of a running bastion.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   bastion-server probe --ssh bastion.example.com:22 --ready 10.1.2.3:8080
@@ -53,13 +53,13 @@ pub(crate) enum Command {
 Exit codes: 0 every answer was yes, 1 one was no, 2 arguments")]
 #[group(required = true, multiple = true)]
 pub(crate) struct Probe {
-    /// Exchange the first lines of SSH.
+    /// Exchange the identification lines of SSH with this address.
     #[arg(long, value_name = "HOST:PORT")]
     pub ssh: Option<String>,
-    /// Ask /readyz.
+    /// Request /readyz from this address.
     #[arg(long, value_name = "HOST:PORT")]
     pub ready: Option<String>,
-    /// How long to ask again while the answer is no.
+    /// How long to try again while the check fails.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = delay)]
     pub within: Delay,
 }
@@ -68,7 +68,7 @@ fn delay(text: &str) -> Result<Delay, &'static str> {
     Delay::try_from(text.to_owned())
 }
 
-/// A question about a certificate and a destination.
+/// A certificate and a destination, for `explain`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bastion-server explain bastion.yaml --cert ~/.ssh/id_ed25519-cert.pub --to orders.default.svc:5432
@@ -82,22 +82,23 @@ pub(crate) struct Explain {
     /// The certificate, as in id_ed25519-cert.pub.
     #[arg(long, value_name = "FILE")]
     pub cert: PathBuf,
-    /// Where to.
+    /// The destination.
     #[arg(long, value_name = "HOST:PORT")]
     pub to: String,
-    /// The login name; without it the first principal that may log in here.
+    /// The login name. Default: the first principal that may log in.
     #[arg(long, value_name = "NAME")]
     pub login: Option<String>,
-    /// Where the client would come from.
+    /// The client's address.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub from: IpAddr,
-    /// Objects of a cluster as kubectl prints them in YAML: policies, and the Services and EndpointSlices that they are about.
+    /// Objects of a cluster as kubectl prints them in YAML: policies, and the Services and EndpointSlices
+    /// that they are about.
     #[arg(long, value_name = "FILE")]
     pub objects: Vec<PathBuf>,
-    /// The namespace that the bastion would be in.
+    /// The bastion's own namespace.
     #[arg(long, value_name = "NAME", default_value = "bastion")]
     pub namespace: String,
-    /// One JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }

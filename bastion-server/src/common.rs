@@ -1,4 +1,4 @@
-//! Units, text and watched files: small tools that know nothing of the bastion.
+//! Parses units, escapes text and watches files: small tools that know nothing of the bastion.
 
 pub(crate) mod text;
 pub(crate) mod units;

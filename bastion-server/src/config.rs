@@ -1,7 +1,8 @@
-//! One YAML file and a few environment variables become one typed value, or an error with file, line and remedy.
+//! Reads the settings from one YAML file and a few environment variables into one typed value, or an error
+//! with file, line and remedy.
 //!
-//! `deploy/examples/bastion.yaml` shows every setting. Nothing here reads the clock or the network; the files that
-//! the configuration names are read by whoever needs them, and all of them by `--check-config`.
+//! `deploy/examples/bastion.yaml` shows every setting. This module reads neither the clock nor the network;
+//! the module that uses a file that the configuration names reads it, and `--check-config` reads all of them.
 
 mod environment;
 mod host_key;
@@ -42,92 +43,95 @@ pub(crate) use schema::Network;
 pub use schema::json_schema;
 pub(crate) use vault::{Auth, Vault};
 
-/// Everything that can be set.
+/// The settings of bastion-server.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "The configuration of bastion-server")]
 pub struct Config {
-    /// Where SSH clients are accepted. Port 0 lets the system choose.
+    /// The address and port on which SSH clients are accepted, for example `0.0.0.0:2222`. Port 0 lets the
+    /// system choose.
     #[serde(deserialize_with = "schema::socket_address")]
     #[schemars(with = "schema::SocketAddress")]
     pub listen: SocketAddr,
-    /// Whose word about a client's address is taken.
+    /// Which load balancers may announce the client's address. Default: none.
     #[serde(default)]
     pub proxy_protocol: ProxyProtocol,
-    /// Who the bastion is, and how it proves that.
+    /// The bastion's host key, by which clients recognize it.
     pub host_key: HostKey,
-    /// Whose certificates are believed.
+    /// The authorities whose user certificates are accepted.
     pub authorities: Authorities,
-    /// What becomes of the sessions of an authority that is believed no more.
+    /// Whether live sessions end when their authority is no longer trusted. Default: `end_sessions`.
     #[serde(default)]
     pub removed_authority: RemovedAuthority,
-    /// What is not believed any more, whoever signed it.
+    /// The lists of revoked keys and certificates. Default: none.
     #[serde(default)]
     pub revocation: Revocation,
-    /// Where Vault or OpenBao is, for whatever of the above comes from there.
+    /// The Vault or OpenBao server, needed where `host_key` or `authorities` refer to Vault.
     #[serde(default)]
     pub vault: Vault,
-    /// What clients may call themselves.
+    /// The login names that clients may use.
     pub login: Login,
-    /// Who may reach what. With no rule nobody reaches anything.
+    /// The rules that permit and deny destinations. With no rule the bastion forwards nothing. Default: none.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// What else the cluster says that the bastion runs in.
+    /// What the bastion reads from and writes to the cluster that it runs in. Default: nothing.
     #[serde(default, deserialize_with = "config_file::section")]
     pub kubernetes: Option<Kubernetes>,
-    /// Forbidden networks that rules may permit all the same.
+    /// Networks of the floor that rules may permit all the same, for example `[link-local]`. Default: none.
     #[serde(default)]
     pub open_networks: Vec<Forbidden>,
-    /// Addresses of names that no DNS knows, or that it must not be asked for.
+    /// Addresses of names that no DNS server knows, or that must not be asked of one, for example
+    /// `{orders.internal: [10.20.3.4]}`. Default: none.
     #[serde(default)]
     #[schemars(with = "HashMap<HostName, Vec<schema::Address>>")]
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
-    /// Who is asked for the addresses of all other names.
+    /// The name servers for all other names. Default: those of the system.
     #[serde(default)]
     pub dns: Dns,
-    /// How much of everything.
+    /// Limits on connections, sessions, certificates and memory.
     #[serde(default)]
     pub limits: Limits,
-    /// How long for everything that waits for others.
+    /// How long the bastion waits for name servers and targets.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// How a dead client is noticed.
+    /// How the bastion notices that a client is gone.
     #[serde(default)]
     pub keepalive: Keepalive,
-    /// When a session's keys are replaced.
+    /// When the bastion replaces a session's keys.
     #[serde(default)]
     pub rekey: Rekey,
-    /// Algorithms that are offered beside the best, for clients that know nothing better.
+    /// Algorithms that are offered beside the default ones, for clients that support none of those, for
+    /// example `[aes256-ctr]`. Default: none.
     #[serde(default)]
     pub more_algorithms: Vec<More>,
-    /// Health and metrics; without it there are none.
+    /// The HTTP listener for health and metrics. Default: no listener.
     #[serde(default, deserialize_with = "config_file::section")]
     pub admin: Option<Admin>,
-    /// What is logged on standard error.
+    /// The logs on standard error.
     #[serde(default)]
     pub log: Log,
-    /// Where audit records go.
+    /// The audit records.
     #[serde(default)]
     pub audit: Audit,
-    /// How the process ends.
+    /// The shutdown after SIGTERM or SIGINT.
     #[serde(default)]
     pub drain: Drain,
-    /// What the process gives up before it serves.
+    /// Whether the process confines itself by the fence, its sandbox, before it serves. Default: `auto`.
     #[serde(default)]
     pub fence: Fence,
 }
 
 impl Config {
-    /// Reads the file, and then the environment, which wins.
+    /// Reads the file, and then the environment, which takes precedence.
     ///
     /// # Errors
-    /// Names the file, line and column, or the variable, and what to do.
+    /// Names the file, line and column, or the variable, and the remedy.
     pub fn load(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         config_file::read::<Self>(path)?.overridden(variable)
     }
 
-    /// This configuration with those settings of `other` that can change while the bastion serves: who may log in and for
-    /// how long, who may reach what, and where that is.
+    /// Returns this configuration with those settings of `other` that can change while the bastion serves:
+    /// who may log in and for how long, the rules, and the addresses of names.
     #[must_use]
     pub fn with_live_settings_of(self, other: &Self) -> Self {
         Self {
@@ -165,13 +169,13 @@ impl Config {
             .collect()
     }
 
-    /// Whether anything comes from Vault.
+    /// Whether the configuration needs Vault.
     pub fn needs_vault(&self) -> bool {
         matches!(self.host_key, HostKey::Vault(_))
             || self.authorities.sources().iter().any(|source| matches!(source, AuthoritySource::Vault(_)))
     }
 
-    /// Whether anything is asked of a cluster.
+    /// Whether the configuration needs a cluster.
     pub fn needs_cluster(&self) -> bool {
         self.kubernetes.is_some() || self.authorities_need_cluster() || self.host_key_needs_cluster()
     }
@@ -184,7 +188,7 @@ impl Config {
         })
     }
 
-    /// Whether it takes a cluster to know whose certificates are believed.
+    /// Whether an authority comes from the cluster.
     pub fn authorities_need_cluster(&self) -> bool {
         let kept = |source: &AuthoritySource| {
             matches!(source, AuthoritySource::Secret(_) | AuthoritySource::ConfigMap(_))
@@ -198,15 +202,16 @@ impl Config {
     }
 }
 
-/// Who is asked for the addresses of names.
+/// The name servers that the bastion asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dns {
-    /// Name servers; without them those of `/etc/resolv.conf`, with its search list.
+    /// The name servers, each with port 53 unless it has another, for example `[10.96.0.10,
+    /// "127.0.0.1:5353"]`. Default: those of `/etc/resolv.conf`, with its search list.
     pub servers: Vec<NameServer>,
 }
 
-/// A name server: an address, and a port if it is not 53.
+/// A name server: an address, with a port unless it is 53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "schema::NameServer")]
@@ -225,7 +230,7 @@ impl TryFrom<String> for NameServer {
     }
 }
 
-/// A name in `hosts`, in lower case and without a final dot: what is written there is no matter of a search list.
+/// A name in `hosts`, in lower case and without a final dot: the search list does not apply to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = schema::HOST_NAME))]
@@ -242,26 +247,27 @@ impl TryFrom<String> for HostName {
     }
 }
 
-/// Why there is no configuration.
+/// Why the configuration cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file.
+    /// The file cannot be read or parsed.
     #[error(transparent)]
     File(#[from] config_file::Error),
-    /// The environment.
+    /// An environment variable cannot be used.
     #[error(transparent)]
     Environment(#[from] environment::Error),
 }
 
-/// The lists of what is revoked.
+/// The revocation lists. A certificate that any of them revokes is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Revocation {
-    /// Files in the formats of sshd's `RevokedKeys`. What any of them revokes is revoked.
+    /// Files in the formats of sshd's `RevokedKeys`, for example `[/etc/bastion/revoked.krl]`. Default: none.
     pub files: Vec<PathBuf>,
-    /// Such lists in ConfigMaps of the bastion's own namespace.
+    /// Entries of ConfigMaps in the bastion's own namespace that hold such lists, for example `[{name:
+    /// revoked, key: revoked.krl}]`. Default: none.
     pub config_maps: Vec<ObjectKey>,
-    /// Such lists in Secrets of the bastion's own namespace.
+    /// Entries of Secrets in the bastion's own namespace that hold such lists. Default: none.
     pub secrets: Vec<ObjectKey>,
 }
 
@@ -284,41 +290,42 @@ impl TryFrom<Vec<AuthoritySource>> for Authorities {
     fn try_from(sources: Vec<AuthoritySource>) -> Result<Self, Self::Error> {
         if sources.is_empty() {
             return Err(
-                "without an authority nobody can log in; add one, such as `- file: /etc/bastion/ca.pub`",
+                "without an authority no client can log in; add one, such as `- file: /etc/bastion/ca.pub`",
             );
         }
         Ok(Self(sources))
     }
 }
 
-/// Where keys of authorities come from.
+/// A source of authorities' public keys.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthoritySource {
-    /// What the SSH engine at a mount of Vault publishes.
+    /// The public keys of an SSH secrets engine of Vault.
     Vault(VaultAuthority),
     /// A file in the format of sshd's `TrustedUserCAKeys`.
     File(PathBuf),
     /// A folder of such files, with names that end in `.pub`.
     Folder(PathBuf),
-    /// The key itself, as in such a file.
+    /// The public key itself, as in such a file.
     Key(AuthorityKey),
-    /// The content of such a file in a Secret of the bastion's own namespace.
+    /// The entry of a Secret in the bastion's own namespace that holds such a file.
     Secret(ObjectKey),
-    /// And in a ConfigMap.
+    /// The entry of a ConfigMap in the bastion's own namespace that holds such a file.
     ConfigMap(ObjectKey),
 }
 
-/// One mount of Vault's SSH engine.
+/// An SSH secrets engine of Vault, whose authority signs user certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultAuthority {
-    /// Its path.
+    /// The path of the mount, for example `ssh`.
     pub mount: String,
-    /// The issuers to trust, by name or id, where the mount has several; without this the default one.
+    /// The trusted issuers, by name or id, where the mount has several, for example `[default, next]`.
+    /// Default: the mount's default issuer.
     #[serde(default)]
     pub issuers: Vec<String>,
-    /// How often it is asked again.
+    /// The interval at which the bastion reads the keys again. Default: `5m`.
     #[serde(default = "five_minutes")]
     pub refresh: Period,
 }
@@ -327,7 +334,7 @@ fn five_minutes() -> Period {
     Period(Duration::from_secs(300))
 }
 
-/// A public key that stands in the configuration itself.
+/// A public key in the configuration itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = schema::PUBLIC_KEY))]
@@ -337,33 +344,35 @@ impl TryFrom<String> for AuthorityKey {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        // A block of YAML ends with a line break.
+        // A block scalar of YAML ends with a line break.
         ssh_key::PublicKey::from_openssh(text.trim())
             .map(Self)
             .map_err(|_| "this is no public key; write one as in a .pub file, such as ssh-ed25519 AAAA…")
     }
 }
 
-/// How much of everything.
+/// Limits on connections, sessions, certificates and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// From accept to the end of the login: time for a passphrase, a PIN or a touch.
+    /// The longest time from accepting a connection to the end of its login, passphrase, PIN or touch
+    /// included. Default: `1m`.
     pub login_deadline: Period,
-    /// No certificate may be valid for longer, whatever its authority said; but for the two minutes by which authorities put
-    /// the start back.
+    /// The longest lifetime of a user certificate. Two minutes are added, by which authorities backdate the
+    /// start. Default: `24h`.
     pub max_certificate_lifetime: Period,
-    /// Connections at once, logged in or not.
+    /// The most connections that may be open simultaneously, logged in or not. Default: 1000.
     pub max_sessions: NonZeroUsize,
-    /// Forwarded connections at once in one session.
+    /// The most forwarded connections that may be open simultaneously in one session. Default: 1000.
     pub max_channels_per_session: NonZeroUsize,
-    /// Bytes of all clients together that may wait in memory. The process itself needs some 64 MiB beside them.
+    /// The most bytes of all clients together that may wait in memory. The process itself needs some 64 MiB
+    /// more. Default: `96MiB`.
     pub buffered_bytes: BufferSize,
-    /// Connections that have not logged in yet.
+    /// Limits on connections that have not logged in yet.
     pub max_startups: startups::Limits,
-    /// What a source pays for connections that come to nothing.
+    /// Penalties of a source for connections that came to nothing.
     pub penalties: startups::Penalties,
-    /// What one identity may use.
+    /// Limits on what one identity, a key with its login name, may use.
     pub per_identity: identities::Limits,
 }
 
@@ -383,16 +392,16 @@ impl Default for Limits {
     }
 }
 
-/// How long others are waited for.
+/// How long the bastion waits for name servers and targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// For the addresses of a destination.
+    /// The longest wait for the addresses of a destination. Default: `5s`.
     pub resolve: Period,
-    /// For a destination to take the connection, at any of its addresses.
+    /// The longest wait until a destination accepts the connection, at any of its addresses. Default: `10s`.
     pub connect: Period,
-    /// For a destination that takes nothing while its client's whole session waits behind it. Where nothing waits it may
-    /// pause for as long as it likes.
+    /// The longest time for which a destination may take no data while the rest of its client's session waits
+    /// behind it. A destination behind which nothing waits may pause for any time. Default: `10s`.
     pub stalled_target: Period,
 }
 
@@ -402,13 +411,13 @@ impl Default for Timeouts {
     }
 }
 
-/// How a dead client is noticed.
+/// How the bastion notices that a client is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keepalive {
-    /// Silence after which the client is asked whether it is there.
+    /// The silence after which the bastion asks the client for an answer. Default: `15s`.
     pub interval: Period,
-    /// Unanswered questions after which it is not.
+    /// The number of unanswered questions after which the bastion ends the session. Default: 3.
     pub max_missed: NonZeroUsize,
 }
 
@@ -419,17 +428,17 @@ impl Default for Keepalive {
     }
 }
 
-/// When a session's keys are replaced: whichever comes first.
+/// When a session's keys are replaced: at whichever limit is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rekey {
-    /// After so much in one direction, at least 1 MiB.
+    /// The bytes in one direction after which the keys are replaced, `1MiB` to `64GiB`. Default: `1GiB`.
     pub bytes: RekeyBytes,
-    /// After so long, at least a minute.
+    /// The time after which the keys are replaced, at least `1m`. Default: `1h`.
     pub time: RekeyTime,
 }
 
-/// As many bytes as one set of keys protects.
+/// The number of bytes that one set of keys protects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "ByteSize")]
 #[schemars(with = "ByteSize")]
@@ -452,7 +461,7 @@ impl TryFrom<ByteSize> for RekeyBytes {
     }
 }
 
-/// As long as one set of keys is used.
+/// The time for which one set of keys is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Period")]
 #[schemars(with = "Period")]
@@ -475,78 +484,82 @@ impl Default for Rekey {
     }
 }
 
-/// The HTTP listener for whoever runs the bastion.
+/// The HTTP listener for health and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Its address. It tells no secrets, but is not meant for the world.
+    /// The address and port of the listener, for example `127.0.0.1:8080`. It shows no secrets, but is not
+    /// meant for the public.
     #[serde(deserialize_with = "schema::socket_address")]
     #[schemars(with = "schema::SocketAddress")]
     pub listen: SocketAddr,
 }
 
-/// What is logged.
+/// The logs on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// How much.
+    /// The lowest level that is logged. Default: `info`.
     pub level: telemetry::Level,
-    /// For whom.
+    /// The format of log lines. Default: `human`.
     pub format: telemetry::Format,
 }
 
-/// Where audit records go.
+/// The audit records, one JSON object a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
-    /// The one place.
+    /// The destination of audit records: `stdout` or a file, for example `{file:
+    /// /var/log/bastion/audit.jsonl}`. Default: `stdout`.
     pub to: AuditTo,
-    /// What happens while nothing can be written there.
+    /// The behaviour while audit records cannot be written. Default: `stop`.
     pub when_full: WhenFull,
 }
 
-/// What happens while audit records cannot be written.
+/// The behaviour while audit records cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WhenFull {
-    /// Nothing new is granted. What was granted before goes on.
+    /// The bastion grants no login and no forward. Open forwards continue.
     #[default]
     Stop,
-    /// Service goes on, and what is lost is counted.
+    /// The bastion goes on, and counts the records that are lost.
     Count,
 }
 
-/// A place for audit records.
+/// The destination of audit records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditTo {
-    /// Standard output, which nothing else uses.
+    /// Standard output, to which nothing else writes.
     #[default]
     Stdout,
-    /// A file that is appended to.
+    /// A file, to which records are appended.
     File(PathBuf),
 }
 
-/// Whether the process confines itself; see [`crate::process::fence`].
+/// Whether the process confines itself by Landlock and seccomp before it serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fence {
-    /// As far as the kernel can.
+    /// The process uses what the kernel supports.
     #[default]
     Auto,
-    /// Not at all.
+    /// The process does not confine itself.
     Off,
-    /// Or it does not start.
+    /// The process does not start unless the kernel supports the fence.
     Required,
 }
 
-/// How the process ends after SIGTERM.
+/// The shutdown after SIGTERM or SIGINT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
-    /// How long clients are still accepted while `/readyz` says no, so that load balancers notice first.
+    /// How long clients are still accepted while `/readyz` fails, so that load balancers notice first.
+    /// Default: `0s`.
     pub readiness_delay: Delay,
-    /// How long sessions that forward something may still go on; the others are told to go at once.
+    /// How long sessions that forward something may continue after that; idle sessions are told to disconnect
+    /// immediately. Default: `5s`.
     pub timeout: Delay,
 }
 
@@ -616,7 +629,7 @@ mod tests {
             assert!(!error.contains("hunter2"), "{error}");
             assert!(schema::tests::complaint(&text).is_some(), "{text}");
         }
-        // Which the schema takes for no listener.
+        // The schema reads this as no listener.
         assert!(parse(&format!("{SMALLEST}admin:\n")).unwrap_err().contains("`listen` is missing"));
         for (more, expected) in [
             ("limits: {login_deadline: 20}\n", "bastion.yaml:5:26: this is no duration"),
@@ -687,7 +700,7 @@ mod tests {
             let text = format!("{SMALLEST}{more}");
             let error = parse(&text).unwrap_err();
             assert!(error.contains(expected), "{more}{error}");
-            // No pattern tells which bits stand behind a prefix, or how much 59 s is.
+            // A pattern cannot tell which bits are behind a prefix, or how much 59 s is.
             let is_beyond_a_schema =
                 ["10.0.0.1/8", "1023KiB", "65GiB", "59s"].iter().any(|value| more.contains(value));
             assert_eq!(schema::tests::complaint(&text).is_none(), is_beyond_a_schema, "{more}");

@@ -1,4 +1,4 @@
-//! The host and port that a client asks for, parsed, and the patterns that match them.
+//! Parses the host and port that a client asks for, and matches them against patterns.
 
 pub(crate) mod pattern;
 
@@ -12,7 +12,7 @@ const HOST_MAX: usize = 253;
 /// The longest label of a host name, in bytes.
 const LABEL_MAX: usize = 63;
 
-/// A host and a port, as asked for.
+/// The host and port of a client's request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Destination {
     host: Host,
@@ -22,16 +22,15 @@ pub struct Destination {
 /// A host, by name or by address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// A name.
+    /// A DNS name.
     Name(Name),
-    /// IPv4 inside IPv6 is IPv4 here.
+    /// An address; an IPv4-mapped IPv6 address is stored as IPv4.
     Address(IpAddr),
 }
 
-/// A host's name.
+/// A DNS host name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
-    /// Lower case, without the final dot.
     text: String,
     absolute: bool,
 }
@@ -42,12 +41,13 @@ impl Name {
         &self.text
     }
 
-    /// Whether it has a final dot, by which it is complete: nothing is looked for below a search list's domains (RFC 1034 §3.1).
+    /// Whether the name ends in a dot, so that it is complete and the search list does not apply (RFC 1034
+    /// §3.1).
     pub fn is_absolute(&self) -> bool {
         self.absolute
     }
 
-    /// The same name, complete.
+    /// The same name with a final dot.
     #[must_use]
     pub fn absolute(&self) -> Self {
         Self { text: self.text.clone(), absolute: true }
@@ -60,25 +60,25 @@ impl fmt::Display for Name {
     }
 }
 
-/// Why a request names no destination.
+/// Why a request does not name a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadDestination {
-    /// 0, or above 65535: the request has room for 32 bits (RFC 4254 §7.2).
+    /// The port is 0 or above 65535: the request has 32 bits for it (RFC 4254 §7.2).
     #[error("the port must be from 1 to 65535")]
     Port,
-    /// Empty, too long, or with characters that no host name has.
+    /// The host is empty, too long, or has characters that no host name has.
     #[error("this is no host name and no address")]
     Host,
-    /// `127.1`, `0x7f000001`, `2130706433`: one address, many spellings.
+    /// The host is an IPv4 address in an unusual spelling, such as `127.1`, `0x7f000001` or `2130706433`.
     #[error("an IPv4 address is written as four decimal numbers")]
     Spelling,
 }
 
 impl Destination {
-    /// Takes the two fields of a `direct-tcpip` request.
+    /// Parses the two fields of a `direct-tcpip` request.
     ///
     /// # Errors
-    /// When they name no destination.
+    /// When they do not name a destination.
     pub fn parse(host: &str, port: u32) -> Result<Self, BadDestination> {
         let host = Host::parse(host)?;
         match u16::try_from(port) {
@@ -87,7 +87,7 @@ impl Destination {
         }
     }
 
-    /// The host.
+    /// The host that the client asked for.
     pub fn host(&self) -> &Host {
         &self.host
     }
@@ -97,7 +97,7 @@ impl Destination {
         self.port
     }
 
-    /// The same port of the host whose name is complete.
+    /// The same port of the host with a final dot.
     pub(super) fn absolute(self) -> Self {
         let host = match self.host {
             Host::Name(name) => Host::Name(name.absolute()),
@@ -108,10 +108,10 @@ impl Destination {
 }
 
 impl Host {
-    /// Takes a name or an address, and nothing that is almost one: no brackets, no zone, no white space.
+    /// Parses a name or an address. Brackets, a zone or white space are errors.
     ///
     /// # Errors
-    /// When it is neither.
+    /// When the text is neither.
     pub fn parse(text: &str) -> Result<Self, BadDestination> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Address(address.to_canonical()));
@@ -123,7 +123,7 @@ impl Host {
         if name.is_empty() || name.len() > HOST_MAX || !name.split('.').all(is_label) {
             return Err(BadDestination::Host);
         }
-        // A resolver takes what ends in a number for an address, as inet_aton(3) does.
+        // A resolver takes a name whose last label is a number for an address, as inet_aton(3) does.
         if name.rsplit('.').next().is_some_and(is_number) {
             return Err(BadDestination::Spelling);
         }
@@ -131,7 +131,7 @@ impl Host {
     }
 }
 
-/// Underscores are no part of host names and are common in names of services.
+/// Underscores are not part of host names (RFC 952) but are common in names of services.
 fn is_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=LABEL_MAX).contains(&label.len())

@@ -1,6 +1,7 @@
-//! From a candidate to a connected socket: find the addresses, have every address checked, connect to whichever of them answers first.
+//! Connects to a destination: finds its addresses, has every address checked, and connects to the one that
+//! answers first.
 //!
-//! Nothing here runs in a session's own task, so a name that takes long to resolve holds up one channel alone.
+//! No code here runs in a session's own task, so a name that resolves slowly delays one channel alone.
 
 pub(crate) mod endpoints;
 pub(crate) mod resolver;
@@ -21,53 +22,52 @@ use crate::dial::endpoints::Endpoints;
 use crate::dial::resolver::{ResolveError, Resolver};
 use crate::process::own_addresses;
 
-/// How targets are found and reached.
+/// Finds and reaches targets.
 #[derive(Debug)]
 pub(crate) struct Dialler {
-    /// Finds their addresses.
+    /// Resolves the names of hosts.
     pub resolver: Resolver,
-    /// Where Services lead, as it is now.
+    /// The endpoints of Services at this moment.
     pub endpoints: Arc<ArcSwap<Endpoints>>,
-    /// How long connecting may take, to all of a target's addresses together.
+    /// The longest time for connecting to all of a target's addresses together.
     pub connect: Duration,
 }
 
 /// A connected target, and the permit to relay to it.
 #[derive(Debug)]
 pub(crate) struct Dialled {
-    /// The socket.
     pub socket: TcpStream,
-    /// The address it is connected to, which is one of the permit's.
+    /// The address of the connection, which is one of the permit's.
     pub address: SocketAddr,
-    /// What may be done with it.
+    /// The permit that allows the relay.
     pub permit: Permit,
 }
 
-/// Why there is no connection.
+/// Why a target cannot be reached.
 #[derive(Debug, Error)]
 pub(crate) enum DialError {
-    /// The policy says no.
+    /// The policy denies the destination.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// The name leads nowhere.
+    /// The name has no usable address.
     #[error(transparent)]
     Unresolved(#[from] ResolveError),
-    /// The Service has nothing behind it.
-    #[error("the Service has no endpoint that is ready")]
+    /// The Service has no ready endpoints.
+    #[error("the Service has no ready endpoint")]
     NoEndpoints,
-    /// Nobody listens there.
+    /// The target refused the connection.
     #[error("the target refused the connection")]
     Refused,
-    /// No answer from any of its addresses.
+    /// None of the addresses answered in time.
     #[error("the target does not answer")]
     ConnectTimeout,
-    /// No way there, or none left on this side.
+    /// The target is unreachable, or this machine has no socket left.
     #[error("the target cannot be reached: {0}")]
     Unreachable(io::ErrorKind),
 }
 
 impl DialError {
-    /// The reason as logs, metrics and clients know it.
+    /// The reason code in logs, metrics and messages to clients.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Denied(denied) => denied.code(),
@@ -81,10 +81,10 @@ impl DialError {
 }
 
 impl Dialler {
-    /// Resolves, checks, connects.
+    /// Resolves the name, checks the addresses and connects.
     ///
     /// # Errors
-    /// When the policy says no to what was found, or no address answers; of several addresses the last one's reason.
+    /// When the policy denies the addresses, or none answers; of several addresses the last one's error.
     pub(crate) async fn dial(&self, candidate: Candidate) -> Result<Dialled, DialError> {
         let found = self.find(&candidate).await?;
         let floor = Arc::clone(candidate.floor());
@@ -94,7 +94,8 @@ impl Dialler {
             .await
             .map_err(|_| DialError::ConnectTimeout)?
             .map_err(|last| last.unwrap_or(DialError::ConnectTimeout))?;
-        // The last word is the kernel's: which addresses are its own may have changed since, and not every one is on an interface.
+        // The kernel has the last word: the machine's own addresses may have changed since, and not every one
+        // of them is on an interface.
         let [local, peer] = [socket.local_addr(), socket.peer_addr()].map(|end| end.map_err(unreachable));
         match floor.forbids_ends(local?.ip(), peer?.ip()) {
             Some(reason) => Err(Denied::ForbiddenAddress(reason).into()),
@@ -105,7 +106,7 @@ impl Dialler {
     /// Finds the addresses of a destination, at least one.
     ///
     /// # Errors
-    /// When there are none, or too many, or it takes too long.
+    /// When there is none, or too many, or it takes too long.
     pub(crate) async fn find(&self, candidate: &Candidate) -> Result<Vec<SocketAddr>, DialError> {
         match candidate.address_source() {
             AddressSource::Host(host) => {
@@ -121,10 +122,10 @@ impl Dialler {
     }
 }
 
-/// Has every address checked that was found, beside those that the machine has at this moment.
+/// Checks every address that was found, against the machine's own addresses of this moment too.
 ///
 /// # Errors
-/// When the policy says no to them, or the machine does not tell what it has.
+/// When the policy denies them, or the machine's own addresses cannot be listed.
 pub(crate) fn permit(candidate: Candidate, found: &[SocketAddr]) -> Result<Permit, Denied> {
     let own = own_addresses::interfaces().map_err(|_| Denied::FloorUnknown(Forbidden::OwnAddresses))?;
     candidate.permit(found, &own)

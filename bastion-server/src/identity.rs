@@ -1,4 +1,4 @@
-//! Who somebody is, once a certificate has proved it.
+//! The identity that a certificate has proved.
 //!
 //! [`Identity`] has no public constructor: [`certificate::admit`] is the only function that makes one.
 
@@ -14,16 +14,16 @@ use ssh_key::{Fingerprint, HashAlg, public::KeyData};
 
 use crate::destination::pattern::DestinationPattern;
 
-/// The largest key or certificate that is looked at, in bytes of its binary form. Keys nest in certificates, so the size of
-/// what is parsed also bounds how deep a parser goes.
+/// The largest key or certificate that is parsed, in bytes of its binary form. Keys nest in certificates, so
+/// this bound also limits the depth to which a parser recurses.
 pub const MAX_BLOB: usize = 16 * 1024;
 
-/// The name that a client logs in as. Not yet known to be allowed to.
+/// The login name that a client sends, not yet checked against the certificate or `login.users`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LoginName(String);
 
 impl LoginName {
-    /// The longest that logs in, in bytes.
+    /// The longest login name that is accepted, in bytes.
     const MAX: usize = 64;
 
     /// Takes the name as the client sent it.
@@ -31,13 +31,13 @@ impl LoginName {
         Self(name.into())
     }
 
-    /// The name.
+    /// The name as the client sent it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is one that logs in: 1 to 64 characters of `[A-Za-z0-9._@-]`. It stands in records and messages, and a
-    /// server or a program that reads lists and patterns takes it for one name.
+    /// Whether the name is one that may log in: 1 to 64 characters of `[A-Za-z0-9._@-]`. The name appears in
+    /// records and messages, and programs that read lists or patterns must take it for a single name.
     pub fn is_plain(&self) -> bool {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'@' | b'-');
         (1..=Self::MAX).contains(&self.0.len()) && self.0.bytes().all(allowed)
@@ -50,22 +50,23 @@ impl fmt::Display for LoginName {
     }
 }
 
-/// A principal that a rule can name. It is compared with those of a certificate byte for byte, as sshd does.
+/// A principal that a rule can name. It is compared byte for byte with the certificate's principals, as sshd
+/// does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal(String);
 
 impl Principal {
-    /// The longest that a certificate may have, in bytes.
+    /// The longest principal that a certificate may have, in bytes.
     pub const MAX: usize = 1024;
 
-    /// Takes any text but an empty one, and one with a NUL, a comma or a glob character: those are lists and patterns to
-    /// other programs, so a certificate that has one matches no rule by it.
+    /// Accepts any text that is not empty and has no NUL, comma or glob character. Other programs read those
+    /// as lists and patterns, so a rule cannot name a principal that contains one.
     pub fn parse(name: &str) -> Option<Self> {
         let reserved = |byte: u8| matches!(byte, 0 | b',' | b'*' | b'?');
         ((1..=Self::MAX).contains(&name.len()) && !name.bytes().any(reserved)).then(|| Self(name.to_owned()))
     }
 
-    /// The name.
+    /// The principal as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -77,7 +78,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// What a verified certificate proves about the other end of a session.
+/// What a verified certificate proves about the client of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     login: LoginName,
@@ -92,38 +93,39 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The name it logged in as, which is among the principals.
+    /// The name that the client logged in as; it is one of the principals.
     pub fn login(&self) -> &LoginName {
         &self.login
     }
 
-    /// Every principal of the certificate, in its order, those included that no rule can name. Free text: escape it before it
-    /// is shown.
+    /// Every principal of the certificate, in its order, those included that no rule can name. Free text:
+    /// escape it before showing it.
     pub fn principals(&self) -> &[String] {
         &self.principals
     }
 
-    /// Whether the certificate has this principal.
+    /// Whether the certificate lists this principal.
     pub fn has(&self, principal: &Principal) -> bool {
         self.principals.iter().any(|name| name == principal.as_str())
     }
 
-    /// What the authority calls this certificate. Free text: escape it before it is shown.
+    /// The key id that the authority gave the certificate. Free text: escape it before showing it.
     pub fn key_id(&self) -> &str {
         &self.key_id
     }
 
-    /// The certificate's number at its authority; 0 if the authority does not count.
+    /// The serial number that the authority gave the certificate; 0 if the authority does not number
+    /// certificates.
     pub fn serial(&self) -> u64 {
         self.serial
     }
 
-    /// The authority's key, as `SHA256:…`.
+    /// The fingerprint of the authority's key, as `SHA256:…`.
     pub fn authority(&self) -> Fingerprint {
         self.authority
     }
 
-    /// The user's key, as `SHA256:…`.
+    /// The fingerprint of the user's key, as `SHA256:…`.
     pub fn key(&self) -> Fingerprint {
         self.key
     }
@@ -138,13 +140,14 @@ impl Identity {
         self.may_forward
     }
 
-    /// The only destinations that the certificate is for, if it says so. It can take away and never gives.
+    /// The destinations that the certificate's `permit-open` option limits it to, if it has one. The option
+    /// restricts and never grants.
     pub fn confined_to(&self) -> Option<&[DestinationPattern]> {
         self.confined_to.as_deref()
     }
 }
 
-/// The name of a key in logs and audit records: its SHA-256 fingerprint.
+/// The SHA-256 fingerprint that names a key in logs and audit records.
 pub(crate) fn fingerprint(key: &KeyData) -> Fingerprint {
     key.fingerprint(HashAlg::Sha256)
 }

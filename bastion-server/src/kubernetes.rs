@@ -1,7 +1,9 @@
-//! The cluster that the bastion runs in: who may reach what, whom to believe and who the bastion is, as its objects say.
+//! Talks to the API server of the cluster that the bastion runs in: policies, authorities, revocation lists,
+//! the host key, and the published host identity.
 //!
-//! The one door to the Kubernetes client. Everything that is watched keeps its last good state: a lost API server changes
-//! nothing for anybody. What objects mean is decided in [`compile`] and [`index`], which ask nobody.
+//! Only this module uses the Kubernetes client. Everything that is watched keeps its last good state, so
+//! losing the API server changes nothing for clients. The pure modules [`compile`] and [`index`] decide what
+//! objects mean.
 
 mod client;
 pub(crate) mod compile;
@@ -27,45 +29,47 @@ use kube::{
 
 use crate::{common::watched_file, telemetry::metrics::Metrics};
 
-/// As whom the bastion writes, beside the kubelet and people.
+/// The bastion's name as a field manager, beside the kubelet and people.
 pub(crate) const MANAGER: &str = "bastion-server";
-/// Where a pod finds its own credentials.
+/// The folder of a pod's ServiceAccount credentials.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// What points at credentials elsewhere, for development.
+/// The variable that names a kubeconfig outside a pod, for development.
 const KUBECONFIG: &str = "KUBECONFIG";
-/// What the pod's manifest says of it (the downward API).
+/// The variables that the pod's manifest sets by the downward API.
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
 const POD_NAME: &str = "POD_NAME";
 const POD_UID: &str = "POD_UID";
 
-/// Why nothing can be asked of the cluster.
+/// Why the API server cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Neither in a pod, nor told where else a cluster is.
+    /// The bastion runs neither in a pod nor with a kubeconfig.
     #[error(
         "there is no cluster to ask: {0}\n  In a pod, mount the token of its ServiceAccount; elsewhere set KUBECONFIG. Or take `kubernetes`, and every secret and config_map, out of the configuration"
     )]
     NoCluster(#[source] InClusterError),
-    /// The file that says where it is.
-    #[error("KUBECONFIG: {0}\n  It names the file with the address of the cluster, and who we are there")]
+    /// The kubeconfig cannot be read.
+    #[error(
+        "KUBECONFIG: {0}\n  It names the file with the address of the cluster, and the bastion's credentials for it"
+    )]
     Kubeconfig(#[source] KubeconfigError),
-    /// Where we are in it.
+    /// The bastion's own namespace cannot be read.
     #[error("{SERVICE_ACCOUNT}/namespace: {0}\n  Set POD_NAMESPACE to the namespace of the bastion")]
     Namespace(#[source] io::Error),
-    /// Credentials that are none.
-    #[error("cannot talk to the API server: {0}")]
+    /// The credentials cannot be used.
+    #[error("cannot use the credentials for the API server: {0}")]
     Client(#[source] kube::Error),
 }
 
-/// The pod that the bastion is.
+/// The pod that the bastion runs in.
 #[derive(Clone, Debug)]
 struct Pod {
     name: String,
-    /// Without it an Event is not shown beside the pod.
+    /// Without it `kubectl describe pod` does not show the Event.
     uid: Option<String>,
 }
 
-/// A cluster, and who and where we are in it.
+/// A cluster, and the bastion's place in it.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     config: Config,
@@ -82,7 +86,7 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Finds out where the cluster is, and who we are in it. Connects to nothing.
+    /// Finds the cluster and the bastion's own namespace and pod. Does not connect.
     ///
     /// # Errors
     /// When there is no cluster, or no credentials for it.
@@ -107,7 +111,6 @@ impl Cluster {
         Ok(Self { config, client, namespace, pod, metrics })
     }
 
-    /// The bastion's own namespace.
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -129,9 +132,9 @@ impl Cluster {
         files
     }
 
-    /// A client of its own for a watch; `heard` is called for each good answer of the API server.
+    /// A client for one watch; `heard` is called for each good answer of the API server.
     fn client_for_watch(&self, heard: impl Fn() + Clone + Send + 'static) -> Client {
-        // The same configuration made the other client.
+        // The same configuration made the other client, so this cannot fail.
         client::for_watch(&self.config, heard).unwrap_or_else(|_| self.client.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! Limits what has not logged in yet by its source, and what has by its identity. The clock is an argument.
+//! Limits clients by their source before the login and by their identity after it. The clock is an argument.
 
 pub(crate) mod bandwidth;
 pub(crate) mod identities;

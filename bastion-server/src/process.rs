@@ -1,4 +1,4 @@
-//! The process and its kernel: the sandbox, signals and drain, the machine's own addresses, the limit of open files.
+//! Asks the kernel for a sandbox, for signals, for the machine's own addresses, and for enough open files.
 
 pub(crate) mod drain;
 pub(crate) mod fence;

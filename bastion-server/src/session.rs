@@ -4,12 +4,11 @@ use std::{fmt, net::SocketAddr};
 
 use tracing::Span;
 
-/// A random name for one connection.
+/// A random name for one connection, the same in every log line, metric and audit record about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SessionId(u64);
 
 impl SessionId {
-    /// A new name.
     pub(crate) fn random() -> Self {
         Self(rand::random())
     }
@@ -21,17 +20,16 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Which connection a record is about.
+/// The connection that a record is about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Session {
-    /// Its name.
     pub id: SessionId,
-    /// Where it comes from.
+    /// The client's address: the one that a trusted proxy announced, or else the peer's.
     pub client: SocketAddr,
 }
 
 impl Session {
-    /// The span in which everything that concerns this connection is logged. It is there at every level of the log.
+    /// The span of every log line about this connection, present at every log level.
     pub(crate) fn span(&self) -> Span {
         tracing::error_span!("session", id = %self.id, client = %self.client)
     }

@@ -1,4 +1,4 @@
-//! Logs on standard error: for people, or one JSON object a line for machines.
+//! Writes logs to standard error: text for people, or one JSON object a line for machines.
 //!
 //! Standard output belongs to the audit records.
 
@@ -14,35 +14,35 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::telemetry::metrics::Metrics;
 
-/// How much is logged.
+/// The lowest level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// What needs somebody.
+    /// Only what an operator must act on.
     Error,
-    /// What may soon.
+    /// Also where the bastion is degraded and recovers by itself.
     Warn,
-    /// Starts, reloads, stops.
+    /// Also changes of state, such as start, reload and shutdown.
     #[default]
     Info,
-    /// Each connection and each decision.
+    /// Also each connection and each decision.
     Debug,
-    /// Everything of ours.
+    /// Everything that the bastion's own code logs.
     Trace,
 }
 
-/// What a line looks like.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// For reading; coloured on a terminal.
+    /// Text; coloured on a terminal.
     #[default]
     Human,
-    /// One JSON object a line, fields at the top.
+    /// One JSON object a line, with the fields at the top level.
     Json,
 }
 
-/// Sends what is logged, panics among it, to standard error.
+/// Sends log lines, panics among them, to standard error.
 pub(crate) fn start(level: Level, format: Format) {
     let registry = tracing_subscriber::registry().with(EnvFilter::new(filter(level)));
     let installed = match format {
@@ -65,7 +65,7 @@ pub(crate) fn start(level: Level, format: Format) {
             )
             .try_init(),
     };
-    // It fails only where a test, or a program around this library, already logs in its own way.
+    // Installing fails only where a test, or a program around this library, already has a subscriber.
     if installed.is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -80,7 +80,7 @@ pub(crate) fn start(level: Level, format: Format) {
     }
 }
 
-/// Counts every panic, whichever task it ends. They are all defects.
+/// Counts every panic, in any task. Each is a defect.
 pub(crate) fn count_panics(metrics: Arc<Metrics>) {
     let next = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -89,9 +89,10 @@ pub(crate) fn count_panics(metrics: Arc<Metrics>) {
     }));
 }
 
-/// Our own crates at `level`; the libraries only when they warn, whatever the level. The SSH library never, since what it says repeats what
-/// peers sent, and any of them can make it say so: what becomes of a peer is ours to say. The Kubernetes client never, since it writes down
-/// answers that it does not understand, Secrets among them, and each request that fails: what becomes of a watch is ours to say too.
+/// Logs our own crates at `level`, and libraries only from `warn`, at any level. The SSH library is silenced:
+/// it repeats what peers sent, so any peer could write to the log, and the bastion logs what became of a peer
+/// itself. The Kubernetes client is silenced too: it logs each failed request and any answer that it cannot
+/// parse, Secrets among them, and the bastion logs what became of a watch itself.
 fn filter(level: Level) -> String {
     let (libraries, ours) = match level {
         Level::Error => ("error", "error"),

@@ -1,25 +1,26 @@
-//! IPv4 addresses inside IPv6 ones: what a translator, a tunnel or a relay on the way makes of an address.
+//! Finds the IPv4 addresses inside an IPv6 address, to which a translator, tunnel or relay on the path would
+//! send it.
 //!
-//! One table for all of them. A prefix that has room for several layouts gives several addresses, and a forbidden one is looked for among
+//! One table lists all layouts. A prefix with several layouts gives several addresses, and the floor checks
 //! all of them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One way to write an IPv4 address into an IPv6 one.
+/// A way to write an IPv4 address into an IPv6 one.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
-    /// The bits that tell it, and how they are set.
+    /// The bits of the prefix, and their values.
     mask: u128,
     bits: u128,
-    /// Which of the sixteen octets are the four.
+    /// The positions of the four octets among the sixteen.
     octets: [usize; 4],
-    /// What these are combined with (exclusive or).
+    /// The value by which the octets are masked (exclusive or).
     veil: u8,
-    /// Whether the same prefix has other layouts. What would be in 0.0.0.0/8 is then the padding of another one.
+    /// Whether the same prefix has other layouts. An address in 0.0.0.0/8 is then padding of another layout.
     shared: bool,
 }
 
-/// Where RFC 6052 §2.2 puts the octets, by the length of the prefix; octet 8 is left out.
+/// The positions of the octets by RFC 6052 §2.2, by the length of the prefix; octet 8 is left out.
 const BY_48: [usize; 4] = [6, 7, 9, 10];
 const BY_56: [usize; 4] = [7, 9, 10, 11];
 const BY_64: [usize; 4] = [9, 10, 11, 12];
@@ -56,7 +57,7 @@ const LAYOUTS: [Layout; 12] = [
     Layout { mask: 0xfdff_ffff << 32, bits: 0x0000_5efe << 32, octets: BY_96, veil: 0, shared: false },
 ];
 
-/// An address, in its own form, and everything that is made of it on its way.
+/// The address itself, and every address that a translator or tunnel makes of it.
 pub(super) fn spellings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let inner = match address {
         IpAddr::V4(_) => None,
@@ -65,9 +66,9 @@ pub(super) fn spellings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     std::iter::once(address.to_canonical()).chain(inner.into_iter().flatten().map(IpAddr::V4))
 }
 
-/// The IPv4 addresses that are inside an IPv6 one.
+/// The IPv4 addresses inside an IPv6 one.
 fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
-    // :: and ::1 are addresses of their own.
+    // :: and ::1 are complete addresses, not embedded ones.
     let its_own = address.is_unspecified() || address.is_loopback();
     LAYOUTS.iter().filter(move |_| !its_own).filter_map(move |layout| layout.read(address))
 }
@@ -96,7 +97,8 @@ mod tests {
             ("::ffff:192.0.2.33", &["192.0.2.33"]),
             ("::ffff:0:192.0.2.33", &["192.0.2.33"]),
             ("64:ff9b::192.0.2.33", &["192.0.2.33"]),
-            // The examples of RFC 6052 §2.4, below the prefix for local use; each is read by every layout that it fits.
+            // The examples of RFC 6052 §2.4, below the prefix for local use; every layout that fits reads
+            // each of them.
             ("64:ff9b:1:c000:2:2100::", &["192.0.2.33", "2.33.0.0"]),
             ("64:ff9b:1:ffc0:0:221::", &["255.192.0.2", "192.0.2.33"]),
             ("64:ff9b:1:ffff:c0:2:2100:0", &["255.255.192.0", "255.192.0.2", "192.0.2.33", "33.0.0.0"]),
@@ -120,7 +122,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever stands around it: bits that a layout does not look at change nothing.
+        /// Bits that a layout does not use change nothing.
         #[test]
         fn what_is_written_is_read(
             number in 0..LAYOUTS.len(), v4 in 0x0100_0000_u32.., around in any::<u128>(),

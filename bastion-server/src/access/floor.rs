@@ -1,6 +1,8 @@
-//! The networks that no rule opens: who reaches them from inside reaches more than a target.
+//! The floor: networks that no rule opens, because a client that reaches them from inside reaches more than a
+//! target.
 //!
-//! An operator may take one off the floor, by its name. That does not permit anything yet; a rule still has to.
+//! An operator may take a network off the floor, by its name. That alone permits nothing; a rule still has
+//! to.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,11 +12,11 @@ use serde::Deserialize;
 
 use super::embedded::spellings;
 
-/// One kind of forbidden address.
+/// A kind of address that no rule opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Forbidden {
-    /// 127.0.0.0/8 and ::1: the bastion itself.
+    /// 127.0.0.0/8 and ::1, which lead to the bastion itself.
     Loopback,
     /// 0.0.0.0/8 and ::, which connect to the bastion itself.
     Unspecified,
@@ -24,7 +26,7 @@ pub enum Forbidden {
     Multicast,
     /// 255.255.255.255, and 240.0.0.0/4, which no host has.
     Broadcast,
-    /// The addresses at which clouds hand out credentials.
+    /// The addresses at which cloud providers hand out credentials.
     CloudMetadata,
     /// The addresses of the bastion's own network interfaces.
     OwnAddresses,
@@ -33,7 +35,7 @@ pub enum Forbidden {
 }
 
 impl Forbidden {
-    /// The name as it stands in the configuration.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Loopback => "loopback",
@@ -54,36 +56,36 @@ impl fmt::Display for Forbidden {
     }
 }
 
-/// Where clouds hand out credentials, and what of their own a machine is to do. Each stands here though it may be link-local too: whoever opens
-/// link-local addresses does not mean these.
+/// The addresses at which cloud providers hand out credentials and instructions to a machine. Link-local ones
+/// are listed too: an operator who opens link-local addresses does not mean these.
 pub const CLOUD_METADATA: [IpAddr; 18] = [
-    // Nearly everybody's.
+    // Used by nearly every cloud.
     v4(169, 254, 169, 254),
-    // Amazon's, and for containers of ECS and pods of EKS.
+    // Amazon, and for containers of ECS and pods of EKS.
     v6(0xfd00, 0xec2, 0, 0x254),
     v4(169, 254, 170, 2),
     v4(169, 254, 170, 23),
     v6(0xfd00, 0xec2, 0, 0x23),
-    // Google's.
+    // Google.
     v6(0xfd20, 0xce, 0, 0x254),
     // Azure's "wire server".
     v4(168, 63, 129, 16),
-    // Oracle's.
+    // Oracle.
     v4(192, 0, 0, 192),
     v6(0xfd00, 0xc1, 0xa9fe, 0xa9fe),
-    // Alibaba's, Tencent's, Volcengine's and UCloud's.
+    // Alibaba, Tencent, Volcengine and UCloud.
     v4(100, 100, 100, 200),
     v4(169, 254, 0, 23),
     v4(100, 96, 0, 96),
     v4(100, 80, 80, 80),
-    // Scaleway's.
+    // Scaleway.
     v4(169, 254, 42, 42),
     v6(0xfd00, 0x42, 0, 0x42),
-    // Akamai's.
+    // Akamai.
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1)),
-    // OpenStack's.
+    // OpenStack.
     v6(0xfe80, 0, 0xa9fe, 0xa9fe),
-    // Rancher's.
+    // Rancher.
     v4(169, 254, 169, 250),
 ];
 
@@ -91,24 +93,23 @@ const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(a, b, c, d))
 }
 
-/// The first two groups and the last two.
+/// An address of the first two groups and the last two.
 const fn v6(first: u16, second: u16, seventh: u16, eighth: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(first, second, 0, 0, 0, 0, seventh, eighth))
 }
 
-/// Where the API server is of the cluster that the bastion runs in.
+/// The address of the API server of the cluster that the bastion runs in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum KubernetesApi {
-    /// In none.
+    /// The bastion runs outside a cluster.
     #[default]
     Nowhere,
-    /// At these addresses.
+    /// The API server is at these addresses.
     At(Vec<IpAddr>),
-    /// At a name that has not led anywhere yet.
+    /// The API server is at a name that has not resolved yet.
     Unknown,
 }
 
-/// The floor of one process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Floor {
     open: Vec<Forbidden>,
@@ -116,29 +117,30 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// A floor with holes where the operator wants them.
+    /// A floor without the networks that the operator opened.
     pub(crate) fn new(open: Vec<Forbidden>, api: KubernetesApi) -> Self {
         Self { open, api }
     }
 
-    /// The same but for where the API server is.
+    /// The same floor with another address of the API server.
     #[must_use]
     pub(crate) fn with_api(&self, api: KubernetesApi) -> Self {
         Self { open: self.open.clone(), api }
     }
 
-    /// Where the API server is, as far as that is known.
+    /// The address of the API server, as far as it is known.
     pub(crate) fn api(&self) -> &KubernetesApi {
         &self.api
     }
 
-    /// Why `address` is forbidden, if it is, by whatever spelling of it. `own` are the addresses of the machine at this moment.
+    /// Returns why `address` is forbidden in any of its spellings, if it is. `own` are the addresses of the
+    /// machine at this moment.
     pub(crate) fn forbids(&self, address: IpAddr, own: &[IpAddr]) -> Option<Forbidden> {
         spellings(address).find_map(|address| self.forbids_exactly(address, own))
     }
 
-    /// Why a connection is forbidden that is there, by what the kernel says about its two ends. It knows better than any list which
-    /// addresses are its own.
+    /// Returns why an existing connection is forbidden, judged by the kernel's addresses of its two ends, if
+    /// it is. The kernel knows which addresses are the machine's own better than any list.
     pub(crate) fn forbids_ends(&self, local: IpAddr, peer: IpAddr) -> Option<Forbidden> {
         let (local, peer) = (local.to_canonical(), peer.to_canonical());
         let leads_back = local == peer || local.is_loopback();
@@ -146,7 +148,8 @@ impl Floor {
         Some(reason).filter(|reason| leads_back && !self.is_open(*reason))
     }
 
-    /// What is not known that would have to be, to say of any address that it is not forbidden.
+    /// Returns the kind of address that is not known yet, so that no address can be said to be above the
+    /// floor.
     pub(crate) fn unknown(&self) -> Option<Forbidden> {
         match self.api {
             KubernetesApi::Unknown => self.forbids_api(),
@@ -154,7 +157,7 @@ impl Floor {
         }
     }
 
-    /// Why the cluster's API is forbidden at whatever address it is, if it is.
+    /// Returns why the cluster's API is forbidden at any address, if it is.
     pub(super) fn forbids_api(&self) -> Option<Forbidden> {
         Some(Forbidden::KubernetesApi).filter(|reason| !self.is_open(*reason))
     }
@@ -173,13 +176,13 @@ impl Floor {
             IpAddr::V4(address) => kind_v4(address),
             IpAddr::V6(address) => kind_v6(address),
         };
-        // In this order: an address of several kinds has the name of the first that is not open. What metadata services have of link-local
-        // addresses is theirs alone, for whoever opens one or the other.
+        // An address of several kinds is reported as the first that is not open. Link-local addresses of
+        // metadata services count as metadata alone, whichever of the two the operator opens.
         [
             is_metadata.then_some(Forbidden::CloudMetadata),
             kind.filter(|_| !is_metadata),
             is_api.then_some(Forbidden::KubernetesApi),
-            // Every machine has a loopback interface; who opens that means those.
+            // Every machine has a loopback interface; opening own addresses does not open loopback.
             (!address.is_loopback() && is_among(address, own)).then_some(Forbidden::OwnAddresses),
         ]
         .into_iter()
@@ -369,7 +372,7 @@ mod tests {
             ("10.1.2.3", "10.1.2.3", Some(Forbidden::OwnAddresses)),
             ("::ffff:10.1.2.3", "10.1.2.3", Some(Forbidden::OwnAddresses)),
             ("2001:db8::5", "2001:db8::5", Some(Forbidden::OwnAddresses)),
-            // A whole network that is routed to the machine itself, whose addresses no interface has.
+            // A whole network that is routed to the machine itself, and whose addresses no interface has.
             ("127.0.0.1", "10.9.9.9", Some(Forbidden::OwnAddresses)),
             ("127.0.0.1", "127.0.0.2", Some(Forbidden::Loopback)),
             ("::1", "::1", Some(Forbidden::Loopback)),

@@ -1,4 +1,4 @@
-//! Who may reach what, at which addresses, until when, by which rule: the one thing that opens a relay.
+//! The permit: an identity, the checked addresses, an end and a rule. Only a permit opens a relay.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::policy::Rule;
 use super::service::Backend;
 use crate::destination::Destination;
 
-/// A yes. Made by [`Candidate::permit`](super::Candidate::permit) and by nothing else.
+/// A positive decision. Only [`Candidate::permit`](super::Candidate::permit) makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Permit {
     pub(super) identity: Arc<Identity>,
@@ -20,18 +20,17 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Who.
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 
-    /// The addresses that were checked, of which one is to be connected to. Never empty. The port is another than the
-    /// destination's where they are endpoints of a Service.
+    /// The checked addresses, of which the bastion connects to one. Never empty. For endpoints of a Service
+    /// the port may differ from the destination's.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The rule that says so.
+    /// The name of the rule that permits the forward.
     pub(crate) fn rule(&self) -> &str {
         &self.rule.name
     }

@@ -1,4 +1,4 @@
-//! Which identities reach which destinations, as we mean it, free of where it was written down.
+//! The policy: which identities reach which destinations, independent of the format in which it was written.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,77 +16,72 @@ use crate::{
     identity::key_id::KeyIdPattern,
 };
 
-/// Rules above a floor that none of them opens. A rule that denies beats every rule that permits; among those that
-/// permit the first decides. The empty policy permits nothing.
+/// Rules above a floor that none of them opens. A rule that denies beats every rule that permits; among those
+/// that permit the first decides. The empty policy permits nothing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
     /// The rules of the configuration, which come first.
     pub rules: Vec<Arc<Rule>>,
-    /// What a cluster says.
+    /// The rules and Services of the cluster.
     pub objects: Arc<Objects>,
-    /// What no rule opens.
+    /// The networks that no rule opens.
     pub floor: Arc<Floor>,
 }
 
-/// What the objects of a cluster say: more rules, and the Services that they are about.
+/// Rules from the cluster's policy objects, and the Services that they name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Objects {
-    /// The rules.
     pub rules: Vec<Arc<Rule>>,
-    /// The Services.
     pub services: Services,
-    /// Where the cluster's API is behind its Service, as far as that is known: on the floor, as the Service's own address is.
+    /// The endpoints of the cluster's API behind its Service, as far as they are known. They are on the
+    /// floor, as the Service's own address is.
     pub api: EndpointAddresses,
 }
 
-/// One sentence of a policy: these may, or may not, reach those.
+/// A rule that permits or denies some destinations to some identities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// What people call it; stands in every audit record that it decides.
+    /// The name in every audit record that the rule decides.
     pub name: String,
-    /// Whom it is about.
+    /// The identities that the rule applies to.
     pub who: Who,
-    /// What it says about them.
     pub effect: Effect,
-    /// Where.
     pub destinations: Vec<DestinationPattern>,
-    /// And which Services.
     pub services: Vec<ServicePattern>,
-    /// Where the Services that it denies are, beside their names; filled in by [`Objects::new`].
+    /// The addresses of the Services that the rule denies, beside their names; filled in by [`Objects::new`].
     pub closed: EndpointAddresses,
 }
 
-/// What a rule says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// They may.
     Permit,
-    /// They may not, whatever another rule says.
+    /// Denies, even if another rule permits.
     Deny,
 }
 
 /// A set of identities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Who {
-    /// Whoever was admitted.
+    /// Every identity that was admitted.
     Everybody,
-    /// Whoever meets all of these; nobody, if there are none.
+    /// Every identity that meets all conditions; with no condition, none.
     AllOf(Vec<Condition>),
 }
 
-/// Something that is true of an identity or not.
+/// A condition on an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// It has one of these principals.
+    /// The identity has one of these principals.
     Principals(Vec<Principal>),
-    /// Its key id matches one of these.
+    /// The identity's key id matches one of these.
     KeyIds(Vec<KeyIdPattern>),
-    /// One of these authorities signed it.
+    /// One of these authorities signed the identity's certificate.
     Authorities(Vec<Fingerprint>),
 }
 
 impl Objects {
-    /// These rules about these Services. `behind` is asked only if a rule denies some, or the cluster's API is among them.
+    /// Collects rules about these Services. `behind` is called only if a rule denies a Service, or the
+    /// cluster's API is one of them.
     pub(crate) fn new(mut rules: Vec<Rule>, services: Services, behind: impl FnOnce() -> Behind) -> Self {
         let denying = |rule: &Rule| rule.effect == Effect::Deny && !rule.services.is_empty();
         let api = ServicePattern::kubernetes_api();
@@ -103,7 +98,7 @@ impl Objects {
         Self { rules: rules.into_iter().map(Arc::new).collect(), services, api: api_places }
     }
 
-    /// Whether the cluster's API is at this address, or at what may be made of it on its way.
+    /// Whether the address, in any of its spellings, is an endpoint of the cluster's API.
     pub(super) fn is_api(&self, address: SocketAddr) -> bool {
         spellings(address.ip()).any(|ip| self.api.include(SocketAddr::new(ip, address.port())))
     }
@@ -115,7 +110,7 @@ impl Policy {
         self.rules.iter().chain(&self.objects.rules)
     }
 
-    /// Whether one of its rules is about the destination, by name, as a Service, or at one of these addresses.
+    /// Whether the rule applies to the destination, by name, as a Service, or at one of these addresses.
     pub(crate) fn is_about(&self, rule: &Rule, destination: &Destination, addresses: &[SocketAddr]) -> bool {
         rule.covers(destination, self.objects.services.asked(destination).as_ref()) == Match::Yes
             || addresses.iter().any(|address| rule.is_about_address(destination, *address))
@@ -123,7 +118,7 @@ impl Policy {
 }
 
 impl Rule {
-    /// Whether it is about the destination, as far as its name tells.
+    /// Whether the rule applies to the destination, as far as its name tells.
     pub(super) fn covers(&self, destination: &Destination, asked: Option<&Asked<'_>>) -> Match {
         if asked.is_some_and(|asked| self.is_about_service(asked)) {
             Match::Yes
@@ -132,12 +127,12 @@ impl Rule {
         }
     }
 
-    /// Whether it is about this destination by its absolute name and by nothing else.
+    /// Whether the rule applies to this destination by its absolute name and by no other pattern.
     pub(super) fn is_absolute(&self, destination: &Destination) -> bool {
         only_absolute(&self.destinations, destination)
     }
 
-    /// Whether it is about this Service. One that is not there can be denied, and not be opened.
+    /// Whether the rule applies to this Service. A Service that does not exist can be denied but not opened.
     pub(super) fn is_about_service(&self, asked: &Asked<'_>) -> bool {
         self.services.iter().any(|pattern| match self.effect {
             Effect::Permit => pattern.opens(asked),
@@ -145,8 +140,9 @@ impl Rule {
         })
     }
 
-    /// Whether it is about the destination at this address. A denial looks at every address that may be made of it on its
-    /// way, and at the port that it has there too, which is another one than was asked for where it is an endpoint.
+    /// Whether the rule applies to the destination at this address. A denial is checked against every
+    /// spelling of the address and against its own port too, which differs from the requested port where the
+    /// address is an endpoint.
     pub(super) fn is_about_address(&self, destination: &Destination, address: SocketAddr) -> bool {
         match self.effect {
             Effect::Permit => covers_at(&self.destinations, destination, address),
@@ -162,7 +158,6 @@ impl Rule {
 }
 
 impl Who {
-    /// Whether `identity` is one of them.
     pub(crate) fn includes(&self, identity: &Identity) -> bool {
         match self {
             Self::Everybody => true,
@@ -183,13 +178,13 @@ impl Condition {
     }
 }
 
-/// Whether one of `patterns` is about the destination, as far as its name tells.
+/// Whether one of `patterns` matches the destination, as far as its name tells.
 pub(super) fn covers(patterns: &[DestinationPattern], destination: &Destination) -> Match {
     let answers = patterns.iter().map(|pattern| pattern.matches_name(destination.host(), destination.port()));
     answers.max().unwrap_or(Match::No)
 }
 
-/// Whether those of `patterns` that are certainly about the destination all name it with a final dot.
+/// Whether every one of `patterns` that certainly matches the destination names it with a final dot.
 pub(super) fn only_absolute(patterns: &[DestinationPattern], destination: &Destination) -> bool {
     let certain = |pattern: &&DestinationPattern| {
         pattern.matches_name(destination.host(), destination.port()) == Match::Yes
@@ -198,7 +193,8 @@ pub(super) fn only_absolute(patterns: &[DestinationPattern], destination: &Desti
     named.peek().is_some() && named.all(|pattern| pattern.hosts.is_absolute())
 }
 
-/// Whether one of `patterns` is about the destination at this address, whose port is another one than was asked for where it is an endpoint.
+/// Whether one of `patterns` matches the destination at this address, whose port differs from the requested
+/// one where the address is an endpoint.
 pub(super) fn covers_at(
     patterns: &[DestinationPattern],
     destination: &Destination,

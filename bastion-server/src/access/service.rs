@@ -1,4 +1,4 @@
-//! Services of a cluster as rules speak of them, whatever told us which there are.
+//! The cluster's Services as rules see them, independent of where the list of Services comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,12 +6,10 @@ use std::net::IpAddr;
 
 use crate::destination::{Destination, Host};
 
-/// A Service by its names.
+/// The name and namespace of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ServiceName {
-    /// The namespace that it is in.
     pub namespace: String,
-    /// Its own name.
     pub name: String,
 }
 
@@ -21,23 +19,21 @@ impl fmt::Display for ServiceName {
     }
 }
 
-/// One port of a Service, behind which there are endpoints.
+/// One port of a Service, to which endpoints belong.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Backend {
-    /// The Service.
     pub service: ServiceName,
-    /// The port's name; empty if the Service has only one.
+    /// The port's name; empty if the Service has a single unnamed port.
     pub port: String,
 }
 
-/// A Service, as far as rules look at it.
+/// The properties of a Service that rules depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Service {
-    /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The names of its TCP ports, by number.
     pub ports: BTreeMap<u16, String>,
-    /// Addresses at which these ports are its own, such as its ClusterIPs.
+    /// The addresses whose ports belong to the Service, such as its ClusterIPs.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -48,30 +44,30 @@ pub(crate) struct Services {
     known: BTreeMap<ServiceName, Service>,
 }
 
-/// One port of a Service, either of them known or not.
+/// A Service and one of its ports, either of them known or not.
 #[derive(Debug, Clone)]
 pub(super) struct Asked<'a> {
     name: ServiceName,
     service: Option<&'a Service>,
-    /// The number that clients use, if that is known.
+    /// The port number that clients use, if it is known.
     number: Option<u16>,
-    /// The name that the Service gives it, if that is known.
+    /// The port's name in the Service, if it is known.
     port: Option<&'a str>,
 }
 
 impl Services {
-    /// These, in a cluster with this DNS domain, such as `cluster.local`.
+    /// Collects Services of a cluster with this DNS domain, such as `cluster.local`.
     pub(crate) fn new(domain: impl Into<String>, known: BTreeMap<ServiceName, Service>) -> Self {
         Self { domain: domain.into(), known }
     }
 
-    /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// The Service that a destination means: `NAME.NAMESPACE`, with `.svc` behind it or `.svc.DOMAIN`; with a final dot only the last of
-    /// these, since the others are then complete names of something else.
+    /// Returns the Service that a destination names: `NAME.NAMESPACE`, `NAME.NAMESPACE.svc` or
+    /// `NAME.NAMESPACE.svc.DOMAIN`. With a final dot only the last form names a Service, since the others are
+    /// then complete names of something else.
     pub(super) fn asked(&self, destination: &Destination) -> Option<Asked<'_>> {
         let Host::Name(host) = destination.host() else { return None };
         let (name, rest) = host.as_str().split_once('.')?;
@@ -85,7 +81,7 @@ impl Services {
         Some(self.at_number(name, destination.port()))
     }
 
-    /// The port of a Service that an EndpointSlice is about.
+    /// Returns the Service and port that an EndpointSlice belongs to.
     pub(super) fn behind<'a>(&'a self, backend: &'a Backend) -> Asked<'a> {
         let service = self.known.get(&backend.service);
         let number = service.and_then(|service| service.number(&backend.port));
@@ -98,13 +94,13 @@ impl Services {
         Asked { name, service, number: Some(number), port }
     }
 
-    /// Those of one namespace.
+    /// The Services of one namespace.
     fn within(&self, namespace: &str) -> impl Iterator<Item = (&ServiceName, &Service)> {
         let first = ServiceName { namespace: namespace.to_owned(), name: String::new() };
         self.known.range(first..).take_while(move |(name, _)| name.namespace == namespace)
     }
 
-    /// Where the ports that a pattern names are reached at addresses of their Services.
+    /// The addresses and ports at which a pattern's Services take connections themselves.
     pub(super) fn fronts(&self, pattern: &ServicePattern) -> impl Iterator<Item = (IpAddr, u16)> {
         self.within(&pattern.namespace).flat_map(move |(name, service)| {
             let named = |number: &u16| pattern.names(&self.at_number(name.clone(), *number));
@@ -112,14 +108,14 @@ impl Services {
         })
     }
 
-    /// Where one port is reached at addresses of its Service.
+    /// The addresses and ports at which one port's Service takes connections itself.
     pub(super) fn fronts_of(&self, backend: &Backend) -> impl Iterator<Item = (IpAddr, u16)> {
         let service = self.known.get(&backend.service);
         let number = service.and_then(|service| service.number(&backend.port));
         service.zip(number).into_iter().flat_map(|(service, number)| service.at(number))
     }
 
-    /// What a pattern names that is not there.
+    /// Returns the Service or ports of a pattern that do not exist.
     pub(crate) fn missing(&self, pattern: &ServicePattern) -> Option<Missing> {
         let meant: Vec<&Service> = match &pattern.which {
             Which::Named(name) => {
@@ -147,7 +143,7 @@ impl Services {
 }
 
 impl Service {
-    /// The number of the port that it calls so.
+    /// The number of the port with this name.
     fn number(&self, port: &str) -> Option<u16> {
         self.ports.iter().find_map(|(number, name)| (name == port).then_some(*number))
     }
@@ -158,70 +154,66 @@ impl Service {
 }
 
 impl Asked<'_> {
-    /// Where its endpoints are to be looked for, if there is such a Service and it has such a port.
+    /// The port whose endpoints are to be dialled, if the Service exists and has the port.
     pub(super) fn backend(&self) -> Option<Backend> {
         let port = self.service.and(self.port)?.to_owned();
         Some(Backend { service: self.name.clone(), port })
     }
 }
 
-/// Some Services, and some of their ports.
+/// Matches Services of one namespace, and some of their ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServicePattern {
-    /// The namespace that they are in.
     pub namespace: String,
-    /// Which of those in it.
     pub which: Which,
-    /// Which of their ports; none stands for all that they have.
+    /// The ports; an empty list stands for all ports of the Service.
     pub ports: Vec<ServicePort>,
 }
 
-/// Which Services.
+/// Selects Services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Which {
-    /// The one of this name.
+    /// The Service with this name.
     Named(String),
-    /// Those with labels of which all of this is true.
+    /// Every Service whose labels meet all requirements.
     Labelled(Vec<LabelRequirement>),
 }
 
-/// Something that is true of labels or not.
+/// A requirement on labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LabelRequirement {
-    /// The label.
     pub key: String,
-    /// What is wanted of it.
     pub wanted: LabelWanted,
 }
 
-/// What is wanted of a label, with the meaning that it has everywhere in Kubernetes.
+/// A requirement on one label, with the meaning of a Kubernetes label selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LabelWanted {
-    /// It has one of these values.
+    /// The label has one of these values.
     In(BTreeSet<String>),
-    /// It is missing, or has another value.
+    /// The label is missing or has another value.
     NotIn(BTreeSet<String>),
-    /// It is there.
+    /// The label exists.
     Exists,
-    /// It is not.
+    /// The label does not exist.
     DoesNotExist,
 }
 
 /// A port of a Service, as a rule names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ServicePort {
-    /// The number that clients use.
+    /// The port number that clients use.
     Number(u16),
-    /// The name that the Service gives it.
+    /// The port's name in the Service.
     Name(String),
 }
 
-/// What a pattern names that is not there.
+/// The part of a pattern that does not exist in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// The Service, or any with such labels.
+    /// The Service, or any Service with these labels.
     Service,
-    /// Ports, which none of its Services has.
+    /// Ports that none of the pattern's Services has.
     Ports(Vec<ServicePort>),
 }
 
@@ -235,7 +227,7 @@ impl fmt::Display for ServicePort {
 }
 
 impl ServicePattern {
-    /// The API of the cluster, under the name that every cluster has it.
+    /// The cluster's API, by the name that it has in every cluster.
     pub(super) fn kubernetes_api() -> Self {
         Self {
             namespace: "default".to_owned(),
@@ -244,12 +236,13 @@ impl ServicePattern {
         }
     }
 
-    /// Whether these are endpoints that a rule opens: the Service is there, and has the port.
+    /// Whether a rule with this pattern opens these endpoints: the Service exists and has the port.
     pub(super) fn opens(&self, asked: &Asked<'_>) -> bool {
         asked.backend().is_some() && self.names(asked)
     }
 
-    /// Whether the pattern is about what was asked for. A Service that is not known may be meant by its name all the same.
+    /// Whether the pattern applies to what the client asked for. A Service that does not exist can match by
+    /// its name.
     pub(super) fn names(&self, asked: &Asked<'_>) -> bool {
         let labels = asked.service.map(|service| &service.labels);
         let which = match &self.which {

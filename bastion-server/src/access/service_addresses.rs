@@ -1,24 +1,26 @@
-//! Where the Services are that a rule denies, so that they are denied however they are reached.
+//! Finds the addresses of the Services that a rule denies, so that they are denied by whatever way a client
+//! reaches them.
 //!
-//! All of it is found when rules, Services or endpoints change, and looked up when somebody asks for a forward.
+//! All addresses are found when rules, Services or endpoints change, and looked up when a client asks for a
+//! forward.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::service::{Backend, ServiceName, ServicePattern, Services};
 
-/// An address, and one of its ports or all of them.
+/// An address, with one port or, for `None`, all ports.
 pub(crate) type EndpointAddress = (IpAddr, Option<u16>);
 
-/// What is behind the ports of Services, whether it takes connections at the moment or not.
+/// The endpoints behind the ports of Services, ready or not.
 pub(crate) type Behind = BTreeMap<Backend, Vec<EndpointAddress>>;
 
-/// Some places.
+/// A set of endpoint addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct EndpointAddresses(HashSet<EndpointAddress>);
 
 impl EndpointAddresses {
-    /// Whether this is one of them. IPv4 inside IPv6 is IPv4 here.
+    /// Whether the address is in the set. An IPv4-mapped IPv6 address counts as IPv4.
     pub(super) fn include(&self, address: SocketAddr) -> bool {
         [Some(address.port()), None].iter().any(|port| self.0.contains(&(address.ip(), *port)))
     }
@@ -28,12 +30,12 @@ impl EndpointAddresses {
     }
 }
 
-/// What leads where in a cluster.
+/// The addresses of Services, and the endpoints behind them.
 #[derive(Debug)]
 pub(super) struct Map<'a> {
     services: &'a Services,
     behind: &'a Behind,
-    /// The same from the other end.
+    /// The Services that lead to each address.
     leading_to: HashMap<IpAddr, Vec<(Option<u16>, &'a Backend)>>,
 }
 
@@ -48,8 +50,8 @@ impl<'a> Map<'a> {
         Self { services, behind, leading_to }
     }
 
-    /// Where the Services of these patterns are: at their own addresses, at their endpoints, and at the addresses of every
-    /// other Service that leads to one of these.
+    /// Returns the addresses of the Services that match: their own addresses, their endpoints, and the
+    /// addresses of every other Service that leads to one of these endpoints.
     pub(super) fn of(&self, patterns: &[ServicePattern]) -> EndpointAddresses {
         let mut places = EndpointAddresses::default();
         for pattern in patterns {

@@ -1,4 +1,4 @@
-//! One audit record as it is written: flat, escaped, bounded.
+//! Serializes one audit record: flat, escaped, bounded.
 
 use std::{net::IpAddr, time::SystemTime};
 
@@ -12,12 +12,12 @@ use crate::{
     identity::{self, Identity},
 };
 
-/// The longest text that others chose which is written, in characters before escaping.
+/// The longest text from a client that is written, in characters before escaping.
 pub(super) const LONGEST_TEXT: usize = 256;
 /// The most principals that are written.
 const MOST_PRINCIPALS: usize = 64;
 
-/// The fields, in the order in which they stand.
+/// The fields, in the order in which they are written.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Record {
     time: String,
@@ -188,16 +188,16 @@ impl Record {
         }
     }
 
-    /// The line, with its end.
+    /// The record as a line of JSON, line break included.
     pub(super) fn line(&self) -> Vec<u8> {
-        // Nothing in a record can fail to be JSON: keys are ours, and values are texts and numbers.
+        // A record always serializes: its keys are constant, its values texts and numbers.
         let mut line = serde_json::to_vec(self).unwrap_or_default();
         line.push(b'\n');
         line
     }
 }
 
-/// Text that others chose: visible characters only, and not too many.
+/// Escapes text from a client, and cuts it.
 fn text(foreign: &str) -> String {
     let mut chars = foreign.chars();
     let mut text: String = chars.by_ref().take(LONGEST_TEXT).flat_map(char::escape_debug).collect();

@@ -1,41 +1,38 @@
-//! What one session is refused again and again: written once in full, and then counted.
+//! Counts the repeated refusals of a session, so that each kind is recorded once in full and then as a
+//! number.
 //!
-//! A client that is logged in may ask for hundreds of things a second, and be refused every one. The first refusal of a
-//! kind is written at once; those like it are counted, and what was counted is written at intervals and at the end. So
-//! the log grows by a bounded number of records a second, and says how many refusals there were all the same.
+//! A client that is logged in may ask for hundreds of things a second and be refused each of them. The first
+//! refusal of a kind is written immediately; those like it are counted, and the counts are written at
+//! intervals and at the end. So the log grows by a bounded number of records a second and still tells the
+//! number of refusals.
 
 use std::{collections::HashMap, num::NonZeroU64};
 
 use super::record::LONGEST_TEXT;
 
-/// Kinds that are told apart at a time, in one session. What more there is is told apart by its reason only.
+/// The most kinds that one session has counted separately. Refusals of further kinds are counted by their
+/// reason only.
 const KINDS: usize = 32;
 
-/// A kind of refusal: what is like it, in all of this, is counted with it.
+/// A kind of refusal: refusals that are equal in all of this are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// A forward.
+    /// A refused forward.
     Forward {
-        /// Why not.
         reason: &'static str,
-        /// Where to; without it, to one of more destinations than are told apart.
+        /// The destination; `None` counts all destinations that are not counted separately.
         to: Option<Asked>,
     },
-    /// Something else that is never given.
-    Request {
-        /// What.
-        request: &'static str,
-        /// Why not.
-        reason: &'static str,
-    },
+    /// A refused request, such as a shell.
+    Request { request: &'static str, reason: &'static str },
 }
 
-/// What a client asked to be connected to.
+/// The destination that a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Asked {
-    /// The host in the client's words, no longer than what is written of it.
+    /// The host as the client wrote it, cut to the length that a record has room for.
     pub host: String,
-    /// The port in the client's words.
+    /// The port as the client wrote it.
     pub port: u32,
     /// The rule that decided, if one did.
     pub rule: Option<String>,
@@ -44,32 +41,32 @@ pub(crate) struct Asked {
 impl Asked {
     /// Takes as much of the texts as a record has room for.
     pub(crate) fn new(host: &str, port: u32, rule: Option<&str>) -> Self {
-        // One more, by which a record tells that there was more.
+        // One character more, from which the record tells that the text was cut.
         let cut = |text: &str| text.chars().take(LONGEST_TEXT + 1).collect();
         Self { host: cut(host), port, rule: rule.map(cut) }
     }
 }
 
-/// The count of one session.
+/// The counts of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
-    /// How many came since the last record that said so.
+    /// The refusals of each kind since the last record about it.
     counts: HashMap<Kind, u64>,
-    /// Nobody will ask any more.
+    /// Whether the last counts have been taken.
     is_closed: bool,
 }
 
-/// When a refusal is written.
+/// When to record a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// At once, in a record of its own.
+    /// Immediately, in a record of its own.
     Now,
-    /// With others like it.
+    /// Later, counted with others like it.
     Later,
 }
 
 impl Repeats {
-    /// Takes in one refusal.
+    /// Adds one refusal.
     pub(crate) fn add(&mut self, kind: Kind) -> Due {
         if self.is_closed {
             return Due::Now;
@@ -82,7 +79,7 @@ impl Repeats {
             self.counts.insert(kind, 0);
             return Due::Now;
         }
-        // Reasons and requests are words of ours, so of these there are few.
+        // Reasons and requests are our own codes, of which there are few.
         let alike = match kind {
             Kind::Forward { reason, to: _ } => Kind::Forward { reason, to: None },
             Kind::Request { .. } => kind,
@@ -91,8 +88,8 @@ impl Repeats {
         Due::Later
     }
 
-    /// What came since it was last asked for. What did not come again is forgotten, so that the next of its kind is
-    /// written at once.
+    /// Returns the counts since the last call. A kind that did not come again is forgotten, so that its next
+    /// refusal is written immediately.
     pub(crate) fn take(&mut self) -> Vec<(Kind, NonZeroU64)> {
         let mut taken = Vec::new();
         self.counts.retain(|kind, count| {
@@ -103,7 +100,7 @@ impl Repeats {
         taken
     }
 
-    /// The same for the last time: whatever still comes is written at once.
+    /// Returns the last counts; each later refusal is written immediately.
     pub(crate) fn close(&mut self) -> Vec<(Kind, NonZeroU64)> {
         self.is_closed = true;
         self.take()

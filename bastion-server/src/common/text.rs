@@ -2,12 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// An error and its remedy on one line, as a log wants it; a terminal gets a line for each.
+/// Writes an error and its remedy on one line, as a log wants it; a terminal gets a line for each.
 pub(crate) fn one_line(error: &impl std::fmt::Display) -> String {
     error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" | ")
 }
 
-/// [`one_line`], and what is behind it all, where the error does not say that itself: that something failed is not yet why.
+/// Writes [`one_line`] and the chain of causes, where the error does not name them itself: a failure alone
+/// does not say
+/// why it happened.
 pub(crate) fn with_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let (line, mut last) = (one_line(&error), error);
     while let Some(source) = last.source() {
@@ -17,7 +19,8 @@ pub(crate) fn with_cause(error: &(dyn std::error::Error + 'static)) -> String {
     if line.contains(&cause) { line } else { format!("{line}: {cause}") }
 }
 
-/// A moment as logs and audit records write it; one that is too far away to be written stands at the year 2106.
+/// Writes a moment as logs and audit records do; one past what the format can hold is written as the year
+/// 2106.
 pub(crate) fn moment(time: SystemTime) -> String {
     let latest = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX));
     humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, latest)).to_string()

@@ -1,18 +1,18 @@
-//! Durations and sizes as people write them: `20s`, `64KiB`.
+//! Parses durations and sizes with their units: `20s`, `64KiB`.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// The longest time that can be said: far beyond what makes sense, and still addable to any clock.
+/// The longest duration that a setting accepts: far beyond any sensible one, and safe to add to any clock.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-/// As far as a pattern can tell.
+/// The pattern of a duration in the JSON schema, as exact as a pattern can be.
 const DURATION: &str = r"^(\d+(\.\d+)? ?[A-Za-z]+ ?)+$";
 const SIZE: &str = r"^\d+ *([KMG]i)?B$";
 
-/// A length of time with its unit, such as `20s`, `5m` or `1h 30m`; never nothing.
+/// A duration above zero, with its unit: `20s`, `5m` or `1h 30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = DURATION, "not" = {"pattern": "^[^1-9]*$"}))]
@@ -29,7 +29,7 @@ impl TryFrom<String> for Period {
     }
 }
 
-/// A length of time that may be nothing: `0s`.
+/// A duration with its unit, such as `20s`; `0s` is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = DURATION))]
@@ -47,7 +47,7 @@ impl TryFrom<String> for Delay {
     }
 }
 
-/// A number of bytes with its unit, such as `64KiB` or `1GiB`.
+/// A number of bytes with its unit: `64KiB`, `16MiB` or `1GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = SIZE))]
@@ -73,7 +73,7 @@ impl TryFrom<String> for ByteSize {
     }
 }
 
-/// A number of bytes that may wait in memory, at least 1 MiB.
+/// A bound on the bytes that wait in memory, at least `1MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "ByteSize")]
 #[schemars(with = "ByteSize")]

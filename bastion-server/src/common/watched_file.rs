@@ -1,4 +1,4 @@
-//! A file that is read again when it changed.
+//! Reads a file again when it has changed.
 
 use std::{
     fs::{File, Metadata},
@@ -7,20 +7,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The largest file of text that is read, in bytes.
+/// The largest text file that is read, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
-/// A file, and which state of it was read last.
+/// A file, and the state of it that was read last.
 ///
-/// What changes is noticed by looking, not by being told: that works the same for a mounted ConfigMap, where a
-/// symbolic link above the file changes, for network file systems, and for an editor that replaces the file.
+/// Changes are found by comparing metadata, not by notification: that works the same for a mounted ConfigMap,
+/// where a symbolic link above the file changes, for network file systems, and for an editor that replaces
+/// the file.
 #[derive(Debug)]
 pub(crate) struct WatchedFile {
     path: PathBuf,
     seen: Option<State>,
 }
 
-/// What tells one state of a file from the next.
+/// The metadata that tells one state of a file from the next.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     device: u64,
@@ -43,17 +44,15 @@ impl From<Metadata> for State {
 }
 
 impl WatchedFile {
-    /// A file that was not read yet.
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), seen: None }
     }
 
-    /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The text, if it is not the state that was read last.
+    /// Returns the text, unless the file is in the state that was read last.
     ///
     /// # Errors
     /// When the file cannot be read, is larger than 1 MiB, or is not UTF-8; the next call tries again.
@@ -61,7 +60,7 @@ impl WatchedFile {
         self.changed_by(read)
     }
 
-    /// The bytes, if it is not the state that was read last.
+    /// Returns the bytes, unless the file is in the state that was read last.
     ///
     /// # Errors
     /// When the file cannot be read or is larger than `largest` bytes; the next call tries again.
@@ -69,7 +68,7 @@ impl WatchedFile {
         self.changed_by(|path| read_bytes(path, largest))
     }
 
-    /// Has the next call read it, changed or not.
+    /// Makes the next call read the file, changed or not.
     pub(crate) fn forget(&mut self) {
         self.seen = None;
     }
@@ -83,7 +82,7 @@ impl WatchedFile {
     }
 }
 
-/// The files of a folder whose names end in one way, and which state of them was read last.
+/// The files of a folder with one file name extension, and the state of them that was read last.
 #[derive(Debug)]
 pub(crate) struct WatchedFolder {
     path: PathBuf,
@@ -91,26 +90,25 @@ pub(crate) struct WatchedFolder {
     seen: Option<Vec<(PathBuf, State)>>,
 }
 
-/// The most files that are read from a folder.
+/// The largest number of files that are read from a folder.
 const MOST_FILES: usize = 256;
 
 impl WatchedFolder {
-    /// A folder that was not read yet.
     pub(crate) fn new(path: impl Into<PathBuf>, ending: &'static str) -> Self {
         Self { path: path.into(), ending, seen: None }
     }
 
-    /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The files with their texts, by name, if any of them is not in the state that was read last.
+    /// Returns the files with their texts, sorted by name, unless all of them are in the state that was read
+    /// last.
     ///
     /// # Errors
-    /// When the folder or a file cannot be read, or there are more than 256; the next call tries again.
+    /// When the folder or a file cannot be read, or there are more than 256 files; the next call tries again.
     pub(crate) fn changed(&mut self) -> io::Result<Option<Vec<(PathBuf, String)>>> {
-        // What was read before a failure is news after it, even if it is the same.
+        // After a failure the caller needs the files again, even if they are the same as before it.
         let seen = self.seen.take();
         let mut states = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
@@ -136,10 +134,10 @@ impl WatchedFolder {
     }
 }
 
-/// Reads a regular file of text, within bounds.
+/// Reads a regular text file, within bounds.
 ///
 /// # Errors
-/// When it cannot be read, is no regular file, is larger than 1 MiB, or is not UTF-8.
+/// When the file cannot be read, is not a regular file, is larger than 1 MiB, or is not UTF-8.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
     String::from_utf8(read_bytes(path, LARGEST)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
@@ -148,7 +146,7 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
 /// Reads a regular file, within bounds.
 ///
 /// # Errors
-/// When it cannot be read, is no regular file, or is larger than `largest` bytes.
+/// When the file cannot be read, is not a regular file, or is larger than `largest` bytes.
 pub(crate) fn read_bytes(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
@@ -236,7 +234,7 @@ mod tests {
             Some(1),
             "it was gone, and is there again"
         );
-        // A file of it that cannot be read for a while.
+        // One file of the folder cannot be read for a while.
         std::fs::write(here.join("b.pub"), [0xff]).unwrap();
         assert!(watched.changed().is_err());
         std::fs::remove_file(here.join("b.pub")).unwrap();

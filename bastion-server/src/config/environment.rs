@@ -1,7 +1,7 @@
-//! The few settings that the environment may override, since they differ from one machine to the next.
+//! Overrides the few settings that differ from one machine to the next by environment variables.
 //!
-//! Unknown `BASTION_…` variables are left alone: Kubernetes sets some, such as `BASTION_PORT`, beside a Service of
-//! that name.
+//! Unknown `BASTION_…` variables are ignored: Kubernetes sets some, such as `BASTION_PORT`, beside a Service
+//! of that name.
 
 use serde::de::{
     DeserializeOwned,
@@ -10,19 +10,16 @@ use serde::de::{
 
 use super::{Admin, AuditTo, Config};
 
-/// A variable that overrides a setting.
+/// An environment variable that overrides a setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variable {
-    /// Its name.
     pub name: &'static str,
-    /// A value that it can have.
+    /// A value that the setting accepts.
     pub example: &'static str,
-    /// The setting that it overrides.
     pub setting: &'static str,
     apply: fn(&mut Config, String) -> Option<()>,
 }
 
-/// All of them.
 pub(crate) const VARIABLES: [Variable; 7] = [
     Variable {
         name: "BASTION_LISTEN",
@@ -70,7 +67,7 @@ pub(crate) const VARIABLES: [Variable; 7] = [
     },
 ];
 
-/// A variable that does not hold what its setting needs. Its value is not repeated.
+/// A variable holds a value that its setting does not accept. The message does not repeat the value.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the environment variable {variable} cannot be used for {setting}\n  One that can looks like {variable}={example}"
@@ -82,7 +79,7 @@ pub struct Error {
 }
 
 impl Config {
-    /// This configuration with what the environment says instead. An empty variable is none.
+    /// Returns the configuration with the values of the environment. An empty variable counts as unset.
     pub(super) fn overridden(
         mut self,
         variable: impl Fn(&str) -> Option<String>,
@@ -101,7 +98,7 @@ fn set<T>(setting: &mut T, value: Option<T>) -> Option<()> {
     Some(())
 }
 
-/// What the file would make of the same text.
+/// Parses the value as the file's parser would.
 fn parse<T: DeserializeOwned>(value: String) -> Option<T> {
     T::deserialize(StringDeserializer::<ValueError>::new(value)).ok()
 }

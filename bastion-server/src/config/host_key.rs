@@ -1,4 +1,4 @@
-//! The ways to have a host key: a file, a Secret, Vault, or a new one each time.
+//! Settings of the host key: a file, a Secret, Vault, or a new key at each start.
 
 use std::path::PathBuf;
 
@@ -7,49 +7,49 @@ use serde::Deserialize;
 
 use super::{ObjectName, Period};
 
-/// Who the bastion is.
+/// The bastion's host key, by which clients recognize it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Written")]
 #[schemars(with = "Written")]
 pub enum HostKey {
-    /// A private key in OpenSSH's format, and perhaps the certificate for it.
+    /// A private key in OpenSSH's format, optionally with its certificate.
     File {
-        /// The private key.
         key: PathBuf,
-        /// Its host certificate, as in a `-cert.pub` file.
+        /// The host certificate, as in a `-cert.pub` file.
         certificate: Option<PathBuf>,
     },
     /// A key made in memory at each start, which no client can know beforehand: for development.
     Generate,
-    /// A key made in memory at each start, with a certificate that Vault signs and that is renewed in time.
+    /// A key made in memory at each start, with a certificate that Vault signs and the bastion renews.
     Vault(VaultHostKey),
     /// A key in a Secret of the bastion's own namespace.
     Secret(SecretHostKey),
 }
 
-/// A Secret with a host key.
+/// A Secret that holds a host key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretHostKey {
-    /// Its name. The entry is `ssh_host_ed25519_key`.
+    /// The name of the Secret. Its entry is `ssh_host_ed25519_key`.
     pub name: ObjectName,
-    /// Whether the first bastion that misses the Secret makes it.
+    /// Whether a bastion that does not find the Secret creates it with a new key. Default: false.
     #[serde(default)]
     pub generate: bool,
 }
 
-/// How Vault is asked for a host certificate.
+/// How the bastion asks Vault for a host certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultHostKey {
-    /// The mount of the SSH engine that signs hosts.
+    /// The mount of the SSH secrets engine that signs host certificates, for example `ssh-host`.
     pub mount: String,
-    /// Its role.
+    /// The engine's role, for example `bastion`.
     pub role: String,
-    /// The names that clients use for this bastion; none leaves them to the role.
+    /// The host names by which clients reach this bastion, for example `[bastion.example.com]`. Default:
+    /// those that the role allows by default.
     #[serde(default)]
     pub principals: Vec<String>,
-    /// How long a certificate is valid. It is renewed at two thirds of that.
+    /// The lifetime of a certificate; the bastion renews it after two thirds of it. Default: `24h`.
     #[serde(default = "day")]
     pub ttl: Period,
 }
@@ -58,7 +58,7 @@ fn day() -> Period {
     super::seconds(24 * 3600)
 }
 
-/// As it stands in the file.
+/// The host key as it is written in the file.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [
@@ -68,14 +68,15 @@ fn day() -> Period {
     {"required": ["secret"], "properties": {"certificate": false}},
 ]))]
 struct Written {
-    /// A private key in OpenSSH's format.
+    /// The file of a private key in OpenSSH's format.
     file: Option<PathBuf>,
-    /// Its host certificate, as in a `-cert.pub` file.
+    /// The file of the key's host certificate, as in a `-cert.pub` file. Default: none.
     certificate: Option<PathBuf>,
-    /// A key made in memory at each start, for development.
+    /// Whether to make a key in memory at each start, which no client can know beforehand: for development.
+    /// Default: false.
     #[serde(default)]
     generate: bool,
-    /// A key made in memory at each start, with a certificate that Vault signs and that is renewed in time.
+    /// A key made in memory at each start, with a certificate that Vault signs and the bastion renews.
     vault: Option<VaultHostKey>,
     /// A key in a Secret of the bastion's own namespace.
     secret: Option<SecretHostKey>,

@@ -1,4 +1,4 @@
-//! What is asked of the cluster that the bastion runs in.
+//! Settings of the Kubernetes cluster that the bastion runs in.
 
 use std::fmt;
 
@@ -8,17 +8,19 @@ use serde::Deserialize;
 const PUBLIC_NAME: &str = r"^[A-Za-z0-9._:\[\]-]{1,262}$";
 const NAME: &str = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$";
 
-/// What is asked of the cluster. Without it, and without a Secret or a ConfigMap elsewhere, nothing is.
+/// What the bastion reads from and writes to the cluster. Without this section, and without a Secret or
+/// ConfigMap elsewhere in the file, the bastion does not contact the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kubernetes {
-    /// Which objects say who may reach what.
+    /// The TunnelPolicy objects that the bastion follows.
     pub policies: Policies,
-    /// The DNS domain of the cluster's Services.
+    /// The DNS domain of the cluster's Services. Default: `cluster.local`.
     pub cluster_domain: String,
-    /// Whether Events tell what an operator should know.
+    /// Whether the bastion writes Events about policies that are not accepted, and about problems that an
+    /// operator should act on. Default: true.
     pub events: bool,
-    /// Where the bastion says who it is.
+    /// The ConfigMap in which the bastion publishes its host identity. Default: none.
     pub publish: Option<Publish>,
 }
 
@@ -33,37 +35,40 @@ impl Default for Kubernetes {
     }
 }
 
-/// Which policies are followed, beside those of the bastion's own namespace.
+/// The policies that the bastion follows, beside those of its own namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policies {
-    /// Those of these namespaces.
+    /// The namespaces whose TunnelPolicy objects are followed, for example `[databases]`. Default: none.
     pub namespaces: Vec<ObjectName>,
-    /// Those of every namespace.
+    /// Whether the TunnelPolicy objects of every namespace are followed. Default: false.
     pub all_namespaces: bool,
-    /// Those of the cluster.
+    /// Whether ClusterTunnelPolicy objects are followed. Default: false.
     pub cluster: bool,
 }
 
-/// Where the bastion says who it is.
+/// The ConfigMap in which the bastion publishes its host identity, for clients.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
-    /// A ConfigMap of its own namespace, which is there already.
+    /// The name of an existing ConfigMap in the bastion's own namespace; the bastion writes its entry
+    /// `known_hosts`.
     pub config_map: ObjectName,
-    /// The names by which clients reach it. Without any, those in its host certificate; for a key without one, any name.
+    /// The host names by which clients reach the bastion, for example `[bastion.example.com,
+    /// "[10.0.0.1]:2222"]`. Default: the principals of its host certificate; for a key without a certificate,
+    /// any name.
     #[serde(default)]
     pub names: Vec<PublicName>,
 }
 
-/// A name as OpenSSH's known hosts have it: `bastion.example.com`, `10.0.0.1`, `[bastion.example.com]:2222`.
+/// A host name in the format of OpenSSH's known hosts: `bastion.example.com`, `10.0.0.1` or
+/// `[bastion.example.com]:2222`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = PUBLIC_NAME))]
 pub struct PublicName(String);
 
 impl PublicName {
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -83,13 +88,13 @@ impl TryFrom<String> for PublicName {
     }
 }
 
-/// One entry of a Secret or of a ConfigMap in the bastion's own namespace.
+/// One entry of a Secret or ConfigMap in the bastion's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectKey {
-    /// The object.
+    /// The name of the Secret or ConfigMap.
     pub name: ObjectName,
-    /// Its entry.
+    /// The key of the entry, for example `ca.pub`.
     pub key: String,
 }
 
@@ -99,14 +104,13 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// The name of an object or of a namespace.
+/// The name of a Kubernetes object or namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(extend("pattern" = NAME, "maxLength" = 253))]
 pub struct ObjectName(String);
 
 impl ObjectName {
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -8,20 +8,20 @@ use serde::Deserialize;
 
 use super::Network;
 
-/// Whether proxies tell the client's address.
+/// Whether load balancers announce the client's address by the PROXY protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Nobody's header is believed.
+    /// The bastion ignores the PROXY protocol; the client's address is the peer's.
     #[default]
     Off,
-    /// A trusted proxy may send one, and others may connect without.
+    /// A trusted proxy may send a header; other peers connect without one.
     Optional,
-    /// Only trusted proxies may connect, and each connection begins with one.
+    /// Only trusted proxies may connect, and each connection begins with a header.
     Required,
 }
 
-/// Who may tell the client's address.
+/// Which load balancers may announce the client's address by the PROXY protocol, versions 1 and 2.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Written")]
 #[schemars(with = "Written")]
@@ -37,9 +37,10 @@ pub struct ProxyProtocol {
     {"required": ["trusted"], "properties": {"trusted": {"minItems": 1}}},
 ]))]
 struct Written {
-    /// Whether anybody does.
+    /// Whether the bastion reads PROXY headers: `off`, `optional` or `required`. Default: `off`.
     mode: Mode,
-    /// The networks of those who may.
+    /// The networks of the load balancers whose headers are believed, for example `[10.0.0.0/8, "fd00::/8"]`.
+    /// Default: none.
     #[serde(default)]
     #[schemars(with = "Vec<Network>")]
     trusted: Vec<IpNet>,
@@ -51,7 +52,7 @@ impl TryFrom<Written> for ProxyProtocol {
     fn try_from(Written { mode, trusted }: Written) -> Result<Self, Self::Error> {
         if mode != Mode::Off && trusted.is_empty() {
             return Err(
-                "nobody is trusted to send a PROXY header; name the load balancer's networks in `trusted`",
+                "no proxy is trusted to send a PROXY header; name the load balancer's networks in `trusted`",
             );
         }
         if trusted.iter().any(|network| network.trunc() != *network) {
@@ -64,7 +65,6 @@ impl TryFrom<Written> for ProxyProtocol {
 }
 
 impl ProxyProtocol {
-    /// Whether headers are read.
     pub fn mode(&self) -> Mode {
         self.mode
     }

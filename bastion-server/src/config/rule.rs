@@ -1,4 +1,4 @@
-//! Who may log in, and who may reach what, as it is written down.
+//! Settings of logins and rules, as the file has them.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,22 +11,22 @@ use crate::{
     identity::{LoginName, Principal, key_id::KeyIdPattern},
 };
 
-/// What clients may call themselves.
+/// The login names that clients may use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
-    /// Each must also be among the certificate's principals, as for sshd.
+    /// The login names, of 1 to 64 characters out of `A-Z a-z 0-9 . _ @ -`, for example `[tunnel]`. The
+    /// client's name must also be among its certificate's principals, as for sshd.
     users: NonEmpty<User>,
 }
 
 impl Login {
-    /// The names.
     pub fn users(&self) -> Vec<LoginName> {
         self.users.0.iter().map(|user| user.0.clone()).collect()
     }
 }
 
-/// One sentence of the policy.
+/// A rule of the policy, which permits or denies destinations to identities.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "WrittenRule")]
 #[schemars(with = "WrittenRule")]
@@ -42,13 +42,14 @@ impl From<Rule> for access::Rule {
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{"required": ["to"]}, {"required": ["deny"]}]))]
 struct WrittenRule {
-    /// What it is called in logs and audit records.
+    /// The name of the rule in logs and audit records.
     name: String,
-    /// Whom it is about.
+    /// The identities that the rule applies to.
     who: Who,
-    /// Where they may go: `host:port`, `*.example.com:5432`, `10.0.0.0/16:1024-65535`.
+    /// The destinations that the rule permits, for example `["db.internal:5432", "*.example.com:5432",
+    /// "10.0.0.0/16:1024-65535"]`.
     to: Option<NonEmpty<DestinationPattern>>,
-    /// Where they may not, whatever other rules say.
+    /// The destinations that the rule denies, even if another rule permits them.
     deny: Option<NonEmpty<DestinationPattern>>,
 }
 
@@ -88,13 +89,14 @@ struct Who(access::Who);
     {"anyOf": [{"required": ["principals"]}, {"required": ["key_ids"]}, {"required": ["authorities"]}]},
 ]))]
 struct WrittenWho {
-    /// Certificates with one of these principals.
+    /// Certificates with one of these principals, compared byte for byte, for example `[dev, "role:dba"]`.
     principals: Option<NonEmpty<Name>>,
-    /// Certificates with such a key id; `*` stands for any characters.
+    /// Certificates whose key id matches one of these; `*` stands for any characters, for example
+    /// `["vault-oidc-*"]`.
     key_ids: Option<NonEmpty<KeyIdPattern>>,
-    /// Certificates that one of these authorities signed.
+    /// Certificates that one of these authorities signed, for example `["SHA256:…"]`.
     authorities: Option<NonEmpty<Authority>>,
-    /// Whoever may log in.
+    /// Whether the rule applies to every client that may log in. Default: false.
     #[serde(default)]
     everybody: bool,
 }
@@ -142,7 +144,7 @@ impl TryFrom<String> for Authority {
     }
 }
 
-/// A list that would mean nothing if it were empty.
+/// A list with at least one element: an empty one would have no meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<T>")]
 #[schemars(with = "Vec<T>", extend("minItems" = 1))]
@@ -156,7 +158,7 @@ impl<T> TryFrom<Vec<T>> for NonEmpty<T> {
     }
 }
 
-/// A name to log in by, which is also one of the certificate's principals.
+/// A login name.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("pattern" = schema::LOGIN_NAME))]

@@ -1,8 +1,9 @@
-//! The configuration as a JSON Schema: for editors, and for whoever renders the file from a template.
+//! Describes the configuration as a JSON Schema, for editors and for templates that render the file.
 //!
-//! It is made from the types that read the file, so it knows the same words; where a type takes a text apart, a pattern
-//! says what such a text looks like. The parser remains the judge: a schema cannot tell, for one, that a network has
-//! bits to the right of its prefix. The patterns mean the same in the dialects of JavaScript, Go and Rust.
+//! The schema is made from the types that parse the file, so both know the same keys; where a type parses a
+//! text, a pattern describes it. The parser is stricter: a schema cannot express, for example, that a network
+//! has no bits to the right of its prefix. The patterns have the same meaning in the dialects of JavaScript,
+//! Go and Rust.
 
 use std::net::SocketAddr;
 
@@ -24,27 +25,27 @@ const SOCKET_ADDRESS: &str = r"^((\d{1,3}\.){3}\d{1,3}|\[[0-9A-Fa-f:.%]+\]):\d{1
 const NAME_SERVER: &str =
     r"^((\d{1,3}\.){3}\d{1,3}(:\d{1,5})?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|\[[0-9A-Fa-f:.%]+\]:\d{1,5})$";
 
-/// The text of an address.
+/// An IPv4 or IPv6 address.
 #[derive(JsonSchema)]
 #[schemars(with = "String", extend("pattern" = ADDRESS))]
 pub(super) enum Address {}
 
-/// The text of a network with its prefix, such as `10.0.0.0/8`.
+/// An IPv4 or IPv6 network with its prefix, such as `10.0.0.0/8`.
 #[derive(JsonSchema)]
 #[schemars(with = "String", extend("pattern" = NETWORK))]
 pub(crate) enum Network {}
 
-/// The text of an address and a port.
+/// An IP address and a port, such as `0.0.0.0:2222` or `[::]:2222`.
 #[derive(JsonSchema)]
 #[schemars(with = "String", extend("pattern" = SOCKET_ADDRESS))]
 pub(super) enum SocketAddress {}
 
-/// The text of an address, with a port or without.
+/// An IP address, with or without a port.
 #[derive(JsonSchema)]
 #[schemars(with = "String", extend("pattern" = NAME_SERVER))]
 pub(super) enum NameServer {}
 
-/// Reads an address and a port to listen at.
+/// Parses an address and a port to listen on.
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(|_| {
         D::Error::custom(
@@ -54,7 +55,7 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     })
 }
 
-/// The schema of the whole file. It refers to nothing, not even within itself, so that it can become a part of another.
+/// The schema of the whole file. It contains no references, so that it can be embedded in another schema.
 pub fn json_schema() -> Schema {
     let mut schema = SchemaSettings::draft07()
         .with(|settings| settings.inline_subschemas = true)
@@ -66,7 +67,7 @@ pub fn json_schema() -> Schema {
     schema
 }
 
-/// Lets every section be null, in which it is an empty one: those that may be empty, and have nothing that must be there.
+/// Lets each section be null, which means an empty section, where the section has no required key.
 fn empty_sections(properties: &mut Value) -> Option<()> {
     for property in properties.as_object_mut()?.values_mut() {
         if let Some(inner) = property.get_mut("properties") {
@@ -94,11 +95,11 @@ pub(super) mod tests {
         config_file::parse("bastion.yaml".as_ref(), text).unwrap()
     }
 
-    /// What the schema has against a file with this text, which must be YAML.
+    /// Returns the schema's complaint about a file with this text, which must be YAML.
     pub(crate) fn complaint(text: &str) -> Option<String> {
         let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
         compiler.add_resource("bastion.schema.json", json_schema().to_value()).unwrap();
-        // Fails if this is no schema.
+        // Fails if the schema itself is invalid.
         let schema = compiler.compile("bastion.schema.json", &mut schemas).unwrap();
         schemas.validate(&value(text), schema).err().map(|error| error.to_string())
     }
@@ -113,12 +114,12 @@ pub(super) mod tests {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/bastion.yaml");
         let example = std::fs::read_to_string(example).unwrap();
         assert_eq!(complaint(&example), None);
-        // Whatever can be set stands in the example.
+        // Every setting is in the example.
         let names = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
         assert_eq!(names(&json_schema().to_value()["properties"]), names(&value(&example)));
     }
 
-    /// Every setting that holds others, at whatever depth, with everything under it commented out.
+    /// Every setting that holds others, at any depth, with everything under it commented out.
     #[test]
     fn an_empty_section_is_taken_by_schema_and_parser_alike() {
         fn sections(schema: &Value, path: &str, found: &mut Vec<(String, bool)>) {
@@ -151,7 +152,7 @@ pub(super) mod tests {
                 Ok(config) => {
                     assert!(may_be_empty, "the schema refuses {empty}");
                     assert_eq!(complaint(&empty), None, "{path}");
-                    // An option of something that cannot be empty is none.
+                    // An option is skipped here if its type cannot be empty.
                     let Ok(written) = parse(&text("{}")).or_else(|_| parse(&text("[]"))) else { continue };
                     assert_eq!(config, written, "{path}");
                     assert_eq!(parse(&nothing).unwrap(), written, "{path}");

@@ -1,4 +1,4 @@
-//! Where Vault or OpenBao is, and how the bastion logs in to it.
+//! Settings of Vault or OpenBao: its address, and the bastion's login to it.
 
 use std::path::PathBuf;
 
@@ -6,25 +6,27 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use vault_signer::login::Method;
 
-/// Where Vault is. What is not set comes from `VAULT_ADDR`, `VAULT_NAMESPACE` and `VAULT_CACERT`, or their `BAO_`
-/// twins, as for the vault command.
+/// The Vault or OpenBao server. Settings that are missing come from `VAULT_ADDR`, `VAULT_NAMESPACE` and
+/// `VAULT_CACERT`, or their `BAO_` equivalents, as for the vault command.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vault {
-    /// Such as `https://vault.example.com:8200`.
+    /// The server's address, for example `https://vault.example.com:8200`.
     pub address: Option<String>,
-    /// Of Vault Enterprise or OpenBao.
+    /// The namespace of Vault Enterprise or OpenBao. Default: none.
     pub namespace: Option<String>,
-    /// A PEM file with the authorities of Vault's own certificate.
+    /// A PEM file with the certificate authorities of the server's TLS certificate. Default: those of the
+    /// system.
     pub ca_cert: Option<PathBuf>,
-    /// Reach a Vault that is not on this machine without TLS. Anybody on the way can then read the bastion's token, and
-    /// say whose certificates it believes.
+    /// Permits plain HTTP to a Vault that is not on this machine. An attacker on the path can then read the
+    /// bastion's token and choose which authorities it trusts. Default: false.
     pub dangerously_allow_plain_http: bool,
-    /// Who the bastion is to Vault. Only a host key that Vault signs needs it; public keys are public.
+    /// The bastion's login to Vault. Only a host key that Vault signs needs one; public keys can be read
+    /// without a login. Default: `{method: token}`.
     pub auth: Auth,
 }
 
-/// A login to Vault. Secrets stand in files of their own, read at each login.
+/// A login to Vault. Secrets are in files of their own, which are read at each login.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "Written")]
 #[schemars(with = "Written")]
@@ -35,37 +37,21 @@ pub enum Auth {
         file: Option<PathBuf>,
     },
     /// A role id, and a secret id in a file.
-    AppRole {
-        /// Where the method is mounted.
-        mount: String,
-        /// Not secret.
-        role_id: String,
-        /// Holds the secret id.
-        secret_id_file: PathBuf,
-    },
-    /// A user, and a password in a file.
-    Userpass {
-        /// Where the method is mounted.
-        mount: String,
-        /// The user.
-        username: String,
-        /// Holds the password.
-        password_file: PathBuf,
-    },
-    /// The pod's ServiceAccount, by a token in a file that the kubelet replaces.
+    AppRole { mount: String, role_id: String, secret_id_file: PathBuf },
+    /// A user name, and a password in a file.
+    Userpass { mount: String, username: String, password_file: PathBuf },
+    /// The pod's ServiceAccount, by a projected token in a file that the kubelet replaces.
     Kubernetes {
-        /// Where the method is mounted.
         mount: String,
-        /// The role there.
         role: String,
-        /// Holds the token, whose audience is Vault. There is no default: what lies at the usual place is for the API
+        /// A token whose audience is Vault. There is no default: the token in the usual place is for the API
         /// server.
         token_file: PathBuf,
     },
 }
 
 impl Auth {
-    /// The file with the secret.
+    /// The file that holds the secret.
     pub fn file(&self) -> Option<&PathBuf> {
         match self {
             Self::Token { file } => file.as_ref(),
@@ -82,7 +68,7 @@ impl Default for Auth {
     }
 }
 
-/// As it stands in the file.
+/// The login as it is written in the file.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [
@@ -95,22 +81,23 @@ impl Default for Auth {
      "required": ["role", "token_file"], "additionalProperties": false},
 ]))]
 struct Written {
-    /// How: `token`, `approle`, `userpass` or `kubernetes`.
+    /// The auth method: `token`, `approle`, `userpass` or `kubernetes`.
     #[schemars(with = "String")]
     method: Method,
-    /// Where the method is mounted, if that is not its name.
+    /// The path at which the auth method is mounted. Default: the method's name.
     mount: Option<String>,
-    /// For token and kubernetes: holds the token.
+    /// The file that holds the token; for `token` and `kubernetes`. Default for `token`: `VAULT_TOKEN`,
+    /// `BAO_TOKEN` or `~/.vault-token`.
     token_file: Option<PathBuf>,
-    /// For approle.
+    /// The role id, which is not secret; for `approle`.
     role_id: Option<String>,
-    /// For approle: holds the secret id.
+    /// The file that holds the secret id; for `approle`.
     secret_id_file: Option<PathBuf>,
-    /// For userpass.
+    /// The user name; for `userpass`.
     username: Option<String>,
-    /// For userpass: holds the password.
+    /// The file that holds the password; for `userpass`.
     password_file: Option<PathBuf>,
-    /// For kubernetes.
+    /// The role of the auth method; for `kubernetes`.
     role: Option<String>,
 }
 

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{Host, Name};
 
-/// The hosts and ports of one entry of a rule's `to`: `*.default.svc:5432`, `10.20.0.0/16:1024-65535`,
+/// The hosts and ports of one destination pattern: `*.default.svc:5432`, `10.20.0.0/16:1024-65535` or
 /// `[2001:db8::/32]:443`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
@@ -20,26 +20,26 @@ use super::{Host, Name};
     extend("pattern" = r"^(\*|(\*\.)?[A-Za-z0-9._/-]+|\[[0-9A-Fa-f:./]+\]):(\*|\d{1,5}(-\d{1,5})?)$")
 )]
 pub struct DestinationPattern {
-    /// Where.
+    /// The hosts that match.
     pub hosts: HostPattern,
-    /// Which ports there.
+    /// The ports that match.
     pub ports: PortRange,
 }
 
 /// A set of hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPattern {
-    /// Every host, written `*`. The floor stands all the same.
+    /// Every host, written `*`. The floor still applies.
     Any,
-    /// One name, or with a leading `*.` every name below it, however deep. Matches what the client asked for, with a final dot or without.
-    /// One that has a final dot itself leads whoever asks to the complete name, and never to one below a domain of the search list.
+    /// One name, or with a leading `*.` every name below it at any depth. It matches the name that the client
+    /// asked for, with or without a final dot. A pattern with a final dot makes the bastion resolve the
+    /// complete name, never one below a domain of the search list.
     Name {
-        /// The name.
         name: Name,
-        /// Whether the names below it are meant, and not it itself.
+        /// Whether the pattern matches the names below `name` rather than `name` itself.
         below: bool,
     },
-    /// Addresses. Matches what the destination resolves to.
+    /// A network. It matches the addresses that the destination resolves to.
     Network(IpNet),
 }
 
@@ -50,39 +50,39 @@ pub struct PortRange {
     last: u16,
 }
 
-/// Why a text is no [`DestinationPattern`].
+/// Why a text is not a [`DestinationPattern`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PatternError {
-    /// No `:PORTS` at the end.
+    /// The text does not end in `:PORTS`.
     #[error("a destination is HOST:PORTS, for example `db.internal:5432`; here the ports are missing")]
     NoPorts,
-    /// An address of six or more colons without brackets.
+    /// An IPv6 address or network stands without brackets.
     #[error("an IPv6 address or network stands in brackets: `[2001:db8::/32]:443`")]
     NoBrackets,
-    /// Ports that are none.
+    /// The ports are neither a number, a range nor `*`.
     #[error("ports are a number from 1 to 65535, two of them as `8000-8100`, or `*`")]
     Ports,
-    /// Bits to the right of the prefix.
+    /// The network has bits to the right of its prefix; holds the network without them.
     #[error("the network has bits to the right of its prefix; write {0}")]
     HostBits(IpNet),
-    /// Neither a name, nor a pattern, nor a network.
+    /// The host is neither a name, nor a pattern, nor a network.
     #[error("this is no host name, no `*.name`, no address and no network")]
     Host,
 }
 
-/// Whether a pattern is about a destination. Of several patterns the greatest answer holds.
+/// Whether a pattern matches a destination. Of several patterns the greatest answer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Match {
-    /// It is not.
+    /// The pattern does not match.
     No,
-    /// That depends on the address behind the name.
+    /// The answer depends on the address behind the name.
     ByAddress,
-    /// It is.
+    /// The pattern matches.
     Yes,
 }
 
 impl DestinationPattern {
-    /// Whether the pattern is about a destination, as far as its name tells.
+    /// Whether the pattern matches a destination, as far as its name tells.
     pub fn matches_name(&self, host: &Host, port: u16) -> Match {
         if !self.ports.contains(port) {
             return Match::No;
@@ -100,7 +100,7 @@ impl DestinationPattern {
         if matches { Match::Yes } else { Match::No }
     }
 
-    /// Whether the pattern says yes to an address that a name has resolved to.
+    /// Whether the pattern matches an address that a name has resolved to.
     pub fn matches_address(&self, address: SocketAddr) -> bool {
         match &self.hosts {
             HostPattern::Network(network) => {
@@ -112,7 +112,7 @@ impl DestinationPattern {
 }
 
 impl HostPattern {
-    /// Whether it is a name with a final dot.
+    /// Whether the pattern is a name with a final dot.
     pub fn is_absolute(&self) -> bool {
         match self {
             Self::Name { name, .. } => name.is_absolute(),
@@ -122,7 +122,6 @@ impl HostPattern {
 }
 
 impl PortRange {
-    /// Whether `port` is in it.
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
@@ -185,7 +184,7 @@ impl FromStr for PortRange {
     }
 }
 
-/// Plain digits: `u16::from_str` would take a leading plus.
+/// Accepts digits only: `u16::from_str` would also accept a leading plus.
 fn port(text: &str) -> Result<u16, PatternError> {
     match text.parse() {
         Ok(port) if port != 0 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),

@@ -1,8 +1,8 @@
-//! From a host to all its addresses: those that the operator wrote down, or what the name servers say.
+//! Resolves a host to all its addresses: those of the configuration, or those of the name servers.
 //!
-//! Asks by itself instead of through the system's resolver, which would need a thread for each name that takes its time:
-//! whoever asks for many such names would take the threads from everybody else. What it asks, whom, and in which order is what glibc's
-//! `getaddrinfo` does with `hosts: files dns`; a test has both asked.
+//! The resolver sends queries itself. The system's resolver would need a thread for each slow name, and a
+//! client that asks for many such names would take the threads from all other clients. The queries, their
+//! servers and their order are those of glibc's `getaddrinfo` with `hosts: files dns`; a test compares both.
 
 mod search;
 mod servers;
@@ -22,32 +22,32 @@ use search::Search;
 use servers::{Answer, Servers};
 use system::System;
 
-/// The most addresses of one name: about as many as an answer of DNS has room for, which has 64 KiB.
+/// The most addresses of one name: about as many as fit into a DNS answer of 64 KiB.
 const MAX_ADDRESSES: usize = 4096;
 
-/// Which servers are asked, and what is known without them.
+/// The servers to ask, and the names that need no server.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Names that the operator gave addresses to, in lower case and without a final dot.
+    /// Names with addresses from the configuration, in lower case and without a final dot.
     pub hosts: HashMap<String, Vec<IpAddr>>,
-    /// The name servers; if there are none here, those of `/etc/resolv.conf`, with its search list.
+    /// The name servers; without any, those of `/etc/resolv.conf`, with its search list.
     pub servers: Vec<SocketAddr>,
-    /// How long resolving a name may take.
+    /// The longest time for resolving a name.
     pub patience: Duration,
 }
 
-/// Resolves names.
+/// Resolves names to addresses.
 pub struct Resolver {
     hosts: HashMap<String, Vec<IpAddr>>,
     names: Names,
     patience: Duration,
 }
 
-/// Who is asked.
+/// The source of names.
 enum Names {
-    /// Those that the operator named. They know complete names only.
+    /// The configured name servers, which are asked for complete names only.
     Configured(Servers),
-    /// Those of the system.
+    /// The system's files and name servers.
     System(Box<System>),
 }
 
@@ -57,29 +57,29 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Why there is no resolver.
+/// The system's settings name no usable server.
 #[derive(Debug, Error)]
 #[error(
-    "cannot tell which name servers to ask: {0}\n  Name them under `dns.servers`, or mend /etc/resolv.conf"
+    "cannot find the name servers to ask: {0}\n  Name them under `dns.servers`, or repair /etc/resolv.conf"
 )]
 pub struct NoServers(String);
 
-/// Why there are no addresses.
+/// Why a name has no usable addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ResolveError {
-    /// The name has none, or its servers do not answer in order.
+    /// The name has no address, or its servers do not answer properly.
     #[error("the name does not resolve")]
     Unresolved,
-    /// The name has more than can be looked at.
+    /// The name has more addresses than the bastion checks.
     #[error("the name has more than {MAX_ADDRESSES} addresses")]
     TooMany,
-    /// It took too long.
+    /// Resolving took too long.
     #[error("resolving the name took too long")]
     Timeout,
 }
 
 impl ResolveError {
-    /// The reason as logs, metrics and clients know it.
+    /// The reason code in logs, metrics and messages to clients.
     pub fn code(self) -> &'static str {
         match self {
             Self::Unresolved => "unresolved",
@@ -90,10 +90,10 @@ impl ResolveError {
 }
 
 impl Resolver {
-    /// Reads which servers to ask; asks nothing.
+    /// Reads the settings; sends no query.
     ///
     /// # Errors
-    /// When the system's settings are to be used and make no sense.
+    /// When the system's settings are needed and malformed.
     pub fn new(settings: Settings) -> Result<Self, NoServers> {
         let Settings { hosts, servers, patience } = settings;
         let names = if servers.is_empty() {
@@ -106,10 +106,10 @@ impl Resolver {
         Ok(Self { hosts, names, patience })
     }
 
-    /// All the addresses of a host, at least one.
+    /// Returns all addresses of a host, at least one.
     ///
     /// # Errors
-    /// When there are none, or too many, or it takes too long.
+    /// When there is none, or too many, or it takes too long.
     pub async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, ResolveError> {
         let name = match host {
             Host::Address(address) => return Ok(vec![*address]),
@@ -141,7 +141,7 @@ impl Resolver {
     }
 }
 
-/// Asks for each complete name that a name may stand for, until one is found.
+/// Asks for each complete name that a name may stand for, until one has an address.
 async fn ask(servers: &Servers, search: &Search, name: &Name) -> Result<Vec<IpAddr>, ResolveError> {
     let (mut stopped, mut error) = (false, ResolveError::Unresolved);
     for step in search.steps(name) {

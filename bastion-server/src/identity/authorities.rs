@@ -1,22 +1,22 @@
-//! The authorities whose certificates are accepted.
+//! The set of authorities whose user certificates are accepted.
 
 use std::sync::Arc;
 
 use ssh_key::{EcdsaCurve, PublicKey, public::KeyData};
 use thiserror::Error;
 
-/// The smallest RSA key that signs or is signed, in bits.
+/// The smallest RSA key that may sign or be certified, in bits.
 pub(crate) const RSA_MIN_BITS: usize = 2048;
 
-/// The public keys that may sign user certificates. The empty set admits nobody.
+/// The public keys that may sign user certificates. The empty set admits no client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuthoritySet(Arc<[KeyData]>);
 
 impl AuthoritySet {
-    /// Takes the keys that are fit to be authorities, each once.
+    /// Collects the keys, each once, after checking that each may be an authority.
     ///
     /// # Errors
-    /// Names the first key that is not fit, and why.
+    /// The first key that may not be an authority, and why.
     pub fn new(keys: impl IntoIterator<Item = PublicKey>) -> Result<Self, Unfit> {
         let mut fit: Vec<KeyData> = Vec::new();
         for key in keys {
@@ -28,44 +28,44 @@ impl AuthoritySet {
         Ok(Self(fit.into()))
     }
 
-    /// These and one more, which had been one of them.
+    /// A copy of the set with one more key, which used to be in it.
     pub(super) fn with(&self, key: &KeyData) -> Self {
         Self(self.iter().chain([key]).cloned().collect())
     }
 
-    /// Whether `key` is one of them.
+    /// Whether the bastion trusts `key`.
     pub fn contains(&self, key: &KeyData) -> bool {
         self.0.contains(key)
     }
 
-    /// How many there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether nobody at all can be admitted.
+    /// Whether the set is empty, so that no client can be admitted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The keys.
+    /// Iterates over the keys.
     pub fn iter(&self) -> impl Iterator<Item = &KeyData> {
         self.0.iter()
     }
 }
 
-/// Why a key cannot be an authority, or a user's key.
+/// Why a key may be neither an authority's nor a user's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unfit {
-    /// An RSA key that can be factored too soon.
+    /// An RSA key too short to resist factoring; holds its bits.
     #[error("it is an RSA key of {0} bits; at least {RSA_MIN_BITS} are needed")]
     ShortRsa(usize),
-    /// DSA, a certificate in place of a key, or something unknown.
+    /// A DSA key, a certificate instead of a key, or an unknown type.
     #[error("its type is not accepted; use ed25519, ecdsa, rsa or their sk variants")]
     Type,
 }
 
-/// Whether a key is strong enough to sign anything here.
+/// Checks that a key is strong enough for an authority or a user.
 ///
 /// # Errors
 /// When it is not.
@@ -79,7 +79,7 @@ pub(crate) fn check(key: &KeyData) -> Result<(), Unfit> {
             bits if bits >= RSA_MIN_BITS => Ok(()),
             bits => Err(Unfit::ShortRsa(bits)),
         },
-        // The library's enum may grow; what is not known here is not accepted.
+        // The library's enum may gain variants; unknown types are refused.
         KeyData::Dsa(_) | KeyData::Certificate(_) | KeyData::Other(_) | _ => Err(Unfit::Type),
     }
 }

@@ -1,7 +1,8 @@
-//! Certificate, authorities, client and time in; [`Identity`] or the reason why not out. No IO, no clock.
+//! Decides whether a certificate may log in: certificate, authorities, client and time in, [`Identity`] or
+//! the reason for the refusal out. No IO, no clock.
 //!
-//! This is the whole admission. The format is OpenSSH's PROTOCOL.certkeys; the order of the checks is part of the
-//! contract, since the first reason found is the one that is told.
+//! This module is the whole admission. The format is OpenSSH's PROTOCOL.certkeys. The order of the checks is
+//! part of the contract, because the first failed check is the reason that is reported.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,11 +19,12 @@ use super::revocation::{RevocationList, Revoked};
 use super::{Identity, LoginName, MAX_BLOB, Principal, fingerprint};
 use crate::destination::pattern::DestinationPattern;
 
-/// By how much a certificate may live longer than [`Requirements::max_lifetime`], which is meant as the time that an authority
-/// is asked for: they put the start back, for clocks that are behind. Vault and OpenBao do so by 30 s, and `ssh-keygen -V +1d` to
-/// the beginning of the minute before the last: by up to 118 s.
+/// How much longer than [`Requirements::max_lifetime`] a certificate may live. The setting is the lifetime
+/// that a client asks the authority for, and authorities backdate `valid after` for clients whose clocks are
+/// behind: Vault and OpenBao by 30 s, `ssh-keygen -V +1d` to the beginning of the minute before the last, so
+/// by up to 118 s.
 pub const BACKDATING: Duration = Duration::from_secs(120);
-/// The most principals one certificate may carry.
+/// The most principals that a certificate may carry.
 pub const MAX_PRINCIPALS: usize = 256;
 /// The longest key id, in bytes.
 pub const MAX_KEY_ID: usize = 1024;
@@ -31,144 +33,145 @@ const MAX_SOURCES: usize = 64;
 /// The most destinations in `permit-open`.
 const MAX_DESTINATIONS: usize = 64;
 
-/// The extension without which nothing is forwarded.
+/// The extension without which the bastion does not forward.
 const PERMIT_PORT_FORWARDING: &str = "permit-port-forwarding";
-/// Our own critical option, by which a certificate confines itself to destinations.
+/// Our own critical option, by which an authority limits a certificate to some destinations.
 pub const PERMIT_OPEN: &str = HonouredOption::PermitOpen.name();
 
-/// What the operator decided about certificates.
+/// The operator's requirements of certificates.
 #[derive(Debug, Clone)]
 pub struct Requirements {
-    /// Who may sign.
+    /// The authorities that may sign.
     pub authorities: AuthoritySet,
-    /// Who may log in. The name must also be among the certificate's principals, as for sshd.
+    /// The names that may log in. The name must also be among the certificate's principals, as for sshd.
     pub users: Vec<LoginName>,
-    /// The longest time from `valid after` to `valid before`, but for [`BACKDATING`].
+    /// The longest time from `valid after` to `valid before`, to which [`BACKDATING`] is added.
     pub max_lifetime: Duration,
-    /// What is not accepted any more, although everything else about it is right.
+    /// The revocation lists, which refuse a certificate that is otherwise good.
     pub revoked: RevocationList,
-    /// What becomes of live sessions whose authority is trusted no more.
+    /// Whether live sessions end when their authority is no longer trusted.
     pub removed_authority: RemovedAuthority,
 }
 
-/// What becomes of live sessions whose authority is trusted no more.
+/// Whether sessions end when their authority is no longer trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RemovedAuthority {
-    /// They end.
+    /// The sessions end within seconds.
     #[default]
     EndSessions,
-    /// They run until their certificates end: for a planned rotation, where the authority is no danger.
+    /// The sessions run until their certificates expire: for a planned rotation, in which the old authority's
+    /// key is not compromised.
     LetRunOut,
 }
 
-/// What a client claims, next to its certificate.
+/// What the client claims beside its certificate.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// The name it logs in as.
+    /// The login name that the client sent.
     pub login: &'a LoginName,
-    /// The address it comes from.
+    /// The client's address.
     pub client: IpAddr,
 }
 
-/// Why a certificate is not accepted.
+/// Why a certificate is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refused {
-    /// More than [`MAX_BLOB`].
+    /// The certificate is larger than [`MAX_BLOB`].
     #[error("the certificate is larger than {MAX_BLOB} bytes")]
     TooLarge,
-    /// It does not parse, or something stands after it.
+    /// The certificate does not parse, or bytes follow it.
     #[error("the certificate is malformed")]
     Malformed,
-    /// A host certificate, or a type that does not exist.
+    /// The certificate is a host certificate, or of a type that does not exist.
     #[error("it is not a user certificate")]
     NotForUsers,
-    /// Signed by a certificate in place of a key.
+    /// The certificate is signed by another certificate instead of a key.
     #[error("its authority is itself a certificate; chains are not accepted")]
     Chained,
-    /// Signed by a key that is not trusted here.
+    /// The certificate is signed by a key that the bastion does not trust.
     #[error("its authority is not trusted here")]
     UnknownAuthority,
-    /// A trusted authority that is not fit to be one.
+    /// The trusted key that signed is too weak for an authority.
     #[error("its authority's key is not accepted: {0}")]
     WeakAuthority(Unfit),
-    /// The certified key is not strong enough.
+    /// The certified key is too weak.
     #[error("the user's key is not accepted: {0}")]
     WeakKey(Unfit),
-    /// SHA-1, or an algorithm that does not fit the authority's key.
+    /// The signature uses SHA-1, or an algorithm that does not fit the authority's key.
     #[error("its authority signed with an algorithm that is not accepted (SHA-1, or not the key's own)")]
     SignatureAlgorithm,
-    /// The signature is not over this certificate by this authority.
+    /// The signature does not verify with the authority's key.
     #[error("its signature is wrong")]
     Signature,
-    /// Its time has not come.
+    /// `valid after` is in the future.
     #[error("it is not valid yet; compare the clocks")]
     NotYetValid,
-    /// Its time is over.
+    /// `valid before` has passed.
     #[error("it has expired")]
     Expired,
-    /// It ends before it begins, or at a time that no clock shows.
+    /// The validity ends before it begins, or at a time that no clock shows.
     #[error("its validity makes no sense")]
     Validity,
-    /// It lives for longer than is accepted, [`BACKDATING`] included.
+    /// The certificate lives longer than `max_lifetime` and [`BACKDATING`] allow.
     #[error(
         "it is valid for longer than {}, which is the most here (limits.max_certificate_lifetime)",
         humantime::format_duration(*.0)
     )]
     TooLongLived(Duration),
-    /// No principals: a certificate for anybody.
-    #[error("it names no principal, which would make it valid for anybody")]
+    /// The certificate has no principals, and so would be valid for every user.
+    #[error("it names no principal, which would make it valid for every user")]
     NoPrincipals,
-    /// More than [`MAX_PRINCIPALS`].
+    /// The certificate has more than [`MAX_PRINCIPALS`] principals.
     #[error("it names more than {MAX_PRINCIPALS} principals")]
     TooManyPrincipals,
-    /// A principal longer than [`Principal::MAX`]; holds its beginning, escaped.
+    /// A principal is longer than [`Principal::MAX`]; holds its beginning, escaped.
     #[error("its principal `{0}` is longer than {most} bytes", most = Principal::MAX)]
     PrincipalTooLong(String),
-    /// A login name that is no plain one, though it is among the principals; escaped.
+    /// The login name is among the principals but is not a plain name; escaped.
     #[error(
         "its principal `{0}` is no name to log in by: that has 1 to 64 characters out of A-Z a-z 0-9 . _ @ -"
     )]
     BadPrincipal(String),
-    /// The login name is not one of the principals.
+    /// The login name is not among the principals.
     #[error("the login name `{login}` is not among its principals, {principals}")]
     NotAPrincipal {
         /// The login name, escaped.
         login: String,
-        /// The principals, escaped, or the first of them.
+        /// The principals, or the first few of them, escaped.
         principals: String,
     },
-    /// The login name is not one that anybody may use here; escaped.
-    #[error("nobody logs in as `{0}` here (login.users)")]
+    /// The login name is not in `login.users`; escaped.
+    #[error("no client may log in as `{0}` here (login.users)")]
     UnknownUser(String),
-    /// A key id longer than [`MAX_KEY_ID`].
+    /// The key id is longer than [`MAX_KEY_ID`].
     #[error("its key id is longer than {MAX_KEY_ID} bytes")]
     KeyIdTooLong,
-    /// A restriction that is not known here, so it cannot be honoured.
+    /// The certificate has a critical option that the bastion does not know and so cannot enforce.
     #[error("it carries a critical option that is not known here")]
     UnknownCriticalOption,
-    /// A restriction to one command, and commands are not what this host is for.
+    /// The certificate is limited to one command, and the bastion runs no commands.
     #[error("it carries force-command, and no command runs here")]
     ForceCommand,
-    /// A demand for a verified user that cannot be checked here.
+    /// The certificate demands user verification by the authenticator, which the bastion cannot check.
     #[error("it carries verify-required, which cannot be checked here")]
     VerifyRequired,
-    /// The client is not where the certificate may be used.
+    /// The client's address is not in the certificate's `source-address`.
     #[error("it may not be used from this address")]
     SourceAddress,
-    /// The list of addresses is not one.
+    /// `source-address` is not a list of addresses and networks.
     #[error("its source-address is malformed")]
     MalformedSourceAddress,
-    /// The list of destinations is not one.
+    /// `permit-open` is not a list of destinations.
     #[error("its permit-open is malformed")]
     MalformedPermitOpen,
-    /// It, its key or its authority is on a list.
+    /// A revocation list names the certificate, its key or its authority.
     #[error(transparent)]
     Revoked(#[from] Revoked),
 }
 
 impl Refused {
-    /// The reason as logs, metrics and clients know it.
+    /// The reason code in logs, metrics and messages to clients.
     pub fn code(&self) -> &'static str {
         match self {
             Self::TooLarge => "certificate_too_large",
@@ -202,27 +205,28 @@ impl Refused {
     }
 }
 
-/// Parses one certificate and nothing else.
+/// Parses exactly one certificate.
 ///
 /// # Errors
-/// [`Refused::TooLarge`] before anything is looked at, [`Refused::NotForUsers`] for a type that does not exist,
-/// [`Refused::Malformed`] for everything that is not exactly one certificate.
+/// [`Refused::TooLarge`] before anything is parsed, [`Refused::NotForUsers`] for a type that does not exist,
+/// [`Refused::Malformed`] for everything else that is not exactly one certificate.
 pub fn decode(blob: &[u8]) -> Result<Certificate, Refused> {
     if blob.len() > MAX_BLOB {
         return Err(Refused::TooLarge);
     }
     let certificate = Certificate::from_bytes(blob).map_err(|_| Refused::Malformed)?;
-    // The parser overlooks bytes at the end of some fields, and forgets them, signed or not.
+    // The parser ignores bytes at the end of some fields and drops them, signed or not.
     match certificate.to_bytes() {
         Ok(written) if written == blob => Ok(certificate),
         Ok(_) | Err(_) => Err(Refused::Malformed),
     }
 }
 
-/// Decides whether the holder of `certificate` may log in. That it holds the key is for the caller to have verified.
+/// Decides whether the holder of `certificate` may log in. The caller has verified that the client holds the
+/// key.
 ///
 /// # Errors
-/// The first reason against it, in the order of this function.
+/// The first failed check, in the order of this function.
 pub fn admit(
     certificate: &Certificate,
     claim: Claim<'_>,
@@ -260,16 +264,16 @@ pub fn admit(
         authority: fingerprint(authority),
         key: fingerprint(certificate.public_key()),
         valid_before,
-        // Every other extension grants something that does not exist here.
+        // Every other extension grants something that the bastion does not have.
         may_forward: certificate.extensions().contains_key(PERMIT_PORT_FORWARDING),
         confined_to,
     })
 }
 
-/// Decides about the certificate of a live session, after something changed.
+/// Decides about the certificate of a live session after the authorities, lists or settings changed.
 ///
 /// # Errors
-/// As for [`admit`], but for an authority whose sessions may run out.
+/// As for [`admit`], except for an authority whose sessions may run out.
 pub fn admit_again(
     certificate: &Certificate,
     claim: Claim<'_>,
@@ -305,8 +309,8 @@ fn trusted_authority<'a>(
     Ok(authority)
 }
 
-/// Whether such a signature by `key` is believed, be it an authority's or a user's own. An RSA key can sign with SHA-1
-/// under another name, so the name is what is checked (RFC 8332).
+/// Whether a signature by `key` with this algorithm is accepted, an authority's or a user's. An RSA key can
+/// sign with SHA-1 under another name, so the algorithm's name is checked (RFC 8332).
 pub fn accepted_signature(key: &KeyData, algorithm: &Algorithm) -> bool {
     match algorithm {
         Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) } => matches!(key, KeyData::Rsa(_)),
@@ -314,12 +318,13 @@ pub fn accepted_signature(key: &KeyData, algorithm: &Algorithm) -> bool {
         | Algorithm::Ecdsa { .. }
         | Algorithm::SkEd25519
         | Algorithm::SkEcdsaSha2NistP256 => key.algorithm() == *algorithm,
-        // The library's enum may grow; what is not known here is not accepted.
+        // The library's enum may gain variants; unknown algorithms are refused.
         Algorithm::Rsa { .. } | Algorithm::Dsa | Algorithm::Other(_) | _ => false,
     }
 }
 
-/// Both ends count in whole seconds: `valid after` is the first, `valid before` is one past the last.
+/// Checks the validity in whole seconds: `valid after` is the first valid second, `valid before` one past the
+/// last.
 fn validity(
     certificate: &Certificate,
     max_lifetime: Duration,
@@ -342,8 +347,8 @@ fn validity(
     UNIX_EPOCH.checked_add(Duration::from_secs(before)).ok_or(Refused::Validity)
 }
 
-/// The principals, of which the login name is one, byte for byte. What the others are called is the affair of their authority
-/// and of the rules that name them.
+/// Checks that the login name is, byte for byte, one of the principals, and returns them all. The other
+/// principals may have any name: they matter to their authority and to the rules that name them.
 fn principals<'a>(certificate: &'a Certificate, login: &LoginName) -> Result<&'a [String], Refused> {
     let names = certificate.valid_principals();
     if names.is_empty() {
@@ -364,7 +369,7 @@ fn principals<'a>(certificate: &'a Certificate, login: &LoginName) -> Result<&'a
     Ok(names)
 }
 
-/// A name that others chose, for a sentence: escaped, and not all of a long one.
+/// Escapes a name that the client chose, and cuts a long one.
 fn shown(name: &str) -> String {
     const MOST: usize = 64;
     let mut chars = name.chars();
@@ -372,7 +377,7 @@ fn shown(name: &str) -> String {
     if chars.next().is_some() { start + "…" } else { start }
 }
 
-/// Several of them, or the first few.
+/// Lists several names, or the first few.
 fn some(names: &[String]) -> String {
     const MOST: usize = 4;
     let first: Vec<_> = names.iter().take(MOST).map(|name| format!("`{}`", shown(name))).collect();
@@ -382,8 +387,8 @@ fn some(names: &[String]) -> String {
     }
 }
 
-/// A critical option that is not honoured makes the certificate void (PROTOCOL.certkeys). Returns the destinations that
-/// the certificate confines itself to.
+/// Checks the critical options; an unknown one makes the certificate invalid (PROTOCOL.certkeys). Returns the
+/// destinations of `permit-open`.
 fn critical_options(
     certificate: &Certificate,
     client: IpAddr,
@@ -405,7 +410,7 @@ fn critical_options(
     Ok(confined_to)
 }
 
-/// A list of destinations as in a rule, separated by commas.
+/// Parses a list of destination patterns, separated by commas.
 fn permit_open(list: &str) -> Result<Vec<DestinationPattern>, Refused> {
     if list.split(',').count() > MAX_DESTINATIONS {
         return Err(Refused::MalformedPermitOpen);
@@ -413,7 +418,8 @@ fn permit_open(list: &str) -> Result<Vec<DestinationPattern>, Refused> {
     list.split(',').map(|text| text.parse().map_err(|_| Refused::MalformedPermitOpen)).collect()
 }
 
-/// A list of addresses and networks, separated by commas, as in `sshd_config`'s `Match address`, without negation.
+/// Checks the client against a list of addresses and networks, separated by commas, as in `sshd_config`'s
+/// `Match address`, without negation.
 fn source_address(list: &str, client: IpAddr) -> Result<(), Refused> {
     if list.split(',').count() > MAX_SOURCES {
         return Err(Refused::MalformedSourceAddress);
@@ -428,7 +434,7 @@ fn source_address(list: &str, client: IpAddr) -> Result<(), Refused> {
     }
 }
 
-/// One address, or a network without host bits.
+/// Parses one address, or one network without host bits.
 fn network(text: &str) -> Option<IpNet> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
     (network.trunc() == network).then_some(network)

@@ -3,14 +3,13 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// A set of key ids: a text in which `*` stands for any characters, as in `vault-oidc-*`.
+/// A key id in which `*` stands for any characters, as in `vault-oidc-*`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String", extend("minLength" = 1))]
 pub(crate) struct KeyIdPattern(String);
 
 impl KeyIdPattern {
-    /// Whether `key_id` is one of them.
     pub(crate) fn matches(&self, key_id: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else {
             return self.0 == key_id;
@@ -35,7 +34,7 @@ impl TryFrom<String> for KeyIdPattern {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         if text.is_empty() {
-            Err("an empty key id matches nobody; write a text such as `vault-oidc-*`")
+            Err("an empty key id matches no certificate; write a text such as `vault-oidc-*`")
         } else {
             Ok(Self(text))
         }

@@ -1,7 +1,9 @@
-//! What is revoked: OpenSSH's binary lists (KRL) and its plain lists of keys, and the question whether a certificate is in one.
+//! Parses revocation lists, OpenSSH's binary ones (KRL) and its plain lists of keys, and looks certificates
+//! up in them.
 //!
-//! A file in, a [`Revocations`] or a [`Malformed`] with the byte at fault out. No IO, no clock. Both formats mean here what
-//! they mean to sshd's `RevokedKeys`; what is refused although sshd takes it, or the reverse, is said where it happens.
+//! A file goes in; a [`Revocations`], or a [`Malformed`] with the offset of the fault, comes out. No IO, no
+//! clock. Both formats mean here what they mean to sshd's `RevokedKeys`; each difference from sshd is noted
+//! where it is made.
 
 mod krl;
 mod plain;
@@ -17,30 +19,31 @@ use thiserror::Error;
 
 use serials::Serials;
 
-/// The largest file that is worth reading, in bytes. A million serial numbers that have nothing in common take eight million.
+/// The largest list that is read, in bytes. A million unrelated serial numbers take eight million bytes.
 pub(crate) const LARGEST: u64 = 32 * 1024 * 1024;
-/// The most things that one file may revoke, a range of serial numbers being one. It bounds the memory that a file can ask for.
+/// The most entries that one file may have; a range of serial numbers is one entry. This bounds the memory
+/// that a file can take.
 pub const MOST_ENTRIES: usize = 2_000_000;
 
 /// Why a certificate is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Revoked {
-    /// The user's key is listed, or its fingerprint.
+    /// A list names the user's key or its fingerprint.
     #[error("its key is revoked")]
     Key,
-    /// Its authority's certificates of this key id are.
+    /// A list names this key id for the certificate's authority.
     #[error("its key id is revoked")]
     KeyId,
-    /// Its authority's certificates of this serial number are.
+    /// A list names this serial number for the certificate's authority.
     #[error("its serial number is revoked")]
     Serial,
-    /// The authority's key is listed, or its fingerprint, and so is everything that it signed.
+    /// A list names the authority's key or its fingerprint, which revokes all that it signed.
     #[error("its authority is revoked")]
     Authority,
 }
 
 impl Revoked {
-    /// The reason as logs, metrics and clients know it.
+    /// The reason code in logs, metrics and messages to clients.
     pub fn code(self) -> &'static str {
         match self {
             Self::Key => "key_revoked",
@@ -51,7 +54,7 @@ impl Revoked {
     }
 }
 
-/// Every list that is in force. The empty one revokes nothing.
+/// Every list that is in force. The empty value revokes nothing.
 #[derive(Debug, Clone, Default)]
 pub struct RevocationList(Arc<[Arc<Revocations>]>);
 
@@ -62,12 +65,12 @@ impl FromIterator<Arc<Revocations>> for RevocationList {
 }
 
 impl RevocationList {
-    /// Whether any of the lists revokes this certificate, and why.
+    /// Returns why a list revokes this certificate, if one does.
     pub fn revoked(&self, certificate: &Certificate) -> Option<Revoked> {
         if self.0.is_empty() {
             return None;
         }
-        // What cannot be named cannot be looked up; as for sshd, that is no reason to let it in.
+        // A key without a name cannot be looked up; it is refused, as by sshd.
         let Some(key) = KeyName::of(certificate.public_key()) else { return Some(Revoked::Key) };
         let Some(authority) = KeyName::of(certificate.signature_key()) else {
             return Some(Revoked::Authority);
@@ -75,7 +78,7 @@ impl RevocationList {
         self.0.iter().find_map(|list| list.revoked(certificate, &key, &authority))
     }
 
-    /// How many entries there are in all lists.
+    /// The number of entries in all lists.
     pub fn entries(&self) -> usize {
         self.0.iter().map(|list| list.entries()).sum()
     }
@@ -84,7 +87,7 @@ impl RevocationList {
 type Sha256 = [u8; 32];
 type Sha1 = [u8; 20];
 
-/// A key as lists name it.
+/// The fingerprints by which lists name a key.
 #[derive(Debug)]
 struct KeyName {
     sha256: Sha256,
@@ -104,25 +107,25 @@ fn sha256(blob: &[u8]) -> Option<Sha256> {
     digest(&SHA256, blob).as_ref().try_into().ok()
 }
 
-/// What one file revokes.
+/// The entries of one file.
 #[derive(Debug, Default)]
 pub struct Revocations {
-    /// Keys; one that is listed as a whole is kept as its fingerprint too.
+    /// Revoked keys; a key that is listed in full is kept as its fingerprint.
     keys: HashSet<Sha256>,
-    /// Keys that are known only by this fingerprint.
+    /// Revoked keys of which the file gives only the SHA-1 fingerprint.
     keys_by_sha1: HashSet<Sha1>,
-    /// Certificates of one authority, or of whichever.
+    /// Revoked certificates, by authority.
     certificates: HashMap<Scope, Certificates>,
     entries: Entries,
 }
 
-/// Whose certificates a part of a list is about.
+/// The authority that a part of a list is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Scope {
-    /// Those of the authority with this key.
+    /// The authority with this key.
     Authority(Sha256),
-    /// Those of every authority.
-    Everybody,
+    /// Every authority.
+    EveryAuthority,
 }
 
 #[derive(Debug, Default)]
@@ -132,20 +135,20 @@ struct Certificates {
 }
 
 impl Revocations {
-    /// Reads one file: a KRL if it begins like one, a plain list otherwise, as sshd tells them apart.
+    /// Parses one file: a KRL if it begins like one, otherwise a plain list, as sshd does.
     ///
     /// # Errors
-    /// Where it is wrong, and how. A file that is wrong anywhere revokes nothing.
+    /// The place and kind of the fault. A file with a fault anywhere revokes nothing.
     pub fn parse(file: &[u8]) -> Result<Self, Malformed> {
-        // sshd takes a file without a byte for a list that revokes nothing. It is also what a file is for a moment that is not
-        // replaced but written anew, and what a full disk leaves of it.
+        // sshd takes an empty file for a list that revokes nothing. But a file is also empty for a moment
+        // while it is rewritten in place, and after a write to a full disk, so an empty file is refused here.
         if file.is_empty() {
             return Err(Fault::Empty.at(0));
         }
         if file.starts_with(krl::MAGIC) { krl::parse(file) } else { plain::parse(file) }
     }
 
-    /// How many keys, key ids and ranges of serial numbers are revoked.
+    /// The number of revoked keys, key ids and ranges of serial numbers.
     pub fn entries(&self) -> usize {
         self.entries.0
     }
@@ -154,7 +157,7 @@ impl Revocations {
         if self.has(key) {
             return Some(Revoked::Key);
         }
-        for scope in [Scope::Authority(authority.sha256), Scope::Everybody] {
+        for scope in [Scope::Authority(authority.sha256), Scope::EveryAuthority] {
             if let Some(revoked) =
                 self.certificates.get(&scope).and_then(|listed| listed.revoked(certificate))
             {
@@ -176,7 +179,7 @@ impl Revocations {
         self.entries.count(self.keys_by_sha1.insert(key))
     }
 
-    /// To be called once when everything is added.
+    /// Sorts the ranges; call it once when every entry has been added.
     fn finish(mut self) -> Self {
         for certificates in self.certificates.values_mut() {
             certificates.serials.finish();
@@ -192,7 +195,7 @@ impl Certificates {
 
     /// Adds all serial numbers from `first` to `last`, both included.
     fn add_serials(&mut self, first: u64, last: u64, entries: &mut Entries) -> Result<(), Fault> {
-        // To revoke 0 would be to revoke all certificates of an authority that does not number them.
+        // Revoking 0 would revoke every certificate of an authority that does not number them.
         if first == 0 {
             return Err(Fault::SerialZero);
         }
@@ -203,7 +206,7 @@ impl Certificates {
     }
 
     fn revoked(&self, certificate: &Certificate) -> Option<Revoked> {
-        // sshd reads texts up to a NUL that ends them.
+        // sshd reads key ids as C strings, which end at the first NUL.
         let key_id = certificate.key_id().as_bytes();
         let key_id = key_id.strip_suffix(b"\0").unwrap_or(key_id);
         if self.key_ids.contains(key_id) {
@@ -213,7 +216,7 @@ impl Certificates {
     }
 }
 
-/// How much a file revokes, which is bounded.
+/// Counts the entries of a file against [`MOST_ENTRIES`].
 #[derive(Debug, Default)]
 struct Entries(usize);
 
@@ -224,70 +227,69 @@ impl Entries {
     }
 }
 
-/// Why a file is not a list.
+/// Why a file is not a revocation list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("byte {offset}: {fault}")]
 pub struct Malformed {
-    /// Where the part begins that is wrong, counted from 0.
+    /// The offset in bytes, counted from 0, of the part that is at fault.
     pub offset: usize,
-    /// What is wrong with it.
     pub fault: Fault,
 }
 
-/// What is wrong with a list.
+/// A fault in a revocation list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// Not one byte.
+    /// The file is empty.
     #[error("the file is empty; one that is to revoke nothing holds a comment")]
     Empty,
-    /// It revokes more than [`MOST_ENTRIES`].
+    /// The file has more entries than [`MOST_ENTRIES`].
     #[error("it revokes more than {MOST_ENTRIES} keys, key ids and ranges of serial numbers")]
     TooMany,
-    /// A line of a plain list that is no key. What it holds is never shown.
+    /// A line of a plain list is not a public key; holds its number. The message never shows the line.
     #[error("line {0} is no public key; only a KRL can hold anything else")]
     NoKeyInLine(usize),
-    /// A field reaches past the end of what it is in.
+    /// A field is longer than what contains it.
     #[error("it is cut short")]
     Truncated,
-    /// A format that came after this program.
+    /// The version is newer than this program.
     #[error("it is a KRL of version {0}; only version 1 is known")]
     Version(u32),
-    /// A section of a kind that is not known, so that it cannot be known what is revoked.
+    /// A section has an unknown type, so the parser cannot tell what the section revokes.
     #[error("a section of the unknown type {0}")]
     UnknownSection(u8),
-    /// Likewise, inside a section about certificates.
+    /// A part of a section about certificates has an unknown type.
     #[error("a section about certificates of the unknown type {0}")]
     UnknownCertificateSection(u8),
-    /// An extension that says that it must be understood.
+    /// An extension is marked critical, and the parser knows none.
     #[error("an extension that must be understood, and is not known")]
     CriticalExtension,
-    /// A signature, which nobody checks.
+    /// The file contains a signature. The parser does not verify signatures.
     #[error(
         "it is signed inside; as OpenSSH since 9.4, this is refused. Sign the file from outside (ssh-keygen -Y)"
     )]
     Signature,
-    /// Something stands behind the last field of a section.
+    /// Bytes follow the last field of a section.
     #[error("there is more than fits the section")]
     Trailing,
-    /// The key of an authority cannot be read, or is a certificate.
+    /// The authority's key cannot be parsed, or is a certificate.
     #[error("this is not the public key of an authority")]
     NoAuthority,
-    /// A fingerprint that is none.
+    /// A fingerprint has the wrong length; holds its length in bytes.
     #[error("this is no fingerprint: it has {0} bytes")]
     Fingerprint(usize),
-    /// A text with a NUL inside.
+    /// A text contains a NUL.
     #[error("a text with a NUL in it")]
     Nul,
-    /// Serial number 0, which is that of certificates without one.
+    /// The file revokes serial number 0, which certificates without a serial number have.
     #[error("the serial number 0, which cannot be revoked; revoke the key id")]
     SerialZero,
-    /// A range that ends before it begins.
+    /// A range ends before it begins.
     #[error("a range of serial numbers that ends before it begins")]
     RangeReversed,
-    /// A bitmap that is negative or longer than OpenSSH takes.
+    /// A bitmap is negative, or longer than OpenSSH accepts.
     #[error("this is no bitmap of serial numbers")]
     Bitmap,
-    /// A serial number past 2^64 - 1.
+    /// A bitmap reaches past serial number 2^64 - 1.
     #[error("a bitmap with serial numbers past the largest")]
     BitmapWraps,
 }

@@ -1,8 +1,8 @@
-//! Requests to the API server that end, over connections that are noticed when they are dead.
+//! Makes clients of the API server whose requests end, over connections that are noticed when they are dead.
 //!
-//! Made of the client library's own parts, in place of its ready-made stack. That one tries again by itself what was answered with 429, 503 or
-//! 504, up to fifteen times and in the end minutes apart, which nobody else is told; and it waits for an answer for as long as one is not
-//! there. Here whoever asks is told at once, and has waits of its own.
+//! Made of the client library's own parts, in place of its ready-made stack. That stack silently repeats what
+//! was answered with 429, 503 or 504, up to fifteen times and in the end minutes apart, and it waits for an
+//! answer without a limit. Here the caller learns of each failure immediately, and chooses its own waits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,31 +22,33 @@ use tokio::{
 };
 use tower::{BoxError, ServiceBuilder, filter::AsyncFilterLayer, util::BoxCloneService};
 
-/// How long a connection may take. Whoever is refused may not be told so: a kernel sends only so many refusals a second.
+/// The longest time for a connection. A refusal may be lost: a kernel sends only so many of them a second.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a request may be without the head of an answer, connection and TLS included.
+/// The longest time from a request to the head of its answer, connection and TLS included.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-/// How long an answer may be silent once it has begun. Longer than a watch lives.
+/// The longest silence within an answer. Longer than a watch lives.
 const READ_PATIENCE: Duration = Duration::from_secs(75);
-/// How long a connection is silent before its other end is asked whether it is there, and between two such questions.
+/// The silence on a connection after which TCP keepalive asks the other end, and the interval of these
+/// questions.
 const ARE_YOU_THERE: Duration = Duration::from_secs(5);
-/// How long the other end may be silent when it was asked (TCP_USER_TIMEOUT).
+/// How long the other end may leave data unacknowledged (TCP_USER_TIMEOUT).
 const DEAD: Duration = Duration::from_secs(10);
-/// The shortest time between two requests to watch: one that ends at once would be followed by the next at once.
+/// The shortest time between two watch requests: a watch that ends immediately must not cause a stream of
+/// requests.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(250);
 
 /// A client for single requests.
 ///
 /// # Errors
-/// When the credentials are none.
+/// When the credentials cannot be used.
 pub(super) fn plain(config: &Config) -> Result<Client, kube::Error> {
     Ok(Client::new(requests(config)?, config.default_namespace.clone()))
 }
 
-/// A client for one watch. `heard` is called for each good answer, when its head is there.
+/// A client for one watch. `heard` is called for each good answer, as soon as its head is there.
 ///
 /// # Errors
-/// When the credentials are none.
+/// When the credentials cannot be used.
 pub(super) fn for_watch(
     config: &Config,
     heard: impl Fn() + Clone + Send + 'static,
@@ -78,7 +80,8 @@ pub(super) fn for_watch(
 type Requests = BoxCloneService<Request<Body>, Response<hyper::body::Incoming>, BoxError>;
 
 fn requests(config: &Config) -> Result<Requests, kube::Error> {
-    // No proxy: the API server is next door, and what the environment names for Vault may know no way back in.
+    // Without a proxy: the API server is in the same network, and a proxy from the environment, meant for
+    // Vault, may have no route back to it.
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
@@ -89,7 +92,7 @@ fn requests(config: &Config) -> Result<Requests, kube::Error> {
     connector.set_tcp_user_timeout(Some(DEAD));
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
     connector.set_read_timeout(Some(READ_PATIENCE));
-    // A connection may have been idle for long when it is used again.
+    // A connection may be reused after a long idle time.
     connector.set_reset_reader_on_write(true);
     let http = Http::builder(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()

@@ -1,7 +1,8 @@
-//! What a policy object means: rules for the policy, and a verdict for its author. No IO.
+//! Compiles a policy object to rules for the policy and a verdict for its author. No IO.
 //!
-//! In the bastion's own namespace, and for the whole cluster, an object may name any destination. Elsewhere it opens and denies
-//! Services of its own namespace and nothing else, so that whoever owns a namespace gives access to what is theirs.
+//! In the bastion's own namespace, and for the whole cluster, an object may name any destination. Elsewhere
+//! it opens and denies Services of its own namespace and nothing else, so that the owner of a namespace gives
+//! access to its own Services.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -23,30 +24,26 @@ use crate::{
 /// The name of a policy object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PolicyName {
-    /// Its namespace; none if it is for the cluster.
+    /// The namespace; `None` for a ClusterTunnelPolicy.
     pub namespace: Option<String>,
-    /// Its own name.
     pub name: String,
 }
 
-/// As the rule is called in audit records: `databases/orders`, or `*/orders` for the whole cluster.
+/// The name of the rule in audit records: `databases/orders`, or `*/orders` for the whole cluster.
 impl fmt::Display for PolicyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace.as_deref().unwrap_or("*"), self.name)
     }
 }
 
-/// Where objects and Services are looked at.
+/// The namespaces whose objects and Services are followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Everywhere.
     All,
-    /// In these namespaces.
     Namespaces(BTreeSet<String>),
 }
 
 impl Scope {
-    /// Whether this namespace is among them.
     pub(crate) fn includes(&self, namespace: &str) -> bool {
         match self {
             Self::All => true,
@@ -55,75 +52,58 @@ impl Scope {
     }
 }
 
-/// What the meaning of an object depends on.
+/// The facts on which the meaning of an object depends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     /// The bastion's own namespace.
     pub own: &'a str,
-    /// Where Services are looked at.
+    /// The namespaces whose Services are followed.
     pub scope: &'a Scope,
-    /// Which there are.
+    /// The Services that exist.
     pub services: &'a Services,
-    /// Services that are another name for a host, and lead nowhere that could be checked.
+    /// Services of type ExternalName, which have no endpoints that could be checked.
     pub external: &'a HashSet<ServiceName>,
 }
 
-/// Why an object is not followed. The first thing that is wrong with it.
+/// Why an object is refused: the first fault that is found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
-    /// It is no such object.
+    /// The object does not parse.
     #[error("{0}")]
     Malformed(String),
-    /// It says nothing, or two things at once.
+    /// A part of the object is missing, or two parts exclude each other.
     #[error("{place}: write {wanted}")]
     Shape {
-        /// The field.
         place: String,
-        /// What was to be there.
+        /// The alternatives that the field must have.
         wanted: &'static str,
     },
-    /// It has a value that means nothing.
+    /// A value has no meaning.
     #[error("{place}: {problem}")]
-    Value {
-        /// The field.
-        place: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// It names what it may not.
+    Value { place: String, problem: String },
+    /// The object names a destination that objects of its namespace may not name.
     #[error(
         "{place}: a TunnelPolicy outside the bastion's namespace ({own}) is about Services of its own namespace; write this one there, or as a ClusterTunnelPolicy"
     )]
     NotAllowedHere {
-        /// The field.
         place: String,
         /// The bastion's own namespace.
         own: String,
     },
-    /// It names a Service where nobody looks.
+    /// The object names a Service in a namespace that the bastion does not follow.
     #[error(
-        "{place}: this bastion does not look at Services of the namespace {namespace} (kubernetes.policies)"
+        "{place}: this bastion does not follow Services of the namespace {namespace} (kubernetes.policies)"
     )]
-    NotWatched {
-        /// The field.
-        place: String,
-        /// The namespace.
-        namespace: String,
-    },
-    /// It names a Service without endpoints.
+    NotWatched { place: String, namespace: String },
+    /// The object names a Service without endpoints.
     #[error(
         "{place}: {service} is of type ExternalName, which has no endpoints; write the host that it names"
     )]
-    ExternalName {
-        /// The field.
-        place: String,
-        /// The Service.
-        service: ServiceName,
-    },
+    ExternalName { place: String, service: ServiceName },
 }
 
 impl Refused {
-    /// The reason as the condition in the object's status has it.
+    /// The reason of the condition in the object's status.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Malformed(_) | Self::Shape { .. } | Self::Value { .. } => "Invalid",
@@ -134,14 +114,13 @@ impl Refused {
     }
 }
 
-/// Something that an object names and that is not there. What it says about it holds as soon as it is.
+/// A reference of an object to something that does not exist yet. The object applies to it as soon as it
+/// exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unresolved {
-    /// The field.
+    /// The field of the reference.
     pub place: String,
-    /// What is written there.
     pub pattern: ServicePattern,
-    /// What of it is missing.
     pub missing: Missing,
 }
 
@@ -173,18 +152,18 @@ fn listed(ports: &[ServicePort]) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What became of an object.
+/// The result for one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compiled {
-    /// What it adds to the policy.
+    /// The rules that the object adds to the policy.
     pub rules: Vec<access::Rule>,
-    /// What its author is told.
+    /// Whether the object is accepted.
     pub verdict: Result<(), Refused>,
-    /// What it names that is not there.
+    /// The references to something that does not exist.
     pub unresolved: Vec<Unresolved>,
 }
 
-/// Says what an object means. One that is refused opens nothing; what it denies, and may deny, holds all the same.
+/// Compiles an object. A refused object opens nothing, but its valid denials apply all the same.
 pub(crate) fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>) -> Compiled {
     let who = match who(&spec.who) {
         Ok(who) => who,
@@ -216,7 +195,7 @@ pub(crate) fn compile(name: &PolicyName, spec: &crd::Spec, context: Context<'_>)
 }
 
 impl Compiled {
-    /// What comes of an object that says nothing.
+    /// The result for an object that does not parse.
     pub(crate) fn nothing(refused: Refused) -> Self {
         Self { rules: Vec::new(), verdict: Err(refused), unresolved: Vec::new() }
     }
@@ -252,7 +231,7 @@ fn who(who: &crd::Who) -> Result<access::Who, Refused> {
     }
 }
 
-/// Every value of a list that would mean nothing if it were empty.
+/// Parses every value of a list that must not be empty.
 fn each<T, U, E: ToString>(
     place: &str,
     values: &[T],
@@ -269,7 +248,7 @@ fn each<T, U, E: ToString>(
     values.iter().enumerate().map(parse).collect()
 }
 
-/// `to` or `deny`, as far as it can be followed.
+/// The valid parts of `to` or `deny`.
 #[derive(Default)]
 struct Part {
     destinations: Vec<DestinationPattern>,
@@ -278,7 +257,7 @@ struct Part {
     refused: Option<Refused>,
 }
 
-/// What one destination comes to.
+/// The result for one destination.
 enum Destinations {
     Hosts(Vec<DestinationPattern>),
     Service(ServicePattern),
@@ -297,7 +276,7 @@ impl Author<'_> {
             match self.one(&place, destination) {
                 Ok(Destinations::Hosts(patterns)) => part.destinations.extend(patterns),
                 Ok(Destinations::Service(pattern)) => {
-                    // It opens nothing, but where it is denied its names stay closed.
+                    // The Service opens nothing, but a denial closes its names.
                     if let Some(refused) = self.external(&place, &pattern) {
                         part.refused = part.refused.or(Some(refused));
                     } else if let Some(missing) = self.context.services.missing(&pattern) {
@@ -334,7 +313,7 @@ impl Author<'_> {
         }
     }
 
-    /// Only some may speak of more than their own Services.
+    /// Checks that the object may name any destination.
     fn any_destination(&self, place: &str) -> Result<(), Refused> {
         match self.name.namespace.as_deref() {
             Some(namespace) if namespace != self.context.own => {
@@ -344,7 +323,7 @@ impl Author<'_> {
         }
     }
 
-    /// Why a Service cannot be followed that is only another name for something.
+    /// Refuses a Service of type ExternalName.
     fn external(&self, place: &str, pattern: &ServicePattern) -> Option<Refused> {
         let Which::Named(name) = &pattern.which else { return None };
         let service = ServiceName { namespace: pattern.namespace.clone(), name: name.clone() };

@@ -1,7 +1,7 @@
-//! The objects by which a cluster's people say who may reach what: `TunnelPolicy` and `ClusterTunnelPolicy`.
+//! Defines the custom resources `TunnelPolicy` and `ClusterTunnelPolicy`, which say who may reach what.
 //!
-//! They are documents for people to write, checked by the API server as far as a schema and CEL go. What they mean is for
-//! [`compile`](super::compile) to say.
+//! People write these objects, and the API server checks them as far as a schema and CEL can.
+//! [`compile`](super::compile) decides what they mean.
 
 #![expect(unreachable_pub, reason = "the derive makes a copy of each type inside a function")]
 
@@ -19,7 +19,7 @@ use serde_json::Value;
 /// The API group of everything that is ours in a cluster, also in labels and annotations.
 pub const GROUP: &str = vault_signer::DOMAIN;
 
-/// A kind of object that holds a [`Spec`]: what is said of one kind, and around it what is the same for both.
+/// Defines a kind of object that holds a [`Spec`]; the kinds differ only in the arguments.
 macro_rules! policy {
     ($group:tt $(#[$doc:meta])* $spec:ident, $($of_this_kind:tt)*) => {
         $(#[$doc])*
@@ -62,7 +62,7 @@ macro_rules! policies {
     ($group:tt) => {
         policy! {
             $group
-            /// Lets identities reach destinations, or keeps them from it.
+            /// Permits or denies destinations to identities.
         TunnelPolicySpec,
         kind = "TunnelPolicy",
         plural = "tunnelpolicies",
@@ -73,7 +73,7 @@ macro_rules! policies {
 
         policy! {
             $group
-            /// The same for a whole cluster.
+            /// Permits or denies destinations to identities, for a whole cluster.
         ClusterTunnelPolicySpec,
         kind = "ClusterTunnelPolicy",
         plural = "clustertunnelpolicies",
@@ -85,21 +85,21 @@ macro_rules! policies {
 
 vault_signer::with_domain!(policies);
 
-/// One sentence of the policy.
+/// A rule of the policy.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(
     validation = ("has(self.to) || has(self.deny)", "write `to`, where they may go, or `deny`, where they may not")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
-    /// Whom it is about.
+    /// The identities that the rule applies to.
     pub who: Who,
-    /// Where they may go.
+    /// The destinations that the rule permits.
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<Destination>>,
-    /// Where they may not, whatever others say. A Service is denied by its names, at its addresses, and at its endpoints, also for other
-    /// Services that lead to them.
+    /// The destinations that the rule denies, even if another rule permits them. A Service is denied by its
+    /// names, at its addresses, and at its endpoints, also for other Services that lead to them.
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny: Option<Vec<Destination>>,
@@ -115,22 +115,22 @@ pub struct Spec {
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Who {
-    /// Principals of which the certificate has one.
+    /// Certificates with one of these principals.
     #[schemars(length(min = 1, max = 64), inner(length(max = 1024), regex(pattern = r"^[^,*?\x00]+$")))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principals: Option<Vec<String>>,
-    /// Key ids of which the certificate has one; `*` stands for any characters.
+    /// Certificates with one of these key ids; `*` stands for any characters.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_ids: Option<Vec<String>>,
-    /// Authorities of which one signed the certificate, as `ssh-keygen -l` prints them: `SHA256:…`.
+    /// Certificates that one of these authorities signed, as `ssh-keygen -l` prints them: `SHA256:…`.
     #[schemars(
         length(min = 1, max = 64),
         inner(length(max = 64), regex(pattern = r"^SHA256:[A-Za-z0-9+/]{43}$"))
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorities: Option<Vec<String>>,
-    /// Whoever has a certificate that is valid here.
+    /// Every client with a certificate that is valid here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub everybody: Option<bool>,
 }
@@ -152,14 +152,14 @@ pub struct Destination {
     /// Services of the cluster, reached at their endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
-    /// A host by name, `*.example.com` for all below it, or `*` for every host.
+    /// A host by name, `*.example.com` for all names below it, or `*` for every host.
     #[schemars(
         length(max = 255),
         regex(pattern = r"^(\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?)$")
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// An address or a network, such as `10.20.0.0/16`, at which a host is found.
+    /// An address or a network, such as `10.20.0.0/16`, that the host's address is in.
     #[schemars(length(max = 49))]
     #[x_kube(validation = (
         "isIP(self) || (isCIDR(self) && cidr(self) == cidr(self).masked())",
@@ -173,44 +173,45 @@ pub struct Destination {
     pub ports: Option<Vec<Ports>>,
 }
 
-/// Services of a cluster, by name or by label.
+/// Services of the cluster, by name or by label.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = ("has(self.name) != has(self.selector)", "write exactly one of name and selector"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
-    /// The name of one.
+    /// The name of one Service.
     #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The labels of several.
+    /// The labels of several Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
-    /// The namespace that they are in, if it is not that of this object. Only where any destination may be named.
+    /// The namespace of the Services, if it is not that of this object. Allowed only where any destination
+    /// may be named.
     #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Which of their ports, by number or by name; all, if none is named.
+    /// The ports of the Services, by number or by name. Default: all ports.
     #[schemars(length(min = 1, max = 32))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<ServicePort>>,
 }
 
-/// Labels, as everywhere in Kubernetes. An empty selector is refused: it would select everything.
+/// A Kubernetes label selector. An empty selector is refused: it would select everything.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = ("has(self.matchLabels) || has(self.matchExpressions)", "write matchLabels or matchExpressions"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Selector {
-    /// Labels with their values, of which all must be there.
+    /// Labels with their values, all of which the Service must have.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 16))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub match_labels: Option<BTreeMap<String, String>>,
-    /// Requirements, of which all must hold.
+    /// Requirements, all of which must hold.
     #[schemars(length(min = 1, max = 16))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub match_expressions: Option<Vec<Requirement>>,
 }
 
-/// What is wanted of one label.
+/// A requirement on one label.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[x_kube(validation = (
     "has(self.values) == (self.operator in ['In', 'NotIn'])",
@@ -218,18 +219,18 @@ pub struct Selector {
 ))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Requirement {
-    /// The label.
+    /// The label's key.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
-    /// What is wanted of it.
+    /// The relation of the label to the values.
     pub operator: Operator,
-    /// The values that `In` and `NotIn` are about.
+    /// The values for `In` and `NotIn`.
     #[schemars(length(min = 1, max = 32), inner(length(max = 63)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<String>>,
 }
 
-/// What can be wanted of a label.
+/// The relation of a label to values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Operator {
     In,
@@ -238,7 +239,7 @@ pub enum Operator {
     DoesNotExist,
 }
 
-/// A number, or a text that stands for some.
+/// A number, or a text that stands for a number or several.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum NumberOrText {
@@ -288,12 +289,13 @@ fn number_or(longest: u32, pattern: &str) -> Schema {
     })
 }
 
-/// What became of the object.
+/// The bastion's verdict on the object.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// `Accepted` says whether the bastion follows it, and why not. `ResolvedRefs` says whether the Services and ports that it names are
-    /// there, and which are not; what it says of those holds as soon as they are.
+    /// `Accepted` says whether the bastion follows the object, and why not. `ResolvedRefs` says whether the
+    /// Services and ports that it names exist, and which do not; the object applies to those as soon as they
+    /// exist.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(length(max = 16))]
     #[serde(default)]
@@ -305,8 +307,8 @@ pub fn definitions() -> [CustomResourceDefinition; 2] {
     [TunnelPolicy::crd(), ClusterTunnelPolicy::crd()].map(strict)
 }
 
-/// Takes away that a field may be `null`, for which CEL would say that it is there, and that there are no other fields, which goes
-/// without saying: the API server drops them.
+/// Removes `nullable` from fields, since CEL takes a null field for present, and `additionalProperties:
+/// false`, which changes nothing: the API server drops unknown fields.
 fn strict(definition: CustomResourceDefinition) -> CustomResourceDefinition {
     fn visit(value: &mut Value) {
         match value {
@@ -330,7 +332,7 @@ fn strict(definition: CustomResourceDefinition) -> CustomResourceDefinition {
     changed.and_then(serde_json::from_value).unwrap_or(definition)
 }
 
-/// Both definitions as YAML, the way they stand in the chart.
+/// Both definitions as YAML, as the chart contains them.
 ///
 /// # Errors
 /// When they cannot be written, which would be a defect.

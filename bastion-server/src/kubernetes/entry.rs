@@ -1,4 +1,5 @@
-//! One entry of one Secret or ConfigMap in the bastion's own namespace, looked at as a file is.
+//! Follows one entry of a Secret or ConfigMap in the bastion's own namespace, with the interface of a watched
+//! file.
 
 use std::{fmt, sync::Arc};
 
@@ -12,12 +13,9 @@ use super::{
 };
 use crate::{config::ObjectKey, telemetry::metrics::Moment};
 
-/// Where an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ObjectRef {
-    /// In a Secret.
     Secret(ObjectKey),
-    /// In a ConfigMap.
     ConfigMap(ObjectKey),
 }
 
@@ -30,29 +28,29 @@ impl fmt::Display for ObjectRef {
     }
 }
 
-/// Why there is nothing in it.
+/// Why the entry is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Missing {
-    /// The object.
+    /// The object does not exist.
     #[error("there is no such object in the bastion's namespace")]
     Object,
-    /// Its entry.
+    /// The object does not have the entry.
     #[error("the object has no such entry")]
     Key,
 }
 
-/// What one look brought.
+/// The result of a look.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Nothing was heard since the last one.
+    /// The API server has not answered since the last look.
     Nothing,
-    /// The API server was heard, and nothing has changed.
+    /// The API server has answered, and the content is unchanged.
     Unchanged,
-    /// Something else is in it.
+    /// The content is new.
     Content(Vec<u8>),
 }
 
-/// An entry that is followed for as long as this is held.
+/// An entry that is followed until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Entry {
     place: ObjectRef,
@@ -62,7 +60,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Begins to follow it.
+    /// Begins to follow the entry.
     pub(crate) fn follow(cluster: &Cluster, place: ObjectRef) -> Self {
         let (resource, key) = match &place {
             ObjectRef::Secret(key) => ("secrets", key),
@@ -91,18 +89,18 @@ impl Entry {
         Self { place, current, contact, heard: 0 }
     }
 
-    /// Where it is.
     pub(crate) fn place(&self) -> &ObjectRef {
         &self.place
     }
 
-    /// What is in it, if that is news.
+    /// Returns the content of the entry, if it is new.
     ///
     /// # Errors
-    /// When nothing is in it, for as long as that is so.
+    /// When the entry is missing, at each look.
     pub(crate) fn look(&mut self) -> Result<Look, Missing> {
         let current = self.current.borrow_and_update();
-        // Asked of what is looked at: what comes between two questions would never be news.
+        // The question is asked of the same state that is looked at: a change that came between two questions
+        // would never be reported.
         let changed = current.has_changed();
         let Some(known) = &*current else { return Ok(Look::Nothing) };
         let content = known.values().next().ok_or(Missing::Object)?.as_ref().ok_or(Missing::Key)?;

@@ -23,38 +23,37 @@ use crate::common::text::one_line;
 const PRIVATE_KEY: &str = "ssh_host_ed25519_key";
 /// The entry of the ConfigMap with the public identity.
 const KNOWN_HOSTS: &str = "known_hosts";
-/// The waits before the API server is asked again after it failed.
+/// The waits before a failed request to the API server is repeated.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
-/// Why there is no key to be had from a Secret.
+/// Why a host key cannot be read from a Secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Nobody made it.
+    /// The Secret does not exist.
     #[error(
         "Secret {0}: there is none in the bastion's namespace\n  Make one with the entry {PRIVATE_KEY}, or set host_key.secret.generate"
     )]
     NoSecret(String),
-    /// It is for something else.
+    /// The Secret lacks the entry.
     #[error(
-        "Secret {0}: it has no entry {PRIVATE_KEY}\n  Add a private key in OpenSSH's format, or let another one be made"
+        "Secret {0}: it has no entry {PRIVATE_KEY}\n  Add a private key in OpenSSH's format, or let the bastion create another Secret"
     )]
     NoEntry(String),
-    /// The API server.
+    /// The API server failed.
     #[error("Secret {name}: {source}")]
     Api {
-        /// Which one.
+        /// The name of the Secret.
         name: String,
-        /// What it says.
         source: kube::Error,
     },
 }
 
 impl Cluster {
-    /// The text of the private key in a Secret. Where there is no such Secret, the first bastion that misses it makes one of
-    /// `fresh`, if there is one, and all others find that.
+    /// Reads the text of the private key in a Secret. If the Secret does not exist and `fresh` makes a key,
+    /// the first bastion creates the Secret, and all others read that.
     ///
     /// # Errors
-    /// When there is none, and none can be made.
+    /// When the Secret cannot be read or created.
     pub(crate) async fn private_key(
         &self,
         name: &str,
@@ -81,10 +80,10 @@ impl Cluster {
                     .await
                 {
                     Ok(secret) => {
-                        tracing::info!(secret = name, "made a host key");
+                        tracing::info!(secret = name, "host key created in a Secret");
                         secret
                     }
-                    // Another replica was faster.
+                    // Another replica created it first.
                     Err(kube::Error::Api(status)) if status.is_already_exists() => {
                         api.get(name).await.map_err(failed)?
                     }
@@ -97,8 +96,8 @@ impl Cluster {
         text.map(Zeroizing::new).ok_or_else(|| Error::NoEntry(name.to_owned()))
     }
 
-    /// Keeps the entry `known_hosts` of a ConfigMap at what `lines` makes of the newest host key, until there will be no newer
-    /// one. The ConfigMap must exist; its other entries are left alone.
+    /// Keeps the entry `known_hosts` of a ConfigMap equal to what `lines` makes of the newest host key, until
+    /// no newer one can come. The ConfigMap must exist; its other entries are not touched.
     pub(crate) async fn publish<K>(
         self,
         config_map: &str,
@@ -116,7 +115,7 @@ impl Cluster {
                 });
                 match api.patch(config_map, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await {
                     Ok(_) => {
-                        tracing::info!(config_map, "the host identity is published");
+                        tracing::info!(config_map, "host identity published");
                         backoff.worked();
                         published = current;
                     }
@@ -124,7 +123,7 @@ impl Cluster {
                         tracing::error!(
                             config_map,
                             error = one_line(&error),
-                            "the host identity is not published; trying again"
+                            "cannot publish the host identity; retrying"
                         );
                         next = Some(backoff.failed(&mut rand::rng()));
                     }

@@ -1,4 +1,4 @@
-//! What the API server says of Services and EndpointSlices, reduced to what rules and dialling need. No IO.
+//! Reduces Services and EndpointSlices to what rules and dialling need. No IO.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,21 +15,21 @@ use crate::{
     dial::endpoints::Endpoints,
 };
 
-/// The label by which a slice says whose endpoints it has.
+/// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The only protocol that is forwarded, and the one that is meant where none is written.
+/// The only protocol that is forwarded, and the default where none is given.
 const TCP: &str = "TCP";
 
-/// A Service.
+/// A Service, by whether it has endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// With endpoints.
+    /// A Service with endpoints.
     Service(access::Service),
-    /// Another name for a host.
+    /// A Service of type ExternalName, which is another name for a host.
     External,
 }
 
-/// What counts of a Service.
+/// Extracts the properties of a Service that rules depend on.
 pub(crate) fn service(object: Service) -> Known {
     let spec = object.spec.unwrap_or_default();
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -41,25 +41,25 @@ pub(crate) fn service(object: Service) -> Known {
     Known::Service(access::Service { labels: object.metadata.labels.unwrap_or_default(), ports, addresses })
 }
 
-/// What the cluster gave a Service. Not its external addresses: its author writes into them what he likes, and could close with them
-/// what is not his.
+/// The addresses that the cluster assigned to a Service. Its external addresses are left out: its author may
+/// write any address there, and could deny access to targets of others with them.
 fn addresses(spec: &ServiceSpec, status: ServiceStatus) -> Vec<IpAddr> {
     let balancers = status.load_balancer.and_then(|balancer| balancer.ingress).into_iter().flatten();
     let texts = spec.cluster_ips.iter().flatten().cloned().chain(balancers.filter_map(|ingress| ingress.ip));
-    // A Service without an address has `None`.
+    // A headless Service has the address `None`.
     texts.filter_map(|text| text.parse().ok()).collect()
 }
 
-/// What counts of an EndpointSlice.
+/// The properties of an EndpointSlice that dialling depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slice {
     service: Option<String>,
-    /// By the name that the Service has for them. One without a number stands for all of them.
+    /// The ports by the name that the Service gives them. A port without a number stands for all ports.
     ports: Vec<(String, Option<u16>)>,
     endpoints: Vec<Endpoint>,
 }
 
-/// One address of an endpoint.
+/// An address of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Endpoint {
     address: IpAddr,
@@ -67,12 +67,12 @@ struct Endpoint {
     ready: bool,
 }
 
-/// What counts of an EndpointSlice.
+/// Extracts the properties of an EndpointSlice that dialling depends on.
 pub(crate) fn slice(object: EndpointSlice) -> Slice {
     let labels = object.metadata.labels.unwrap_or_default();
     let mut ports = object.ports.unwrap_or_default();
     if ports.is_empty() {
-        // Those of a Service that says nothing about ports, which a headless one may.
+        // The ports of a Service without a list of ports, as a headless Service may be.
         ports.push(EndpointPort::default());
     }
     let ports = ports.into_iter().filter(|port| is_tcp(port.protocol.as_deref())).filter_map(|port| {
@@ -83,11 +83,11 @@ pub(crate) fn slice(object: EndpointSlice) -> Slice {
         Some((port.name.unwrap_or_default(), number))
     });
     let endpoints = object.endpoints.into_iter().flat_map(|endpoint| {
-        // What is not said is yes and no, in this order.
+        // A missing `ready` means yes, a missing `terminating` no.
         let ready = endpoint.conditions.is_none_or(|conditions| {
             conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or_default()
         });
-        // Names, which a slice may have instead, are no addresses.
+        // A slice of address type FQDN has names instead of addresses; they are skipped.
         let addresses = endpoint.addresses.into_iter().filter_map(|text| text.parse().ok());
         addresses.map(move |address| Endpoint { address, ready })
     });
@@ -106,7 +106,7 @@ fn number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
-/// Every Service with endpoints, and those that are only another name.
+/// Every Service with endpoints, and those of type ExternalName.
 pub(crate) fn services<'a>(
     domain: &str,
     known: impl Iterator<Item = (ServiceName, &'a Known)>,
@@ -121,7 +121,7 @@ pub(crate) fn services<'a>(
     (Services::new(domain, services), external)
 }
 
-/// Every endpoint that takes new connections, by the Service's port that leads there. Slices are given with their namespace.
+/// Every ready endpoint, by the Service's port that leads to it. Slices are given with their namespaces.
 pub(crate) fn endpoints<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Endpoints {
     let mut found: HashMap<Backend, Vec<SocketAddr>> = HashMap::new();
     for (backend, port, slice) in slices.flat_map(|(namespace, slice)| slice.backends(namespace)) {
@@ -138,7 +138,7 @@ pub(crate) fn endpoints<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) 
     Endpoints::new(found)
 }
 
-/// Every endpoint, whether it takes connections or not: it may before anybody here hears of it.
+/// Every endpoint, ready or not: it may become ready before the bastion hears of it.
 pub(crate) fn behind<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> Behind {
     let mut found = Behind::new();
     for (backend, port, slice) in slices.flat_map(|(namespace, slice)| slice.backends(namespace)) {
@@ -149,7 +149,7 @@ pub(crate) fn behind<'a>(slices: impl Iterator<Item = (&'a str, &'a Slice)>) -> 
 }
 
 impl Slice {
-    /// The ports of its Service that it is about, and which ports of its endpoints these are.
+    /// The Service ports that the slice belongs to, each with its port at the endpoints.
     fn backends(&self, namespace: &str) -> impl Iterator<Item = (Backend, Option<u16>, &Self)> {
         self.service.iter().flat_map(move |name| {
             let service = ServiceName { namespace: namespace.to_owned(), name: name.clone() };

@@ -1,4 +1,5 @@
-//! Objects from files, for whoever asks what they would mean and has no cluster at hand, or not yet these objects in it.
+//! Reads policies, Services and EndpointSlices from files, for `explain` without a cluster or before objects
+//! are applied to one.
 
 use std::{
     collections::BTreeMap,
@@ -24,38 +25,26 @@ use crate::{
     dial::endpoints::Endpoints,
 };
 
-/// What the files come to.
+/// The result of reading the files.
 #[derive(Debug, Default)]
 pub(crate) struct Offline {
-    /// The rules and the Services.
     pub objects: Objects,
-    /// Where these lead.
     pub endpoints: Endpoints,
-    /// One line about each object that does not count.
+    /// One line about each object that is ignored.
     pub passed_over: Vec<String>,
-    /// One line about each object that names what is not there.
+    /// One line about each object with references to something that does not exist.
     pub unresolved: Vec<String>,
 }
 
-/// Why there is nothing to be said.
+/// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A file that cannot be read.
+    /// A file cannot be read.
     #[error("{}: {source}\n  --objects names it", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        source: io::Error,
-    },
-    /// Not what kubectl prints.
+    Unreadable { path: PathBuf, source: io::Error },
+    /// A file does not hold what kubectl prints.
     #[error("{}: {problem}\n  Write objects into it as `kubectl get tunnelpolicies,services,endpointslices -A -o yaml` does", .path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Malformed { path: PathBuf, problem: String },
 }
 
 /// Reads policies, Services and EndpointSlices. `own` is the bastion's namespace.
@@ -123,7 +112,7 @@ impl Found {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let kind = text("/kind").unwrap_or_default();
         let (name, namespace) = (text("/metadata/name").unwrap_or_default(), text("/metadata/namespace"));
-        // Where kubectl would put it, if whoever writes policies has his context there.
+        // The namespace that kubectl would use, if the author's context is the bastion's namespace.
         let within = namespace.unwrap_or_else(|| own.to_owned());
         match kind.as_str() {
             "TunnelPolicy" => {

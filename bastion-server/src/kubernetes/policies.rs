@@ -1,4 +1,4 @@
-//! From the objects of the cluster to the policy in force, whenever one of them changes.
+//! Compiles the cluster's objects to the policy in force, whenever one of them changes.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -25,26 +25,25 @@ use crate::{
     dial::endpoints::Endpoints,
 };
 
-/// Changes come in crowds; this long after the first of one they are looked at together.
+/// How long after a first change to wait for others: objects often change together.
 const CROWD: Duration = Duration::from_millis(50);
 
-/// What objects say; `None` until everything was seen once.
+/// The rules and Services of the cluster; `None` until every watch has listed its objects once.
 pub(crate) type Current = watch::Receiver<Option<Arc<Objects>>>;
 
-/// A policy object, as far as it counts.
+/// The properties of a policy object that the bastion depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ObservedPolicy {
-    /// Which object exactly: a name may be used again.
+    /// Identifies the object: a name may be used again.
     pub uid: String,
-    /// Which state of its specification.
+    /// The generation of its specification.
     pub generation: i64,
-    /// What it says, or why it says nothing.
+    /// The parsed specification, or why it does not parse.
     pub spec: Result<Spec, String>,
-    /// What was said of it.
     pub status: Status,
 }
 
-/// Follows the objects, and the endpoints of Services, for as long as somebody holds what this returns.
+/// Follows policies, Services and EndpointSlices for as long as a receiver of the result is held.
 pub(crate) fn follow_all(
     cluster: &Cluster,
     config: &config::Kubernetes,
@@ -138,12 +137,11 @@ fn seen(meta: ObjectMeta, said: Result<(Spec, Option<Status>), String>) -> Arc<O
     })
 }
 
-/// Where the bastion is, and where it looks.
+/// The bastion's namespace, and the namespaces that it follows.
 #[derive(Clone, Debug)]
 pub(super) struct WatchScope {
-    /// Its own namespace.
+    /// The bastion's own namespace.
     pub(super) own: String,
-    /// Where objects and Services are looked at.
     pub(super) scope: Scope,
     /// The DNS domain of the Services.
     pub(super) domain: String,
@@ -160,8 +158,9 @@ impl WatchScope {
         Self { own: own.to_owned(), scope, domain: config.cluster_domain.clone() }
     }
 
-    /// What objects come to together, and what became of each. Those that may name any destination come first, so that
-    /// nobody's Service answers for a name that they speak of. `behind` is asked only if Services are denied.
+    /// Compiles all objects to one policy and a report on each. Objects that may name any destination come
+    /// first, so that another namespace's Service does not answer for a name that they contain. `behind` is
+    /// called only if a Service is denied.
     pub(super) fn compile<'a>(
         &self,
         mut policies: Vec<(PolicyName, Arc<ObservedPolicy>)>,
@@ -213,7 +212,7 @@ impl Following {
         }
     }
 
-    /// Puts what is known into force, once everything was seen.
+    /// Puts the policy into force, once every watch has listed its objects.
     fn look(&self) {
         let complete = self.policies.iter().all(|watched| watched.borrow().is_some())
             && self.services.iter().all(|watched| watched.borrow().is_some())
@@ -243,12 +242,12 @@ impl Following {
             let same = published.as_deref() == Some(&objects);
             if !same {
                 let (rules, services) = (objects.rules.len(), objects.services.len());
-                tracing::info!(rules, services, "the cluster's policies are in force");
+                tracing::info!(rules, services, "policies of the cluster loaded");
                 *published = Some(Arc::new(objects));
             }
             !same
         });
-        // Nobody is told that a policy is followed before it is.
+        // The status must not say that a policy is in force before it is.
         self.reports.send_replace(reports);
     }
 
@@ -263,7 +262,7 @@ impl Following {
         all
     }
 
-    /// Logs everything that is wrong, and news.
+    /// Logs each complaint once, and each policy that is new.
     fn tell(&self, reports: &[Report]) {
         let before = self.reports.borrow();
         let before: BTreeMap<_, _> = before.iter().map(|report| (&report.name, report)).collect();
@@ -283,7 +282,7 @@ impl Following {
     }
 }
 
-/// Looks at the objects of all places together.
+/// Looks at the objects of all watches together.
 fn with_all<V, T>(watched: &[Watched<V>], look: impl FnOnce(&mut dyn Iterator<Item = (&Key, &V)>) -> T) -> T {
     let held: Vec<_> = watched.iter().map(watch::Receiver::borrow).collect();
     look(&mut held.iter().filter_map(|known| known.as_ref()).flatten())

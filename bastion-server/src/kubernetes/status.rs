@@ -1,7 +1,8 @@
-//! Tells the author of a policy what became of it: conditions in its status, and an Event when one of them is false.
+//! Reports to the author of a policy: conditions in the object's status, and an Event when one of them is
+//! false.
 //!
-//! Any number of bastions write the same conditions without talking to each other: each writes only what differs from what is
-//! there, and less and less often where another goes on contradicting it.
+//! Any number of bastions write the same conditions without talking to each other: each writes only what
+//! differs from the current status, and waits longer each time where another contradicts it.
 
 use std::{
     collections::HashMap,
@@ -36,11 +37,11 @@ use crate::{common::text::one_line, telemetry::warnings::Warning};
 
 /// The waits between two writes of the same object's status.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
-/// How often what could not be written at once is looked at again.
+/// The interval at which delayed writes are looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The shortest time between two Events on the pod.
 const BETWEEN_EVENTS: Duration = Duration::from_secs(1);
-/// The longest message, in bytes; Kubernetes takes 32768 in a condition, and 1024 in an Event.
+/// The longest message, in bytes; Kubernetes accepts 32768 in a condition, and 1024 in an Event.
 const LONGEST_MESSAGE: usize = 1000;
 
 /// The states of a condition.
@@ -48,12 +49,12 @@ const TRUE: &str = "True";
 const FALSE: &str = "False";
 const UNKNOWN: &str = "Unknown";
 
-/// What a condition is about. Both are called as in the Gateway API.
+/// The subject of a condition. Both are named as in the Gateway API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aspect {
-    /// Whether the object is followed.
+    /// Whether the bastion follows the object.
     Accepted,
-    /// Whether what it names is there.
+    /// Whether the Services and ports that the object names exist.
     ResolvedRefs,
 }
 
@@ -66,7 +67,7 @@ impl Aspect {
         }
     }
 
-    /// What was done when it was found, as an Event says it.
+    /// The action of the Event about it.
     const fn action(self) -> &'static str {
         match self {
             Self::Accepted => "Compile",
@@ -74,24 +75,25 @@ impl Aspect {
         }
     }
 
-    /// What the log says where it is not so.
+    /// The log message when the condition is false.
     pub(crate) const fn complaint(self) -> &'static str {
         match self {
-            Self::Accepted => "this policy is not accepted, and opens nothing",
-            Self::ResolvedRefs => "this policy names what is not there, and holds for it as soon as it is",
+            Self::Accepted => "policy not accepted; it opens nothing",
+            Self::ResolvedRefs => {
+                "policy names Services or ports that do not exist; it applies to them as soon as they do"
+            }
         }
     }
 }
 
-/// What one condition is to say.
+/// The content of one condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// What it is about.
     pub about: Aspect,
     status: &'static str,
-    /// In one word.
+    /// The reason, a single word.
     pub reason: &'static str,
-    /// In more words, of a bounded length.
+    /// The message, of a bounded length.
     pub message: String,
 }
 
@@ -101,18 +103,17 @@ impl Finding {
     }
 }
 
-/// A policy object, and what became of it.
+/// A policy object, and the findings about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
-    /// Its name.
     pub name: PolicyName,
-    /// As it was looked at.
+    /// The object as it was when the bastion compiled it.
     pub seen: Arc<ObservedPolicy>,
     findings: [Finding; 2],
 }
 
 impl Report {
-    /// Says what became of an object, and what it names that is not there.
+    /// Makes the findings from the verdict and the unresolved references of an object.
     pub(crate) fn new(
         name: PolicyName,
         seen: Arc<ObservedPolicy>,
@@ -121,29 +122,29 @@ impl Report {
     ) -> Self {
         let missing = unresolved.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         let accepted = match &verdict {
-            Ok(()) => Finding::new(Aspect::Accepted, TRUE, "Accepted", "the bastion follows it"),
+            Ok(()) => Finding::new(Aspect::Accepted, TRUE, "Accepted", "the bastion follows this policy"),
             Err(refused) => Finding::new(Aspect::Accepted, FALSE, refused.reason(), &refused.to_string()),
         };
         let (status, reason, message) = match (&verdict, unresolved) {
-            (Ok(()), []) => (TRUE, "ResolvedRefs", "no Service that it names is missing"),
+            (Ok(()), []) => (TRUE, "ResolvedRefs", "every Service and port that it names exists"),
             (Ok(()), [..]) => (FALSE, "BackendNotFound", missing.as_str()),
-            (Err(_), _) => (UNKNOWN, "NotAccepted", "nothing is looked for until it is accepted"),
+            (Err(_), _) => (UNKNOWN, "NotAccepted", "references are resolved once the policy is accepted"),
         };
         let resolved = Finding::new(Aspect::ResolvedRefs, status, reason, message);
         Self { name, seen, findings: [accepted, resolved] }
     }
 
-    /// Whether the object is followed.
+    /// Whether the object is accepted.
     pub(crate) fn is_accepted(&self) -> bool {
         self.complaints().all(|finding| finding.about != Aspect::Accepted)
     }
 
-    /// What is wrong with it.
+    /// The findings that are false.
     pub(crate) fn complaints(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.status == FALSE)
     }
 
-    /// What its status does not say yet.
+    /// The findings that differ from the object's current status.
     fn news(&self) -> Vec<&Finding> {
         let said = |finding: &Finding| {
             self.condition(finding.about).is_some_and(|there| {
@@ -156,7 +157,8 @@ impl Report {
         self.findings.iter().filter(|finding| !said(finding)).collect()
     }
 
-    /// The conditions that are to be there, since `now` unless they were there before.
+    /// The conditions to write; a condition that has not changed keeps its transition time, the others get
+    /// `now`.
     fn conditions(&self, now: Timestamp) -> [Condition; 2] {
         self.findings.each_ref().map(|finding| {
             let before = self.condition(finding.about).filter(|there| there.status == finding.status);
@@ -176,7 +178,7 @@ impl Report {
     }
 }
 
-/// The beginning of a text that is too long.
+/// Cuts a text that is too long.
 fn short(text: &str) -> String {
     const MORE: &str = "…";
     if text.len() <= LONGEST_MESSAGE {
@@ -186,7 +188,7 @@ fn short(text: &str) -> String {
     format!("{}{MORE}", text.get(..end.unwrap_or_default()).unwrap_or_default())
 }
 
-/// Writes what is news, for as long as there is somebody to tell it.
+/// Writes the findings that are new, until the sender of the reports is gone.
 pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Receiver<Vec<Report>>) {
     let recorder = events.then(|| recorder(&cluster));
     let mut written: HashMap<String, Written> = HashMap::new();
@@ -195,7 +197,7 @@ pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Re
         written.retain(|uid, _| current.iter().any(|report| report.seen.uid == *uid));
         let mut later = false;
         for report in current {
-            // A slow API server is told what holds now, and not what held when it was asked first.
+            // A slow API server gets the newest findings, not those of the time when it was asked first.
             if reports.has_changed().unwrap_or(true) {
                 break;
             }
@@ -217,7 +219,7 @@ pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Re
                 }
                 Err(error) => {
                     later = true;
-                    tracing::debug!(policy = %report.name, error = one_line(&error), "the status is not written; trying again");
+                    tracing::debug!(policy = %report.name, error = one_line(&error), "cannot write the status; retrying");
                 }
             }
         }
@@ -233,7 +235,7 @@ pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Re
     }
 }
 
-/// What was last written into the status of an object, and when something may be again.
+/// The last write to the status of an object, and when the next is allowed.
 struct Written {
     generation: i64,
     findings: [Finding; 2],
@@ -247,8 +249,8 @@ impl Written {
         Self { generation, findings, backoff: AGAIN, next: None }
     }
 
-    /// A change of the object is answered at once, and a change of what it names after the shortest wait. Whoever writes the
-    /// same again is being contradicted, and waits longer each time.
+    /// A change of the object is answered immediately, a change of what it names after the shortest wait. A
+    /// bastion that writes the same again is being contradicted by another, and waits longer each time.
     fn may_write(&mut self, report: &Report, now: Instant) -> bool {
         if self.generation != report.seen.generation {
             *self = Self::never(report);
@@ -291,7 +293,7 @@ async fn patch(cluster: &Cluster, name: &PolicyName, conditions: &[Condition; 2]
     }
 }
 
-/// Tells Events in the bastion's name.
+/// A recorder of Events in the bastion's name.
 pub(super) fn recorder(cluster: &Cluster) -> Recorder {
     let reporter = Reporter {
         controller: format!("{}/{MANAGER}", super::crd::GROUP),
@@ -300,7 +302,7 @@ pub(super) fn recorder(cluster: &Cluster) -> Recorder {
     Recorder::new(cluster.client.clone(), reporter)
 }
 
-/// Tells what is heard as Events on the bastion's own pod, one at a time.
+/// Records warnings as Events on the bastion's own pod, one at a time.
 pub(crate) async fn tell_of_pod(cluster: Cluster, mut warnings: mpsc::Receiver<Warning>) {
     let Some(pod) = cluster.pod.clone() else { return };
     let recorder = recorder(&cluster);
@@ -321,7 +323,11 @@ pub(crate) async fn tell_of_pod(cluster: Cluster, mut warnings: mpsc::Receiver<W
             secondary: None,
         };
         if let Err(error) = recorder.publish(&event, &about).await {
-            tracing::debug!(reason = notice.reason.name(), error = one_line(&error), "the event is not told");
+            tracing::debug!(
+                reason = notice.reason.name(),
+                error = one_line(&error),
+                "cannot write the Event"
+            );
         }
         sleep(BETWEEN_EVENTS).await;
     }
@@ -348,7 +354,7 @@ async fn tell(recorder: &Recorder, report: &Report, finding: &Finding) {
         secondary: None,
     };
     if let Err(error) = recorder.publish(&event, &about).await {
-        tracing::debug!(policy = %report.name, error = one_line(&error), "the event is not told");
+        tracing::debug!(policy = %report.name, error = one_line(&error), "cannot write the Event");
     }
 }
 

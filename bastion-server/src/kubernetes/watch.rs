@@ -1,6 +1,6 @@
-//! Everything of one kind in one place of the cluster, kept up to date for as long as somebody wants to know.
+//! Watches the objects of one kind in one namespace or all, for as long as a receiver is held.
 //!
-//! Whatever happens to the API server, what was last known stays.
+//! Whatever happens to the API server, the last known state stays.
 
 use std::{
     collections::BTreeMap,
@@ -29,38 +29,42 @@ use crate::{
     telemetry::metrics::{Metrics, WatchLabels},
 };
 
-/// How long one request to watch lives, in seconds. The next one shows that the API server is still there.
+/// The lifetime of one watch request, in seconds. The next request shows that the API server is still there.
 const WATCH_SECONDS: u32 = 60;
-/// Objects a page. One may have a mebibyte of annotations, and a page is in memory more than once while it is read.
+/// The number of objects on a page. One object may have a mebibyte of annotations, and a page is in memory
+/// more than once while it is read.
 const PAGE: u32 = 25;
-/// The most objects of one namespace; what is beyond is not looked at, and said so. Nobody takes the place of another namespace's objects.
+/// The most objects of one namespace. Further objects are ignored and logged. So the objects of one namespace
+/// cannot displace those of another.
 const MOST_OBJECTS: usize = 10_000;
-/// The waits before the API server is asked again after it failed. A change must be in force five seconds after it is back.
+/// The waits before a failed request to the API server is repeated. A change must be in force five seconds
+/// after the API server is back.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(1));
-/// A watch that was answered, and has not failed for so long, works, though it has nothing to tell.
+/// How long an answered watch must go without a failure before it counts as working, even if it has reported
+/// nothing.
 const SETTLED: Duration = Duration::from_secs(1);
-/// HTTP's 410: the server has forgotten the version that the watch began with.
+/// HTTP's 410: the API server no longer has the resource version at which the watch would resume.
 const GONE: u16 = 410;
 
-/// The namespace, empty for what belongs to the cluster, and the name.
+/// The namespace, empty for cluster-scoped objects, and the name.
 pub(crate) type Key = (String, String);
 
-/// What was last known, by name; `None` until the first list is complete.
+/// The last known objects, by name; `None` until the first list is complete.
 pub(crate) type Current<V> = watch::Receiver<Option<BTreeMap<Key, V>>>;
 
-/// What is to be watched.
+/// The objects to watch.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     /// The kind of object, for metrics and logs.
     pub resource: &'static str,
-    /// The namespace; none for all of them, and for what belongs to the cluster.
+    /// The namespace; `None` for all namespaces and for cluster-scoped objects.
     pub namespace: Option<String>,
-    /// The only object.
+    /// The name, if only one object is watched.
     pub name: Option<String>,
 }
 
 impl Wanted {
-    /// As metrics call it.
+    /// The labels of the watch's metrics.
     pub(crate) fn labels(&self) -> WatchLabels {
         WatchLabels {
             resource: self.resource,
@@ -70,7 +74,8 @@ impl Wanted {
     }
 }
 
-/// Follows objects, of each of which `extract` keeps what is wanted. `changed` hears of every change.
+/// Follows objects, of each of which `extract` keeps the relevant part. `changed` is called after every
+/// change.
 pub(crate) fn follow<K, V>(
     cluster: &Cluster,
     wanted: Wanted,
@@ -104,7 +109,7 @@ struct Watching<V> {
     wanted: Wanted,
     publish: watch::Sender<Option<BTreeMap<Key, V>>>,
     changed: Arc<Notify>,
-    /// The API server answered, though perhaps with nothing to learn from.
+    /// Notified when the API server has answered, even without a change.
     answered: Arc<Notify>,
     labels: WatchLabels,
     metrics: Arc<Metrics>,
@@ -129,7 +134,7 @@ impl<V> Watching<V> {
         }
     }
 
-    /// Follows until the API server wants us to begin anew.
+    /// Follows the objects until the API server asks for a new list.
     async fn until_gone<K>(
         &self,
         api: &Api<K>,
@@ -147,7 +152,7 @@ impl<V> Watching<V> {
                 () = self.answered.notified() => health.answered(),
                 () = health.settled() => self.works(health),
                 event = events.next() => match event {
-                    // It is about to ask.
+                    // The request for the list has not been sent yet.
                     Some(Ok(Event::Init)) => listed.clear(),
                     Some(Ok(event)) => {
                         self.works(health);
@@ -166,12 +171,12 @@ impl<V> Watching<V> {
             tracing::info!(
                 resource = self.wanted.resource,
                 namespace = self.wanted.namespace,
-                "the watch works again"
+                "watch restored"
             );
         }
     }
 
-    /// How long to wait.
+    /// Logs a failure, and returns how long to wait.
     fn failed(&self, health: &mut Health, error: &watcher::Error) -> Duration {
         self.metrics.watch_failed(&self.labels);
         let (news, wait) = health.failed();
@@ -180,7 +185,7 @@ impl<V> Watching<V> {
                 resource = self.wanted.resource,
                 namespace = self.wanted.namespace,
                 error = with_cause(error),
-                "a watch failed; keeping what is known, and asking again"
+                "watch failed; its last known objects stay in force; retrying"
             );
         }
         wait
@@ -213,7 +218,7 @@ impl<V> Watching<V> {
                 resource = self.wanted.resource,
                 namespace = key.0,
                 name = key.1,
-                "there are more than {MOST_OBJECTS} objects in its namespace; this one is not looked at"
+                "object ignored: its namespace has more than {MOST_OBJECTS} objects of this kind"
             );
             return;
         }
@@ -223,7 +228,7 @@ impl<V> Watching<V> {
 
 /// Whether there are `most` objects of this namespace.
 fn is_full<V>(known: &BTreeMap<Key, V>, namespace: &str, most: usize) -> bool {
-    // Counted only where there may be so many.
+    // Counted only where there may be that many.
     known.len() >= most
         && known
             .range((namespace.to_owned(), String::new())..)
@@ -236,8 +241,8 @@ fn key(object: &impl Resource) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// Whether the API server has forgotten what the watch goes on from, as it has of all of them when it was restarted. It says so in its answer,
-/// where the watcher would ask again and again, or in the stream.
+/// Whether the API server no longer has the version at which the watch would resume, as after a restart. It
+/// says so in its answer, where the watcher would ask again and again, or in the stream.
 fn is_gone(error: &watcher::Error) -> bool {
     let gone = |status: &Status| status.code == GONE;
     match error {
@@ -251,11 +256,11 @@ fn is_gone(error: &watcher::Error) -> bool {
     }
 }
 
-/// How a watch fares.
+/// The health of a watch.
 struct Health {
     failing: bool,
     backoff: Backoff,
-    /// When an answer, of which nothing was heard since, will have been a good one.
+    /// When the last answer will count as a good one, if no failure follows it.
     settles: Option<Instant>,
 }
 
@@ -268,7 +273,7 @@ impl Health {
         self.settles = Some(Instant::now() + SETTLED);
     }
 
-    /// Waits until the last answer has settled; for ever, if there is none to wait for.
+    /// Waits until the last answer counts as good; forever, if there is none.
     async fn settled(&self) {
         match self.settles {
             Some(settles) => sleep_until(settles).await,
@@ -276,14 +281,14 @@ impl Health {
         }
     }
 
-    /// Whether that is news.
+    /// Records that the watch works, and returns whether it did not before.
     fn works(&mut self) -> bool {
         self.settles = None;
         self.backoff.worked();
         std::mem::take(&mut self.failing)
     }
 
-    /// Whether that is news, and how long to wait.
+    /// Records a failure, and returns whether it is the first and how long to wait.
     fn failed(&mut self) -> (bool, Duration) {
         self.settles = None;
         (!std::mem::replace(&mut self.failing, true), self.backoff.failed(&mut rand::rng()))

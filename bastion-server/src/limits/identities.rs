@@ -1,8 +1,9 @@
-//! Who is here, and how much of the bastion each may use: after a login the limits go by identity, not by address.
+//! Limits connections, channels and bandwidth per identity.
 //!
-//! An identity is the certified key with the name it logged in as. Its key id is free text that an authority may give
-//! to many, principals are roles, and a serial is new with each certificate; but one key is held by one person or
-//! program, also over the renewals of its certificate, and whoever logs in with it has proved to hold it.
+//! An identity is the certified key with the login name. The key id is free text that an authority may give
+//! to many users, principals are roles, and a serial number changes with each certificate. But one key is
+//! held by one person or program, also across renewals of its certificate, and each client that logs in with
+//! it has proved to hold it.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -22,26 +23,30 @@ use crate::{
     limits::bandwidth::Bandwidth,
 };
 
-/// How long a channel that is opened too fast may wait for its turn. More would look like a target that is away.
+/// The longest time that a channel which is opened too fast may wait for its turn. A longer wait would look
+/// to the client like an unreachable target.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Channels of one identity that may wait at once. Each takes some kilobytes.
+/// The most channels of one identity that may wait simultaneously. Each takes some kilobytes.
 const WAITING_EACH: usize = 1000;
-/// Channels of all identities together that may wait at once.
+/// The most channels of all identities together that may wait simultaneously.
 const WAITING_ALL: usize = 8000;
 
-/// How much one identity may use.
+/// Limits on what one identity may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// SSH connections at once.
+    /// The most SSH connections of one identity that may be open simultaneously. Default: 100.
     pub connections: NonZeroU32,
-    /// Channels that may be opened at once, whatever the rate.
+    /// The number of channels that one identity may open in a burst, before `opens_per_second` holds it back.
+    /// Default: 2000.
     pub opens: NonZeroU32,
-    /// Channels that may be opened each second, over all its connections.
+    /// The number of channels that one identity may open each second, over all its connections. Default: 500.
     pub opens_per_second: NonZeroU32,
-    /// Bytes that may wait in the bastion's memory, both ways together and over all its connections.
+    /// The most bytes that may wait in the bastion's memory for one identity, in both directions together and
+    /// over all its connections. Default: `32MiB`.
     pub buffered_bytes: BufferSize,
-    /// Bytes that may be moved each second, both ways together and over all its connections; without this as many as can be.
+    /// The most bytes that one identity may move each second, in both directions together and over all its
+    /// connections, for example `100MiB`. Default: no limit.
     pub bytes_per_second: Option<ByteSize>,
 }
 
@@ -61,7 +66,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How fast channels may be opened.
     pub fn opens(&self) -> Rate {
         Rate { burst: self.opens, per_second: self.opens_per_second }
     }
@@ -78,20 +82,21 @@ impl Limits {
 pub(crate) struct TooMany;
 
 impl TooMany {
-    /// The stable name of this reason in metrics, records and messages.
+    /// The reason code in metrics, records and messages.
     pub(crate) fn code(self) -> &'static str {
         "too_many_connections"
     }
 }
 
-/// A channel may be opened, when its turn has come, and this is how fast it may be.
+/// Permission to open a channel after a wait, and the bandwidth that the channel shares.
 #[derive(Clone, Debug)]
 pub(crate) struct ChannelGrant {
-    /// In how long that is.
+    /// The time to wait first.
     pub wait: Duration,
-    /// The place among those that wait, until it is dropped. Without one there is no waiting, for anything.
+    /// The channel's place among those that wait, held until it is dropped. `None` if the channel need not
+    /// wait.
     pub waiting: Option<Waiting>,
-    /// The rate that all channels of the identity share, if there is one.
+    /// The rate that all channels of the identity share, if it is limited.
     pub flow: Option<Arc<Bandwidth>>,
 }
 
@@ -102,7 +107,7 @@ pub(crate) struct Waiting {
     _all: Arc<()>,
 }
 
-/// The identity opens channels faster than it may, and too many of them wait already, or would wait too long.
+/// The identity opens channels faster than it may, and too many wait already or this one would wait too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RateExceeded;
 
@@ -120,17 +125,18 @@ struct Account {
     flow: Option<Arc<Bandwidth>>,
 }
 
-/// Counts the channels that wait, over all identities: by its references, but for one.
+/// Counts the channels of all identities that wait, by its references minus one.
 type WaitingCount = Arc<Arc<()>>;
 
-/// The name by which one is accounted for elsewhere.
+/// The key under which other modules keep an identity's accounts.
 pub(crate) fn account_of(identity: &Identity) -> String {
     format!("{} {}", identity.key(), identity.login().as_str())
 }
 
 type Accounts = Arc<Mutex<HashMap<Who, Account>>>;
 
-/// Counts who is logged in. Bounded by the number of sessions: who has left is forgotten.
+/// Counts the connections of each identity that is logged in. The number of sessions bounds the table: an
+/// identity is dropped with its last connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Quotas {
     limits: Limits,
@@ -138,7 +144,7 @@ pub(crate) struct Quotas {
     waiting: WaitingCount,
 }
 
-/// One connection of an identity, until it is dropped.
+/// One connection of an identity, counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     limits: Limits,
@@ -148,7 +154,6 @@ pub(crate) struct ConnectionSlot {
 }
 
 impl Quotas {
-    /// Nobody is here yet.
     pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, accounts: Arc::default(), waiting: Arc::default() }
     }
@@ -156,7 +161,7 @@ impl Quotas {
     /// Counts one more connection of an identity.
     ///
     /// # Errors
-    /// When it has enough of them.
+    /// When the identity has as many as it may have.
     pub(crate) fn enter(&self, identity: &Identity, now: Instant) -> Result<ConnectionSlot, TooMany> {
         self.count(Who { key: identity.key(), login: identity.login().clone() }, now)
     }
@@ -183,14 +188,14 @@ impl Quotas {
 }
 
 impl ConnectionSlot {
-    /// Counts a channel that is to be opened, and says when.
+    /// Counts a channel that is to be opened, and returns when it may be.
     ///
     /// # Errors
-    /// When they come too fast to wait for their turns.
+    /// When the identity opens channels too fast for this one to wait.
     pub(crate) fn open(&self, now: Instant) -> Result<ChannelGrant, RateExceeded> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let account = accounts.get_mut(&self.who).ok_or(RateExceeded)?;
-        // One reference of each is no channel's.
+        // One reference of each count belongs to the account, not to a channel.
         let room = Arc::strong_count(&account.waiting) <= WAITING_EACH
             && Arc::strong_count(self.waiting.as_ref()) <= WAITING_ALL;
         let waiting = room.then(|| Waiting {

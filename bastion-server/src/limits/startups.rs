@@ -1,26 +1,28 @@
-//! Decides, purely, whether a connection that has not yet proved who it is may start.
+//! Decides whether a connection that has not logged in yet may start. Pure.
 //!
-//! Three bounds hold at once: how many such connections there may be in all, how many from one source, and how fast
-//! one source may begin them. A connection that ends in a login gives its token back, so an office behind one address
-//! that reconnects all at once is not mistaken for a flood; only starts that come to nothing are paid for.
+//! Three bounds hold together: the number of such connections in all, the number from one source, and the
+//! rate at which one source may begin them. A connection that ends in a login gives its token back, so that
+//! an office behind one address whose clients all reconnect simultaneously is not mistaken for a flood; only
+//! starts that come to nothing are paid for.
 //!
-//! When all places are taken, one is given up to a newcomer: the one that its holder makes least of. That grows with the
-//! time for which a client has not come further, measured by how long an honest one takes for that step (a moment to say
-//! what it speaks, half a minute for a person to type a passphrase), and with the number of places that its source
-//! holds. So a newcomer gets in beside any number of sources that hold one place each and do nothing with it, and of
-//! two that hold the same, the one with more places gives way.
+//! When every place is taken, a newcomer gets the place whose holder makes the least progress. The waste of a
+//! place grows with the time since its client last made progress, measured against what an honest client
+//! takes for that step (a moment to identify its protocol, half a minute to type a passphrase), and with the
+//! number of places that its source holds. So a newcomer gets in beside any number of sources that hold one
+//! idle place each, and of two sources that make the same progress, the one with more places gives way.
 //!
-//! An IPv6 network is counted three times: as its /64, as its /56 and as its /48, since whoever has one of the larger
-//! ones has all the smaller ones in it. The larger may have more of everything, being shared more often.
+//! An IPv6 address is counted in three networks, its /64, its /56 and its /48, since the owner of a larger
+//! network also has all the smaller ones in it. The larger networks have higher limits, because more clients
+//! share them.
 //!
-//! Beyond that a source runs up penalties, in seconds, for what came to nothing; time works them off, second by second,
-//! and a login clears them. Past a threshold the source is refused until they are worked off. A source from which
-//! somebody logged in during the last day is spared that: behind it is an office, of which one machine misbehaves, and
-//! all that its failures cost the bastion is held by the other bounds.
+//! A source also collects penalties, in seconds, for starts that came to nothing. Time works them off, second
+//! by second, and a login clears them. Above a threshold the bastion refuses the source until they are worked
+//! off. A source from which a client logged in during the last day is exempt: it is probably an office in
+//! which one machine misbehaves, and the other bounds already limit what its failures cost.
 //!
-//! The table of sources is bounded. What makes room in it is only who owes nothing, so that nobody buys forgetfulness
-//! by coming from many addresses; and a source for which there is no room is a new one, which would start with a clean
-//! sheet anyway, and is still held by the bound on all.
+//! The table of sources is bounded. Only sources without penalties are dropped from it, so an attacker cannot
+//! buy forgetfulness by coming from many addresses. A source for which the table has no room is a new one,
+//! which would start with a clean account anyway and is still held by the bound on all.
 
 use std::{
     cmp::Reverse,
@@ -38,25 +40,28 @@ use crate::{
     limits::token_bucket::{Size, TokenBucket},
 };
 
-/// Sources that are remembered; some 4 MiB.
+/// The most sources in the table; some 4 MiB.
 const REMEMBERED: usize = 1 << 15;
-/// How often at most the table is searched for those that need not be remembered.
+/// The shortest time between two searches of the table for sources that can be dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How long a login speaks for its source.
+/// How long a login exempts its source from penalties.
 const PROVEN_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// The bounds on connections that have not logged in yet.
+/// Limits on connections that have not logged in yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections that may be between accept and login at once, from everywhere.
+    /// The most connections, from all sources, that may be between accept and login simultaneously. Default:
+    /// 200.
     pub total: NonZeroU32,
-    /// The same, from one source: an IPv4 address or an IPv6 /64. A /56 may have twice as many of this and what follows, a
-    /// /48 four times.
+    /// The most connections from one source, an IPv4 address or an IPv6 /64, that may be between accept and
+    /// login simultaneously. An IPv6 /56 may have twice as many, and a /48 four times as many, of this and of
+    /// the following. Default: 100.
     pub per_source: NonZeroU32,
-    /// Failed starts that one source may make at once before `rate` holds it back.
+    /// The number of starts in a row that may come to nothing, from one source, before `rate` holds it back.
+    /// Default: 200.
     pub burst: NonZeroU32,
-    /// Failed starts that one source gets back each second.
+    /// The number of starts that one source gets back each second. Default: 20.
     pub rate: NonZeroU32,
 }
 
@@ -69,19 +74,22 @@ impl Default for Limits {
     }
 }
 
-/// What a source pays for a connection that came to nothing, and when it is too much.
+/// Penalties of a source for connections that came to nothing, and the threshold above which the bastion
+/// refuses the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Penalties {
-    /// For a connection whose logins were refused, or that only asked which keys would do.
+    /// The penalty for a connection whose logins were refused, or whose client only asked which keys would be
+    /// accepted. Default: `5s`.
     pub login_refused: Delay,
-    /// For one that was cut at the login deadline.
+    /// The penalty for a connection that was cut at `limits.login_deadline`. Default: `10s`.
     pub no_login: Delay,
-    /// For one that broke the protocol.
+    /// The penalty for a connection whose client broke the protocol. Default: `10s`.
     pub violation: Delay,
-    /// What a source may owe before it is refused.
+    /// The sum of penalties above which the bastion refuses a source. Default: `1m`.
     pub threshold: Period,
-    /// The most that it can owe. Nothing stands for no penalties.
+    /// The largest sum of penalties, and so the longest time for which a source is refused. `0s` turns
+    /// penalties off. Default: `10m`.
     pub longest: Delay,
 }
 
@@ -116,53 +124,54 @@ impl Penalties {
     }
 }
 
-/// What became of a start.
+/// The outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Somebody proved who they are.
+    /// The client logged in.
     LoggedIn,
-    /// A trusted proxy looked whether anybody is here.
+    /// A trusted proxy checked the bastion's health.
     Check,
-    /// The client left without a word.
+    /// The client left without sending a byte.
     Silent,
-    /// The client left without having been refused anything.
+    /// The client left without having been refused.
     Left,
-    /// The client showed a key or certificate that the SSH library cannot read. It may be good elsewhere.
+    /// The client offered a key or certificate that the SSH library cannot parse. It may be valid elsewhere.
     Unreadable,
-    /// Its place was given to somebody else.
+    /// The connection's place was given to a newcomer.
     Displaced,
-    /// What the client showed did not let it in.
+    /// No key or certificate that the client offered let it in.
     Refused,
-    /// The client asked which keys would do, and proved that it has none of them.
+    /// The client asked which keys would be accepted and never signed with one.
     Probed,
     /// The login deadline passed.
     Overdue,
-    /// The client did not keep to the protocol.
+    /// The client broke the protocol.
     Violation,
 }
 
 /// Why a connection may not start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Busy {
-    /// `limits.max_startups.total` connections are logging in already, and none of them deserves it less than this one.
+    /// `limits.max_startups.total` connections are logging in, and each makes more of its place than a
+    /// newcomer.
     #[error("too many connections are logging in; try again in a moment")]
     Total,
-    /// This source has `limits.max_startups.per_source` of them.
+    /// This source has `limits.max_startups.per_source` connections that are logging in.
     #[error("too many connections from your address are logging in; try again in a moment")]
     Source,
     /// This source started more connections that came to nothing than `burst` and `rate` allow.
     #[error("too many connections from your address came to nothing; try again in a moment")]
     Rate,
-    /// This source owes too much.
+    /// This source's penalties are above the threshold.
     #[error("too many logins from your address failed; try again in {} s", .remaining.as_secs() + 1)]
     Penalized {
-        /// Until it owes nothing.
+        /// The time until the penalties are worked off.
         remaining: Duration,
     },
 }
 
 impl Busy {
-    /// The stable name of this reason in metrics, logs and messages.
+    /// The reason code in metrics, logs and messages.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Total => "startups_total",
@@ -172,7 +181,7 @@ impl Busy {
         }
     }
 
-    /// The setting behind it.
+    /// The setting that holds the connection back.
     pub(crate) fn setting(self) -> &'static str {
         match self {
             Self::Total => "limits.max_startups.total",
@@ -183,7 +192,8 @@ impl Busy {
     }
 }
 
-/// Who a start is counted against: one IPv4 address, or the /64 that one IPv6 host has to itself.
+/// The source that a start counts against: one IPv4 address, or one IPv6 /64, which a single host may have to
+/// itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Source(IpAddr);
 
@@ -201,7 +211,7 @@ fn truncated(address: Ipv6Addr, prefix: u32) -> Ipv6Addr {
 }
 
 impl Source {
-    /// The networks that it is counted in, itself first.
+    /// The networks that a start of this source counts in, the source itself first.
     fn networks(self) -> impl Iterator<Item = Network> {
         let of_prefix = move |prefix, share| {
             let address = match self.0 {
@@ -215,12 +225,12 @@ impl Source {
     }
 }
 
-/// What is counted together.
+/// A network whose starts are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Network {
     address: IpAddr,
     prefix: u32,
-    /// How many times as much it may have as one source.
+    /// The factor by which its limits are higher than those of one source.
     share: u32,
 }
 
@@ -237,13 +247,14 @@ impl Network {
 /// How far a client has come with its login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// It is connected, and has said nothing.
+    /// The client has connected and sent nothing.
     Connected,
-    /// It has begun to speak SSH.
+    /// The client has sent bytes of SSH.
     Spoke,
-    /// Keys are exchanged.
+    /// The key exchange is finished.
     Encrypted,
-    /// It was told that a key would do, and has to sign with it: a person may be typing a passphrase.
+    /// The bastion told the client that a key would be accepted, and the client has to sign: its user may be
+    /// typing a passphrase.
     Signing,
 }
 
@@ -259,16 +270,16 @@ impl Stage {
     }
 }
 
-/// What is kept with each start: it knows how far its client has come.
+/// Kept with each start; knows how far its client has come.
 pub(crate) trait Progress {
-    /// The stage, and since when the client has been there; `None` for as long as it is connected.
+    /// The stage, and since when the client has been in it; `None` while it has only connected.
     fn progress(&self) -> (Stage, Option<Instant>);
 }
 
-/// A thousandth of a place, by which it is said how little is made of one.
+/// How little a client makes of its place, in thousandths of a place.
 type Waste = u64;
 
-/// What everybody wastes who has just come.
+/// The waste of a newcomer's place.
 const JUST_COME: Waste = 100;
 
 fn waste(stage: Stage, waited: Duration, places: u32) -> Waste {
@@ -277,14 +288,14 @@ fn waste(stage: Stage, waited: Duration, places: u32) -> Waste {
     (waited.saturating_mul(1000) / allowance).max(JUST_COME).saturating_mul(u64::from(places))
 }
 
-/// What is known of one network.
+/// The account of one network.
 #[derive(Debug)]
 struct Account {
     pending: u32,
     starts: TokenBucket,
-    /// When it will owe nothing.
+    /// The moment at which all penalties are worked off.
     clear_at: Instant,
-    /// Whether it is refused until then.
+    /// Whether the bastion refuses the network until then.
     penalized: bool,
     logged_in_at: Option<Instant>,
 }
@@ -298,7 +309,7 @@ impl Account {
         self.logged_in_at.is_some_and(|at| now.saturating_duration_since(at) < PROVEN_FOR)
     }
 
-    /// Whether a new account would say the same.
+    /// Whether the account equals a new one, so that it can be dropped.
     fn is_blank(&mut self, starts: Size, now: Instant) -> bool {
         self.pending == 0
             && self.owes(now).is_zero()
@@ -307,16 +318,16 @@ impl Account {
     }
 }
 
-/// One start that was allowed.
+/// A start that was allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     source: Source,
-    /// The lower the older.
+    /// Grows with each start, so the lowest is the oldest.
     number: u64,
 }
 
-/// The connections that are logging in, and the memory of what became of them. With each is kept what its owner needs to
-/// end it.
+/// The connections that are logging in, and the accounts of their sources. Each connection is kept with the
+/// value by which its owner ends it.
 #[derive(Debug)]
 pub(crate) struct Throttle<T> {
     limits: Limits,
@@ -335,16 +346,15 @@ struct Pending<T> {
 }
 
 impl<T: Progress> Throttle<T> {
-    /// A throttle that has seen nobody.
     pub(crate) fn new(limits: Limits, penalties: Penalties) -> Self {
         Self { limits, penalties, pending: BTreeMap::new(), next: 0, sources: HashMap::new(), swept: None }
     }
 
-    /// Counts a start, which [`finish`](Self::finish) must end, or says why it may not be. Where another had to make
-    /// room for it, that one is handed back; it counts no more, but is to be finished all the same.
+    /// Counts a start, which [`finish`](Self::finish) must end, or returns why it may not begin. A connection
+    /// that had to give up its place is returned; it counts no longer, but must still be finished.
     ///
     /// # Errors
-    /// When it may not be.
+    /// Why the connection may not start.
     pub(crate) fn start(
         &mut self,
         source: Source,
@@ -414,8 +424,8 @@ impl<T: Progress> Throttle<T> {
         }
     }
 
-    /// Who has to give way to a newcomer from `source`, if anybody has to: whoever makes least of its place, and less than
-    /// the newcomer would at first.
+    /// Returns the connection that has to give way to a newcomer from `source`, if one has to: the one that
+    /// makes the least of its place, and less than the newcomer would at first.
     fn must_give_way(&self, source: Source, now: Instant) -> Result<Option<u64>, Busy> {
         if self.pending.len() < usize::try_from(self.limits.total.get()).unwrap_or(usize::MAX) {
             return Ok(None);
@@ -424,7 +434,7 @@ impl<T: Progress> Throttle<T> {
         for network in self.pending.values().flat_map(|pending| pending.source.networks()) {
             *held.entry(network).or_default() += 1;
         }
-        // Of the networks that a source is in, the one counts that has most for what it may have.
+        // Of the networks that contain a source, the one counts that is fullest relative to its limit.
         let places = |source: Source, more: u32| {
             let held = |network: Network| held.get(&network).map_or(0, |held| *held) + more;
             source.networks().map(|network| held(network) / network.share).max().unwrap_or(0)
@@ -441,10 +451,11 @@ impl<T: Progress> Throttle<T> {
             .ok_or(Busy::Total)
     }
 
-    /// Takes one out of the count, if it is still there.
+    /// Takes a connection out of the count, if it is still in.
     fn vacate(&mut self, number: u64) -> Option<T> {
         let Pending { source, kept, began: _ } = self.pending.remove(&number)?;
-        // Where there was no room for its source before there may be now, and there may be more than were counted.
+        // A network without an account, for lack of room, may have got one since, with fewer starts than it
+        // has.
         for network in source.networks() {
             if let Some(account) = self.sources.get_mut(&network) {
                 account.pending = account.pending.saturating_sub(1);
@@ -453,7 +464,7 @@ impl<T: Progress> Throttle<T> {
         Some(kept)
     }
 
-    /// What is known of a network, if there is room to know it.
+    /// Returns the account of a network, if the table has room for it.
     fn account(&mut self, network: Network, now: Instant) -> Option<&mut Account> {
         let limits = self.limits;
         let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY);
@@ -515,14 +526,14 @@ mod tests {
         throttle
     }
 
-    /// With nothing in the way but penalties.
+    /// A throttle with no limits but penalties.
     fn strict() -> Throttle<&'static str> {
         Throttle { penalties: Penalties::default(), ..throttle(u32::MAX, u32::MAX, u32::MAX, 1) }
     }
 
     type Started = Result<Ticket, Busy>;
 
-    /// A start for which nobody has to make room.
+    /// A start for which no other connection has to give way.
     fn begin(throttle: &mut Throttle<&'static str>, source: Source, now: Instant) -> Started {
         throttle.start(source, "", now).map(|(ticket, displaced)| {
             assert_eq!(displaced, None);
@@ -585,7 +596,7 @@ mod tests {
         assert_eq!(throttle.sources[&account(many)].pending, 1);
     }
 
-    /// Somebody starts, or somebody ends: by the number of the source, or of the pending one.
+    /// A start or an end, by the number of the source or of the pending connection.
     #[derive(Clone, Debug)]
     enum Deed {
         Start(u8),
@@ -611,7 +622,7 @@ mod tests {
                 Penalties::default(),
             );
             let now = Instant::now();
-            // In the order in which they came: the source and the ticket.
+            // The source and the ticket of each, in the order in which they started.
             let mut there = Vec::<(Source, Ticket)>::new();
             for (name, deed) in deeds.into_iter().enumerate() {
                 let held = |source| there.iter().filter(|(owner, _)| *owner == source).count();
@@ -713,7 +724,7 @@ mod tests {
         }
     }
 
-    /// A throttle of 200 places, held by as many sources, which stand where `stage` says since `began`.
+    /// A throttle whose 200 places are held by as many sources, all at `stage` since `began`.
     fn held_by_many(stage: Stage, began: Instant) -> Throttle<(Stage, Instant)> {
         let limits = Limits::default();
         let mut throttle = Throttle::new(limits, Penalties::default());
@@ -730,7 +741,7 @@ mod tests {
             let mut throttle = held_by_many(stage, began);
             let newcomer = |number: u32| source(&format!("192.0.2.{number}"));
             let just_now = throttle.start(newcomer(1), (Stage::Connected, began), began);
-            assert_eq!(just_now, Err(Busy::Total), "{stage:?}: nobody has had time");
+            assert_eq!(just_now, Err(Busy::Total), "{stage:?}: no client has had time");
             let now = began + stage.allowance();
             for number in 1..=35 {
                 let (_, displaced) = throttle.start(newcomer(number), (Stage::Connected, now), now).unwrap();
@@ -745,7 +756,7 @@ mod tests {
         let mut throttle = Throttle::new(Limits::default(), Penalties::default());
         let person = (Stage::Signing, began);
         throttle.start(source("192.0.2.1"), person, began).unwrap();
-        // 20 seconds of sources that come, are silent, and give way to the next.
+        // For 20 seconds, silent sources come, and each gives way to the next.
         for n in 0..2000_u32 {
             let now = began + Duration::from_millis((n * 10).into());
             let silent = source(&format!("10.1.{}.{}", n / 250, n % 250));
@@ -852,7 +863,7 @@ mod tests {
                 fail(&mut throttle, office, Outcome::Refused, start + Duration::from_secs(second));
             }
         }
-        // Not a word from anybody else there for a day.
+        // No other client of that source logs in for a day.
         let tomorrow = start + PROVEN_FOR;
         for _ in 0..12 {
             fail(&mut throttle, office, Outcome::Refused, tomorrow - Duration::from_secs(1));
@@ -875,7 +886,7 @@ mod tests {
         for _ in 0..6 {
             fail(&mut throttle, bad, Outcome::Violation, start);
         }
-        // A new /48 for each, as one /32 has them, over 50 seconds.
+        // A new /48 for each, as the owner of a /32 has them, over 50 seconds.
         for n in 0..65_536_u32 {
             let now = start + Duration::from_millis((n / 1311 * 1000).into());
             let one = Ipv6Addr::from_bits((0x2001_0db9 << 96) | (u128::from(n) << 80));

@@ -1,4 +1,4 @@
-//! A token bucket: so many at once, and so many more each second.
+//! A token bucket: a burst, and a rate at which it refills.
 
 use std::{
     num::NonZeroU32,
@@ -8,13 +8,13 @@ use std::{
 /// The size of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
-    /// What a full one holds.
+    /// The tokens that a full bucket holds.
     pub burst: NonZeroU32,
-    /// What it gets back each second.
+    /// The tokens that come back each second.
     pub rate: NonZeroU32,
 }
 
-/// Tokens, of which each deed takes one.
+/// The tokens that are left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenBucket {
     tokens: u32,
@@ -22,12 +22,11 @@ pub(crate) struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full one.
     pub(crate) fn full(size: Size, now: Instant) -> Self {
         Self { tokens: size.burst.get(), refilled: now }
     }
 
-    /// Gives back the tokens of the whole seconds that passed; the rest of a second goes on counting.
+    /// Returns the tokens of the whole seconds that passed; the fraction of a second carries over.
     fn refill(&mut self, size: Size, now: Instant) {
         let seconds = now.saturating_duration_since(self.refilled).as_secs();
         let earned = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(size.rate.get());
@@ -35,25 +34,24 @@ impl TokenBucket {
         self.refilled += Duration::from_secs(seconds);
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token, if one is left.
     pub(crate) fn take(&mut self, size: Size, now: Instant) -> Option<()> {
         self.refill(size, now);
         self.tokens = self.tokens.checked_sub(1)?;
         Some(())
     }
 
-    /// Whether there is a token to take.
+    /// Whether a token is left.
     pub(crate) fn has_one(&mut self, size: Size, now: Instant) -> bool {
         self.refill(size, now);
         self.tokens > 0
     }
 
-    /// Puts a token back.
     pub(crate) fn put_back(&mut self, size: Size) {
         self.tokens = self.tokens.saturating_add(1).min(size.burst.get());
     }
 
-    /// Whether it is as a new one would be.
+    /// Whether the bucket equals a new one, so that it need not be remembered.
     pub(crate) fn is_full(&mut self, size: Size, now: Instant) -> bool {
         self.refill(size, now);
         self.tokens == size.burst.get()

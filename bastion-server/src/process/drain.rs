@@ -1,4 +1,5 @@
-//! From the signal to the last byte: what is told to whom, in which order, and how long it may take.
+//! Drains the bastion after a signal: announces the end, closes the listener, and ends sessions in order,
+//! within bounds.
 
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a session may take to end when its time is over, before it is cut.
+/// How long a session may take to end itself after `drain.timeout`, before it is cut.
 const AFTER_TOLD: Duration = Duration::from_secs(3);
-/// How long a session that was cut may take to fall apart before it is abandoned.
+/// How long a session that was cut may take to end before it is abandoned.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
 /// The shutdown of one process, shared by all its parts.
@@ -28,39 +29,39 @@ pub(crate) struct Drain {
 pub(crate) enum Finished {
     /// Every session ended in time.
     Cleanly,
-    /// This many had to be ended when the time was over.
+    /// This many sessions still forwarded something after `drain.timeout` and were ended.
     Cut(usize),
 }
 
 impl Drain {
-    /// Says that it will begin, so that load balancers look elsewhere; everything goes on as before.
+    /// Announces the shutdown, so that load balancers choose other bastions; service goes on as before.
     pub(crate) fn announce(&self) {
         self.announced.cancel();
     }
 
-    /// Whether it will begin, or has.
+    /// Whether the shutdown is announced or has begun.
     pub(crate) fn is_announced(&self) -> bool {
         self.announced.is_cancelled()
     }
 
-    /// Begins: nothing new is accepted, and sessions without work are told to go.
+    /// Begins the shutdown: new connections are no longer accepted, and idle sessions are told to disconnect.
     pub(crate) fn begin(&self) {
         self.announce();
         self.draining.cancel();
         self.sessions.close();
     }
 
-    /// Resolves when it begins.
+    /// Resolves when the shutdown begins.
     pub(crate) fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
         self.draining.clone().cancelled_owned()
     }
 
-    /// Resolves when sessions that still have work must end, and may say so.
+    /// Resolves when sessions that still forward something must end; they may tell their clients first.
     pub(crate) fn over(&self) -> impl Future<Output = ()> + Send + use<> {
         self.over.clone().cancelled_owned()
     }
 
-    /// Resolves when whatever still lives must end at once.
+    /// Resolves when every remaining session must end immediately.
     pub(crate) fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
         self.cut.clone().cancelled_owned()
     }
@@ -70,7 +71,7 @@ impl Drain {
         self.sessions.spawn(session);
     }
 
-    /// Waits for the sessions, ends those that outlive `grace`, and cuts those that do not listen.
+    /// Waits for the sessions, ends those that outlive `grace`, and cuts those that do not end themselves.
     pub(crate) async fn finish(&self, grace: Duration) -> Finished {
         self.begin();
         if timeout(grace, self.sessions.wait()).await.is_ok() {
@@ -86,7 +87,7 @@ impl Drain {
     }
 }
 
-/// The signals that mean something to the bastion.
+/// The signals that the bastion handles.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Signal,
@@ -95,7 +96,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes them over from the system, which would end the process.
+    /// Replaces the default handlers, which would end the process.
     ///
     /// # Errors
     /// When the system refuses.
@@ -107,7 +108,7 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT, and returns its name; `reload` is called at each SIGHUP.
+    /// Waits for SIGTERM or SIGINT, and returns its name; calls `reload` at each SIGHUP.
     pub(crate) async fn stop(&mut self, reload: impl Fn()) -> &'static str {
         loop {
             tokio::select! {

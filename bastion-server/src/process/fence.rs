@@ -1,11 +1,14 @@
-//! What the process gives up before it serves anybody: files that it does not need, and system calls that no bastion makes.
+//! Puts up the fence, the process's sandbox: before it serves, the bastion gives up files that it does not
+//! need and system calls that it never makes.
 //!
-//! The second line of defence. Whoever makes the bastion run code of their own finds a process that reads its
-//! configuration and nothing of other people's, opens no file for writing, starts no program, and listens on no other port.
+//! The fence is the second line of defence. An attacker who runs code in the bastion finds a process that
+//! reads its own configuration and no other user's files, opens no file for writing, starts no program, and
+//! listens on no other port.
 //!
-//! It is put up once, before there is a second thread, because a thread keeps what its maker had, and after the bastion's own ports were bound:
-//! from then on nothing is bound and nothing listens. The means are those of Linux: Landlock for files and ports, seccomp for system calls.
-//! Neither needs a privilege, and neither can be undone.
+//! The fence is put up once, before the process has a second thread, because a thread inherits the
+//! restrictions of the one that started it, and after the bastion has bound its ports: from then on it cannot
+//! bind or listen. It uses Linux's Landlock for files and ports and seccomp for system calls. Neither needs a
+//! privilege, and neither can be undone.
 
 #[cfg(target_os = "linux")]
 mod calls;
@@ -16,24 +19,24 @@ use std::path::PathBuf;
 
 use crate::config;
 
-/// What the sandbox leaves.
+/// What the fence leaves to the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// Folders, with all that is in them, and files that may be read.
+    /// The files that may be read, and the folders whose contents may.
     pub read: Vec<PathBuf>,
 }
 
-/// One of the means.
+/// A mechanism of the fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Files and ports.
+    /// Landlock, for files and ports.
     Landlock,
-    /// System calls.
+    /// seccomp, for system calls.
     Seccomp,
 }
 
 impl Kind {
-    /// Both, in the order in which they are put up: the second forbids the first.
+    /// Both, in the order in which they are put up: the second forbids the calls of the first.
     pub const ALL: [Self; 2] = [Self::Landlock, Self::Seccomp];
 
     /// The name in logs and metrics.
@@ -58,35 +61,34 @@ impl Kind {
     }
 }
 
-/// What holds from now on.
+/// The mechanisms that are in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Fence(Vec<Kind>);
 
 impl Fence {
-    /// Whether this one holds.
+    /// Whether this mechanism is in force.
     pub fn holds(&self, kind: Kind) -> bool {
         self.0.contains(&kind)
     }
 }
 
-/// There is no fence, and there was to be one.
+/// A mechanism is not available, although the operator requires it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{}: {reason}\n  fence: required asks for it; with fence: auto the bastion would go on without",
     .kind.name()
 )]
 pub struct Missing {
-    /// What is missing.
     pub kind: Kind,
-    /// The words of the system.
+    /// The system's error message.
     pub reason: String,
 }
 
-/// Puts it up around the calling thread, and all that it will start.
+/// Puts up the fence around the calling thread and all threads that it will start.
 ///
 /// # Errors
-/// When the kernel does not have it, and the operator wants it.
+/// When the operator requires the fence and the kernel does not support it.
 pub fn put_up(wanted: config::Fence, bounds: &Bounds) -> Result<Fence, Missing> {
     let mut fence = Fence::default();
     for kind in Kind::ALL {
@@ -98,7 +100,11 @@ pub fn put_up(wanted: config::Fence, bounds: &Bounds) -> Result<Fence, Missing> 
             (Ok(()), _) => fence.0.push(kind),
             (Err(reason), config::Fence::Required) => return Err(Missing { kind, reason }),
             (Err(reason), config::Fence::Auto | config::Fence::Off) => {
-                tracing::warn!(kind = kind.name(), reason, "this part of the fence is missing");
+                tracing::warn!(
+                    kind = kind.name(),
+                    reason,
+                    "the kernel does not support this part of the fence; the bastion serves without it"
+                );
             }
         }
     }

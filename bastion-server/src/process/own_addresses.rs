@@ -1,4 +1,4 @@
-//! The addresses that lead back to the bastion, or to the cluster's API: no rule opens them.
+//! Finds the addresses of this machine and of the cluster's API server, which are on the floor.
 
 use std::{io, net::IpAddr};
 
@@ -7,14 +7,14 @@ use thiserror::Error;
 
 use crate::destination::Host;
 
-/// Where a pod is told that the API server is.
+/// The variable by which Kubernetes tells each pod the address of the API server.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
-/// The addresses that the network interfaces of this machine, or this pod, have at this moment: a lease, a tunnel or a privacy address may
-/// come at any time.
+/// Lists the addresses of this machine's or this pod's network interfaces at this moment: a DHCP lease, a
+/// tunnel or a privacy address may appear at any time.
 ///
 /// # Errors
-/// When the system does not tell.
+/// When the system cannot list them.
 pub(crate) fn interfaces() -> io::Result<Vec<IpAddr>> {
     Ok(getifaddrs()?.filter_map(|interface| ip(&interface.address?)).collect())
 }
@@ -24,7 +24,7 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
-/// What [`kubernetes_api`] cannot make anything of.
+/// The variable holds something that [`kubernetes_api`] cannot parse.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "{SERVICE_HOST} is {:?}, which is no address and no host name\n  So nothing is known not to be the API server. Set it right, unset it where \
@@ -33,11 +33,11 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 )]
 pub(crate) struct NoServiceHost(String);
 
-/// The API server of the cluster that this pod runs in, if it runs in one. Every pod is told in its environment; some platforms write a
-/// name there.
+/// Reads the address of the API server from the environment, which Kubernetes sets in every pod; some
+/// platforms set a name instead of an address.
 ///
 /// # Errors
-/// When it is told something that is neither an address nor a name.
+/// When the value is neither an address nor a name.
 pub(crate) fn kubernetes_api(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Host>, NoServiceHost> {

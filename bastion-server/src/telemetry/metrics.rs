@@ -1,7 +1,7 @@
-//! What the bastion counts, under the names that dashboards and alerts rely on.
+//! Counts events under the metric names that dashboards and alerts rely on.
 //!
-//! Labels are the codes of our own enums, hence `&'static str`, or stand in the configuration: text that others chose never
-//! becomes one, so nobody can grow the number of series from outside.
+//! Labels are codes of our own enums, hence `&'static str`, or values from the configuration. Text that peers
+//! chose never becomes a label, so a peer cannot grow the number of series.
 
 use std::{
     sync::{
@@ -41,29 +41,28 @@ struct Flow {
     direction: &'static str,
 }
 
-/// What is watched in a cluster, in words of the configuration.
+/// The labels of a watch on the cluster, in words of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct WatchLabels {
     /// The kind of object.
     pub resource: &'static str,
-    /// The namespace; empty for all of them.
+    /// The namespace; empty for all namespaces.
     pub namespace: String,
-    /// The only object; empty for all of them.
+    /// The object's name; empty for all objects.
     pub name: String,
 }
 
-/// A moment in seconds since 1970, absent until there is one: an alert must not take "never" for 1970.
+/// A moment in seconds since 1970, absent until it is set: an alert must not take "never" for 1970.
 #[derive(Clone, Debug, Default)]
 pub struct Moment(Arc<AtomicI64>);
 
 impl Moment {
-    /// It is this one.
     pub fn set(&self, time: SystemTime) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         self.0.store(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
-    /// In seconds since 1970; 0 if there was none yet.
+    /// The moment in seconds since 1970; 0 if it was never set.
     pub fn seconds(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -90,7 +89,7 @@ impl EncodeMetric for Moment {
     }
 }
 
-/// Which way bytes went, seen from the client.
+/// The direction of forwarded bytes, seen from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the target.
@@ -139,7 +138,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Every metric at zero; those that mean a moment in time are absent until there is one.
+    /// Every metric at zero; a metric that holds a moment is absent until it is set.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("bastion");
         macro_rules! metric {
@@ -217,7 +216,7 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// The OpenMetrics text.
+    /// The metrics as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Writing into a String cannot fail.
@@ -231,7 +230,7 @@ impl Metrics {
         Active::new(&self.sessions_active)
     }
 
-    /// A session that was logged in has ended; `reason` is the code of why.
+    /// Counts a session that was logged in and has ended; `reason` is the code of its end.
     pub fn session_ended(&self, reason: &'static str) {
         self.sessions_ended.get_or_create(&Reason { reason }).inc();
     }
@@ -242,7 +241,7 @@ impl Metrics {
         Active::new(&self.channels_active)
     }
 
-    /// The counter of forwarded bytes in one direction, to be kept by whoever forwards.
+    /// The counter of forwarded bytes in one direction, which a relay keeps.
     pub fn bytes(&self, direction: Direction) -> Counter {
         let direction = match direction {
             Direction::Sent => "sent",
@@ -251,104 +250,105 @@ impl Metrics {
         self.bytes.get_or_create_owned(&Flow { direction })
     }
 
-    /// A login was accepted.
+    /// Counts an accepted login.
     pub fn auth_accepted(&self) {
         self.auth.get_or_create(&Outcome { result: "accepted", reason: "" }).inc();
     }
 
-    /// A login was refused; `reason` is the code of the typed refusal.
+    /// Counts a refused login; `reason` is the code of the refusal.
     pub fn auth_refused(&self, reason: &'static str) {
         self.auth.get_or_create(&Outcome { result: "refused", reason }).inc();
     }
 
-    /// A forward was opened.
+    /// Counts an opened forward.
     pub fn forward_opened(&self) {
         self.forward.get_or_create(&Outcome { result: "opened", reason: "" }).inc();
     }
 
-    /// A forward was refused; `reason` is the code of the typed refusal.
+    /// Counts a refused forward; `reason` is the code of the refusal.
     pub fn forward_refused(&self, reason: &'static str) {
         self.forward.get_or_create(&Outcome { result: "refused", reason }).inc();
     }
 
-    /// A forwarded connection, or a session, was ended for the sake of others; `reason` is that of its record.
+    /// Counts a forwarded connection, or a session, that ended to free memory for others; `reason` is the
+    /// code of its record.
     pub fn evicted(&self, reason: &'static str) {
         self.evictions.get_or_create(&Reason { reason }).inc();
     }
 
-    /// The trusted set changed, or was confirmed, at `now`.
+    /// Records that the trusted set changed, or was confirmed, at `now`.
     pub fn authorities_read(&self, keys: usize, now: SystemTime) {
         self.ca_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
         self.ca_refresh_timestamp.set(now);
     }
 
-    /// A source of authorities could not be read.
+    /// Counts a source of authorities that could not be read.
     pub fn authorities_failed(&self) {
         self.ca_refresh_failures.inc();
     }
 
-    /// Every list of what is revoked was good at `now`.
+    /// Records that every revocation list was good at `now`.
     pub fn revocations_read(&self, entries: usize, now: SystemTime) {
         self.revocation_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
         self.revocation_refresh_timestamp.set(now);
     }
 
-    /// A list of what is revoked is no good, or is gone.
+    /// Counts a revocation list that is missing, unreadable or corrupt.
     pub fn revocations_failed(&self) {
         self.revocation_refresh_failures.inc();
     }
 
-    /// A host certificate that expires then is in use.
+    /// Records when the host certificate in use expires.
     pub fn host_certificate(&self, expires: SystemTime) {
         self.host_cert_expiry_timestamp.set(expires);
     }
 
-    /// The host certificate could not be renewed.
+    /// Counts a failed renewal of the host certificate.
     pub fn host_certificate_failed(&self) {
         self.host_cert_renewal_failures.inc();
     }
 
-    /// A changed configuration is in force.
+    /// Counts a changed configuration that is now in force.
     pub fn config_read(&self) {
         self.config_reloads.get_or_create(&Outcome { result: "applied", reason: "" }).inc();
     }
 
-    /// A changed configuration is broken, and the old one stays.
+    /// Counts a changed configuration that is broken, so that the old one stays.
     pub fn config_failed(&self) {
         self.config_reloads.get_or_create(&Outcome { result: "refused", reason: "broken" }).inc();
     }
 
-    /// Whether clients are served.
+    /// Sets whether clients are served.
     pub fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
     }
 
-    /// Shutting down has begun.
+    /// Records that the shutdown has begun.
     pub fn draining(&self) {
         self.draining.set(1);
     }
 
-    /// A connection was closed before SSH began; `reason` is the code of the typed refusal.
+    /// Counts a connection closed before SSH began; `reason` is the code of the refusal.
     pub fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.get_or_create(&Reason { reason }).inc();
     }
 
-    /// `accept(2)` failed.
+    /// Counts a failed `accept(2)`.
     pub fn accept_failed(&self) {
         self.accept_errors.inc();
     }
 
-    /// So many audit records were lost.
+    /// Counts lost audit records.
     pub fn audit_lost(&self, records: u64) {
         self.audit_lost.inc_by(records);
     }
 
-    /// Whether the process is confined by this means.
+    /// Sets whether one part of the sandbox holds.
     pub fn fence(&self, kind: &'static str, holds: bool) {
         self.fence.get_or_create(&Upstreams { kind }).set(holds.into());
     }
 
-    /// So many policy objects of the cluster are followed, and so many are not.
+    /// Sets the number of the cluster's policy objects that are in force, and of those that are refused.
     pub fn policies(&self, accepted: usize, refused: usize) {
         for (result, count) in [("accepted", accepted), ("refused", refused)] {
             let gauge = self.policies.get_or_create(&Outcome { result, reason: "" }).clone();
@@ -356,28 +356,28 @@ impl Metrics {
         }
     }
 
-    /// So many addresses are behind the cluster's Services.
+    /// Sets the number of addresses behind the cluster's Services.
     pub fn endpoints(&self, addresses: usize) {
         self.endpoints.set(i64::try_from(addresses).unwrap_or(i64::MAX));
     }
 
-    /// Where a watch notes that the API server answered.
+    /// The moment at which the API server last answered a watch, for the watch to set.
     pub fn watch_contact(&self, labels: &WatchLabels) -> Moment {
         self.watch_contact_timestamp.get_or_create(labels).clone()
     }
 
-    /// The API server did not answer a watch, or not with what was asked for.
+    /// Counts a request of a watch that the API server did not answer as asked.
     pub fn watch_failed(&self, labels: &WatchLabels) {
         self.watch_failures.get_or_create(labels).inc();
     }
 
-    /// A defect of ours ended a connection.
+    /// Counts a defect of the bastion that ended a connection.
     pub fn panicked(&self) {
         self.panics.inc();
     }
 }
 
-/// Something counted by a gauge until it is dropped.
+/// Counts one in a gauge until it is dropped.
 #[derive(Debug)]
 pub struct Active(Gauge);
 

@@ -1,23 +1,23 @@
-//! What an operator should hear of where operators look: told to whoever listens, without waiting for them.
+//! Hands warnings to the cluster's Events as well as the log, without waiting for a reader.
 
 use tokio::sync::mpsc;
 
-/// Warnings that wait to be told. What is beyond is only in the log.
+/// The most warnings that wait for the reader. Later ones are only in the log.
 const WAITING: usize = 16;
 
-/// Something that an operator should see to.
+/// A problem that an operator should act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// A source of authorities cannot be read.
     AuthorityUnreadable,
-    /// A list of what is revoked cannot be read.
+    /// A revocation list cannot be read.
     RevocationUnreadable,
-    /// The host key is not to be had, or its certificate is not renewed.
+    /// The host key cannot be had, or its certificate is not renewed.
     HostKeyUnavailable,
 }
 
 impl Reason {
-    /// Its name.
+    /// The reason of the Event, as `kubectl get events` shows it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::AuthorityUnreadable => "AuthorityUnreadable",
@@ -27,30 +27,28 @@ impl Reason {
     }
 }
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Warning {
-    /// The kind.
     pub reason: Reason,
-    /// One line.
+    /// One line of text.
     pub message: String,
 }
 
-/// Where warnings are told. By default nobody listens.
+/// The sending half; the default value has no reader.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Warnings(Option<mpsc::Sender<Warning>>);
 
 impl Warnings {
-    /// With somebody who listens.
+    /// The sending half with a reader.
     pub(crate) fn channel() -> (Self, mpsc::Receiver<Warning>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self(Some(sender)), receiver)
     }
 
-    /// Tells it, if there is room.
+    /// Sends a warning, if there is room.
     pub(crate) fn raise(&self, reason: Reason, message: impl Into<String>) {
         if let Some(sender) = &self.0 {
-            // Nobody is held up by whoever does not listen; it is in the log.
+            // A slow reader must not hold the sender up; the warning is in the log too.
             let _ = sender.try_send(Warning { reason, message: message.into() });
         }
     }

@@ -93,7 +93,8 @@ fn one_host_key_is_made_and_published() {
         let (one, two) = (scope.spawn(|| one.start()), scope.spawn(|| two.start()));
         [one.join().unwrap(), two.join().unwrap()]
     });
-    let made = bastions.iter().filter(|bastion| bastion.log().contains("made a host key")).count();
+    let made =
+        bastions.iter().filter(|bastion| bastion.log().contains("host key created in a Secret")).count();
     assert_eq!(made, 1, "by whoever came first");
     let secret = place.get(&["secret/bastion-host-key", "--namespace", OWN]);
     assert_eq!(secret["immutable"], true);
@@ -122,6 +123,6 @@ fn one_host_key_is_made_and_published() {
         assert_eq!(event["reason"], "HostKeyUnavailable");
         place.kubectl(&["--namespace", OWN, "delete", "secret/bastion-host-key"]);
         let third = third.join().unwrap();
-        assert!(third.log().contains("made a host key"));
+        assert!(third.log().contains("host key created in a Secret"));
     });
 }

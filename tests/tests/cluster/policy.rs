@@ -339,7 +339,7 @@ fn what_a_policy_names_and_is_not_there_is_said_and_waited_for() {
     let channel = until_open(&mut client, &host("late"), 5432);
     assert!(echoes(&mut client, channel));
     database(place, THEIRS, "later", &target);
-    let found = place.resolved(&words, "True", "no Service that it names is missing");
+    let found = place.resolved(&words, "True", "every Service and port that it names exists");
     assert_eq!(found["reason"], "ResolvedRefs");
     let _ = until_open(&mut client, &host("later"), 5432);
 
@@ -347,7 +347,7 @@ fn what_a_policy_names_and_is_not_there_is_said_and_waited_for() {
     place.resolved(&words, "False", "to[0].service: there is no Service databases/late");
     let external = json!([{"host": "*", "ports": ["*"]}]);
     place.apply(&policy(THEIRS, "missing", who("missing", external)));
-    place.resolved(&words, "Unknown", "nothing is looked for until it is accepted");
+    place.resolved(&words, "Unknown", "references are resolved once the policy is accepted");
     place.kubectl(&["delete", "tunnelpolicy/missing", "--namespace", THEIRS]);
 }
 

@@ -29,7 +29,7 @@ fn a_lost_api_server_changes_nothing_for_anybody() {
         let counted = |line: &&str| line.starts_with("bastion_kubernetes_watch_failures_total{");
         bastion.page("/metrics").body.lines().filter(counted).count()
     };
-    let (fails, works) = ("a watch failed; keeping what is known, and asking again", "the watch works again");
+    let (fails, works) = ("watch failed; its last known objects stay in force; retrying", "watch restored");
     let said = |what: &str| bastion.log().lines().filter(|line| line.contains(what)).count();
     // A first watch may have been refused.
     wait::until_true("every watch works", SOON, || said(works) == said(fails));
@@ -127,7 +127,7 @@ fn two_bastions_write_one_status_once() {
     assert_eq!(place.verdict(&words)["status"], "True");
     place.resolved(&words, "False", "to[0].service: there is no Service databases/orders");
     place.apply(&service(THEIRS, "orders", json!([{"port": 5432}])));
-    place.resolved(&words, "True", "no Service that it names is missing");
+    place.resolved(&words, "True", "every Service and port that it names exists");
     let bad = json!({"who": {"everybody": true}, "to": [{"host": "*", "ports": ["*"]}]});
     place.apply(&policy(THEIRS, "orders", bad));
     assert_eq!(place.verdict(&words)["reason"], "NotAllowedHere");

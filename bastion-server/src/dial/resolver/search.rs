@@ -1,26 +1,26 @@
-//! Which complete names a name stands for, and in which order they are asked for: as glibc's `getaddrinfo` does (resolv.conf(5), and
-//! `__res_context_search` in its source). No IO.
+//! Lists the complete names that a name may stand for, in the order of glibc's `getaddrinfo` (resolv.conf(5),
+//! and `__res_context_search` in its source). No IO.
 
 use crate::destination::Name;
 
-/// The most that `ndots` may be: glibc's own limit.
+/// The largest `ndots` that has an effect: glibc's own limit.
 const MOST_DOTS: usize = 15;
 
-/// The part of resolv.conf(5) that is about names.
+/// The settings of resolv.conf(5) for names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Search {
-    /// A name with as many dots is first tried as it is.
+    /// A name with at least this many dots is tried as it is first.
     pub(super) ndots: usize,
-    /// What is put behind a name, in this order; without a final dot.
+    /// The domains that are appended to a name, in this order, without final dots.
     pub(super) domains: Vec<String>,
 }
 
-/// One complete name, without its final dot.
+/// A complete name, without its final dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) name: String,
-    /// Whether a domain of the list was put behind it. When one of these cannot be found out about, the others are not asked for either: what
-    /// they would say is not what the first one would have said.
+    /// Whether a domain of the search list was appended. If a server cannot answer for one such name, the
+    /// following ones are not asked for either: their answer could differ from the first one's.
     pub(super) searched: bool,
 }
 
@@ -31,7 +31,7 @@ impl Default for Search {
 }
 
 impl Search {
-    /// What to ask for, until one answers.
+    /// The names to ask for, until one has an address.
     pub(super) fn steps(&self, name: &Name) -> Vec<Step> {
         let as_it_is = Step { name: name.as_str().to_owned(), searched: false };
         if name.is_absolute() {

@@ -1,4 +1,4 @@
-//! Name servers, each asked in its turn, by a library that is told complete names only.
+//! Asks name servers in turn for complete names.
 
 use std::{
     collections::HashMap,
@@ -25,34 +25,35 @@ use hickory_resolver::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::UdpSocket, time::timeout};
 
-/// The longest that an answer is kept, whatever its own word. What moves is found soon; what was checked stays checked,
-/// since only addresses that were in the same answer are connected to.
+/// The longest time for which an answer is cached, whatever its TTL. A name that moves is found soon, and
+/// stays checked: only addresses of the same answer are connected to.
 const LONGEST_KEPT: Duration = Duration::from_secs(30);
 
-/// How long a server that was silent is asked last.
+/// How long a server that did not answer is asked last.
 const AVOIDED: Duration = Duration::from_secs(30);
 
-/// What is said about a complete name. Of two that are said about it, for either kind of address, the greater holds where neither found any.
+/// The answer for a complete name. Where neither the A nor the AAAA query found an address, the greater
+/// answer holds.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Answer {
-    /// There is no such name, or it has no address.
+    /// The name does not exist, or has no address.
     Missing,
-    /// The server cannot find out (SERVFAIL).
+    /// The server failed (SERVFAIL).
     ServerFailed,
-    /// The server does not want to be asked, or makes no sense.
+    /// The server refused the query or sent a malformed answer.
     Refused,
-    /// No answer.
+    /// The server did not answer.
     Silent,
     /// These addresses, at least one.
     Found(Vec<IpAddr>),
 }
 
-/// Name servers in the order in which they are asked: the next one only when one does not tell.
+/// Name servers in the order in which they are asked; the next is asked only if one does not answer.
 pub(super) struct Servers {
     servers: Vec<Resolver<Connected>>,
-    /// How long one of them may take while there is another.
+    /// How long to wait for one server while there is another.
     turn: Duration,
-    /// Those that did not answer, and when.
+    /// The servers that did not answer, and when.
     silent: Mutex<HashMap<usize, Instant>>,
 }
 
@@ -76,7 +77,7 @@ impl Servers {
         Ok(Self { servers: servers.collect::<Result<_, _>>()?, turn, silent: Mutex::default() })
     }
 
-    /// Asks for a complete name.
+    /// Asks for the addresses of a complete name.
     pub(super) async fn ask(&self, name: &str) -> Answer {
         let Ok(mut name) = Name::from_ascii(name) else { return Answer::Missing };
         name.set_fqdn(true);
@@ -84,7 +85,7 @@ impl Servers {
         let order = self.order();
         let last = order.last().map(|(number, _)| *number);
         for (number, avoided) in order {
-            // What another one says is not held up by one that says nothing.
+            // A server that does not answer must not hold up the answer of another.
             if avoided && said != Answer::Silent {
                 break;
             }
@@ -103,7 +104,8 @@ impl Servers {
         said
     }
 
-    /// In which order the servers are asked: as they are written down, but for those that were silent a moment ago.
+    /// The order in which the servers are asked: as configured, but those that did not answer recently come
+    /// last.
     fn order(&self) -> Vec<(usize, bool)> {
         let mut silent = self.silent();
         silent.retain(|_, since| since.elapsed() < AVOIDED);
@@ -142,7 +144,7 @@ async fn addresses(server: &Resolver<Connected>, name: &Name, kind: RecordType) 
         Err(NetError::Dns(DnsError::ResponseCode(code))) => judge(code),
         Err(NetError::Timeout) => Answer::Silent,
         Err(error) => {
-            tracing::debug!(%name, %error, "a name server makes no sense, or is not there");
+            tracing::debug!(%name, %error, "a name server sent a malformed answer, or cannot be reached");
             Answer::Refused
         }
     }
@@ -156,8 +158,8 @@ fn judge(code: ResponseCode) -> Answer {
     }
 }
 
-/// Makes the sockets of the library: UDP sockets that are connected to their server and bound to nothing. The fence lets nothing be bound, and
-/// the kernel keeps from a connected socket what others send.
+/// Makes UDP sockets that are connected to their server and not bound. The fence forbids `bind`, and the
+/// kernel drops what others send to a connected socket.
 #[derive(Clone, Default)]
 struct Connected(TokioRuntimeProvider);
 

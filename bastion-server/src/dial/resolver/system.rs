@@ -1,5 +1,5 @@
-//! The system's own settings for names, `/etc/resolv.conf` and `/etc/hosts`, read again when they change: a laptop changes its network, and a
-//! node its name servers.
+//! Reads the system's `/etc/resolv.conf` and `/etc/hosts`, and again when they change: a laptop changes its
+//! network, and a node its name servers.
 
 use std::{
     path::Path,
@@ -22,14 +22,14 @@ use crate::{common::watched_file::WatchedFile, destination};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
-/// The largest of both that is read.
+/// The largest of these files that is read, in bytes.
 const LARGEST: u64 = 1024 * 1024;
-/// How often they are looked at, at most.
+/// The shortest time between two checks for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Of more name servers glibc takes no notice (MAXNS).
+/// The number of name servers that glibc uses; it ignores more (MAXNS).
 const MOST_SERVERS: usize = 3;
 
-/// What it says in them.
+/// The settings that the files contain.
 pub(super) struct Settings {
     pub(super) servers: Servers,
     pub(super) search: Search,
@@ -37,7 +37,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The addresses that `/etc/hosts` has for a name. It is asked before any name server, knows no search list and no final dot.
+    /// The addresses of a name in `/etc/hosts`. The file comes before any name server, and neither the search
+    /// list nor a final dot matters to it.
     pub(super) fn host(&self, name: &destination::Name) -> Vec<IpAddr> {
         let Ok(wanted) = Name::from_ascii(name.as_str()) else { return Vec::new() };
         if name.is_absolute() {
@@ -68,7 +69,7 @@ struct State {
     settings: Arc<Settings>,
 }
 
-/// What the files hold. Without `/etc/hosts` a system has no such names.
+/// The contents of the files. `/etc/hosts` may be missing.
 #[derive(Clone, Default)]
 struct Texts {
     resolv_conf: Vec<u8>,
@@ -88,7 +89,8 @@ impl System {
         Ok(Self { patience, state: Mutex::new(state) })
     }
 
-    /// What holds now. Files that are gone or make no sense change nothing.
+    /// Returns the settings of this moment. A file that is missing or malformed leaves the previous settings
+    /// in force.
     pub(super) fn now(&self) -> Arc<Settings> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked.elapsed() >= LOOK_EVERY {
@@ -114,12 +116,12 @@ impl State {
         match outcome {
             Ok(None) => self.failing = false,
             Ok(Some((texts, settings))) => {
-                tracing::info!("the system's settings for names have changed, and are in force");
+                tracing::info!("name settings of the system reloaded");
                 (self.texts, self.settings, self.failing) = (texts, Arc::new(settings), false);
             }
             Err(error) => {
                 if !self.failing {
-                    tracing::warn!(%error, "the system's settings for names cannot be used; what they were stays in force");
+                    tracing::warn!(%error, "name settings of the system cannot be used; the previous ones stay in force");
                 }
                 self.failing = true;
             }
@@ -142,7 +144,7 @@ fn parse(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Settings, NoServers> {
     let mut text = texts.resolv_conf.clone();
-    // Both go before the file, of which the last word counts (resolv.conf(5)).
+    // Both variables precede the file, whose last value counts (resolv.conf(5)).
     for (variable, keyword) in [(variable("LOCALDOMAIN"), "search"), (variable("RES_OPTIONS"), "options")] {
         let value = variable.unwrap_or_default().replace(['\n', '\r'], " ");
         if !value.trim().is_empty() {
@@ -155,14 +157,14 @@ fn parse(
     let (config, options) = parse_resolv_conf(&text).map_err(wrong)?;
     let mut domains: Vec<String> = config.search().iter().map(without_dot).collect();
     if domains.is_empty() {
-        // The machine's own domain, as its host name tells.
+        // The machine's own domain, from its host name.
         domains.extend(config.domain().map(without_dot));
     }
     let search = Search { ndots: options.ndots, domains };
     let servers = config.name_servers().iter().take(MOST_SERVERS).cloned().collect();
     let servers = Servers::new(servers, &options, patience).map_err(wrong)?;
     let mut hosts = Hosts::default();
-    // A line that makes no sense is passed over; one that is no text ends the file.
+    // Malformed lines are skipped; a line that is not text ends the file.
     let _ = hosts.read_hosts_conf(texts.hosts.as_slice());
     Ok(Settings { servers, search, hosts })
 }

@@ -1,4 +1,5 @@
-//! Properties of the admission. The table of forged certificates, which also asks a stock sshd, is an integration test.
+//! Tests properties of the admission. The table of forged certificates, which also asks a stock sshd, is an
+//! integration test.
 
 use proptest::prelude::*;
 use ssh_key::certificate::Builder;
@@ -52,9 +53,9 @@ fn ask(certificate: &Certificate) -> Result<Identity, Refused> {
     ask_from(certificate, "tunnel", "192.0.2.7")
 }
 
-/// Somebody who was admitted with these principals beside `tunnel`, for tests of what comes after.
+/// An identity that was admitted with these principals beside `tunnel`, for tests of later stages.
 pub(crate) fn admitted(principals: &[&str], may_forward: bool) -> Identity {
-    somebody(|builder| {
+    admitted_with(|builder| {
         for principal in principals {
             builder.valid_principal(*principal).unwrap();
         }
@@ -64,16 +65,16 @@ pub(crate) fn admitted(principals: &[&str], may_forward: bool) -> Identity {
     })
 }
 
-/// A `dba` whose certificate confines itself.
+/// An identity with the principal `dba` whose certificate is limited to `destinations`.
 pub(crate) fn confined(destinations: &str) -> Identity {
-    somebody(|builder| {
+    admitted_with(|builder| {
         builder.valid_principal("dba").unwrap();
         builder.extension(PERMIT_PORT_FORWARDING, "").unwrap();
         builder.critical_option(PERMIT_OPEN, destinations).unwrap();
     })
 }
 
-fn somebody(change: impl FnOnce(&mut Builder)) -> Identity {
+fn admitted_with(change: impl FnOnce(&mut Builder)) -> Identity {
     let user = key(2).public_key().key_data().clone();
     let mut builder = Builder::new(vec![7; 16], user, NOW - 60, NOW + 60).unwrap();
     builder.key_id("me@example.com").unwrap().valid_principal("tunnel").unwrap();
@@ -141,7 +142,7 @@ fn time_is_exact_to_the_second() {
     assert_eq!(at(NOW + 60), Err(Refused::Expired), "valid before is one past the last second");
 }
 
-/// Whoever is asked for a day puts the start back, and it is still a day.
+/// An authority that is asked for a day backdates `valid after`; the lifetime still counts as a day.
 #[test]
 fn a_lifetime_is_what_an_authority_was_asked_for() {
     const DAY: u64 = 24 * 3600;
@@ -165,13 +166,13 @@ fn a_login_name_is_one_principal_exactly() {
         let (login, principals) = (shown(login), "`tunnel`".to_owned());
         assert_eq!(refused, Refused::NotAPrincipal { login, principals });
     }
-    let anybody = certificate(|builder| {
+    let for_root = certificate(|builder| {
         builder.valid_principal("root").unwrap();
     });
-    assert_eq!(ask_from(&anybody, "root", "192.0.2.7"), Err(Refused::UnknownUser("root".to_owned())));
+    assert_eq!(ask_from(&for_root, "root", "192.0.2.7"), Err(Refused::UnknownUser("root".to_owned())));
 }
 
-/// As identity providers make them, and as nobody should.
+/// Principals as identity providers make them, and as no authority should.
 #[test]
 fn what_other_principals_are_called_is_left_alone() {
     let longest = "x".repeat(Principal::MAX);
@@ -205,7 +206,7 @@ fn what_other_principals_are_called_is_left_alone() {
             Some(principal) => assert!(named.contains(&name) && identity.has(&principal), "{name:?}"),
             None => assert!(unnamed.contains(&name), "{name:?}"),
         }
-        // Neither another spelling of it nor a part.
+        // Neither another spelling of the name nor a part of it.
         for other in [format!("{name} "), name.to_uppercase(), "tunne".to_owned(), "jose\u{301}".to_owned()] {
             let other = Principal::parse(&other).filter(|other| other.as_str() != name);
             assert!(other.is_none_or(|other| !identity.has(&other)), "{name:?}");
@@ -213,7 +214,7 @@ fn what_other_principals_are_called_is_left_alone() {
     }
 }
 
-/// A person reads which of many it was.
+/// The message names which of many principals is at fault.
 #[test]
 fn a_refusal_names_the_principal() {
     let with = |principals: &[&str]| {
@@ -244,7 +245,7 @@ fn a_refusal_names_the_principal() {
             r"`tunnel` is not among its principals, `dev`, `a\u{1b}b`, `c`, `d` and 2 more".to_owned(),
         ),
         (&["a", "b", "c", "d"], "tunnel", "not_a_principal", "principals, `a`, `b`, `c`, `d`".to_owned()),
-        (&["root"], "root", "unknown_user", "nobody logs in as `root` here".to_owned()),
+        (&["root"], "root", "unknown_user", "no client may log in as `root` here".to_owned()),
     ] {
         let refused = ask_from(&with(principals), login, "192.0.2.7").unwrap_err();
         assert_eq!(refused.code(), code, "{principals:?}");
@@ -295,8 +296,8 @@ fn without_the_extension_there_is_a_login_and_nothing_else() {
 fn the_empty_set_of_authorities_admits_nobody() {
     let login = LoginName::new("tunnel");
     let claim = Claim { login: &login, client: [192, 0, 2, 7].into() };
-    let nobody = Requirements { authorities: AuthoritySet::default(), ..requirements() };
-    assert_eq!(admit(&certificate(|_| ()), claim, &nobody, now()), Err(Refused::UnknownAuthority));
+    let trusting_none = Requirements { authorities: AuthoritySet::default(), ..requirements() };
+    assert_eq!(admit(&certificate(|_| ()), claim, &trusting_none, now()), Err(Refused::UnknownAuthority));
 }
 
 #[test]
@@ -332,7 +333,7 @@ fn a_short_rsa_key_is_no_authority() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever bit of a good certificate is changed, it is not accepted any more.
+    /// A good certificate with any one bit changed is refused.
     #[test]
     fn one_flipped_bit_is_one_too_many(position in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let good = certificate(|_| ()).to_bytes().unwrap();
@@ -343,7 +344,7 @@ proptest! {
         prop_assert!(answer.is_err(), "byte {index} of {}, bit {bit}: {answer:?}", good.len());
     }
 
-    /// Neither does a part of it, nor it with something behind it.
+    /// So are a part of the certificate, and the certificate with bytes appended.
     #[test]
     fn exactly_one_certificate(position in any::<prop::sample::Index>(), tail in prop::collection::vec(any::<u8>(), 1..64)) {
         let good = certificate(|_| ()).to_bytes().unwrap();
@@ -351,7 +352,7 @@ proptest! {
         prop_assert_eq!(decode(&[good, tail].concat()), Err(Refused::Malformed));
     }
 
-    /// Random bytes are refused, and nothing else happens.
+    /// Random bytes are refused without a panic.
     #[test]
     fn anything_at_all(blob in prop::collection::vec(any::<u8>(), 0..2048)) {
         prop_assert!(decode(&blob).and_then(|certificate| ask(&certificate)).is_err());
@@ -428,7 +429,7 @@ fn a_good_blob_is_what_it_says_and_its_size_is_bounded_to_the_byte() {
     assert_eq!(decode(&good.to_bytes().unwrap()), Ok(good));
 }
 
-/// A byte behind the key, in the authority's own field: the parser overlooks it.
+/// A byte follows the key in the authority's own field: the parser ignores it.
 #[test]
 fn what_the_parser_forgets_is_refused() {
     let mut blob = certificate(|_| ()).to_bytes().unwrap();

@@ -1,4 +1,4 @@
-//! The binary format of OpenSSH's PROTOCOL.krl.
+//! Parses the binary format of OpenSSH's PROTOCOL.krl.
 
 use ssh_key::encoding::Decode;
 use ssh_key::public::KeyData;
@@ -6,7 +6,7 @@ use ssh_key::public::KeyData;
 use super::{Certificates, Entries, Fault, KeyName, Malformed, Revocations, Scope, sha256};
 use crate::identity::MAX_BLOB;
 
-/// How every KRL begins.
+/// The bytes with which every KRL begins.
 pub(super) const MAGIC: &[u8] = b"SSHKRL\n\0";
 const VERSION: u32 = 1;
 
@@ -23,7 +23,8 @@ const SERIAL_BITMAP: u8 = 0x22;
 const KEY_ID: u8 = 0x23;
 const CERTIFICATE_EXTENSION: u8 = 0x39;
 
-/// The longest bitmap, in bytes, without the zero that keeps it from being negative. OpenSSH neither writes nor reads longer ones.
+/// The longest bitmap, in bytes, without the leading zero that keeps it from being negative. OpenSSH neither
+/// writes nor reads longer ones.
 const LONGEST_BITMAP: usize = 2048;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Revocations, Malformed> {
@@ -35,7 +36,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Revocations, Malformed> {
         VERSION => {}
         version => return Err(Fault::Version(version).at(at)),
     }
-    // The number and the time of the list, flags of which there are none, and a reserved field.
+    // The number and the time of the list, the flags, of which none is defined, and a reserved field.
     let (_number, _generated, _flags) = (file.u64()?, file.u64()?, file.u64()?);
     file.string()?;
     let _comment = file.text()?;
@@ -43,8 +44,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Revocations, Malformed> {
         let at = file.offset;
         let kind = file.u8()?;
         if kind == SIGNATURE {
-            // Whoever can replace the file can leave the signature away, so one that is believed when present proves nothing.
-            // OpenSSH checked such signatures once, against keys that nothing could configure, and since 9.4 refuses the file.
+            // An attacker who can replace the file can also remove the signature, so a signature that is only
+            // checked when present proves nothing. OpenSSH once checked such signatures, against keys that
+            // could not be configured, and refuses the file since 9.4.
             return Err(Fault::Signature.at(at));
         }
         let mut section = file.section()?;
@@ -52,7 +54,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Revocations, Malformed> {
             CERTIFICATES => certificates(&mut section, &mut revocations)?,
             EXPLICIT_KEY => section.each(|section| {
                 let (at, blob) = section.string()?;
-                // As for sshd, it need not be a key that is known here.
+                // As for sshd, the blob need not be a key of a known type.
                 let key = sha256(blob).ok_or(Fault::Truncated.at(at))?;
                 revocations.add_key(key).map_err(|fault| fault.at(at))
             })?,
@@ -105,14 +107,15 @@ fn certificates(section: &mut Reader<'_>, revocations: &mut Revocations) -> Resu
     })
 }
 
-/// Whose certificates; no key stands for all authorities. Something that is no key would silently match no certificate.
+/// Reads the authority of a section; an empty key stands for all authorities. A blob that is not a key would
+/// silently match no certificate, so it is a fault.
 fn scope(section: &mut Reader<'_>) -> Result<Scope, Malformed> {
     let (at, blob) = section.string()?;
     if blob.is_empty() {
-        return Ok(Scope::Everybody);
+        return Ok(Scope::EveryAuthority);
     }
     let mut rest = blob;
-    // The bound keeps what is nested from being nested deeply.
+    // The bound also limits how deep certificates can nest in the key.
     let key = (blob.len() <= MAX_BLOB).then(|| KeyData::decode(&mut rest).ok()).flatten();
     match key {
         Some(key) if rest.is_empty() && !key.is_certificate() => {
@@ -122,7 +125,8 @@ fn scope(section: &mut Reader<'_>) -> Result<Scope, Malformed> {
     }
 }
 
-/// One bit for each serial number from the first on, the lowest in the last byte: an `mpint` of RFC 4251 §5.
+/// Adds one serial number for each bit that is set, counting from the first; the lowest is in the last byte:
+/// an `mpint` of RFC 4251 §5.
 fn bitmap(part: &mut Reader<'_>, listed: &mut Certificates, entries: &mut Entries) -> Result<(), Malformed> {
     let at = part.offset;
     let first = part.u64()?;
@@ -141,7 +145,7 @@ fn bitmap(part: &mut Reader<'_>, listed: &mut Certificates, entries: &mut Entrie
     Ok(())
 }
 
-/// None is known, so one is either skipped or a reason to refuse the file, as it says itself.
+/// No extension is known, so each is skipped, or refuses the file if it is marked critical.
 fn extension(section: &mut Reader<'_>) -> Result<(), Malformed> {
     let at = section.offset;
     let _name = section.text()?;
@@ -150,11 +154,11 @@ fn extension(section: &mut Reader<'_>) -> Result<(), Malformed> {
     if critical { Err(Fault::CriticalExtension.at(at)) } else { Ok(()) }
 }
 
-/// What is left of a file or of a section, and where that is.
+/// The rest of a file or of a section, and its offset.
 #[derive(Debug)]
 struct Reader<'a> {
     bytes: &'a [u8],
-    /// From the beginning of the file.
+    /// The offset from the beginning of the file.
     offset: usize,
 }
 
@@ -187,14 +191,14 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A string of RFC 4251 §5, and where it begins.
+    /// Reads a string of RFC 4251 §5, and returns its offset too.
     fn string(&mut self) -> Result<(usize, &'a [u8]), Malformed> {
         let at = self.offset;
         let length = usize::try_from(self.u32()?).map_err(|_| Fault::Truncated.at(at))?;
         Ok((at, self.take(length).map_err(|_| Fault::Truncated.at(at))?))
     }
 
-    /// A string as C knows it: a NUL may end it, and stands nowhere else.
+    /// Reads a C string: a NUL may end it, and may stand nowhere else.
     fn text(&mut self) -> Result<&'a [u8], Malformed> {
         let (at, text) = self.string()?;
         let text = text.strip_suffix(&[0]).unwrap_or(text);
@@ -207,7 +211,7 @@ impl<'a> Reader<'a> {
         Ok((at, hash))
     }
 
-    /// The inside of a string, to be read field by field.
+    /// Returns a reader for the contents of a string.
     fn section(&mut self) -> Result<Self, Malformed> {
         let (_, bytes) = self.string()?;
         Ok(Self { bytes, offset: self.offset - bytes.len() })

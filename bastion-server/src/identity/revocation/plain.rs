@@ -1,4 +1,4 @@
-//! A plain list: one public key a line, as in `authorized_keys` without options.
+//! Parses a plain list: one public key a line, as in `authorized_keys` without options.
 
 use std::str;
 
@@ -6,8 +6,8 @@ use ssh_key::{Certificate, PublicKey};
 
 use super::{Fault, KeyName, Malformed, Revocations};
 
-/// The longest line, in bytes: a certificate of the largest size that is looked at, and a comment. It also bounds how deep
-/// certificates can be nested in each other before the library that parses them is asked to.
+/// The longest line, in bytes: a certificate of the largest accepted size, and a comment. The bound also
+/// limits how deep certificates can nest in each other before the library parses them.
 const LONGEST_LINE: usize = 24 * 1024;
 
 pub(super) fn parse(file: &[u8]) -> Result<Revocations, Malformed> {
@@ -24,17 +24,17 @@ pub(super) fn parse(file: &[u8]) -> Result<Revocations, Malformed> {
     Ok(revocations.finish())
 }
 
-/// The key of a line, or of the certificate in it: sshd compares only keys.
+/// Returns the key of a line, or the key of the certificate in it: sshd compares only keys.
 fn key(line: &[u8]) -> Option<KeyName> {
     if line.len() > LONGEST_LINE {
         return None;
     }
-    // Only the comment may be in another encoding than ASCII, and nobody reads it.
+    // Only the comment may be in an encoding other than ASCII, and the parser skips it.
     let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let (name, base64) = (str::from_utf8(words.next()?).ok()?, str::from_utf8(words.next()?).ok()?);
     let line = format!("{name} {base64}");
     match PublicKey::from_openssh(&line) {
-        // It gives itself another name than it has.
+        // The line names another key type than the key has.
         Ok(key) if key.key_data().is_certificate() => None,
         Ok(key) => KeyName::of(key.key_data()),
         Err(_) => KeyName::of(Certificate::from_openssh(&line).ok()?.public_key()),

@@ -1,13 +1,14 @@
-//! A set of serial numbers, kept as ranges: a bitmap of a million is as quick to ask as one number.
+//! Stores a set of serial numbers as ranges: looking one up is as quick in a bitmap of a million as in a list
+//! of one.
 
-/// Ranges with both ends included; once finished, in order and with a gap between any two.
+/// Ranges with both ends included; after `finish`, sorted and with a gap between any two.
 #[derive(Debug, Default)]
 pub(super) struct Serials(Vec<(u64, u64)>);
 
 impl Serials {
-    /// Adds `first` to `last`, and says whether that took another range.
+    /// Adds `first` to `last`, and returns whether that took a new range.
     pub(super) fn add(&mut self, first: u64, last: u64) -> bool {
-        // Lists are mostly written in order, so that most numbers have their neighbour before them.
+        // Lists are mostly written in order, so most numbers follow the one before.
         if let Some(range) = self.0.last_mut()
             && joins(*range, first)
         {
@@ -18,7 +19,7 @@ impl Serials {
         true
     }
 
-    /// Brings the ranges in order.
+    /// Sorts the ranges and merges those that touch.
     pub(super) fn finish(&mut self) {
         self.0.sort_unstable();
         self.0.dedup_by(|next, range| {
@@ -37,7 +38,7 @@ impl Serials {
     }
 }
 
-/// Whether a range that begins at `first`, and not before `range`, can be one with it.
+/// Whether a range that begins at `first`, and not before `range`, can be merged with it.
 fn joins(range: (u64, u64), first: u64) -> bool {
     range.0 <= first && first <= range.1.saturating_add(1)
 }

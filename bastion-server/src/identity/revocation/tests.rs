@@ -1,4 +1,4 @@
-//! The formats by hand; what `ssh-keygen` writes and answers is an integration test.
+//! Tests the formats with files made by hand; an integration test compares with `ssh-keygen`.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ fn section(kind: u8, inside: impl AsRef<[u8]>) -> Vec<u8> {
 
 const HEADER: usize = 8 + 4 + 8 + 8 + 8 + 4 + 4;
 
-/// A KRL with these sections behind the header.
+/// A KRL with these sections after the header.
 fn krl(sections: &[Vec<u8>]) -> Vec<u8> {
     let header = [krl::MAGIC, &[0, 0, 0, 1], &[0; 24], &[0; 8]].concat();
     assert_eq!(header.len(), HEADER);
@@ -66,7 +66,7 @@ fn extension(critical: u8) -> Vec<u8> {
     [string("x@example.com"), vec![critical], string("anything")].concat()
 }
 
-/// One with something of everything.
+/// A KRL with every kind of section.
 fn everything() -> Vec<u8> {
     let parts = [
         section(0x20, serials(&[3, 9, u64::MAX])),
@@ -159,7 +159,8 @@ fn several_lists_are_one() {
 #[test]
 fn what_is_wrong_is_told_with_its_place() {
     let in_certificates = |part: Vec<u8>| certificates(&[part]);
-    // The header, the section's own, the authority's key and the reserved field; then a part's own.
+    // The file's header, the section's header, the authority's key and the reserved field; then the part's
+    // header.
     let part = HEADER + 5 + 4 + blob(1).len() + 4;
     let inside = part + 5;
     let bitmap = |first: u64, bits: Vec<u8>| section(0x22, [serials(&[first]), string(bits)].concat());
@@ -203,7 +204,7 @@ fn what_is_wrong_is_told_with_its_place() {
     );
 }
 
-/// Every other number, which is as many ranges as numbers: in a list, and in bitmaps.
+/// Every other number makes as many ranges as numbers: in a list, and in bitmaps.
 #[test]
 fn a_million_serial_numbers_load_at_once_and_more_do_not() {
     const MILLION: u64 = 1_000_000;
@@ -222,7 +223,7 @@ fn a_million_serial_numbers_load_at_once_and_more_do_not() {
         ("backwards", certificates(&[section(0x20, serials(&backwards))]), 2 * MILLION),
         ("bitmaps", certificates(&bitmaps), MILLION * 2),
     ] {
-        // The best of some, since others may be at work on this machine.
+        // The fastest of several runs, since other processes may load this machine.
         let load = || {
             let start = Instant::now();
             (Revocations::parse(&file).unwrap(), start.elapsed())
@@ -254,7 +255,7 @@ fn no_part_of_a_list_is_more_than_the_list() {
             Err(error) => assert!(error.offset <= length, "{length}: {error}"),
         }
     }
-    // Cut between two sections it is a shorter list: nothing in the format would tell.
+    // Cut between two sections, the file is a shorter list: nothing in the format tells.
     assert_eq!(good, 6);
 }
 

@@ -1,4 +1,4 @@
-//! Objects as their authors write them, and what becomes of them.
+//! Tests objects as their authors write them, and what the bastion makes of them.
 
 use serde_json::{Value, json};
 
@@ -115,7 +115,8 @@ fn who_may_name_what() {
             let compiled = compiled(place, json!({"who": dev(), field: [destination.clone()]}));
             let reason = compiled.verdict.as_ref().err().map(Refused::reason);
             assert_eq!(reason, expected, "{place:?} {field} {destination}");
-            // Whose Service it is may make another name of it at any time; that opens nothing that is denied.
+            // The Service's owner may turn it into an ExternalName at any time; that opens nothing that is
+            // denied.
             let closed = field == "deny" && expected == Some("ExternalName");
             let nothing = expected.is_some() && !closed;
             assert_eq!(compiled.rules.is_empty(), nothing, "{place:?} {field} {destination}");

@@ -1,7 +1,8 @@
-//! seccomp: the system calls of a program that has sockets, threads, timers and files to read. All others do not exist.
+//! Limits the process by seccomp to the system calls of a program with sockets, threads, timers and files to
+//! read.
 //!
-//! A call that is not listed is answered as an old kernel would answer, with `ENOSYS`: the C library then falls back to
-//! what is listed, where there is something to fall back to.
+//! Every other call fails with `ENOSYS`, as in a kernel that does not have it, so that the C library falls
+//! back to a listed call where it has a fallback.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,10 @@ use seccompiler::{
     SeccompRule,
 };
 
-/// Calls that are allowed whatever they are given: what they act on was opened under the conditions below.
+/// Calls that are allowed with any arguments: they act on descriptors that were opened under the conditions
+/// below.
 const ALLOWED: &[c_long] = &[
-    // Bytes.
+    // Reading and writing.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -26,7 +28,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_pipe2,
     libc::SYS_eventfd2,
-    // What there is to read.
+    // Files and their metadata.
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
@@ -35,7 +37,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_readlinkat,
     libc::SYS_getdents64,
     libc::SYS_getcwd,
-    // Sockets, once they are there.
+    // Sockets that exist already.
     libc::SYS_socketpair,
     libc::SYS_connect,
     libc::SYS_accept,
@@ -62,7 +64,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_clock_nanosleep,
     libc::SYS_restart_syscall,
     libc::SYS_sched_yield,
-    // Time, chance, and who we are.
+    // Time, random numbers, and the process's own identifiers.
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
     libc::SYS_gettimeofday,
@@ -83,7 +85,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_membarrier,
-    // Threads and signals of our own.
+    // The process's own threads and signals.
     libc::SYS_set_robust_list,
     libc::SYS_rseq,
     libc::SYS_sigaltstack,
@@ -96,7 +98,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// The older twins of some of them.
+/// Older variants of some calls, which only this architecture has.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_OLD: &[c_long] = &[
     libc::SYS_stat,
@@ -111,30 +113,32 @@ const ALLOWED_OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_OLD: &[c_long] = &[];
 
-/// The length of a netlink address, and of no address of the internet: the C library binds a socket of that kind to list network interfaces. What
-/// listens was bound before, DNS asks from sockets that are only connected, and a socket that was never bound cannot listen without `listen`.
+/// The length of a netlink address, which no internet address has: the C library binds a netlink socket to
+/// list network interfaces. Listeners were bound before, DNS queries go out from sockets that are only
+/// connected, and a socket that was never bound cannot listen without `listen`.
 const NETLINK_ADDRESS: u64 = size_of::<libc::sockaddr_nl>() as u64;
 
-/// Sockets of these families: TCP and UDP, name services of this machine, and what tells about its network interfaces.
+/// Families of sockets: TCP and UDP, name services of this machine, and netlink for its network interfaces.
 const FAMILIES: [c_int; 4] = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, libc::AF_NETLINK];
-/// Of every family but the last, no raw packets. The flags beside the type are ignored.
+/// Types of sockets in every family but the last, so no raw packets. Flags beside the type are ignored.
 const SOCKET_TYPES: [c_int; 2] = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
 const SOCKET_TYPE_MASK: c_int = 0xf;
-/// What is asked of sockets, pipes and terminals: FIONBIO, FIOCLEX, FIONREAD, TCGETS, TIOCGWINSZ. Written out, since the type
-/// of the named ones is another in each C library.
+/// Requests about sockets, pipes and terminals: FIONBIO, FIOCLEX, FIONREAD, TCGETS, TIOCGWINSZ. Written as
+/// numbers, since the type of the named constants differs between C libraries.
 const REQUESTS: [u64; 5] = [0x5421, 0x5451, 0x541b, 0x5401, 0x5413];
-/// Any flag that makes, changes or writes a file.
+/// Flags that create, change or write a file.
 const WRITING: c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
-/// Memory that can be written and executed.
+/// Memory that is both writable and executable.
 const BOTH: c_int = libc::PROT_WRITE | libc::PROT_EXEC;
 
-/// Whether a call to bind another address is answered as if it had been done, and not done. musl's `getaddrinfo` binds its sockets to no
-/// address and no port before it asks a name server, gives up when that fails, and does as well without.
+/// Whether `bind` to another address reports success and does nothing. musl's `getaddrinfo` binds its sockets
+/// to the unspecified address and port 0 before it asks a name server, gives up if that fails, and works as
+/// well without.
 const PRETEND_TO_BIND: bool = cfg!(target_env = "musl");
 
 pub(super) fn restrict() -> Result<(), String> {
     let programs = match PRETEND_TO_BIND {
-        // The first of them decides about what the second allows, and would be in the way of nothing else.
+        // The first filter decides about a call that the second allows, and affects no other call.
         true => vec![pretend_to_bind(), program()],
         false => vec![program()],
     };
@@ -169,7 +173,8 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
             [0, libc::PROT_WRITE, libc::PROT_EXEC].map(|protection| rule([masked(2, BOTH, protection)]));
         rules.insert(call, unlike_both.into_iter().collect::<Result<_, _>>()?);
     }
-    // A thread, not a process. What `clone3` is given cannot be looked at, so it is not listed.
+    // Threads only, not processes. The arguments of `clone3` are in memory, where seccomp cannot check them,
+    // so it is not listed.
     rules.insert(libc::SYS_clone, vec![rule([masked(0, libc::CLONE_THREAD, libc::CLONE_THREAD)])?]);
     let mut sockets = vec![rule([equal(0, libc::AF_NETLINK), equal(2, libc::NETLINK_ROUTE)])?];
     for family in FAMILIES.into_iter().filter(|family| *family != libc::AF_NETLINK) {
@@ -195,7 +200,7 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
 
 type Condition = Result<SeccompCondition, BackendError>;
 
-/// All of these must be so.
+/// A rule that allows a call if all conditions hold.
 fn rule<const N: usize>(conditions: [Condition; N]) -> Result<SeccompRule, BackendError> {
     SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
 }
@@ -208,7 +213,7 @@ fn masked(argument: u8, mask: c_int, value: c_int) -> Condition {
     condition(argument, SeccompCmpOp::MaskedEq(mask.unsigned_abs().into()), value.unsigned_abs().into())
 }
 
-/// The kernel itself takes these arguments for 32 bits.
+/// The kernel itself takes these arguments as 32 bits.
 fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Condition {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
 }

@@ -1,4 +1,5 @@
-//! Landlock: which files may be read. Nothing may be written, made, removed or executed, and no TCP port bound.
+//! Limits the process by Landlock to reading the listed files: it cannot write, create, remove or execute
+//! files, nor bind a TCP port.
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
@@ -7,8 +8,8 @@ use landlock::{
 
 use super::Bounds;
 
-/// The newest version of Landlock that is asked for. An older kernel does what it can: files since 5.13, ports since 6.7,
-/// signals to other processes since 6.12.
+/// The newest version of Landlock that is requested. An older kernel enforces what it knows: files since
+/// 5.13, ports since 6.7, signals to other processes since 6.12.
 const VERSION: ABI = ABI::V6;
 
 pub(super) fn restrict(bounds: &Bounds) -> Result<(), String> {
