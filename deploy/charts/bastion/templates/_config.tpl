@@ -1,6 +1,6 @@
-{{/* The bastion's own file, and what follows from it for everything else. */}}
+{{/* The bastion's configuration file, and what other templates derive from it. */}}
 
-{{/* The file: `config` as it was written, and what only the chart knows. */}}
+{{/* The file: `config` as it is written, and the settings that the chart adds. */}}
 {{- define "bastion.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- if not $config.host_key -}}
@@ -40,7 +40,7 @@
 {{- mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[A-Za-z]+$" .)) -}}
 {{- end -}}
 
-{{/* The part of it that is read at the start only: when it changes, the pods are replaced. The rest holds at once, and ends no tunnel. */}}
+{{/* The settings that the bastion reads at its start only: a change replaces the pods. It follows the other settings, which ends no tunnel. */}}
 {{- define "bastion.startConfig" -}}
 {{- $config := include "bastion.config" . | fromYaml -}}
 {{- $start := omit $config "login" "rules" "open_networks" "hosts" "dns" "removed_authority" "timeouts" -}}
@@ -52,7 +52,7 @@
 {{- toYaml $start -}}
 {{- end -}}
 
-{{/* What the file asks of others: Kubernetes objects by name, policies, Vault. */}}
+{{/* The dependencies of the file: Kubernetes objects by name, policies, Vault. */}}
 {{- define "bastion.needs" -}}
 {{- $config := include "bastion.config" . | fromYaml -}}
 {{- $secrets := list -}}

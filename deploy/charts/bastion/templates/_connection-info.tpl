@@ -1,4 +1,4 @@
-{{/* What pf-tunnel.yaml would say: the operator's words, and what follows from the other values. */}}
+{{/* The settings for pf-tunnel: those of the operator, and those that follow from other values. */}}
 {{- define "bastion.connectionInfo" -}}
 {{- $file := deepCopy .Values.connectionInfo.file -}}
 {{- $config := .Values.config -}}

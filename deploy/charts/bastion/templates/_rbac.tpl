@@ -1,6 +1,6 @@
-{{/* Rules for what the bastion asks of Kubernetes. Lists and watches go by one object's name where there is one. */}}
+{{/* Rules for the requests of the bastion to the API server. Lists and watches are restricted to one object's name where there is one. */}}
 
-{{/* Of a namespace whose TunnelPolicy objects hold. */}}
+{{/* Rules in a namespace whose TunnelPolicy objects are followed. */}}
 {{- define "bastion.policyRules" -}}
 - apiGroups: [{{ include "common.domain" . }}]
   resources: [tunnelpolicies]
@@ -22,18 +22,18 @@
   verbs: [create, patch]
 {{- end -}}
 
-{{/* Of the bastion's own namespace. */}}
+{{/* Rules in the bastion's own namespace. */}}
 {{- define "bastion.ownRules" -}}
 {{- $needs := include "bastion.needs" . | fromYaml -}}
 {{- with $needs.hostKey }}
-# Read once, at the start.
+# The bastion reads this once, at its start.
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ quote . }}]
   verbs: [get]
 {{- end }}
 {{- if $needs.generate }}
-# Whoever creates an object names it: Kubernetes cannot bind this to a name.
+# A request that creates an object has no name in its path, so Kubernetes cannot restrict it by name.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create]

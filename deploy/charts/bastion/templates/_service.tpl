@@ -1,4 +1,4 @@
-{{/* Annotations of the Service, for those who read them. */}}
+{{/* Annotations of the Service, for external-dns and load balancers. */}}
 
 {{- define "bastion.dnsAnnotations" -}}
 {{- with .Values.service -}}

@@ -1,4 +1,4 @@
-{{/* Values as they hold. Every template begins with this: Helm takes away what is null, and its default with it. */}}
+{{/* Resolves the values. Every template begins with this, since Helm removes null values together with their defaults. */}}
 {{- define "bastion.values" -}}
 {{- range $name, $value := omit .Values "config" "extraObjects" "global" -}}
 {{- include "bastion.texts" (list $name $value) -}}
@@ -7,7 +7,7 @@
 {{- include "bastion.withDefaults" (list "" .Values (include "bastion.defaults" . | fromJson) false) -}}
 {{- end -}}
 
-{{/* A null that Helm left, where no default was to be taken away. */}}
+{{/* Removes a null that Helm left because it had no default. */}}
 {{- define "bastion.withoutNulls" -}}
 {{- range $name, $value := . -}}
 {{- if kindIs "invalid" $value -}}
@@ -18,8 +18,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Puts defaults where there is nothing, from a list: a path, values, defaults, which are `{"=": DEFAULT}` each, or `{"~": DEFAULT}` where null has a
-  meaning of its own, and whether all of these values are missing: null was not said then. */}}
+{{/* Fills in defaults, from a list: a path, values, defaults (`{"=": DEFAULT}` each, or `{"~": DEFAULT}` where null has a
+  meaning of its own), and whether all of these values are missing, so that none of them is null. */}}
 {{- define "bastion.withDefaults" -}}
 {{- $path := index . 0 -}}
 {{- $values := index . 1 -}}
@@ -43,7 +43,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Labels and annotations are texts: whole numbers, true and false are taken for what they look like. From a list: a path, a value. */}}
+{{/* Converts labels and annotations to texts: whole numbers, true and false become what they look like. From a list: a path, a value. */}}
 {{- define "bastion.texts" -}}
 {{- $path := index . 0 -}}
 {{- $value := index . 1 -}}
