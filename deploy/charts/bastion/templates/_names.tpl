@@ -47,14 +47,14 @@ app.kubernetes.io/instance: {{ quote .Release.Name }}
 app.kubernetes.io/component: test
 {{- end -}}
 
-{{/* What `helm test` asks, in words of `bastion-server probe`. */}}
+{{/* The checks of `helm test`, as arguments of `bastion-server probe`. */}}
 {{- define "bastion.questions" -}}
 {{- $needs := include "bastion.needs" . | fromYaml -}}
 {{- /* Behind a balancer only the balancer may connect. */}}
 {{- if not $needs.proxyProtocol }}
 - --ssh={{ include "bastion.fullname" . }}:{{ .Values.service.port }}
 {{- end }}
-{{- /* A policy of Linkerd lets nobody ask whom it does not name. */}}
+{{- /* An AuthorizationPolicy of Linkerd admits only the identities that it names. */}}
 {{- if and .Values.metrics.service.enabled (not (and .Values.mesh.enabled .Values.mesh.policy.enabled)) }}
 - --ready={{ include "bastion.fullname" . }}-admin:{{ include "bastion.port" .Values.config.admin.listen }}
 {{- end }}

@@ -51,7 +51,7 @@
 
 {{- with .Values.autoscaling -}}
 {{- if and .enabled (not .targetCPUUtilizationPercentage) (not .sessionsPerPod) -}}
-{{- fail "autoscaling is enabled and knows nothing to go by: set targetCPUUtilizationPercentage or sessionsPerPod." -}}
+{{- fail "autoscaling is enabled without a metric: set targetCPUUtilizationPercentage or sessionsPerPod." -}}
 {{- end -}}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
 {{- fail "autoscaling.minReplicas is more than autoscaling.maxReplicas." -}}
@@ -66,10 +66,10 @@
 {{- fail (printf "service.aws.deregistrationDelaySeconds is %d, but config.drain takes up to %d s: the balancer would cut tunnels that the bastion still serves." (int64 .aws.deregistrationDelaySeconds) $drain) -}}
 {{- end -}}
 {{- if and .loadBalancerSourceRanges (ne .type "LoadBalancer") -}}
-{{- fail "service.loadBalancerSourceRanges is for a load balancer; otherwise networkPolicy.ingress.fromCIDRs says who may connect." -}}
+{{- fail "service.loadBalancerSourceRanges is for a load balancer; otherwise networkPolicy.ingress.fromCIDRs lists the networks that may connect." -}}
 {{- end -}}
 {{- if and .loadBalancerSourceRanges .aws.enabled .aws.securityGroups -}}
-{{- fail "service.loadBalancerSourceRanges is not looked at where service.aws.securityGroups are yours: anybody whom these let in would reach the bastion. Say it in the security groups, and leave the ranges out." -}}
+{{- fail "service.loadBalancerSourceRanges has no effect where service.aws.securityGroups are set: every client that these admit would reach the bastion. Set the ranges in the security groups, and leave them out here." -}}
 {{- end -}}
 {{- if and .loadBalancerClass (ne .type "LoadBalancer") -}}
 {{- fail (printf "service.loadBalancerClass is for a load balancer, and service.type is %s." .type) -}}
@@ -103,7 +103,7 @@
 {{- end -}}
 
 {{- if and $needs.vaultToken (not (dig "vault" "address" "" $config)) -}}
-{{- fail "config.vault.auth: say where Vault is, under config.vault.address." -}}
+{{- fail "config.vault.auth: set the address of Vault, config.vault.address." -}}
 {{- end -}}
 {{- end -}}
 

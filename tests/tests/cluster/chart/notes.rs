@@ -25,12 +25,15 @@ fn the_authority_is_one_and_its_key_is_the_one_that_is_read() {
 #[test]
 fn a_tunnel_is_promised_where_there_is_one() {
     let said = notes("nodeport");
-    assert!(said.contains("    pf-tunnel --kube-context ") && !said.contains("needs to know more"), "{said}");
+    assert!(
+        said.contains("    pf-tunnel --kube-context ") && !said.contains("needs more settings"),
+        "{said}"
+    );
     let said = notes("default");
     assert!(!said.contains("    pf-tunnel --kube-context "), "{said}");
     assert!(said.contains("    bastion.address, or service.hostnames\n    vault.address, "), "{said}");
     // Who it is is published through Kubernetes, or said.
-    assert!(notes("vault").contains("Say it under connectionInfo.file.bastion.host_authority"));
+    assert!(notes("vault").contains("Set connectionInfo.file.bastion.host_authority"));
     assert!(!notes("files").contains("host_authority"));
     assert!(!notes("behind-a-balancer").contains("helm test"));
 }

@@ -33,7 +33,7 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ),
     ("resources: {limits: {memory: 1.5Gi}}", "\"1.5Gi\" is no size that the chart can compare"),
     ("config: {host_key: {generate: true}}", "another key in each pod"),
-    ("autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}", "knows nothing to go by"),
+    ("autoscaling: {enabled: true, targetCPUUtilizationPercentage: null}", "is enabled without a metric"),
     ("autoscaling: {enabled: true, minReplicas: 7}", "minReplicas is more than"),
     ("service: {type: NodePort, aws: {enabled: true}}", "service.aws is for a load balancer"),
     ("service: {aws: {enabled: true, deregistrationDelaySeconds: 60}}", "would cut tunnels"),
@@ -58,7 +58,7 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("gateway: {enabled: true}", "name the Gateway"),
     (
         "config: {vault: {auth: {method: kubernetes, role: bastion, token_file: /var/run/secrets/vault/token}}}",
-        "say where Vault is",
+        "set the address of Vault",
     ),
     ("image: {tag: 1.10}", "image.tag is a text, and 1.1 is none: put it into quotes"),
     ("service: {trafficDistribution: true}", "service.trafficDistribution is a text, and true is none"),
