@@ -23,8 +23,9 @@ fn commands(section: &str) -> Vec<String> {
     let readme = std::fs::read_to_string(workspace().join("README.md")).unwrap();
     let lines = readme.lines().skip_while(|line| *line != section).skip(1);
     let lines: Vec<_> = lines.take_while(|line| !line.starts_with("## ")).collect();
-    let blocks = lines.split(|line| !line.starts_with("    ")).filter(|block| !block.is_empty());
-    blocks.map(|block| block.iter().map(|line| format!("{}\n", &line[4..])).collect()).collect()
+    let blocks = lines.split(|line| *line == "```sh").skip(1);
+    let commands = |block: &[&str]| block.iter().take_while(|line| **line != "```").map(|line| format!("{line}\n")).collect();
+    blocks.map(commands).collect()
 }
 
 #[test]
