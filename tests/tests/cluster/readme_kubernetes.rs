@@ -24,7 +24,9 @@ fn commands(section: &str) -> Vec<String> {
     let lines = readme.lines().skip_while(|line| *line != section).skip(1);
     let lines: Vec<_> = lines.take_while(|line| !line.starts_with("## ")).collect();
     let blocks = lines.split(|line| *line == "```sh").skip(1);
-    let commands = |block: &[&str]| block.iter().take_while(|line| **line != "```").map(|line| format!("{line}\n")).collect();
+    let commands = |block: &[&str]| {
+        block.iter().take_while(|line| **line != "```").map(|line| format!("{line}\n")).collect()
+    };
     blocks.map(commands).collect()
 }
 
