@@ -1,7 +1,8 @@
 //! Accepts connections, and owns each of them until it has ended.
 //!
-//! The loop never ends by itself: an error of `accept` (too many open files, a peer that was gone already) is counted
-//! and survived. Each connection runs in a task of its own, so that a defect met there ends only that connection.
+//! The loop never ends by itself: it counts an error of `accept` (too many open files, a peer that has left
+//! already) and goes on. Each connection runs in a task of its own, so that a defect ends one connection
+//! alone.
 
 pub(crate) mod fair_queue;
 mod guard;
@@ -49,52 +50,52 @@ use guard::{Guard, Start, Startup, Throttle};
 use proxy::ClientOrigin;
 use refusal::{DisconnectSender, Refused};
 
-/// The pauses of the accept loop after errors that do not go away.
+/// The pauses of the accept loop while errors persist.
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
-/// How often at most the refusal of connections is worth a line in the log.
+/// The shortest time between two log lines about refused connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// What the server calls itself (RFC 4253 §4.2).
+/// The server's identification line (RFC 4253 §4.2).
 pub(crate) const IDENTIFICATION: &str = concat!("SSH-2.0-bastion_", env!("CARGO_PKG_VERSION"));
-/// Silence after which the kernel probes whether the peer's machine still exists, and the time between probes.
+/// The silence after which the kernel probes whether the peer's host still exists, and the interval of its
+/// probes.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 
-/// What the listener enforces.
+/// The limits that the listener enforces.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     /// The time from accept to the end of the login.
     pub login_deadline: Duration,
-    /// Connections at once, logged in or not.
+    /// The most connections that may be open simultaneously, logged in or not.
     pub max_sessions: usize,
-    /// Connections that have not logged in yet.
+    /// Limits on connections that have not logged in yet.
     pub startups: startups::Limits,
-    /// What those pay that come to nothing.
+    /// Penalties for connections that came to nothing.
     pub penalties: startups::Penalties,
-    /// Who may tell the client's address.
+    /// The load balancers that may announce a client's address.
     pub proxies: ProxyProtocol,
 }
 
 /// The socket of a connection that was let in.
 pub(crate) type Socket = PacketGate<CarrierSocket<PreloginSocket<TcpStream>>>;
 
-/// A connection that was let in but has proved nothing yet.
+/// A connection that was let in and has not logged in yet.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Its name, and the client's address as the network or a trusted proxy tells it; never v4-mapped.
+    /// The connection's name, and the client's address from the network or a trusted proxy; never v4-mapped.
     pub session: Session,
-    /// The bytes.
     pub socket: Socket,
-    /// Ends the connection whatever state it is in.
+    /// Ends the connection in any state.
     pub cutter: Cutter,
     /// To be told when the login is complete. Until then the login deadline runs.
     pub pending: PendingLogin,
     /// To be told when the client breaks the protocol.
     pub seen: Arc<PreloginState>,
-    /// Tells when to say goodbye.
+    /// Announces the shutdown.
     pub drain: Drain,
 }
 
-/// A login that is still to come; dropping it is failing to.
+/// A login that has not happened yet; dropping it counts as a failed one.
 #[derive(Debug)]
 pub(crate) struct PendingLogin {
     seen: Arc<PreloginState>,
@@ -102,24 +103,24 @@ pub(crate) struct PendingLogin {
 }
 
 impl PendingLogin {
-    /// The login is complete: the deadline no longer runs, and the place is free for the next.
+    /// Completes the login: the deadline ends, and the place is free for another client.
     pub(crate) fn complete(self) {
         self.seen.log_in();
-        // Nobody listens only if the deadline struck at this very moment.
+        // The receiver is gone only if the deadline struck at this very moment.
         let _ = self.done.send(());
     }
 
-    /// What the client showed did not let it in. It may have more to show.
+    /// Records a refused login. The client may have other keys to offer.
     pub(crate) fn refuse(&self) {
         self.seen.refuse();
     }
 
-    /// The client has come this far.
+    /// Records the stage that the client has reached.
     pub(crate) fn reach(&self, stage: Stage) {
         self.seen.reach(stage);
     }
 
-    /// The client only asks which keys would do.
+    /// Records that the client only asks which keys would be accepted.
     pub(crate) fn probe(&self) {
         self.seen.probe();
     }
@@ -172,7 +173,7 @@ pub(crate) async fn run<S, F>(
                 if failures == 0 {
                     tracing::error!(
                         %error,
-                        "cannot accept connections; trying again until it works (if too many files are open: raise \
+                        "cannot accept connections; retrying (if too many files are open: raise \
                          the limit on open files, or lower limits.max_sessions)"
                     );
                 }
@@ -189,7 +190,7 @@ pub(crate) async fn run<S, F>(
     }
 }
 
-/// Whether an error of accept(2) tells about one connection rather than about us.
+/// Whether an error of accept(2) concerns one connection rather than the listener.
 fn is_of_one_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -201,9 +202,9 @@ fn is_out_of_files(error: &io::Error) -> bool {
     [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
-/// A descriptor that is kept for the moment when no other can be opened: without one, clients could not even be turned
-/// away, and would wait for a word that never comes. It is a second one of the listener, since files may be out of
-/// bounds.
+/// A descriptor in reserve for the moment when no other can be opened: without one the bastion could not even
+/// turn clients away, and they would wait forever. It duplicates the listener's, since the sandbox may forbid
+/// opening files.
 struct ReserveFd(Option<OwnedFd>);
 
 impl ReserveFd {
@@ -211,7 +212,7 @@ impl ReserveFd {
         Self(listener.as_fd().try_clone_to_owned().ok())
     }
 
-    /// Turns away the first that waits.
+    /// Turns away the first connection that waits.
     fn shed(&mut self, listener: &TcpListener) -> bool {
         let had = self.0.take().is_some();
         let shed = had && matches!(listener.accept().now_or_never(), Some(Ok(_)));
@@ -220,7 +221,7 @@ impl ReserveFd {
     }
 }
 
-/// What every new connection passes.
+/// Admits or refuses every new connection.
 struct Acceptor<S> {
     bounds: Bounds,
     metrics: Arc<Metrics>,
@@ -238,7 +239,7 @@ where
     S: Fn(Connection) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    /// Lets one connection in, or closes it with a word.
+    /// Lets one connection in, or refuses it with a message.
     fn open(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let deadline = tokio::time::Instant::now() + self.bounds.login_deadline;
@@ -253,7 +254,7 @@ where
                     self.drain.track(serving);
                 }
             }
-            // The throttle is asked about the client's address, not the proxy's, hence after the header.
+            // The throttle counts the client's address, not the proxy's, so it is asked after the header.
             Ok(Some(header)) => self.drain.track(async move {
                 let origin = tokio::select! {
                     origin = header.read(&mut stream, peer) => origin,
@@ -265,7 +266,7 @@ where
                             serving.await;
                         }
                     }
-                    Ok(None) => tracing::debug!(%peer, "a proxy connected, and left without a word"),
+                    Ok(None) => tracing::debug!(%peer, "a proxy connected and left without sending a byte"),
                     Err(refused) => acceptor.refuse(stream, peer, refused),
                 }
             }),
@@ -293,7 +294,7 @@ where
         let ticket = match started {
             Ok((ticket, gives_way)) => {
                 if let Some(gives_way) = gives_way {
-                    // If nobody listens it has ended already.
+                    // If the receiver is gone, that connection has ended already.
                     let _ = gives_way.displace.send(());
                 }
                 ticket

@@ -120,13 +120,13 @@ fn after_help() -> String {
 Audit records go to standard output, logs to standard error.
 
 Signals:
-  SIGTERM, SIGINT  stop accepting, tell the clients, end; a second one ends at once
-  SIGHUP           ask for authorities and the host certificate again
+  SIGTERM, SIGINT  stop accepting, tell the clients, end; a second signal ends the process immediately
+  SIGHUP           read the authorities and renew the host certificate
 
-The file is read again when it changes. Rules, hosts, open_networks, login, timeouts and the longest life of a
-certificate then hold at once, also for live sessions; everything else holds from the next start.
+The bastion reads the file again when it changes. It applies rules, hosts, open_networks, login, timeouts and the
+longest lifetime of a certificate immediately, also to live sessions; all other settings apply from the next start.
 
-Environment, which wins over the file:
+Environment, which takes precedence over the file:
 {variables}
 Exit codes: 0 ended as asked, 1 could not go on, 2 arguments or configuration"
     )

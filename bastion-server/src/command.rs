@@ -1,4 +1,4 @@
-//! Runs what was typed, one subcommand a file, and chooses the exit code.
+//! Runs a subcommand, one a file, and chooses the exit code.
 
 mod check;
 mod crdgen;
@@ -21,7 +21,7 @@ use crate::{
     server,
 };
 
-/// The whole program: parses its arguments, does what they say, and returns the exit code.
+/// Runs the whole program: parses its arguments, runs the subcommand, and returns the exit code.
 pub fn bastion_main() -> ExitCode {
     vault_signer::core_dump::disable();
     let cli = Cli::parse();
@@ -32,20 +32,20 @@ pub fn bastion_main() -> ExitCode {
         (Some(Command::Probe(asked)), _) => probe::run(&asked),
         (None, Some(path)) if cli.check_config => check::run(&path),
         (None, Some(path)) => serve::run(path),
-        // The parser has refused that.
+        // The parser of arguments has refused this already.
         (None, None) => Err(fail(2, "name the configuration file")),
     };
     outcome.unwrap_or_else(|code| code)
 }
 
-/// How a subcommand ended: both sides are exit codes, and the failure has been told.
+/// How a subcommand ended: both sides are exit codes, and a failure has been printed.
 type Outcome = Result<ExitCode, ExitCode>;
 
 fn load(path: &Path) -> Result<Config, ExitCode> {
     Config::load(path, |name| std::env::var(name).ok()).map_err(|error| fail(2, &error))
 }
 
-/// `HOST:PORT`, with brackets around an IPv6 address.
+/// Parses `HOST:PORT`, with brackets around an IPv6 address.
 fn destination(text: &str) -> Result<Destination, String> {
     let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -71,12 +71,12 @@ fn run_on<T>(
         .build()
         .map_err(server::Error::Runtime)?;
     let outcome = runtime.block_on(task);
-    // A name server that does not answer must not hold up the end of the process.
+    // A name server that does not answer must not delay the end of the process.
     runtime.shutdown_background();
     outcome
 }
 
-/// Prints to standard output. A reader that has closed it is told by the exit code.
+/// Prints to standard output. A closed reader leads to an exit code, not a panic.
 fn print(text: impl Display) -> Outcome {
     match write!(std::io::stdout(), "{text}") {
         Ok(()) => Ok(ExitCode::SUCCESS),

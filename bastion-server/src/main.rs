@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// That of musl makes all threads wait for one lock.
+/// musl's own allocator makes all threads wait for one lock.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

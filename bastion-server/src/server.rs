@@ -1,7 +1,7 @@
 //! Builds the bastion, serves until a signal, and drains.
 //!
-//! [`prepare`] does what needs the process to have one thread: it opens the audit file, binds the ports and puts the
-//! sandbox around itself. [`run`] starts the tasks that follow what may change, waits until each has answered once, and
+//! [`prepare`] does what requires a single thread: it opens the audit file, binds the ports and puts up the
+//! sandbox. [`run`] starts the tasks that follow changing sources, waits until each has answered once, and
 //! accepts clients.
 
 mod admin;
@@ -57,10 +57,10 @@ pub(crate) use error::Error;
 pub(crate) use followed::Followed;
 pub use sandbox::bounds as fence_bounds;
 
-/// How long the last audit records may take.
+/// How long writing the last audit records may take.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What must be done while there is one thread only.
+/// The results of what must be done before the process has a second thread.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     audit: File,
@@ -69,10 +69,11 @@ pub(crate) struct Prepared {
     fence: Fence,
 }
 
-/// Opens the one file that is written, binds the ports, and gives up the right to open and to bind others. `path` is where `config` was read.
+/// Opens the one file that is written, binds the ports, and gives up the right to open and bind others.
+/// `path` is the file of `config`.
 ///
 /// # Errors
-/// When the audit file cannot be opened, a port cannot be bound, or there is no fence where one is required.
+/// When the audit file cannot be opened, a port cannot be bound, or a required fence is not available.
 pub(crate) fn prepare(path: &Path, config: &Config) -> Result<Prepared, Error> {
     let audit = audit::open(&config.audit.to)?;
     let clients = build::listen("listen", config.listen)?;
@@ -81,10 +82,10 @@ pub(crate) fn prepare(path: &Path, config: &Config) -> Result<Prepared, Error> {
     Ok(Prepared { audit, clients, admin, fence })
 }
 
-/// Serves until a signal says to stop, and then ends in order. `path` is where `config` was read, to be read again.
+/// Serves until a signal, and then shuts down in order. `path` is the file of `config`, which is followed.
 ///
 /// # Errors
-/// When it cannot begin.
+/// When the bastion cannot begin to serve.
 pub(crate) async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Result<(), Error> {
     let mut signals = Signals::install().map_err(Error::Signals)?;
     let (metrics, readiness, drain) =
@@ -119,7 +120,7 @@ pub(crate) async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Re
         }
         (None, _) | (_, None) => watch::channel(Some(Arc::default())).1,
     };
-    // Read anew for each forward; the start is where it can be mended.
+    // The addresses are read again for each forward; at the start the operator can still act on an error.
     own_addresses::interfaces().map_err(Error::OwnAddresses)?;
     let api = ApiServer::new(own_addresses::kubernetes_api(environment)?);
     api.tell(&config);
@@ -150,12 +151,12 @@ pub(crate) async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Re
     };
     let serving = tokio::spawn(bastion.serve(clients, sources, policy, dialler, drain.clone()));
     let reload = || {
-        tracing::info!("SIGHUP: asking for authorities and the host certificate again");
+        tracing::info!("SIGHUP: reading authorities and renewing the host certificate");
         reload.notify_waiters();
     };
     let signal = tokio::select! {
         signal = signals.stop(reload) => signal,
-        // It has no end of its own before the drain.
+        // The task does not end before the drain, unless by a defect.
         _ = serving => return Err(Error::Defect),
     };
     tracing::info!(signal, "shutting down");
@@ -163,13 +164,13 @@ pub(crate) async fn run(path: PathBuf, config: Config, prepared: Prepared) -> Re
     drain.announce();
     tokio::select! {
         () = leave(&config, &drain) => {}
-        signal = signals.stop(|| {}) => tracing::warn!(signal, "ending at once"),
+        signal = signals.stop(|| {}) => tracing::warn!(signal, "second signal: ending immediately"),
     }
     audit.flush(FLUSH_PATIENCE).await;
     Ok(())
 }
 
-/// Gives load balancers time to notice, and clients time to go.
+/// Gives load balancers time to notice, and clients time to leave.
 async fn leave(config: &Config, drain: &Drain) {
     sleep(config.drain.readiness_delay.0).await;
     match drain.finish(config.drain.timeout.0).await {
@@ -180,7 +181,7 @@ async fn leave(config: &Config, drain: &Drain) {
     }
 }
 
-/// Warnings become Events of the pod, where the bastion runs in a cluster and the operator wants Events.
+/// Sends warnings as Events of the pod, where the bastion runs in a cluster and `kubernetes.events` is set.
 fn warnings(config: &Config, cluster: Option<&Cluster>) -> Warnings {
     match (cluster, &config.kubernetes) {
         (Some(cluster), Some(wanted)) if wanted.events => {
@@ -192,13 +193,13 @@ fn warnings(config: &Config, cluster: Option<&Cluster>) -> Warnings {
     }
 }
 
-/// Publishes the host identity in the cluster, if the operator wants that.
+/// Publishes the host identity in the cluster, if `kubernetes.publish` is set.
 fn publish(config: &Config, wanted: &config::Kubernetes, cluster: &Cluster, host_key: &host_key::Current) {
     match (&wanted.publish, &config.host_key) {
         (None, _) => {}
         (Some(_), config::HostKey::Generate) => {
             tracing::warn!(
-                "each bastion has a host key of its own that nobody vouches for; it is not published"
+                "host identity not published: each bastion generates a host key of its own, and no authority certifies it"
             );
         }
         (
@@ -216,12 +217,12 @@ fn publish(config: &Config, wanted: &config::Kubernetes, cluster: &Cluster, host
     }
 }
 
-/// Puts into force what can change while the bastion serves; see [`Config::with_live_settings_of`].
+/// Applies the settings that can change while the bastion serves; see [`Config::with_live_settings_of`].
 fn put_into_force(config: &Config, service: &Service) -> Result<(), Error> {
     let dialler = dialler(config, Arc::clone(&service.dialler.load().endpoints))?;
     service.dialler.store(Arc::new(dialler));
     service.budget.set_patience(config.timeouts.stalled_target.0);
-    // What a cluster says may change at the same moment, and where it is.
+    // The cluster's objects, and the API server's address, may change at the same moment.
     service.policy.send_modify(|held| {
         *held = Arc::new(policy(config, held.floor.api().clone(), Arc::clone(&held.objects)));
     });
@@ -232,7 +233,7 @@ fn put_into_force(config: &Config, service: &Service) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the bastion follows while it serves.
+/// The sources that the bastion follows while it serves.
 struct Sources {
     authorities: Followed<AuthoritySet>,
     revoked: Followed<RevocationList>,
@@ -268,7 +269,7 @@ impl Bastion {
             async { ready.after(host_key.first().await, Readiness::host_key_known) },
         );
         let settings = build::ssh(&self.config);
-        // Sessions that began with another host key keep theirs.
+        // Sessions that began with another host key keep it.
         let ssh_config =
             move |key: &HostKey| ssh::config(&settings, key.key().clone(), key.certificate().cloned());
         let service = Arc::new(Service {

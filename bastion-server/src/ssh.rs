@@ -1,4 +1,4 @@
-//! The russh edge: turns our settings into russh's, runs one session on a socket, and ends it when it must end.
+//! Runs one SSH session on a socket by russh, and ends it when it must end.
 
 mod ended;
 pub(crate) mod forward;
@@ -45,67 +45,67 @@ use ended::Ended;
 use handler::{Admitted, Handler, Login};
 use liveness::Gone;
 
-/// How long a session may take to say goodbye before its socket is cut.
+/// How long a session may take to end itself before its socket is cut.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How often the wall clock is compared with the end of a certificate: it may step, which a timer would not notice.
+/// How often the wall clock is compared with the end of a certificate: the clock may step, which a timer
+/// would not notice.
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
-/// Messages from one channel that wait for its relay, before russh stops reading for all. A relay takes them at once, and
-/// only then are they charged to the budget.
+/// The most messages of one channel that wait for its relay, before russh stops reading for all channels. A
+/// relay takes them immediately, and only then are they charged to the budget.
 const CHANNEL_BUFFER: usize = 32;
-/// Messages to the session that wait for its task, which writes as many at once: 512 KiB of data.
+/// The most messages to the session that wait for its task, which writes them together: 512 KiB of data.
 const EVENT_BUFFER: usize = 16;
-/// Logins of one client that may be refused: all that it may offer, and the questions before and after.
+/// The most refused logins of one client: all offers that it may make, and the requests before and after.
 const LOGIN_ATTEMPTS: usize = offers::MOST + 4;
 
-/// The reason of whatever ends because a budget of memory is spent, in metrics, records and logs.
+/// The reason code, in metrics, records and logs, of a session or forward that ends because a memory budget
+/// is spent.
 const MEMORY_BUDGET: &str = "memory_budget";
 
-/// What every session shares. Whatever can change while sessions live is swapped as a whole.
+/// The state that all sessions share. Each part that can change while sessions live is replaced as a whole.
 #[derive(Debug)]
 pub(crate) struct Service {
-    /// Whose certificates are believed, and for whom. A change asks every live session anew.
+    /// The conditions of a login. A change checks every live session again.
     pub requirements: watch::Sender<Arc<Requirements>>,
-    /// Who may reach what. A change asks about every live forward anew.
+    /// The policy. A change checks every live forward again.
     pub policy: watch::Sender<Arc<Policy>>,
-    /// russh's settings, with the host key of the moment.
+    /// russh's settings, with the current host key.
     pub config: ArcSwap<Config>,
     /// When a client counts as gone.
     pub liveness: Liveness,
-    /// The audit log.
     pub audit: Audit,
-    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// How targets are found and reached.
+    /// Finds and reaches targets.
     pub dialler: ArcSwap<Dialler>,
-    /// Channels at once in one session.
+    /// The most channels that one session may have open simultaneously.
     pub max_channels: usize,
-    /// Who is here, and how much each may use.
+    /// Counts the connections and channels of each identity.
     pub quotas: Quotas,
-    /// How much memory all of them may take.
+    /// The memory budget of all sessions.
     pub budget: Budget,
 }
 
-/// How it is found out whether a logged-in client is still there.
+/// How the bastion finds out whether a client that has logged in is still there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Liveness {
-    /// Silence after which the client is asked whether it is there.
+    /// The silence after which the bastion asks the client for an answer.
     pub interval: Duration,
-    /// Unanswered questions after which it is not.
+    /// The number of unanswered questions after which the client counts as gone.
     pub most_missed: NonZeroUsize,
 }
 
-/// The settings of a session that are the operator's.
+/// The operator's settings of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// When `pf-tunnel` is asked to replace the keys.
     pub rekey: Rekey,
-    /// How fast `pf-tunnel` is asked to open channels.
+    /// The rate at which `pf-tunnel` is asked to open channels.
     pub opens: Rate,
-    /// What is offered beside the best.
+    /// Algorithms that are offered beside the default ones.
     pub more_algorithms: Vec<algorithms::More>,
 }
 
-/// russh's settings for all sessions that begin with this host key.
+/// Returns russh's settings for all sessions that begin with this host key.
 pub(crate) fn config(settings: &Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Owned(format!(
@@ -114,8 +114,8 @@ pub(crate) fn config(settings: &Settings, key: PrivateKey, certificate: Option<C
             settings.opens.announcement()
         ))),
         methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
-        // Only certificates are accepted, and guessing a signature is hopeless: a delay would punish those who
-        // offer a plain key first, as OpenSSH does.
+        // Only certificates are accepted, and a signature cannot be guessed: a delay would only slow clients
+        // down that offer a plain key first, as OpenSSH does.
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
         max_auth_attempts: LOGIN_ATTEMPTS,
@@ -127,17 +127,17 @@ pub(crate) fn config(settings: &Settings, key: PrivateKey, certificate: Option<C
         channel_buffer_size: CHANNEL_BUFFER,
         event_buffer_size: EVENT_BUFFER,
         preferred: algorithms::for_server(&settings.more_algorithms),
-        // An idle tunnel is what people want; a dead client is found by `liveness`. russh would ask before the login too,
-        // when its question is an error that ends the connection of whoever is typing a passphrase.
+        // An idle tunnel is normal; `liveness` finds dead clients. russh would ask before the login too, when
+        // its question is an error that ends the connection of a user who is typing a passphrase.
         inactivity_timeout: None,
         keepalive_interval: None,
         keepalive_max: 0,
-        // Set on the socket by the listener.
+        // The listener sets this on the socket.
         nodelay: false,
     }
 }
 
-/// Serves one connection until it ends, for whatever reason.
+/// Serves one connection until it ends.
 pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
     let Connection { session, socket, cutter, pending, seen, drain } = connection;
     let (login, mut logged_in) = watch::channel(Login::Pending);
@@ -150,10 +150,10 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
         Ok(running) => running,
         Err(error) => {
             seen.fail();
-            return tracing::debug!(%error, "no SSH client");
+            return tracing::debug!(%error, "the client does not speak SSH");
         }
     };
-    // Set once, here; the handler is not called before.
+    // Set once, here; russh does not call the handler before.
     let _ = handle.set(running.handle());
     let began = Instant::now();
     let watched = Watched {
@@ -171,15 +171,15 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
             Err(error) => {
                 if is_unreadable(&error) { seen.not_read() } else { seen.fail() }
                 let ended = Ended::by(&error);
-                tracing::debug!(reason = ended.code(), %error, "the session ended");
+                tracing::debug!(reason = ended.code(), %error, "session ended by an error");
                 ended
             }
         },
         ended = watched.must_end(&mut logged_in) => ended,
     };
 
-    // In this order: relays end and let go of their channels, which is what a session that is stuck waits for; then
-    // the client is told; then the socket goes.
+    // The order matters: relays end and release their channels, which a session that is stuck waits for; then
+    // the client is told; then the socket is closed.
     stop.cancel();
     if let Some(farewell) = ended.farewell() {
         let told = async {
@@ -196,7 +196,7 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
             forwards.refusals().close(&admitted.identity);
             service.metrics.session_ended(ended.code());
             if let Some(remedy) = ended.is_ours() {
-                tracing::warn!(reason = ended.code(), "the bastion ended a session: {remedy}");
+                tracing::warn!(reason = ended.code(), "session ended by the bastion: {remedy}");
             }
             let traffic = Traffic { duration: began.elapsed(), ..forwards.traffic() };
             let event = Event::SessionClosed { identity: &admitted.identity, traffic, reason: ended.code() };
@@ -218,8 +218,8 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
     }
 }
 
-/// Whether the SSH library gave up at something that other servers may read: a key, a certificate, a signature, or text
-/// that is not UTF-8.
+/// Whether the SSH library gave up at something that other servers may parse: a key, a certificate, a
+/// signature, or text that is not UTF-8.
 fn is_unreadable(error: &russh::Error) -> bool {
     matches!(
         error,
@@ -228,11 +228,11 @@ fn is_unreadable(error: &russh::Error) -> bool {
 }
 
 async fn say_goodbye(handle: &Handle, farewell: String) {
-    // Fails only if the session is gone already.
+    // Fails only if the session has ended already.
     let _ = handle.disconnect(Disconnect::ByApplication, farewell, "en".to_owned()).await;
 }
 
-/// What is looked at while a session lives.
+/// The state that is watched while a session lives.
 struct Watched<'a> {
     session: Session,
     service: &'a Service,
@@ -243,7 +243,7 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// Waits until the session must not go on.
+    /// Waits until the session must end.
     async fn must_end(&self, logged_in: &mut watch::Receiver<Login>) -> Ended {
         let after_login = async {
             let admitted = loop {
@@ -263,7 +263,8 @@ impl Watched<'_> {
         }
     }
 
-    /// Waits for the bastion's own end: at once for a session that forwards nothing, for as long as there is time otherwise.
+    /// Waits for the bastion's shutdown: immediately for a session that forwards nothing, for as long as the
+    /// drain allows otherwise.
     async fn must_leave(&self) {
         self.drain.begun().await;
         tokio::select! {
@@ -283,7 +284,8 @@ impl Watched<'_> {
                 Ended::Refused(refused)
             }
             () = evicted => Ended::OverBudget,
-            // It said goodbye, and the library waits for it to close the connection. No need to.
+            // The client disconnected, and the library waits for it to close the connection. That is not
+            // necessary.
             () = self.cutter.finished() => Ended::ByClient,
             gone = liveness::gone(&self.handle, self.cutter, self.service.liveness) => match gone {
                 Gone::Stalled => Ended::Stalled,
@@ -294,7 +296,8 @@ impl Watched<'_> {
     }
 }
 
-/// Asks again, at every change and at the end of the certificate, whether it would be admitted.
+/// Waits until the client would no longer be admitted; checks at every change and at the end of the
+/// certificate.
 async fn no_longer_admitted(
     session: Session,
     admitted: &Admitted,
@@ -310,13 +313,13 @@ async fn no_longer_admitted(
         }
         tokio::select! {
             () = reached(admitted.identity.valid_before()) => {}
-            // The sender lives as long as the service, which is longer than any session.
+            // The sender lives as long as the service, which outlives every session.
             _ = requirements.changed() => {}
         }
     }
 }
 
-/// Waits until the wall clock has reached `end`, also when it is stepped meanwhile.
+/// Waits until the wall clock reaches `end`, even if the clock steps meanwhile.
 async fn reached(end: SystemTime) {
     while let Ok(left) = end.duration_since(SystemTime::now()) {
         if left.is_zero() {
@@ -326,7 +329,7 @@ async fn reached(end: SystemTime) {
     }
 }
 
-/// Tells the operator what was ended so that the memory suffices for the others.
+/// Logs a forward or session that was ended to free memory for the others.
 fn warn_of_eviction(
     identity: &Identity,
     to: Option<&forward::Request>,
@@ -341,5 +344,5 @@ fn warn_of_eviction(
     let login = identity.login().as_str().escape_debug();
     let to = to.map(|to| format!("{}:{}", to.host.escape_debug(), to.port));
     let what = if to.is_some() { "a forwarded connection" } else { "a session" };
-    tracing::warn!(%login, to, reason = code, "{what} that took nothing was ended: {whose}");
+    tracing::warn!(%login, to, reason = code, "{what} that read nothing was ended to free memory: {whose}");
 }

@@ -15,17 +15,17 @@ use crate::{
     trust::vault::Vault,
 };
 
-/// Shared handles for the tasks that refresh keys, revocation lists and the host certificate. Empty by default.
+/// Shared handles for the tasks that refresh authorities, revocation lists and the host certificate. Empty by
+/// default.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Upstreams<'a> {
-    /// Vault, and the bastion's login there.
+    /// Vault, with the bastion's login.
     pub vault: Option<&'a Vault>,
     /// The Kubernetes cluster.
     pub cluster: Option<&'a Cluster>,
-    /// Has Vault asked immediately.
+    /// Makes the tasks ask Vault immediately.
     pub reload: Arc<Notify>,
-    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Where an operator is warned.
+    /// Warnings to an operator.
     pub warnings: Warnings,
 }

@@ -110,10 +110,10 @@ fn every_log_line_about_a_connection_names_it() {
     let mut browser = TcpStream::connect(fixture.bastion.address()).unwrap();
     browser.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     wait::until_true("the bastion hangs up", Duration::from_secs(5), || {
-        fixture.bastion.log().contains("hung up")
+        fixture.bastion.log().contains("connection closed")
     });
     let log = fixture.bastion.log();
-    let line = log.lines().find(|line| line.contains("hung up")).unwrap();
+    let line = log.lines().find(|line| line.contains("connection closed")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["span"]["name"], "session", "{line}");
     assert_eq!(line["span"]["client"], browser.local_addr().unwrap().to_string(), "{line}");

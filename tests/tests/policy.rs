@@ -84,7 +84,7 @@ fn a_broken_file_changes_nothing_and_is_told() {
             .body
             .contains("bastion_config_reloads_total{result=\"refused\",reason=\"broken\"} 1")
     });
-    assert!(rules.fixture.bastion.log().contains("the old one stays in force"));
+    assert!(rules.fixture.bastion.log().contains("the previous one stays in force"));
     let mut client = rules.fixture.login();
     let channel = open(&mut client, &rules.first).unwrap();
     assert!(echoes(&mut client, channel));

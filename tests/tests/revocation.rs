@@ -403,7 +403,7 @@ fn a_changed_list_holds_within_seconds_and_a_bad_one_changes_nothing() {
         assert!(attempt(&stayer, 8).accepted, "{bad:?}");
     }
     let log = bastion.log();
-    assert!(log.contains("still revoking") && !log.contains("hunter2"), "{log}");
+    assert!(log.contains("its last good content stays in force") && !log.contains("hunter2"), "{log}");
 
     replace(&list, stayer.public_line());
     wait::until_true("a login again", Duration::from_secs(5), || attempt(&leaver, 7).accepted);

@@ -1,9 +1,10 @@
-//! Takes in turns those who have not logged in yet: whose next packet is looked at, and when.
+//! Gives turns to clients that have not logged in yet: whose next packet SSH processes, and when.
 //!
-//! A packet before the login can make the bastion verify signatures with a key of the client's choice, for a hundred bytes
-//! and before any code of ours is asked. So one after the other gets a turn, source by source rather than connection by
-//! connection, and all of them together have a quarter of the processors' time: who is logged in does not notice how
-//! many there are. What a turn cost is measured by the processor's clock, so a busy machine makes nothing dearer.
+//! A packet of a hundred bytes before the login can make the bastion verify signatures with a key of the
+//! client's choice, before any code of ours runs. So clients take turns, by source rather than by connection,
+//! and all of them together have a quarter of the processors' time: clients that have logged in do not notice
+//! how many there are. The cost of a turn is measured in processor time, so a busy machine makes no turn more
+//! expensive.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,18 +17,18 @@ use tokio::time::sleep;
 
 use crate::limits::startups::Source;
 
-/// Of how many processors one works for those that have not logged in.
+/// One in this many processors works for clients that have not logged in.
 const ONE_IN: usize = 4;
-/// What they may use at once after a while in which nobody came, so that a few logins never wait.
+/// The processor time that is saved up while no client comes, so that a few logins never wait.
 const SAVED: Duration = Duration::from_millis(100);
-/// Sources whose queues are kept before those that nobody stands in are looked for.
+/// The number of queues above which empty ones are dropped.
 const QUEUES: usize = 64;
 
-/// What time there is to work, counted in nanoseconds of one processor. It may be overdrawn, by one turn.
+/// The processor time that is left, in nanoseconds of one processor. One turn may overdraw it.
 #[derive(Debug)]
 struct CpuBudget {
     left: i64,
-    /// Nanoseconds that are earned in a microsecond.
+    /// Nanoseconds that are earned each microsecond.
     rate: i64,
     filled: Instant,
 }
@@ -58,7 +59,7 @@ fn nanoseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The turns of all who have not logged in.
+/// The turns of all clients that have not logged in.
 #[derive(Debug)]
 pub(crate) struct FairQueue {
     lanes: Arc<Semaphore>,
@@ -67,7 +68,7 @@ pub(crate) struct FairQueue {
 }
 
 impl FairQueue {
-    /// For a machine of so many processors.
+    /// A queue for a machine with this many processors.
     pub(crate) fn new(processors: usize) -> Self {
         Self {
             lanes: Arc::new(Semaphore::new((processors / 2).max(1))),
@@ -76,7 +77,7 @@ impl FairQueue {
         }
     }
 
-    /// Has a connection stand in the queue of its source.
+    /// Puts a connection into the queue of its source.
     pub(crate) fn queue(self: &Arc<Self>, source: Source) -> Queue {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if queues.len() >= QUEUES {
@@ -95,7 +96,7 @@ impl FairQueue {
     }
 }
 
-/// The place of one connection in the queue of its source.
+/// A connection's place in the queue of its source.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     turns: Arc<FairQueue>,
@@ -103,7 +104,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Waits for a turn: first within the source, then among the sources. `None` never comes, since no queue is closed.
+    /// Waits for a turn: first within the source, then among the sources. Never returns `None`, since no
+    /// queue is closed.
     pub(crate) async fn turn(self) -> Option<Turn> {
         let queue = self.queue.acquire_owned().await.ok()?;
         let lane = Arc::clone(&self.turns.lanes).acquire_owned().await.ok()?;
@@ -118,7 +120,7 @@ impl Queue {
     }
 }
 
-/// The right to have one packet looked at. Ends when it is dropped.
+/// The right to have one packet processed. Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<FairQueue>,
@@ -127,12 +129,12 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Measures from now on.
+    /// Begins to measure the cost.
     pub(crate) fn begin(&mut self) {
         self.work = Work::begin();
     }
 
-    /// What it cost until now.
+    /// The cost so far.
     pub(crate) fn cost(&self) -> Duration {
         self.work.cost()
     }
@@ -145,7 +147,7 @@ impl Drop for Turn {
     }
 }
 
-/// Work that was begun on one thread.
+/// Work that began on one thread.
 #[derive(Debug)]
 struct Work {
     thread: ThreadId,
@@ -158,7 +160,7 @@ impl Work {
         Self { thread: thread::current().id(), processor: processor_time(), wall: Instant::now() }
     }
 
-    /// The processor's time, or, where the work went on on another thread, the time that passed.
+    /// The processor time, or, where the work continued on another thread, the time that passed.
     fn cost(&self) -> Duration {
         let of_processor = || {
             let began = self.processor.filter(|_| self.thread == thread::current().id())?;
@@ -168,7 +170,7 @@ impl Work {
     }
 }
 
-/// What this thread has used of a processor.
+/// The processor time that this thread has used.
 pub(crate) fn processor_time() -> Option<Duration> {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok().map(Duration::from)
 }
@@ -239,7 +241,7 @@ pub(super) mod tests {
     async fn a_source_gets_a_turn_beside_any_number_of_connections_of_another() {
         let turns = Arc::new(FairQueue::new(2));
         let running = turns.queue(source(1)).turn().await.unwrap();
-        // A hundred of the same source stand there before the other one comes.
+        // A hundred connections of one source wait before one of another source comes.
         let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(turns.queue(source(1)).turn())).collect();
         for turn in &mut waiting {
             assert!(turn.as_mut().now_or_never().is_none());

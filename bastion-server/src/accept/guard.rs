@@ -1,4 +1,4 @@
-//! What ends a connection from outside, and remembers what became of it.
+//! Guards a connection from outside its session: ends it when it must end, and records its outcome.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -20,13 +20,13 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// How long a connection that was cut may take to notice.
+/// How long a connection that was cut may take to end.
 const AFTER_CUT: Duration = Duration::from_secs(5);
 
-/// Who may start. With each connection is kept what tells it to give way.
+/// The throttle, which keeps with each connection the channel that tells it to give way.
 pub(super) type Throttle = crate::limits::startups::Throttle<Startup>;
 
-/// A connection that logs in, as the throttle knows it.
+/// A connection that has not logged in yet, as the throttle knows it.
 #[derive(Debug)]
 pub(super) struct Startup {
     pub(super) displace: oneshot::Sender<()>,
@@ -39,7 +39,7 @@ impl Progress for Startup {
     }
 }
 
-/// The place that a connection takes among those that have not logged in.
+/// A connection's place among those that have not logged in yet.
 pub(super) struct Start {
     throttle: Arc<Mutex<Throttle>>,
     ticket: Ticket,
@@ -59,15 +59,15 @@ impl Drop for Start {
     }
 }
 
-/// Watches over one connection.
+/// Guards one connection.
 pub(super) struct Guard {
     pub(super) cutter: Cutter,
     pub(super) start: Start,
     pub(super) seen: Arc<PreloginState>,
-    /// Whether a trusted proxy connected for itself, as it does to see whether anybody is here.
+    /// Whether a trusted proxy connected for itself, as for a health check.
     pub(super) is_proxys_own: bool,
     pub(super) logged_in: oneshot::Receiver<()>,
-    /// Announced when its place is given to somebody else.
+    /// Resolves when a newcomer gets this connection's place.
     pub(super) displaced: oneshot::Receiver<()>,
     pub(super) deadline: tokio::time::Instant,
     pub(super) metrics: Arc<Metrics>,
@@ -79,7 +79,7 @@ impl Guard {
     pub(super) async fn watch(self, serving: impl Future<Output = ()> + Send) {
         let Self { cutter, start, seen, is_proxys_own, logged_in, displaced, deadline, metrics, drain } =
             self;
-        // A defect leaves nothing half-done that others share: the connection owns what it touches.
+        // A panic leaves no shared state half-changed: the connection owns what it touches.
         let serving = AssertUnwindSafe(serving).catch_unwind();
         tokio::pin!(serving);
         let mut start = Some(start);
@@ -94,13 +94,13 @@ impl Guard {
                     Login::Overdue => {
                         finish(&mut start, Outcome::Overdue);
                         metrics.connection_refused("login_deadline");
-                        tracing::info!("no login in time; closing (limits.login_deadline)");
+                        tracing::info!("connection closed: no login in time (limits.login_deadline)");
                     }
                     Login::Displaced => {
                         finish(&mut start, Outcome::Displaced);
                         metrics.connection_refused("displaced");
                         tracing::info!(
-                            "closing one that has not come further, for one that has just come \
+                            "connection closed to make room for a newcomer: its login made no progress \
                              (limits.max_startups.total)"
                         );
                     }
@@ -114,7 +114,8 @@ impl Guard {
                 ended = &mut serving => Some(ended),
             }
         };
-        // Whoever still holds the socket, a task of the SSH library for one, is of no use from now on.
+        // Another task, such as one of the SSH library, may still hold the socket; it is cut for that task
+        // too.
         cutter.cut();
         let ended = match ended {
             Some(ended) => Some(ended),
@@ -128,7 +129,7 @@ impl Guard {
             if let Some(violation) = seen.violation() {
                 let reason = violation.code();
                 metrics.connection_refused(reason);
-                tracing::info!(reason, "hung up on a client: {violation}");
+                tracing::info!(reason, "connection closed: {violation}");
             }
             finish(
                 &mut start,
@@ -148,11 +149,11 @@ fn finish(start: &mut Option<Start>, outcome: Outcome) {
     }
 }
 
-/// What became of a login.
+/// The outcome of a login.
 enum Login {
     Complete,
     Overdue,
-    /// Somebody from elsewhere needs the place.
+    /// A newcomer from another source needs the place.
     Displaced,
     /// The bastion is about to end.
     Pointless,
@@ -166,12 +167,12 @@ async fn login(
 ) -> Login {
     let complete = async {
         if logged_in.await.is_err() {
-            // It failed, and may say so to the client for as long as there is time.
+            // The login failed, and the session may tell the client so until the deadline.
             std::future::pending::<()>().await;
         }
     };
     tokio::select! {
-        // A login counts, also when it came in the last moment.
+        // A login counts, even at the last moment.
         biased;
         () = complete => Login::Complete,
         Ok(()) = displaced => Login::Displaced,

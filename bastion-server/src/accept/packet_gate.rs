@@ -1,9 +1,9 @@
 //! Hands the packets of a client that has not logged in to SSH, one at a time and in turn.
 //!
-//! This stands right below the SSH library, which reads the head of a packet and then exactly the rest of it. So what is
-//! handed over here is known by its size, though it is encrypted: a packet that is larger than any before a login is
-//! refused before its bytes are there, and those that get no answer are counted. Once the client has logged in, it is
-//! a socket like any other.
+//! The gate stands right below the SSH library, which reads the head of a packet and then exactly the rest of
+//! it. So the gate knows the size of each packet, though the packet is encrypted: it refuses a packet that is
+//! larger than any before a login before its bytes arrive, and counts packets that get no answer. After the
+//! login it passes everything through.
 
 use std::{
     fmt, io,
@@ -20,41 +20,44 @@ use crate::accept::{
     prelogin::{PreloginState, Violation},
 };
 
-/// The most that is read of a packet before it is known how long it is. What fits in there costs nothing.
+/// The most bytes that are read of a packet before its length is known. A packet that fits into them costs
+/// nothing.
 const HEAD: usize = 16;
-/// The largest packet that has to be taken (RFC 4253 §6.1), which is twice the largest certificate that is read.
+/// The largest packet that must be accepted (RFC 4253 §6.1), which is twice the largest certificate that is
+/// parsed.
 const LARGEST_PACKET: usize = 35_000;
-/// Packets in a row to which nothing is to be said: those that tell of nothing, as some clients send while a person is
-/// asked for a passphrase, and those that have no meaning before a login.
+/// The most packets in a row that get no answer: those that carry no information, which some clients send
+/// while their user types a passphrase, and those that have no meaning before a login.
 const UNANSWERED: usize = 64;
-/// What the packets of one connection may cost of a processor: ten times what the dearest login does.
+/// The most processor time that the packets of one connection may cost: ten times that of the most expensive
+/// login.
 const MOST_WORK: Duration = Duration::from_millis(500);
-/// After a packet that cost this much, others go first.
+/// A packet that costs this much makes its connection wait for others.
 const NOTICEABLE: Duration = Duration::from_micros(100);
 
 type Waiting = Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
 
-/// Where a turn stands.
+/// The state of a turn.
 enum TurnState {
-    /// There is nothing to look at.
+    /// The connection has no packet to process.
     Idle,
-    /// Others are looked at first.
+    /// The connection waits for its turn.
     Waiting(Waiting),
-    /// What was handed over is looked at.
+    /// SSH processes the connection's packet.
     Working(Turn),
 }
 
-/// A byte stream on which SSH runs, whose other end has proved nothing yet.
+/// A byte stream for SSH, whose client has not logged in yet.
 pub(crate) struct PacketGate<S> {
     inner: S,
     seen: Arc<PreloginState>,
     queue: Queue,
     place: TurnState,
-    /// What came and waits for its turn.
+    /// Bytes that have arrived and wait for a turn.
     held: Vec<u8>,
     work: Duration,
     unanswered: usize,
-    /// Whether others should be looked at first, whatever there is.
+    /// Whether other connections go first.
     yields: bool,
 }
 
@@ -79,7 +82,7 @@ impl<S> PacketGate<S> {
         }
     }
 
-    /// What was handed over last has been looked at, since the stream is used again.
+    /// Ends the turn: SSH reads again, so it has processed the last packet.
     fn end_turn(&mut self) {
         if let TurnState::Working(turn) = &self.place {
             let cost = turn.cost();
@@ -104,7 +107,7 @@ impl<S> PacketGate<S> {
 }
 
 impl<S: AsyncRead + Unpin> PacketGate<S> {
-    /// Reads a packet, or a part of it, once it is this connection's turn.
+    /// Reads a packet, or a part of it, in this connection's turn.
     fn poll_in_turn(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.end_turn();
         if let Err(violation) = self.check(buf.remaining()) {
@@ -261,7 +264,7 @@ mod tests {
         let mut read = 0;
         while in_time(gate.read_exact(&mut [0; 32])).await.is_ok() {
             read += 1;
-            // By the processor's clock: a busy machine takes its time.
+            // Measured in processor time, since a busy machine takes longer.
             work(MOST_WORK);
         }
         assert_eq!(seen.violation(), Some(Violation::TooCostly));

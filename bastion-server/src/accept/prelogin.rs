@@ -1,7 +1,9 @@
-//! What a client may send before it has logged in: an identification line at once, and then not much.
+//! Bounds what a client may send before its login: an identification line immediately, and then a limited
+//! number of bytes.
 //!
-//! This stands between the network and SSH. The SSH library bounds each packet and the identification line, but not
-//! their number; and the socket above reads ahead while a write waits, which only peers that are known may ask for.
+//! This socket stands between the network and SSH. The SSH library bounds each packet and the identification
+//! line, but not the number of packets; and the socket above reads ahead while a write waits, which only
+//! clients that have logged in may cause.
 
 use std::{
     io,
@@ -21,47 +23,49 @@ use crate::{
     limits::startups::{Outcome, Progress, Stage},
 };
 
-/// The longest identification line, with its end (RFC 4253 §4.2).
+/// The longest identification line, line end included (RFC 4253 §4.2).
 const LONGEST_LINE: usize = 255;
-/// Bytes that a client may send before it is logged in. Each certificate comes twice, with the question whether it would do
-/// and with the signature: this is enough for as many as may be offered, of RSA keys of 4096 bits by an authority with such a
-/// key (some 90,000 bytes), or for three of the largest that are read.
+/// The most bytes that a client may send before its login. Each certificate comes twice, with the question
+/// whether it would be accepted and with the signature: this suffices for as many as a client may offer, of
+/// RSA keys of 4096 bits by an authority with such a key (some 90,000 bytes), or for three of the largest
+/// size that is parsed.
 const BEFORE_LOGIN: usize = 128 * 1024;
 
-/// What a client did that no SSH client does.
+/// A violation of the protocol, which no SSH client commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Violation {
-    /// Its first line is not that of an SSH client.
+    /// The first line is not that of an SSH client.
     #[error("it does not speak SSH")]
     NotSsh,
-    /// Its first line is a PROXY header, which nobody asked for, or not from there.
+    /// The first line is a PROXY header, although the peer is not a trusted proxy.
     #[error("it sent a PROXY header, and is no proxy that is trusted (proxy_protocol)")]
     UntrustedHeader,
-    /// It said too much before it was logged in.
+    /// The client sent too many bytes before its login.
     #[error("it sent too much without logging in")]
     TooMuch,
-    /// It announced a packet that is larger than any needs to be before a login.
+    /// The client announced a packet that is larger than any packet before a login.
     #[error("it began a packet that is too large before a login")]
     TooLarge,
-    /// What it sent kept the processor busy for too long.
+    /// The client's packets took too much processor time.
     #[error("what it sent before a login took too long to look at")]
     TooCostly,
-    /// It went on with messages that have no answer.
+    /// The client went on sending messages that have no answer.
     #[error("it sent too many messages that mean nothing before a login")]
     Unanswered,
-    /// It showed a key or certificate, or signed, in a form that the SSH library cannot read. Another server might.
+    /// The client sent a key, certificate or signature in a form that the SSH library cannot parse. Another
+    /// server might accept it.
     #[error(
         "it showed a certificate, a key or a name that the SSH library cannot read (options out of order, text that is \
          not UTF-8); have it show none but the right one (IdentitiesOnly)"
     )]
     Unreadable,
-    /// The SSH library hung up on it.
+    /// The SSH library ended the connection.
     #[error("it broke the SSH protocol")]
     Protocol,
 }
 
 impl Violation {
-    /// The stable name of this reason in metrics and logs.
+    /// The reason code in metrics and logs.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::NotSsh => "not_ssh",
@@ -76,7 +80,7 @@ impl Violation {
     }
 }
 
-/// What is known of a client from outside its SSH session.
+/// The state of a client, as seen from outside its SSH session.
 #[derive(Debug, Default)]
 pub(crate) struct PreloginState {
     logged_in: AtomicBool,
@@ -85,7 +89,7 @@ pub(crate) struct PreloginState {
     refused: AtomicBool,
     probed: AtomicBool,
     violation: OnceLock<Violation>,
-    /// How far it has come, and since when.
+    /// The stage that the client has reached, and since when.
     stage: Mutex<Option<(Stage, Instant)>>,
 }
 
@@ -97,17 +101,17 @@ impl Progress for Arc<PreloginState> {
 }
 
 impl PreloginState {
-    /// From now on it may send what it likes.
+    /// Lifts the bounds after the login.
     pub(crate) fn log_in(&self) {
         self.logged_in.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it may.
+    /// Whether the bounds are lifted.
     pub(crate) fn is_logged_in(&self) -> bool {
         self.logged_in.load(Ordering::Relaxed)
     }
 
-    /// It has come this far, if it had not before.
+    /// Records that the client has reached this stage, if it had not before.
     pub(crate) fn reach(&self, stage: Stage) {
         let mut reached = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         if reached.is_none_or(|(before, _)| before < stage) {
@@ -115,40 +119,41 @@ impl PreloginState {
         }
     }
 
-    /// A login of it was refused.
+    /// Records that a login was refused.
     pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);
     }
 
-    /// It asked which keys would do, again and again, and signed with none of them.
+    /// Records that the client asks again and again which keys would be accepted, and signs with none.
     pub(crate) fn probe(&self) {
         self.probed.store(true, Ordering::Relaxed);
     }
 
-    /// It did what no SSH client does; its connection is to end with this error.
+    /// Records a violation, and returns the error that ends the connection.
     pub(crate) fn violate(&self, violation: Violation) -> io::Error {
         let violation = *self.violation.get_or_init(|| violation);
         io::Error::new(io::ErrorKind::InvalidData, violation)
     }
 
-    /// The SSH library ended the connection by an error, which is the client's, unless that has left.
+    /// Records that the SSH library ended the connection by an error, which is the client's fault unless the
+    /// client has left.
     pub(crate) fn fail(&self) {
         if !self.left.load(Ordering::Relaxed) {
             let _ = self.violation.set(Violation::Protocol);
         }
     }
 
-    /// The SSH library ended the connection, since it could not read what the client showed.
+    /// Records that the SSH library ended the connection because it could not parse what the client sent.
     pub(crate) fn not_read(&self) {
         let _ = self.violation.set(Violation::Unreadable);
     }
 
-    /// What it did that no SSH client does, if anything.
+    /// The violation that was recorded, if any.
     pub(crate) fn violation(&self) -> Option<Violation> {
         self.violation.get().copied()
     }
 
-    /// What became of its connection, if that has ended by itself.
+    /// The outcome of the connection, if it has ended by itself.
     pub(crate) fn outcome(&self) -> Outcome {
         if self.logged_in.load(Ordering::Relaxed) {
             Outcome::LoggedIn
@@ -175,7 +180,7 @@ impl PreloginState {
     }
 }
 
-/// A byte stream whose other end has proved nothing.
+/// A byte stream whose client has not logged in yet.
 #[derive(Debug)]
 pub(crate) struct PreloginSocket<S> {
     inner: S,
@@ -186,7 +191,7 @@ pub(crate) struct PreloginSocket<S> {
 }
 
 impl<S> PreloginSocket<S> {
-    /// Watches `inner`, and tells what is seen.
+    /// Watches `inner`, and records in `seen`.
     pub(crate) fn new(inner: S, seen: Arc<PreloginState>) -> Self {
         Self { inner, seen, line: Some(Vec::new()), received: 0 }
     }
@@ -215,14 +220,14 @@ impl<S> PreloginSocket<S> {
     }
 }
 
-/// Whether a line that is not complete may still become that of a client.
+/// Whether an incomplete line may still become an SSH client's.
 fn may_begin(line: &[u8]) -> bool {
     let begins = |known: &[u8]| line.iter().zip(known).all(|(one, other)| one == other);
     begins(b"SSH-2.0-") || begins(b"SSH-1.99-")
 }
 
 fn not_ssh(line: &[u8]) -> Violation {
-    // A few bytes, since fewer could begin anything.
+    // Fewer bytes could begin anything.
     if line.len() > 4 && header::may_begin(line) { Violation::UntrustedHeader } else { Violation::NotSsh }
 }
 
@@ -288,7 +293,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// What becomes of bytes that arrive in pieces of the given size.
+    /// Reads bytes that arrive in pieces of the given size.
     async fn arrive(bytes: &[u8], piece: usize) -> Result<Vec<u8>, Violation> {
         let (mut client, server) = tokio::io::duplex(piece);
         let seen = Arc::new(PreloginState::default());

@@ -14,17 +14,18 @@ use super::refusal::Refused;
 use crate::config::proxy_protocol::{Mode, ProxyProtocol};
 use header::{Announced, Malformed, Step};
 
-/// How long a header may take. The specification asks for more than three seconds, which is when a lost segment is sent
-/// again.
+/// How long a header may take. The specification asks for more than three seconds, after which a lost segment
+/// is sent again.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a proxy that may send a header may be silent before it is taken for a client that waits for our first word.
+/// How long a proxy that may send a header can be silent before it counts as a client that waits for the
+/// server's identification.
 const HESITATION: Duration = Duration::from_secs(2);
 
-/// Where a connection comes from.
+/// The origin of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientOrigin {
     pub(super) client: SocketAddr,
-    /// Whether a trusted proxy says that it speaks for itself.
+    /// Whether a trusted proxy says that it connects for itself.
     pub(super) is_proxys_own: bool,
 }
 
@@ -34,10 +35,10 @@ pub(super) struct Header {
     is_required: bool,
 }
 
-/// Whether a connection from there begins with a header.
+/// Whether a connection from this peer begins with a header.
 pub(super) fn expect(settings: &ProxyProtocol, peer: IpAddr) -> Result<Option<Header>, Refused> {
     match (settings.mode(), settings.trusts(peer)) {
-        // A header that a client sends all the same is not SSH, and is refused for that.
+        // If a client sends a header here, it is refused because it does not speak SSH.
         (Mode::Off, _) | (Mode::Optional, false) => Ok(None),
         (Mode::Optional, true) => Ok(Some(Header { is_required: false })),
         (Mode::Required, true) => Ok(Some(Header { is_required: true })),
@@ -46,8 +47,8 @@ pub(super) fn expect(settings: &ProxyProtocol, peer: IpAddr) -> Result<Option<He
 }
 
 impl Header {
-    /// Reads it, and not a byte more. `None` when the proxy leaves without a word, as some do to see whether anybody is
-    /// here.
+    /// Reads the header and no byte more. `None` when the proxy leaves without sending a byte, as some do for
+    /// health checks.
     pub(super) async fn read(
         self,
         stream: &mut TcpStream,
@@ -76,7 +77,7 @@ impl Header {
 }
 
 enum Broken {
-    /// The proxy left before it said anything.
+    /// The proxy left before it sent a byte.
     Silent,
     Malformed(Malformed),
 }

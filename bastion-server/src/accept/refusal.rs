@@ -1,9 +1,9 @@
-//! Why a connection is turned away at the acceptor, and how its user gets to read it.
+//! Refuses connections before SSH begins, and tells the client's user why.
 //!
-//! A line before the server's identification (RFC 4253 §4.2) is shown by hardly any client. A disconnect message is,
-//! and it need not wait for a key exchange: right after the identification line it goes as a plain packet, for the
-//! price of a hundred bytes that are the same for everybody. It holds nothing
-//! that the network may not see. What concerns a certificate is said after the key exchange, by the handler.
+//! Hardly any client shows a line before the server's identification (RFC 4253 §4.2). But clients show a
+//! disconnect message, which need not wait for a key exchange: right after the identification line it is sent
+//! as a plain packet, a hundred bytes that are the same for every client. The message holds nothing that the
+//! network may not see. The handler reports what concerns a certificate, after the key exchange.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,10 +16,11 @@ use tokio::{
 
 use crate::{accept::proxy::header::Malformed, limits::startups::Busy};
 
-/// Refused connections that are held until the client has read why. Beyond these it may be lost.
+/// The most refused connections that are held open until the client has read the message. Beyond these the
+/// message may be lost.
 const HELD: usize = 64;
-/// For how long, and how much of what the client sends meanwhile is read. A socket that is closed with bytes unread
-/// ends in a reset, which may overtake the message.
+/// How long a refused connection is held, and how many bytes are read from it meanwhile. Closing a socket
+/// with unread bytes sends a reset, which may overtake the message.
 const HELD_FOR: Duration = Duration::from_secs(1);
 const READ_MEANWHILE: u64 = 4096;
 
@@ -27,28 +28,28 @@ const READ_MEANWHILE: u64 = 4096;
 const DISCONNECT: u8 = 1;
 const TOO_MANY_CONNECTIONS: u32 = 12;
 
-/// Why a connection does not get as far as SSH.
+/// Why a connection is refused before SSH begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
-    /// There are too many.
+    /// There are too many sessions.
     #[error("too many connections; try again in a moment")]
     Sessions,
-    /// The throttle says so.
+    /// The throttle refuses the source.
     #[error(transparent)]
     Busy(Busy),
-    /// A header is required, and this is no proxy that could send one.
+    /// A PROXY header is required, and the peer is not a trusted proxy.
     #[error("connections are taken from load balancers only; connect to their address")]
     NoProxy,
-    /// A proxy sent something else.
+    /// The proxy sent a malformed header.
     #[error("{0}")]
     Header(Malformed),
-    /// A proxy sent nothing, or not all of it.
+    /// The proxy sent no complete header in time.
     #[error("the PROXY header did not come in time")]
     HeaderLate,
 }
 
 impl Refused {
-    /// The stable name of this reason in metrics, logs and messages.
+    /// The reason code in metrics, logs and messages.
     pub(super) fn code(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
@@ -62,7 +63,7 @@ impl Refused {
         }
     }
 
-    /// The setting behind it.
+    /// The setting that refuses the connection.
     pub(super) fn setting(self) -> &'static str {
         match self {
             Self::Sessions => "limits.max_sessions",
@@ -80,7 +81,7 @@ impl Refused {
             payload.extend(u32::try_from(string.len()).unwrap_or(0).to_be_bytes());
             payload.extend(string.as_bytes());
         }
-        // At least four bytes of it, up to a multiple of eight.
+        // At least four bytes of padding, up to a multiple of eight.
         let padding = 11 - (payload.len() % 8);
         let length = u32::try_from(1 + payload.len() + padding).unwrap_or(0);
         let mut bytes = super::IDENTIFICATION.as_bytes().to_vec();
@@ -103,9 +104,9 @@ impl Default for DisconnectSender {
 }
 
 impl DisconnectSender {
-    /// Says why, and closes. Costs those who are let in nothing.
+    /// Sends the message, and closes the connection, without delaying other connections.
     pub(super) fn say(&self, mut stream: TcpStream, refused: &Refused) {
-        // The socket is new, so there is room; if not, the client has other worries.
+        // The socket is new, so its buffer has room; if not, the message is lost.
         let _ = stream.try_write(&refused.farewell());
         if let Ok(held) = Arc::clone(&self.0).try_acquire_owned() {
             tokio::spawn(async move {

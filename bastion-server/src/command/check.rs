@@ -16,7 +16,8 @@ pub(super) fn run(path: &Path) -> Outcome {
     told(config.log.format, check(&config))
 }
 
-/// Reads everything that can be read without the network, and changes nothing but creating an audit file.
+/// Reads everything that can be read without the network, and changes nothing, except that it creates the
+/// audit file.
 fn check(config: &Config) -> Result<(), server::Error> {
     if let (Some(vault), config::HostKey::Vault(_)) = (server::vault(config)?, &config.host_key) {
         vault.check()?;

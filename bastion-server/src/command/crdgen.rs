@@ -1,4 +1,4 @@
-//! `crdgen`: the definitions of the bastion's Kubernetes objects.
+//! `crdgen`: prints the definitions of the bastion's Kubernetes objects.
 
 use super::{Outcome, fail, print};
 use crate::kubernetes::crd;

@@ -87,11 +87,11 @@ pub(super) fn run(asked: &Explain) -> Outcome {
     }))
 }
 
-/// Answers a question about a certificate and a destination as the bastion would, and tells how it came about. Asks Vault
-/// for its authorities where the configuration says so, and takes the objects of a cluster from `offline`.
+/// Answers as the bastion would, and explains the decision. Asks Vault for its authorities where the
+/// configuration needs it, and takes a cluster's objects from `offline`.
 ///
 /// # Errors
-/// What the bastion would not begin with.
+/// When the configuration could not be served either.
 async fn answer(
     config: &Config,
     offline: Offline,
@@ -99,7 +99,7 @@ async fn answer(
 ) -> Result<Explanation, server::Error> {
     let metrics = Arc::new(Metrics::new());
     let vault = server::vault(config)?;
-    // Its policies are not waited for: `offline` is given instead.
+    // The cluster's policies are not awaited: `offline` replaces them.
     let cluster = match config.authorities_need_cluster() {
         true => Some(Cluster::find(server::environment, Arc::clone(&metrics)).await?),
         false => None,

@@ -1,4 +1,4 @@
-//! Asks a bastion from outside whether it answers, for `helm test`: our image has no other program to ask with.
+//! Checks from outside whether a bastion answers, for `helm test`: the image has no other program for that.
 
 use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -19,9 +19,9 @@ use crate::{
 
 /// How long one attempt may take, in all.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The pause before the next one.
+/// The pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The longest first line of SSH, in bytes (RFC 4253 §4.2), and enough for a status line of HTTP.
+/// The longest identification line of SSH, in bytes (RFC 4253 §4.2), and enough for a status line of HTTP.
 const LONGEST_LINE: usize = 255;
 
 pub(super) fn run(asked: &Probe) -> Outcome {
@@ -43,42 +43,42 @@ pub(super) fn run(asked: &Probe) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is asked.
+/// A check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
-    /// Whether SSH is spoken: both sides say their first line.
+    /// Whether the server speaks SSH: both sides send their identification lines.
     Ssh,
-    /// Whether `/readyz` says yes.
+    /// Whether `/readyz` returns 200.
     Ready,
 }
 
-/// Why the answer is no.
+/// Why a check failed.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
-    /// This machine does not say whom to ask for names.
+    /// This machine has no usable name server.
     #[error(transparent)]
     NoServers(#[from] NoServers),
-    /// No such name; that of a headless Service leads nowhere while no pod is ready.
+    /// The name does not resolve; that of a headless Service has no address while no pod is ready.
     #[error("{0}")]
     Unresolved(#[from] ResolveError),
-    /// No connection, or one that broke.
+    /// The connection failed or broke.
     #[error("no connection: {0}")]
     Connection(#[from] io::Error),
-    /// Connected, and then silence.
+    /// The server accepted the connection and sent nothing.
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Silent,
-    /// Something else answers there.
+    /// The server does not speak SSH.
     #[error("this is no SSH: {:?}", .0)]
     NotSsh(String),
-    /// It lives, and serves nobody.
+    /// The bastion is alive and not ready.
     #[error("not ready: {:?}", .0)]
     NotReady(String),
 }
 
-/// Asks until the answer is yes, and returns its first line.
+/// Repeats a check until it succeeds, and returns the first line of the answer.
 ///
 /// # Errors
-/// The last no, when `within` has passed.
+/// The last failure, when `within` has passed.
 pub(super) async fn ask(
     question: Question,
     target: &Destination,
@@ -120,7 +120,7 @@ async fn attempt(question: Question, target: &Destination, resolver: &Resolver) 
     }
 }
 
-/// What comes before the first end of a line, or before the end, and no more than a line's length of it.
+/// Reads up to the first line end, or to the end of the stream, and no more than the length of a line.
 async fn first_line(stream: &mut TcpStream) -> Result<String, Failure> {
     let mut line = Vec::with_capacity(LONGEST_LINE);
     while line.len() < LONGEST_LINE {

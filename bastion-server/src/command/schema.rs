@@ -1,4 +1,4 @@
-//! `--print-config-schema`: the JSON Schema of the configuration.
+//! `--print-config-schema`: prints the JSON Schema of the configuration.
 
 use super::{Outcome, print};
 use crate::config;

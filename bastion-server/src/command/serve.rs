@@ -18,13 +18,13 @@ pub(super) fn run(path: PathBuf) -> Outcome {
 }
 
 fn fence_and_serve(path: PathBuf, config: Config) -> Result<(), server::Error> {
-    // The sandbox hides how many processors there are.
+    // The sandbox hides the number of processors.
     let workers = workers();
     let prepared = server::prepare(&path, &config)?;
     run_on(workers, server::run(path, config, prepared))
 }
 
-/// Tells a failure where the operator looks for it: in the log, where that is read by machines.
+/// Reports a failure where the operator looks for it: in the log, if machines read that.
 pub(super) fn told(format: Format, outcome: Result<(), server::Error>) -> Outcome {
     match (outcome, format) {
         (Ok(()), _) => Ok(ExitCode::SUCCESS),

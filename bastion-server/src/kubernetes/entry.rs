@@ -70,12 +70,12 @@ impl Entry {
         let name = key.name.as_str().to_owned();
         let wanted = Wanted { resource, namespace: Some(namespace.clone()), name: Some(name) };
         let contact = cluster.metrics.watch_contact(&wanted.labels());
-        let (key, nobody) = (key.key.clone(), Arc::<Notify>::default());
+        let (key, unheard) = (key.key.clone(), Arc::<Notify>::default());
         let current = match &place {
             ObjectRef::Secret(_) => {
                 let api = |client| Api::<Secret>::namespaced(client, &namespace);
                 let value = move |object: Secret| object.data?.remove(&key).map(|bytes| bytes.0);
-                follow(cluster, wanted, api, value, nobody)
+                follow(cluster, wanted, api, value, unheard)
             }
             ObjectRef::ConfigMap(_) => {
                 let api = |client| Api::<ConfigMap>::namespaced(client, &namespace);
@@ -83,7 +83,7 @@ impl Entry {
                     let text = object.data.and_then(|mut data| data.remove(&key)).map(String::into_bytes);
                     text.or_else(|| object.binary_data?.remove(&key).map(|bytes| bytes.0))
                 };
-                follow(cluster, wanted, api, value, nobody)
+                follow(cluster, wanted, api, value, unheard)
             }
         };
         Self { place, current, contact, heard: 0 }

@@ -190,7 +190,7 @@ mod tests {
             ],
         }));
         let other = slice_of(json!({
-            "metadata": {"name": "nobodys"}, "addressType": "IPv4", "ports": [{"port": 80}],
+            "metadata": {"name": "orphan"}, "addressType": "IPv4", "ports": [{"port": 80}],
             "endpoints": [{"addresses": ["10.0.0.9"]}],
         }));
         let endpoints = endpoints([("databases", &slice), ("databases", &other)].into_iter());

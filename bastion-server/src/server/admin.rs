@@ -1,7 +1,8 @@
-//! Health and metrics over HTTP, on a listener of their own.
+//! Serves health and metrics over HTTP, on a listener of their own.
 //!
-//! Whoever comes is let in at once, and when there are too many the oldest connection ends: whoever starts the bastion again
-//! when it does not answer needs its answer beside any number of others that hold connections and say nothing.
+//! Every connection is accepted immediately, and the oldest one ends when there are too many: a kubelet that
+//! restarts the bastion when it does not answer needs the answer beside any number of other clients that hold
+//! connections and send nothing.
 
 use std::{
     collections::VecDeque,
@@ -35,25 +36,25 @@ use crate::{
     telemetry::metrics,
 };
 
-/// Connections at once; for the next one the oldest ends. An answer takes milliseconds.
+/// The most connections that may be open simultaneously; the next one ends the oldest. An answer takes
+/// milliseconds.
 const MOST_CONNECTIONS: usize = 64;
-/// How long a client may take to send a request, or to think of the next one.
+/// How long a client may take to send a request, the first or the next.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a connection may be used at all.
+/// How long a connection may be used in all.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
 /// The pause after an error of accept, such as too many open files.
 const AFTER_ERROR: Duration = Duration::from_millis(200);
 
-/// What the admin pages tell about.
+/// The state that the admin pages report.
 #[derive(Clone, Debug)]
 pub(super) struct Admin {
-    /// What is counted.
     pub metrics: Arc<metrics::Metrics>,
-    /// What is still missing before clients can be served.
+    /// The conditions that are still missing before clients can be served.
     pub readiness: Arc<Readiness>,
-    /// Whether what happens can be written down.
+    /// Whether audit records can be written.
     pub audit: Audit,
-    /// Whether the process is going away.
+    /// Whether the process is shutting down.
     pub drain: Drain,
 }
 
@@ -63,7 +64,7 @@ impl Admin {
     }
 }
 
-/// The conditions of serving that come true once and stay so.
+/// The conditions of serving, each of which becomes true once and stays true.
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
     authorities: OnceLock<()>,
@@ -74,33 +75,33 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// Notes that `value` is there, by calling `note`.
+    /// Records that `value` exists, by calling `note`, and returns it.
     pub(super) fn after<T>(&self, value: T, note: fn(&Self)) -> T {
         note(self);
         value
     }
 
-    /// Every source of authorities has answered.
+    /// Records that every source of authorities has answered.
     pub(super) fn authorities_known(&self) {
         let _ = self.authorities.set(());
     }
 
-    /// Every list of what is revoked was good once.
+    /// Records that every revocation list was good once.
     pub(super) fn revocations_known(&self) {
         let _ = self.revocations.set(());
     }
 
-    /// What a cluster's objects say was seen once, or there is no cluster.
+    /// Records that the cluster's objects were listed once, or that there is no cluster.
     pub(super) fn policies_known(&self) {
         let _ = self.policies.set(());
     }
 
-    /// There is a host key, with its certificate if there is to be one.
+    /// Records that the host key exists, with its certificate if it needs one.
     pub(super) fn host_key_known(&self) {
         let _ = self.host_key.set(());
     }
 
-    /// Clients are accepted at this address.
+    /// Records that clients are accepted at this address.
     pub(super) fn listening(&self, address: SocketAddr) {
         let _ = self.listening.set(address);
     }
@@ -135,7 +136,7 @@ struct Report {
     listening: Option<SocketAddr>,
 }
 
-/// Answers until the process ends, within bounds: nobody who reaches this port can use up what sessions need.
+/// Answers until the process ends, within bounds: a client of this port cannot use up what sessions need.
 pub(super) async fn serve(listener: TcpListener, admin: Admin) {
     let service = TowerToHyperService::new(routes(admin));
     let mut held = VecDeque::<AbortHandle>::new();
@@ -154,7 +155,7 @@ pub(super) async fn serve(listener: TcpListener, admin: Admin) {
         {
             oldest.abort();
         }
-        // How a client goes is its own affair.
+        // How the connection ends does not matter.
         held.push_back(tokio::spawn(timeout(LONGEST_CONNECTION, connection)).abort_handle());
     }
 }
@@ -214,7 +215,7 @@ mod tests {
         let mut held = Vec::new();
         for number in 0..5 * MOST_CONNECTIONS {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // Some are silent, and some have begun.
+            // Some clients are silent, and some have begun a request.
             if number % 2 == 1 {
                 stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n").await.unwrap();
             }

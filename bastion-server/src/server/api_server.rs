@@ -1,4 +1,5 @@
-//! Keeps the addresses of the cluster's API server on the floor, where the pod is told its name instead of one.
+//! Keeps the addresses of the cluster's API server on the floor, where the pod is given its name instead of
+//! an address.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -12,13 +13,13 @@ use crate::{
     ssh::Service,
 };
 
-/// How often the name is looked up again, and how often while it leads nowhere yet.
+/// How often the name is resolved again, and how often until it resolves for the first time.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const LOOK_SOON: Duration = Duration::from_secs(1);
-/// The most addresses that are remembered of a name that moves: each answer may be one of many.
+/// The most addresses that are remembered of a name whose answers change: each answer may be one of many.
 const MOST_REMEMBERED: usize = 256;
 
-/// The API server as its pod is told, and where that has led.
+/// The API server as the pod's environment names it, and the addresses that the name has had.
 #[derive(Debug)]
 pub(crate) struct ApiServer {
     told: Option<Host>,
@@ -26,7 +27,7 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// This host, or none outside of a cluster.
+    /// The API server at this host, or none outside a cluster.
     pub(crate) fn new(told: Option<Host>) -> Self {
         let known = match &told {
             Some(Host::Address(address)) => vec![*address],
@@ -35,7 +36,7 @@ impl ApiServer {
         Self { told, known }
     }
 
-    /// What the floor is made of.
+    /// The addresses for the floor.
     pub(crate) fn known(&self) -> KubernetesApi {
         match (&self.told, self.known.as_slice()) {
             (None, _) => KubernetesApi::Nowhere,
@@ -44,7 +45,7 @@ impl ApiServer {
         }
     }
 
-    /// Says in the log what of it cannot be known.
+    /// Logs which addresses of the API server the bastion cannot know.
     pub(crate) fn tell(&self, config: &Config) {
         if self.told.is_none() || config.open_networks.contains(&Forbidden::KubernetesApi) {
             return;
@@ -52,21 +53,21 @@ impl ApiServer {
         if let Some(Host::Name(name)) = &self.told {
             tracing::warn!(
                 %name,
-                "KUBERNETES_SERVICE_HOST is a name; until it resolves, nothing is known not to be the API server, and every forward is refused"
+                "KUBERNETES_SERVICE_HOST is a name; until it resolves, any address could be the API server, and the bastion refuses every forward"
             );
         }
         if !config.follows_namespace("default") {
             tracing::warn!(
-                "the API server is refused at the address of its Service; at the addresses of its nodes only where \
-                 kubernetes.policies.namespaces has `default`. Deny these by a rule, or permit no network that holds them"
+                "the floor holds the API server's Service address only; the addresses of its nodes are known only where \
+                 kubernetes.policies.namespaces has `default`. Deny them by a rule, or permit no network that contains them"
             );
         }
     }
 
-    /// Looks the name up once. Whether that is news.
+    /// Resolves the name once, and returns whether there is a new address.
     pub(crate) async fn look(&mut self, resolver: &Resolver) -> bool {
         let Some(name @ Host::Name(_)) = &self.told else { return false };
-        // What was known stays: somewhere else than where it was is one more place, and no answer is none.
+        // Earlier addresses stay known: a new address is one more, and no answer adds none.
         let Ok(found) = resolver.addresses(name).await else { return false };
         let before = self.known.len();
         for address in found {
@@ -80,7 +81,7 @@ impl ApiServer {
         news
     }
 
-    /// Looks the name up again and again, and puts on the floor what comes of it.
+    /// Resolves the name again and again, and puts new addresses on the floor.
     pub(crate) async fn follow(mut self, service: Arc<Service>) {
         if !matches!(self.told, Some(Host::Name(_))) {
             return;
@@ -88,7 +89,7 @@ impl ApiServer {
         loop {
             let dialler = service.dialler.load_full();
             if self.look(&dialler.resolver).await {
-                tracing::info!(addresses = ?self.known, "the API server is on the floor");
+                tracing::info!(addresses = ?self.known, "addresses of the API server added to the floor");
                 service.policy.send_modify(|held| {
                     let floor = held.floor.with_api(self.known());
                     Arc::make_mut(held).floor = Arc::new(floor);
@@ -114,12 +115,12 @@ mod tests {
         KubernetesApi::At(addresses.iter().map(|address| address.parse().unwrap()).collect())
     }
 
-    /// For which the name leads there, and every other one nowhere.
+    /// Resolves the name to these addresses, and every other name to none.
     fn resolver(addresses: &[&str]) -> Resolver {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let hosts = HashMap::from([("api.test".to_owned(), addresses)]);
-        let nobody = vec!["127.0.0.1:9".parse().unwrap()];
-        Resolver::new(Settings { hosts, servers: nobody, patience: Duration::from_secs(5) }).unwrap()
+        let silent = vec!["127.0.0.1:9".parse().unwrap()];
+        Resolver::new(Settings { hosts, servers: silent, patience: Duration::from_secs(5) }).unwrap()
     }
 
     #[tokio::test]

@@ -23,8 +23,8 @@ use crate::{
     trust::vault::Vault,
 };
 
-/// Connections that may wait to be accepted. A client that finds no room tries again after a second, so that a burst must
-/// fit; the system's own limit (net.core.somaxconn) holds beside it.
+/// The most connections that wait to be accepted. A client that finds no room retries after a second, so a
+/// burst must fit; the system's own limit (net.core.somaxconn) applies too.
 const BACKLOG: i32 = 4096;
 
 pub(crate) fn environment(name: &str) -> Option<String> {
@@ -37,7 +37,7 @@ pub(crate) fn vault(config: &Config) -> Result<Option<Vault>, SettingsError> {
 
 pub(crate) fn policy(config: &Config, api: KubernetesApi, objects: Arc<Objects>) -> Policy {
     if config.rules.is_empty() && config.kubernetes.is_none() {
-        tracing::warn!("there are no rules, so nobody reaches anything");
+        tracing::warn!("no rules are configured: the bastion refuses every forward");
     }
     Policy {
         rules: config.rules.iter().cloned().map(Rule::from).map(Arc::new).collect(),
@@ -46,7 +46,7 @@ pub(crate) fn policy(config: &Config, api: KubernetesApi, objects: Arc<Objects>)
     }
 }
 
-/// The conditions of a login, given the authorities that are trusted and the lists that take certificates back.
+/// The conditions of a login, from the trusted authorities and the revocation lists.
 pub(crate) fn requirements(
     config: &Config,
     authorities: AuthoritySet,
@@ -65,7 +65,7 @@ pub(crate) fn dialler(config: &Config, endpoints: Arc<ArcSwap<Endpoints>>) -> Re
     Ok(Dialler { resolver, endpoints, connect: config.timeouts.connect.0 })
 }
 
-/// How much may wait in memory. One stream holds up its own session long before its identity's part is spent.
+/// The memory budgets. One stream holds up its own session long before its identity's budget is spent.
 pub(super) fn memory(config: &Config) -> budget::Limits {
     let (process, owner) = (config.limits.buffered_bytes.0.0, config.limits.per_identity.buffered_bytes.0.0);
     let owner = owner.min(process);
@@ -104,7 +104,7 @@ pub(super) fn listen(setting: &'static str, address: SocketAddr) -> Result<Socke
     let bind = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
-        // A restart must not wait for connections of the last run to be forgotten.
+        // A restart must not wait until the system has forgotten the connections of the last run.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -113,7 +113,7 @@ pub(super) fn listen(setting: &'static str, address: SocketAddr) -> Result<Socke
     bind().map_err(|source| Error::Listen { setting, address, source })
 }
 
-/// Takes connections from a socket that listens.
+/// Makes a listener of a bound socket.
 pub(super) fn accepting(
     setting: &'static str,
     address: SocketAddr,

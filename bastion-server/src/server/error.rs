@@ -1,4 +1,4 @@
-//! Why the bastion cannot begin to serve, and the exit code of each reason.
+//! The errors that keep the bastion from serving, and their exit codes.
 
 use std::{io, net::SocketAddr};
 
@@ -15,67 +15,65 @@ use crate::{
 /// Why the bastion does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Where Vault is.
+    /// The address of Vault cannot be used.
     #[error(transparent)]
     Vault(#[from] SettingsError),
-    /// How the bastion logs in there.
+    /// The bastion cannot log in to Vault.
     #[error(transparent)]
     VaultLogin(#[from] vault::Error),
-    /// Whose certificates are believed.
+    /// The authorities cannot be read.
     #[error(transparent)]
     Authorities(#[from] authorities::Error),
-    /// Which certificates are not believed any more.
+    /// The revocation lists cannot be read.
     #[error(transparent)]
     Revocation(#[from] revocation::Error),
-    /// What there is to ask of a cluster.
+    /// The cluster cannot be used.
     #[error(transparent)]
     Cluster(#[from] kubernetes::Error),
-    /// Who the bastion is.
+    /// The host key cannot be had.
     #[error(transparent)]
     HostKey(#[from] host_key::Error),
-    /// Where audit records go.
+    /// The destination of audit records cannot be opened.
     #[error(transparent)]
     Audit(#[from] audit::Error),
-    /// An address that cannot be listened on.
+    /// The bastion cannot listen on an address.
     #[error("cannot listen on {address}: {source}\n  `{setting}` names it; {}", listen_remedy(.source))]
     Listen {
-        /// The setting that names it.
+        /// The setting with the address.
         setting: &'static str,
-        /// The address.
         address: SocketAddr,
-        /// The operating system's words.
         source: io::Error,
     },
-    /// No authority is known, so nothing can be said.
+    /// No source has answered, so `explain` cannot decide.
     #[error(
-        "nobody says which authorities to trust, and what is revoked\n  Is Vault there, and is vault.address right? Or the cluster, and KUBECONFIG?"
+        "no source of authorities or revocation lists has answered\n  Check vault.address and that Vault is up, or KUBECONFIG and the cluster"
     )]
     NoAuthorities,
-    /// Which name servers to ask.
+    /// No name server is usable.
     #[error(transparent)]
     NameServers(#[from] NoServers),
-    /// Without these addresses the floor would have a hole.
+    /// Without the machine's own addresses the floor would have a hole.
     #[error("cannot find the addresses of this machine: {0}")]
     OwnAddresses(io::Error),
-    /// Without these addresses it would have another.
+    /// Without the API server's addresses the floor would have another.
     #[error(transparent)]
     KubernetesApi(#[from] NoServiceHost),
-    /// A fence that the operator wants and the kernel has not.
+    /// The operator requires a fence, and the kernel does not support it.
     #[error(transparent)]
     Fence(#[from] fence::Missing),
-    /// The threads that everything runs on.
+    /// The runtime's threads cannot be started.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
-    /// The signal handlers.
+    /// The signal handlers cannot be installed.
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
-    /// A defect.
+    /// A defect of the bastion.
     #[error("the accept loop ended by a defect of the bastion; please report it")]
     Defect,
 }
 
 impl Error {
-    /// What the process tells who started it: 2 if the configuration must change, 1 otherwise.
+    /// The exit code: 2 if the configuration must change, 1 otherwise.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Vault(_)

@@ -1,4 +1,4 @@
-//! Values that a task keeps fresh: the first one is waited for, each later one is applied.
+//! Follows values that a task keeps fresh: waits for the first one, and applies each later one.
 
 use std::future::pending;
 
@@ -22,7 +22,7 @@ impl<T: Clone + Send + Sync + 'static> Followed<T> {
                 return value;
             }
             if self.0.changed().await.is_err() {
-                // The source is gone, and without its value there is nothing to serve with.
+                // The source is gone, and without its value the bastion cannot serve.
                 pending::<()>().await;
             }
         }

@@ -15,10 +15,10 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// How often the file is looked at.
+/// The interval at which the file is checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Applies every later state of the file at `path` that is whole and right. `running` is what is in force at first.
+/// Applies every later valid content of the file at `path`. `running` is the configuration at the start.
 pub(super) async fn follow<E: std::error::Error>(
     path: PathBuf,
     mut running: Config,
@@ -26,14 +26,14 @@ pub(super) async fn follow<E: std::error::Error>(
     apply: impl Fn(&Config) -> Result<(), E>,
 ) {
     let mut file = WatchedFile::new(&path);
-    // The first state was read before this began; reading it once more changes nothing.
+    // The first content was read before this task began; reading it once more changes nothing.
     loop {
         match file.changed() {
             Ok(None) => {}
             Ok(Some(_)) => match read(&path, &running) {
                 Ok(Some(config)) => match apply(&config) {
                     Ok(()) => {
-                        tracing::info!(rules = config.rules.len(), "the new configuration is in force");
+                        tracing::info!(rules = config.rules.len(), "configuration reloaded");
                         metrics.config_read();
                         running = config;
                     }
@@ -42,22 +42,22 @@ pub(super) async fn follow<E: std::error::Error>(
                 Ok(None) => {}
                 Err(error) => keep(&metrics, &error),
             },
-            // Said again only when it is there again and still wrong.
+            // The error is logged again only when the file is back and still invalid.
             Err(error) => {
-                tracing::debug!(path = %path.display(), %error, "the configuration is not readable")
+                tracing::debug!(path = %path.display(), %error, "cannot read the configuration; retrying")
             }
         }
         sleep(LOOK_EVERY).await;
     }
 }
 
-/// The configuration to be in force next, if it differs from the running one.
+/// Returns the configuration to apply next, if it differs from the running one.
 fn read(path: &Path, running: &Config) -> Result<Option<Config>, config::Error> {
     let written = Config::load(path, |name| std::env::var(name).ok())?;
     let next = running.clone().with_live_settings_of(&written);
     if next != written {
         tracing::warn!(
-            "the file also changes settings that are read at the start only; restart to put them into force"
+            "the configuration also changes settings that the bastion reads only at its start; restart it to apply them"
         );
     }
     Ok((next != *running).then_some(next))
@@ -65,5 +65,8 @@ fn read(path: &Path, running: &Config) -> Result<Option<Config>, config::Error> 
 
 fn keep(metrics: &Metrics, error: &impl std::error::Error) {
     metrics.config_failed();
-    tracing::error!(error = one_line(error), "the new configuration is broken; the old one stays in force");
+    tracing::error!(
+        error = one_line(error),
+        "the changed configuration is broken; the previous one stays in force"
+    );
 }

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::{config::Config, kubernetes::Cluster, process::fence::Bounds};
 
-/// What name servers, authorities of TLS and time zones are looked up in, and the libraries that do it. The resolver's own
-/// files are replaced rather than changed, so nothing smaller than their folder would hold.
+/// The folders for name resolution, TLS authorities and time zones, and the libraries that read them. The
+/// resolver's files are replaced rather than changed, so only a rule about their folder stays valid.
 const SYSTEM: [&str; 6] = ["/etc", "/usr", "/lib", "/lib64", "/run/systemd/resolve", "/run/resolvconf"];
-/// Where the resolver's settings lead to.
+/// Files whose links lead to the resolver's settings.
 const RESOLVER: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
-/// Authorities of TLS in another place, as OpenSSL and rustls know them.
+/// The variables by which OpenSSL and rustls find TLS authorities elsewhere.
 const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// The files that a bastion reads which was configured by this file and in this environment.
+/// The files that a bastion with this configuration file and environment reads.
 pub fn bounds(path: &Path, config: &Config, variable: impl Fn(&str) -> Option<String>) -> Bounds {
     let system = SYSTEM.iter().map(PathBuf::from);
     let resolver = RESOLVER.iter().flat_map(|file| around(Path::new(file)));
@@ -24,13 +24,13 @@ pub fn bounds(path: &Path, config: &Config, variable: impl Fn(&str) -> Option<St
         .chain(["VAULT_CACERT", "BAO_CACERT"])
         .filter_map(&variable)
         .map(PathBuf::from);
-    // The folder of this one is somebody's home.
+    // The folder of this file is a user's home, so only the file is listed.
     let token = variable("HOME").map(|home| Path::new(&home).join(".vault-token"));
     Bounds { read: system.chain(resolver).chain(configured).chain(named).chain(token).collect() }
 }
 
-/// The folder of a file, and that of what it is a link to: a new version is another file in the same place. Never the
-/// whole of the file system.
+/// The folder of the file, and the folder of what it links to: a new version is another file in the same
+/// place. Never the root of the file system.
 fn around(file: &Path) -> Vec<PathBuf> {
     let folder = |file: &Path| match file.parent() {
         Some(folder) if folder.as_os_str().is_empty() => PathBuf::from("."),
@@ -44,7 +44,8 @@ fn around(file: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether a kubelet put the file there, as a link into a folder `..data` that will be another one with the next version.
+/// Whether the kubelet manages the file, as a link into a folder `..data` that it replaces with the next
+/// version.
 fn is_swapped(link: &Path) -> bool {
     link.read_link().is_ok_and(|target| target.starts_with("..data"))
 }

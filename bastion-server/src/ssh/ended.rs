@@ -1,41 +1,43 @@
-//! Why a session ended, as audit records, the log, metrics and clients know it.
+//! Classifies the ends of sessions, for audit records, the log, metrics and clients.
 
 use std::io::ErrorKind;
 
 use crate::identity::certificate::Refused;
 
-/// Why a session ended. Only the first is the client's own wish.
+/// Why a session ended. Only the first is the client's own decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The client left: it said so, or closed the connection.
+    /// The client disconnected, or closed the connection.
     ByClient,
-    /// The connection to the client broke: it was reset, or the client's host stopped answering.
+    /// The connection broke: it was reset, or the client's host stopped answering.
     Lost,
-    /// The client broke the SSH protocol, or its packets were changed on the way.
+    /// The client broke the SSH protocol, or an attacker changed its packets on the path.
     Protocol,
-    /// The client did not answer when it was asked whether it is there.
+    /// The client did not answer the bastion's questions.
     Silent,
-    /// The client took nothing of what was sent to it.
+    /// The client read nothing of what was sent to it.
     NotReading,
-    /// A budget of memory was spent, and of all that it was spent for this client had taken nothing for longest.
+    /// A memory budget was spent, and this client had read nothing for longest among those who spent it.
     OverBudget,
-    /// The client takes part no more, and holds up its session: by a key exchange that it does not finish, for one.
+    /// The client makes no progress and blocks its session, for example by a key exchange that it does not
+    /// finish.
     Stalled,
-    /// The bastion began a key exchange, since the client had not, and more arrived before the client's part of it than
-    /// the SSH library holds.
+    /// The bastion began a key exchange, because the client had not, and more data arrived before the
+    /// client's part of it than the SSH library holds.
     Overrun,
     /// The bastion cut the connection from outside the session.
     Cut,
-    /// A defect of ours.
+    /// A defect of the bastion.
     Defect,
-    /// The certificate would not be admitted any more: it has expired, was revoked, or its authority is gone.
+    /// The certificate would no longer be admitted: it expired, was revoked, or its authority is no longer
+    /// trusted.
     Refused(Refused),
     /// The bastion shuts down.
     Shutdown,
 }
 
 impl Ended {
-    /// What an error of the SSH library means.
+    /// Classifies an error of the SSH library.
     pub(super) fn by(error: &russh::Error) -> Self {
         use russh::Error;
         match error {
@@ -61,7 +63,7 @@ impl Ended {
             | Error::Signature(_)
             | Error::SshKey(_)
             | Error::SshEncoding(_) => Self::Protocol,
-            // What the library ends a session for and is not known here is not the client's doing until it is known.
+            // An error that is not listed here is not the client's fault until shown otherwise.
             _ => Self::Defect,
         }
     }
@@ -69,10 +71,10 @@ impl Ended {
     fn by_socket(error: &std::io::Error) -> Self {
         match (error.kind(), error.raw_os_error()) {
             (ErrorKind::UnexpectedEof, _) => Self::ByClient,
-            // Without a number it is not the kernel's, but `CarrierSocket`'s.
+            // An error without an OS error number comes from `CarrierSocket`, not from the kernel.
             (ErrorKind::TimedOut, None) => Self::NotReading,
             (ErrorKind::ConnectionAborted, None) => Self::Cut,
-            // So ends what may be sent before the login.
+            // The bounds before the login end a connection with this error.
             (ErrorKind::InvalidData, None) => Self::Protocol,
             _ => Self::Lost,
         }
@@ -95,7 +97,7 @@ impl Ended {
         }
     }
 
-    /// What the operator can do about an end that the bastion itself caused and nobody asked for.
+    /// The remedy, for an operator, of an end that the bastion itself caused without need.
     pub(super) fn is_ours(&self) -> Option<&'static str> {
         match self {
             Self::Overrun => Some(
@@ -121,7 +123,7 @@ impl Ended {
         match self {
             Self::Refused(refused) => Some(format!("certificate refused: {}: {refused}", self.code())),
             Self::Shutdown => Some(format!("{}: the bastion is shutting down; connect again", self.code())),
-            // One that stands still takes no message, and the others are gone.
+            // A stalled session takes no message, and the other clients are gone.
             Self::ByClient
             | Self::Lost
             | Self::Protocol

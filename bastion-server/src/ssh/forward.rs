@@ -1,4 +1,4 @@
-//! One forwarded connection: dial on behalf of an identity, answer the client, relay, and keep the account.
+//! Serves one forwarded connection: dials for an identity, answers the client, relays, and counts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,10 +36,10 @@ use crate::{
     session::Session,
 };
 
-/// How often the totals learn what long streams have moved.
+/// How often long streams add their bytes to the totals.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-/// All the forwarded connections of one session.
+/// All forwarded connections of one session.
 #[derive(Debug, Clone)]
 pub(crate) struct Forwards {
     session: Session,
@@ -56,11 +56,11 @@ pub(crate) struct Forwards {
     gate: Arc<Mutex<Gate>>,
 }
 
-/// Whether more may be opened.
+/// Whether the session may open more forwards.
 enum Gate {
     Open,
-    /// The session is about to be told to go. Whoever asks meanwhile is not answered: that ends with the session, and tells a
-    /// client to ask again in its next one, while a refusal would be final.
+    /// The session is about to be told to disconnect. New requests are not answered: they end with the
+    /// session, after which a client asks again in its next session, while a refusal would be final.
     Shut(Vec<ChannelOpenHandle>),
 }
 
@@ -73,29 +73,27 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// What a client asked for, in its own words.
+/// The client's request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// The host as the client wrote it.
     pub host: String,
-    /// The port as the client wrote it.
     pub port: u32,
 }
 
-/// Why a forward was not opened. The same value makes the audit record, the metric and the client's message.
+/// Why a forward was refused. The same value makes the audit record, the metric and the client's message.
 #[derive(Debug)]
 enum Refusal {
-    /// By policy.
+    /// The policy denies the destination.
     Denied(Denied),
-    /// By the target, or on the way to it.
+    /// The target cannot be reached.
     Dial(DialError),
-    /// By the cap on channels.
+    /// The session has as many channels as it may have.
     TooMany,
-    /// By the audit log, which could not take a record of it.
+    /// The audit log cannot take a record of it.
     Unrecorded(AuditStopped),
-    /// By the cap on their rate.
+    /// The identity opens channels too fast.
     RateExceeded,
-    /// By the end of its session, which did not wait for the target to answer.
+    /// The session ended before the target answered.
     SessionEnded,
 }
 
@@ -111,7 +109,7 @@ impl Refusal {
         }
     }
 
-    /// The rule that says so, if one does.
+    /// The name of the rule that denies, if one does.
     fn rule(&self) -> Option<&str> {
         match self {
             Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => denied.rule(),
@@ -121,7 +119,7 @@ impl Refusal {
         }
     }
 
-    /// What the client is told (RFC 4254 §5.1): `code: sentence`.
+    /// The client's message (RFC 4254 §5.1): `code: sentence`.
     fn answer(&self) -> ChannelOpenFailure {
         let (kind, sentence): (_, Cow<'static, str>) = match self {
             Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => {
@@ -172,12 +170,12 @@ impl Forwards {
         }
     }
 
-    /// Where refusals of this session are written, of forwards and of everything else.
+    /// Records the refusals of this session, of forwards and of other requests.
     pub(super) fn refusals(&self) -> &Refusals {
         &self.refusals
     }
 
-    /// A place for one more channel of any kind, if there is one.
+    /// Takes a place for one more channel of any kind, if there is one.
     pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
@@ -200,12 +198,12 @@ impl Forwards {
 
     /// Waits until every forward has ended and its record is written.
     pub(super) async fn ended(&self) {
-        // Only a closed tracker tells; it takes new tasks all the same.
+        // Only a closed tracker can be waited for; it still takes new tasks.
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Bytes of all forwards so far, as last counted.
+    /// The bytes of all forwards so far, as last counted.
     pub(super) fn traffic(&self) -> Traffic {
         Traffic {
             sent: self.sent.load(Ordering::Relaxed),
@@ -214,8 +212,8 @@ impl Forwards {
         }
     }
 
-    /// Decides about a `direct-tcpip` request (RFC 4254 §7.2), and carries the decision out in a task of its own:
-    /// neither a slow name nor a slow target holds up the session.
+    /// Decides about a `direct-tcpip` request (RFC 4254 §7.2), in a task of its own: neither a slow name nor
+    /// a slow target delays the session.
     pub(super) fn open(
         &self,
         admitted: &Arc<Admitted>,
@@ -224,7 +222,7 @@ impl Forwards {
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
     ) {
-        // Held until the task is on the list, so that a session is not idle in between.
+        // Held until the task is tracked, so that the session does not count as idle in between.
         let mut gate = self.gate();
         if let Gate::Shut(unanswered) = &mut *gate {
             if unanswered.len() < self.service.max_channels {
@@ -254,7 +252,7 @@ impl Forwards {
         self.tasks.spawn(forwarding.instrument(self.span.clone()));
     }
 
-    /// Waits for the turn and for a place, within bounds, decides, and dials.
+    /// Waits for the channel's turn and place, within bounds, decides, and dials.
     async fn opened(
         &self,
         identity: &Arc<Identity>,
@@ -267,7 +265,7 @@ impl Forwards {
             () = self.stop.cancelled() => return Err(Refusal::SessionEnded),
         };
         drop(waiting);
-        // Decided now, and not before the wait: the rules may have changed.
+        // The decision follows the wait, during which the rules may have changed.
         let candidate = Destination::parse(&request.host, request.port)
             .map_err(Denied::from)
             .and_then(|destination| {
@@ -278,7 +276,8 @@ impl Forwards {
         Ok((self.dial(candidate).await?, flow, place))
     }
 
-    /// A place for one more channel once `wait` is over; where there is none, the first that another leaves in time.
+    /// Takes a place for one more channel after `wait`; if there is none, waits in time for the first that
+    /// becomes free.
     async fn place_in_turn(&self, wait: Duration, may_wait: bool) -> Option<OwnedSemaphorePermit> {
         let began = Instant::now();
         if !wait.is_zero() {
@@ -291,7 +290,7 @@ impl Forwards {
         timeout_at(began + LONGEST_WAIT, free).await.ok()?.ok()
     }
 
-    /// The policy of this moment.
+    /// The current policy.
     fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.service.policy.borrow())
     }
@@ -347,7 +346,7 @@ impl Forwards {
         service.audit.record(self.session, event);
     }
 
-    /// Runs a relay, and adds to the totals what it has moved, every now and then and at its end.
+    /// Runs a relay, and adds the bytes that it has moved to the totals at intervals and at its end.
     async fn metered(&self, account: &Account, relay: impl Future<Output = End> + Send) -> End {
         let (sent, received) =
             (self.service.metrics.bytes(Direction::Sent), self.service.metrics.bytes(Direction::Received));
@@ -372,7 +371,7 @@ impl Forwards {
         end
     }
 
-    /// Waits until the permit is void: its session ends, or the policy of the moment would not give it again.
+    /// Waits until the permit is void: its session ends, or the current policy would not grant it again.
     async fn stopped(&self, permit: &Permit, address: SocketAddr) -> Stopped {
         let mut policy = self.service.policy.subscribe();
         loop {
@@ -382,23 +381,23 @@ impl Forwards {
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Stopped::SessionEnded,
-                // The sender lives as long as the service, which is longer than any relay.
+                // The sender lives as long as the service, which outlives every relay.
                 _ = policy.changed() => {}
             }
         }
     }
 }
 
-/// Why a relay was told to stop.
+/// Why a relay must stop.
 #[derive(Debug, Clone)]
 enum Stopped {
-    /// With its session.
+    /// Its session ends.
     SessionEnded,
-    /// By a new policy.
+    /// A new policy denies the destination.
     Denied(Denied),
 }
 
-/// Why a forward was ended for the sake of others, as metrics, records and logs know it.
+/// The reason code of a forward that was ended to free memory for others.
 fn evicted(reason: budget::Reason) -> &'static str {
     match reason {
         budget::Reason::OwnerBudget | budget::Reason::ProcessBudget => MEMORY_BUDGET,
@@ -406,7 +405,7 @@ fn evicted(reason: budget::Reason) -> &'static str {
     }
 }
 
-/// The reason as audit records know it.
+/// The reason code in audit records.
 fn code(end: End, stopped: Option<Stopped>) -> &'static str {
     match (end, stopped) {
         (End::Finished, _) => "finished",

@@ -1,7 +1,7 @@
-//! Each question of an SSH client, and who answers it. Nothing is decided here.
+//! Takes each request of an SSH client to the module that answers it. Nothing is decided here.
 //!
-//! Every callback of russh that can be asked for is overridden, because the defaults accept some things and leave
-//! others unanswered. What is not a certificate login or a `direct-tcpip` channel is refused.
+//! The handler overrides every callback of russh for a request, because the defaults accept some requests and
+//! leave others unanswered. Everything but a certificate login and a `direct-tcpip` channel is refused.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,37 +30,37 @@ use crate::limits::identities::{self, ChannelGrant, ConnectionSlot, RateExceeded
 use crate::limits::startups::Stage;
 use crate::{audit::Event, session::Session};
 
-/// What somebody who opens a shell here gets to read.
+/// The message for a user who opens a shell here.
 const PURPOSE: &str = "This host forwards TCP connections and has no shell.\r\n\
     Use it so: ssh -N -L LOCALPORT:HOST:PORT, ssh -J, ssh -W HOST:PORT, or pf-tunnel HOST:PORT LOCALPORT\r\n";
 
-/// How long a client whose certificate was refused may take to show the next one, where it has not asked what it may try,
-/// before it is told why and sent away. Of one that has asked, a person may be typing a passphrase.
+/// How long a client whose certificate was refused may take to offer the next one, if it has not asked which
+/// methods are left, before it is told why and disconnected. The user of a client that has asked may be
+/// typing a passphrase.
 const NEXT_OFFER: Duration = Duration::from_secs(5);
 
-/// How far a login has come.
+/// The progress of a login.
 #[derive(Debug, Clone)]
 pub(super) enum Login {
-    /// Not yet.
     Pending,
-    /// The client has left without one, and without a certificate that could be looked at. It asked for this name.
+    /// The client left without a login, and without a certificate that could be checked. It sent this name.
     Unproved(LoginName),
-    /// A certificate was refused. The client may try another.
+    /// A certificate was refused. The client may offer another.
     Refused,
-    /// Here is who it is.
+    /// The client logged in.
     Accepted(Arc<Admitted>),
 }
 
-/// An identity, and the certificate that proved it, to be asked about again.
+/// An identity, and the certificate that proved it, which is checked again after changes.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) identity: Arc<Identity>,
     pub(super) certificate: Certificate,
-    /// The connection's part of the identity's memory.
+    /// The connection's share of the identity's memory budget.
     pub(super) carrier: Arc<Carrier>,
 }
 
-/// What is asked for and never given.
+/// Requests that the bastion never grants.
 #[derive(Debug, Clone, Copy)]
 enum Unserved {
     Shell,
@@ -92,7 +92,7 @@ impl Unserved {
     }
 }
 
-/// The reason in the audit records of all of them.
+/// The reason code of all of them in audit records.
 const NOT_SERVED: &str = "not_served";
 
 /// The bastion's side of one session.
@@ -106,15 +106,16 @@ pub(super) struct Handler {
     member: Option<ConnectionSlot>,
     handle: Arc<OnceLock<Handle>>,
     cutter: Cutter,
-    /// Whether the client has asked what it may try (RFC 4252 §5.2), so that it has other things to try.
+    /// Whether the client has asked which methods are left (RFC 4252 §5.2), so that it has other keys to
+    /// offer.
     exploring: bool,
     offers: Offers,
     reasons: Reasons,
-    /// Counts what was asked, so that who waits for the next question knows when it has come.
+    /// Counts the client's requests, so that a task which waits for the next one sees it come.
     asked: Arc<AtomicUsize>,
-    /// Plain keys and the like, which are only worth a record if nothing better follows.
+    /// The login name of a client that only offered plain keys, which is recorded if no certificate follows.
     tried: Option<LoginName>,
-    /// Places of channels that have no relay to keep them.
+    /// The places of channels without a relay that would hold them.
     session_channels: Vec<(ChannelId, OwnedSemaphorePermit)>,
 }
 
@@ -145,7 +146,7 @@ impl Handler {
         }
     }
 
-    /// Where the handle of the session is to be put once there is one.
+    /// The cell for the handle of the session, to be filled once russh provides it.
     pub(super) fn handle(&self) -> Arc<OnceLock<Handle>> {
         Arc::clone(&self.handle)
     }
@@ -161,7 +162,7 @@ impl Handler {
         }
     }
 
-    /// The client asks to log in by this name, by whatever means.
+    /// Records that the client asks to log in by this name, with any method.
     fn ask(&mut self, user: &str) {
         self.tried = Some(LoginName::new(user));
         self.asked.fetch_add(1, Ordering::Relaxed);
@@ -177,7 +178,8 @@ impl Handler {
     fn refuse_login(&mut self, login: &LoginName, certificate: &Certificate, refused: &Refused) {
         self.reasons.refused(refused);
         self.turn_away(login, certificate, refused.code());
-        // One that has asked what it may try is told by another means: see `auth_keyboard_interactive`.
+        // A client that has asked which methods are left is told by another method: see
+        // `auth_keyboard_interactive`.
         if let (false, Some(handle)) = (self.exploring, self.handle.get().cloned()) {
             let (asked, farewell) = (Arc::clone(&self.asked), refused_text(refused));
             let now = asked.load(Ordering::Relaxed);
@@ -192,7 +194,7 @@ impl Handler {
         }
     }
 
-    /// Turns away somebody whose certificate is good: for now.
+    /// Turns away a client whose certificate is good, for now.
     fn postpone_login(
         &mut self,
         login: &LoginName,
@@ -212,17 +214,19 @@ impl Handler {
         self.login.send_replace(Login::Refused);
     }
 
-    /// Ends the connection, once what is being asked is answered, with words for the client's user.
+    /// Disconnects with a message for the client's user, after the current request is answered.
     fn say_goodbye(&self, farewell: String) {
         if let Some(handle) = self.handle.get() {
-            // This is the session's own task, which cannot wait for itself. There is room: nobody else says anything yet.
+            // This is the session's own task, which cannot wait for itself. The queue has room: no other task
+            // has sent a message yet.
             let goodbye =
                 handle.disconnect(Disconnect::NoMoreAuthMethodsAvailable, farewell, "en".to_owned());
             let _ = unconstrained(goodbye).now_or_never();
         }
     }
 
-    /// Not so. The client may try others, and, where there is something to say, be told why not.
+    /// Refuses a login. The client may try other keys, and is offered keyboard-interactive where a reason can
+    /// be shown.
     fn not_so(&self) -> Auth {
         let mut methods = MethodSet::from([MethodKind::PublicKey].as_slice());
         if self.reasons.text().is_some() {
@@ -231,7 +235,7 @@ impl Handler {
         Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
     }
 
-    /// Counts a channel that is asked for.
+    /// Counts a channel that the client requests.
     fn turn(&self) -> Result<ChannelGrant, RateExceeded> {
         self.member.as_ref().map_or(Err(RateExceeded), |member| member.open(Instant::now()))
     }
@@ -242,7 +246,7 @@ impl Handler {
         }
     }
 
-    /// Tells what this host is for, as a command would that failed.
+    /// Shows the purpose of this host, as the output of a command that failed.
     fn explain(&self, channel: ChannelId, wire: &mut Wire) -> Result<(), russh::Error> {
         wire.channel_success(channel)?;
         wire.extended_data(channel, 1, PURPOSE)?;
@@ -253,10 +257,10 @@ impl Handler {
 }
 
 impl Drop for Handler {
-    /// A session that ends without a login, and without a record of why.
+    /// Records a session that ends without a login and without an earlier record of the reason.
     ///
-    /// russh itself turns away a certificate whose dates are wrong or whose signature does not verify, and calls
-    /// nobody; such a client is among these.
+    /// russh itself refuses a certificate whose dates are wrong or whose signature does not verify, and calls
+    /// no callback; such clients are recorded here.
     fn drop(&mut self) {
         if let (Some(pending), true) = (&self.pending, self.offers.are_probes()) {
             pending.probe();
@@ -276,7 +280,7 @@ impl Drop for Handler {
 impl russh::server::Handler for Handler {
     type Error = russh::Error;
 
-    /// Keys are exchanged, and the client wants to log in.
+    /// Called when keys are exchanged and the client requests a login.
     async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
         self.reach(Stage::Encrypted);
         Ok(None)
@@ -293,8 +297,8 @@ impl russh::server::Handler for Handler {
         Ok(Auth::reject())
     }
 
-    /// No way in. It is offered to those that were refused, since of all that SSH has it is the one thing that stock clients
-    /// show to their user before they give up: words, and no question.
+    /// Never lets a client in. It is offered to refused clients because it is the only part of SSH that stock
+    /// clients show to their users before they give up: a text, without a question.
     async fn auth_keyboard_interactive<'a>(
         &'a mut self,
         user: &str,
@@ -308,7 +312,7 @@ impl russh::server::Handler for Handler {
                 instructions: Cow::Owned(instructions),
                 prompts: Cow::Borrowed(&[]),
             },
-            // Said once.
+            // The text is shown once.
             (Some(_), _) | (None, None) => Auth::Reject {
                 proceed_with_methods: Some(MethodSet::from([MethodKind::PublicKey].as_slice())),
                 partial_success: false,
@@ -316,8 +320,8 @@ impl russh::server::Handler for Handler {
         })
     }
 
-    /// Whether a signature is worth making. The offer does not say whether the key came in a certificate, but only
-    /// here is known how it is going to sign.
+    /// Decides whether a signature is worth making. The offer does not say whether the key came in a
+    /// certificate, but only here is the signature algorithm known.
     async fn auth_publickey_offered(
         &mut self,
         user: &str,
@@ -330,7 +334,8 @@ impl russh::server::Handler for Handler {
             }
             self.service.metrics.auth_refused(too_many.code());
             self.say_goodbye(format!("{}: {too_many}", too_many.code()));
-            // A client that is told to go on reads the goodbye; one that is told no may have left before.
+            // A client that is told to go on reads the disconnect message; one that is refused may have left
+            // before.
             return Ok(Auth::Accept);
         }
         if certificate::accepted_signature(offer.public_key.key_data(), offer.algorithm) {
@@ -341,7 +346,7 @@ impl russh::server::Handler for Handler {
         }
     }
 
-    /// A plain key, the authority's own included, is nobody.
+    /// Refuses a plain key, even the authority's own: it proves no identity.
     async fn auth_publickey(&mut self, user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         self.ask(user);
         self.offers.sign();
@@ -423,14 +428,14 @@ impl russh::server::Handler for Handler {
         Ok(())
     }
 
-    /// A session channel is accepted, so that whoever forgot `-N` can be told.
+    /// Accepts a session channel, so that a user who forgot `-N` can be told.
     async fn channel_open_session(
         &mut self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
         _wire: &mut Wire,
     ) -> Result<(), Self::Error> {
-        // It is not worth a wait, for which this is not the place either: here the whole session would wait.
+        // The channel does not wait for a turn: a wait here would hold up the whole session.
         match self.forwards.place().filter(|_| self.turn().is_ok_and(|turn| turn.wait.is_zero())) {
             Some(place) => {
                 self.session_channels.push((channel.id(), place));
@@ -522,8 +527,8 @@ impl russh::server::Handler for Handler {
         _modes: &[(Pty, u32)],
         wire: &mut Wire,
     ) -> Result<(), Self::Error> {
-        // A formality before a shell. Refused, `ssh -t` would give up and not ask for the shell, whose answer says why there
-        // is none.
+        // A formality before a shell. If it were refused, `ssh -t` would give up without asking for the
+        // shell, whose answer explains why there is none.
         wire.channel_success(channel)
     }
 

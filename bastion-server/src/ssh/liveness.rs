@@ -1,14 +1,14 @@
-//! Whether a client is still there, and its session still takes part.
+//! Detects clients that are gone, and sessions that make no progress.
 //!
-//! A client that has been silent for a while is asked. russh has a question of its own for that, which it asks before the
-//! login too, where it is an error; and to ask it oneself takes a part of the session that nobody outside has. So the
-//! question is another one, which every client answers as it does any that it does not serve (RFC 4254 §4): to take back
-//! a forward that it never made.
+//! A client that is silent for a while is asked for an answer. russh has a keepalive of its own, but sends it
+//! before the login too, where it is an error; and sending the same request from outside needs a part of the
+//! session that is not public. So the bastion sends another request, which every client answers as it answers
+//! any request that it does not serve (RFC 4254 §4): to cancel a forward that it never made.
 //!
-//! A client that begins a key exchange and never finishes it stops everything else (RFC 4253 §7.1), and as long as it
-//! sends anything, it is not silent. Nor does the library tell that a key exchange is under way. But it
-//! takes no messages meanwhile; so a message that changes nothing is put into the session's queue now and then, and tells
-//! when it was taken out.
+//! A client that begins a key exchange and never finishes it stops everything else (RFC 4253 §7.1), and as
+//! long as it sends anything, it is not silent. The library does not report that a key exchange is under way,
+//! but it takes no messages meanwhile. So the bastion puts a message that changes nothing into the session's
+//! queue from time to time, and watches whether it is taken.
 
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -25,10 +25,10 @@ use tokio::time::{Instant, timeout};
 
 use super::Liveness;
 
-/// The number of a channel that nobody has: they are given out one by one, from below.
-const NOBODYS: [u8; 4] = u32::MAX.to_be_bytes();
+/// A channel number that no channel has: numbers are assigned one by one, from below.
+const UNUSED_CHANNEL: [u8; 4] = u32::MAX.to_be_bytes();
 
-/// Decides when a session has stood still for too long.
+/// Decides when a session has made no progress for too long.
 #[derive(Debug)]
 struct Patience {
     most: NonZeroUsize,
@@ -36,12 +36,12 @@ struct Patience {
     sent: u64,
 }
 
-/// Whether there is still hope.
+/// The decision about a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// There is.
+    /// The client may still answer.
     Waiting,
-    /// There is not.
+    /// The client is gone.
     Stalled,
 }
 
@@ -50,8 +50,8 @@ impl Patience {
         Self { most, missed: 0, sent }
     }
 
-    /// One more interval has passed in which the message was not taken, and so many bytes were sent until now. A line
-    /// that still takes bytes is slow, and not dead.
+    /// Records an interval in which the message was not taken, with the bytes sent until now. A connection
+    /// that still takes bytes is slow, not dead.
     fn missed(&mut self, sent: u64) -> Verdict {
         self.missed = if sent == self.sent { self.missed + 1 } else { 0 };
         self.sent = sent;
@@ -62,12 +62,13 @@ impl Patience {
 /// Decides when a client has been silent for too long.
 #[derive(Debug, Default)]
 struct Silence {
-    /// When the client had last been heard, the last time that it was asked, and how often it has been since then.
+    /// When the client was last heard at the time of the last question, and the number of questions since
+    /// then.
     asked: Option<(Instant, usize)>,
 }
 
 impl Silence {
-    /// An interval has passed in which nothing was heard, after `heard`. It is asked again, or given up.
+    /// Records an interval of silence since `heard`: the client is asked again, or counts as gone.
     fn lasts(&mut self, heard: Instant, most: NonZeroUsize) -> Verdict {
         let times = match self.asked {
             Some((before, times)) if before == heard => times,
@@ -78,7 +79,7 @@ impl Silence {
     }
 }
 
-/// Nothing, and whoever waits hears when it is gone.
+/// An empty message; its sender is notified when it is dropped.
 #[derive(Debug)]
 struct Telltale {
     _gone: oneshot::Sender<()>,
@@ -90,12 +91,12 @@ impl AsRef<[u8]> for Telltale {
     }
 }
 
-/// In what way a client is gone.
+/// How a client is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gone {
     /// Its session took no message and sent no byte during `most_missed` intervals.
     Stalled,
-    /// It said nothing, though it was asked `most_missed` times.
+    /// It sent nothing, though it was asked `most_missed` times.
     Silent,
 }
 
@@ -104,7 +105,7 @@ pub(super) async fn gone(handle: &Handle, cutter: &Cutter, liveness: Liveness) -
     let mut silence = Silence::default();
     loop {
         let silent = cutter.last_heard().elapsed();
-        // An interval of silence after the last word; a client that talks is looked at as often.
+        // Looks an interval after the last bytes from the client, and as often at a client that sends.
         tokio::time::sleep(liveness.interval.checked_sub(silent).unwrap_or(liveness.interval)).await;
         if let Err(gone) = taken(handle, cutter, liveness).await {
             return gone;
@@ -114,7 +115,7 @@ pub(super) async fn gone(handle: &Handle, cutter: &Cutter, liveness: Liveness) -
             if silence.lasts(heard, liveness.most_missed) == Verdict::Stalled {
                 return Gone::Silent;
             }
-            // What the answer says is of no interest; that it comes is heard by the socket.
+            // The content of the answer does not matter; the socket notices that it comes.
             let _ = unconstrained(handle.cancel_forward_tcpip(String::new(), 0)).now_or_never();
         }
     }
@@ -122,12 +123,12 @@ pub(super) async fn gone(handle: &Handle, cutter: &Cutter, liveness: Liveness) -
 
 /// Waits until a session takes a message.
 async fn taken(handle: &Handle, cutter: &Cutter, liveness: Liveness) -> Result<(), Gone> {
-    let Ok(nobody) = ChannelId::decode(&mut NOBODYS.as_slice()) else { return Ok(()) };
+    let Ok(unused) = ChannelId::decode(&mut UNUSED_CHANNEL.as_slice()) else { return Ok(()) };
     let (gone, taken) = oneshot::channel();
     let mut patience = Patience::new(liveness.most_missed, cutter.sent());
     let mut passed = pin!(async {
-        // A session that takes no more has ended, which others notice.
-        let _ = handle.data(nobody, Bytes::from_owner(Telltale { _gone: gone })).await;
+        // A session that takes no more messages has ended, which other tasks notice.
+        let _ = handle.data(unused, Bytes::from_owner(Telltale { _gone: gone })).await;
         let _ = taken.await;
     });
     while timeout(liveness.interval, &mut passed).await.is_err() {

@@ -1,16 +1,19 @@
-//! How often a client may say what it has, and what it gets to read when nothing of that was enough.
+//! Limits the keys and certificates that a client may offer, and collects the reasons for which each was
+//! refused.
 
 use crate::identity::certificate::Refused;
 
-/// Keys and certificates that one client may offer; an agent may hold many. An offer is a question (RFC 4252 §7), or a
-/// signature that was not asked about before.
+/// The most keys and certificates that one client may offer; an agent may hold many. An offer is a question
+/// (RFC 4252 §7), or a signature without a question before it.
 pub(super) const MOST: usize = 20;
-/// Offers that were found good enough to sign with, and were not signed with. A person may decline to, or have no PIN.
+/// The most offers that the bastion accepted and the client did not sign. A user may decline to sign, or have
+/// no PIN.
 const UNSIGNED: usize = 3;
-/// Reasons that are told at once. One stands for each certificate, and hardly a client has more than two.
+/// The most reasons that are reported together. Each certificate has one, and hardly a client has more than
+/// two.
 const TOLD: usize = 4;
 
-/// What a client offered.
+/// The offers of a client.
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     made: usize,
@@ -18,29 +21,29 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    /// One more. Whether it may still be looked at.
+    /// Counts one more offer, unless the client has made too many.
     pub(super) fn offer(&mut self) -> Result<(), TooMany> {
         self.made += 1;
         self.check()
     }
 
-    /// Whether what was offered may still be looked at.
+    /// Checks that the client has not made too many offers.
     pub(super) fn check(&self) -> Result<(), TooMany> {
         if self.made > MOST { Err(TooMany) } else { Ok(()) }
     }
 
-    /// The client has what it offered.
+    /// Records that the client signed with an offered key.
     pub(super) fn sign(&mut self) {
         self.signed += 1;
     }
 
-    /// Whether the client only wants to know which keys would do.
+    /// Whether the client only asks which keys would be accepted.
     pub(super) fn are_probes(&self) -> bool {
         self.made.saturating_sub(self.signed) > UNSIGNED
     }
 }
 
-/// A client offered more than it may.
+/// The client made too many offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "more than {MOST} keys and certificates were offered; offer the right one only (for ssh: IdentitiesOnly=yes, and \
@@ -49,28 +52,28 @@ impl Offers {
 pub(super) struct TooMany;
 
 impl TooMany {
-    /// The stable name of this reason in metrics, logs and messages.
+    /// The reason code in metrics, logs and messages.
     pub(super) fn code(self) -> &'static str {
         "too_many_offers"
     }
 }
 
-/// Why a client has not been let in yet, in words for whoever sits there.
+/// Why a client has not been let in yet, in sentences for its user.
 #[derive(Debug, Default)]
 pub(super) struct Reasons(Vec<String>);
 
 impl Reasons {
-    /// A certificate was refused.
+    /// Adds a refused certificate.
     pub(super) fn refused(&mut self, refused: &Refused) {
         self.add(refused_text(refused));
     }
 
-    /// A plain key was shown, which is nobody's.
+    /// Adds a plain key, which proves no identity here.
     pub(super) fn plain_key(&mut self) {
         if self.0.is_empty() {
             self.add(
-                "no_valid_certificate: a key alone lets nobody in here. A certificate does; if one was offered, its time is \
-                 over or has not come, or its signature does not hold (ssh-keygen -L -f shows it)"
+                "no_valid_certificate: this host accepts no key without a certificate. If a certificate was offered, it has \
+                 expired, is not valid yet, or its signature does not verify (ssh-keygen -L -f shows it)"
                     .to_owned(),
             );
         }
@@ -82,13 +85,13 @@ impl Reasons {
         }
     }
 
-    /// All of them, a line each; nothing if there is nothing to say.
+    /// All reasons, a line each; `None` if there are none.
     pub(super) fn text(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.0.join("\r\n"))
     }
 }
 
-/// What is said about a refused certificate, wherever it is said.
+/// The sentence about a refused certificate.
 pub(super) fn refused_text(refused: &Refused) -> String {
     format!("certificate refused: {}: {refused}", refused.code())
 }

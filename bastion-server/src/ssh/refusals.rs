@@ -1,4 +1,4 @@
-//! The refusals of one session, on their way into the audit log.
+//! Records the refusals of one session in the audit log.
 
 use std::convert::Infallible;
 use std::num::NonZeroU64;
@@ -11,10 +11,10 @@ use crate::{
     session::Session,
 };
 
-/// How often what was counted is written.
+/// How often counted refusals are written.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Writes what is refused, or counts it.
+/// Records or counts each refusal.
 #[derive(Clone, Debug)]
 pub(super) struct Refusals {
     session: Session,
@@ -27,19 +27,19 @@ impl Refusals {
         Self { session, audit, repeats: Arc::default() }
     }
 
-    /// A forward was refused.
+    /// Records a refused forward.
     pub(super) fn forward(&self, identity: &Identity, route: Route<'_>, reason: &'static str) {
         let to = Some(Asked::new(route.host, route.port, route.rule));
         let event = Event::ForwardRefused { identity, route, reason };
         self.add(Kind::Forward { reason, to }, event);
     }
 
-    /// Something that is never given was asked for.
+    /// Records a request for something that the bastion never grants.
     pub(super) fn request(&self, identity: &Identity, request: &'static str, reason: &'static str) {
         self.add(Kind::Request { request, reason }, Event::RequestRefused { identity, request, reason });
     }
 
-    /// Writes what was counted, every now and then, for as long as it is polled.
+    /// Writes the counts at intervals, for as long as it is polled.
     pub(super) async fn keep_writing(&self, identity: &Identity) -> Infallible {
         loop {
             tokio::time::sleep(EVERY).await;
@@ -48,7 +48,7 @@ impl Refusals {
         }
     }
 
-    /// Writes what was counted, for the last time.
+    /// Writes the counts for the last time.
     pub(super) fn close(&self, identity: &Identity) {
         let taken = self.repeats().close();
         self.write(identity, taken);

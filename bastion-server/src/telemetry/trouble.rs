@@ -1,18 +1,19 @@
-//! Tells an operator that something fails when it begins and when the cause changes, and not each time it is met.
+//! Logs and warns of a persistent failure once, when it begins and when its cause changes, instead of each
+//! time it is met.
 
 use std::fmt::Display;
 
 use super::warnings::{Reason, Warnings};
 use crate::common::text::one_line;
 
-/// One thing that can fail again and again.
+/// The failure of one source or task that retries.
 #[derive(Debug)]
 pub(crate) struct Trouble {
     reason: Reason,
-    /// What the bastion does meanwhile: the message of the log line.
+    /// The message of the log line: what fails, and what the bastion does meanwhile.
     meanwhile: &'static str,
     warnings: Warnings,
-    /// What was told last, while it lasts.
+    /// The cause that was logged last, while the failure lasts.
     told: Option<String>,
 }
 
@@ -21,7 +22,7 @@ impl Trouble {
         Self { reason, meanwhile, warnings, told: None }
     }
 
-    /// It failed. Logs and warns, unless that was told already; returns whether it was news.
+    /// Records a failure: logs and warns unless its cause was logged already, and returns whether it did.
     pub(crate) fn met(&mut self, error: &impl Display) -> bool {
         let error = one_line(error);
         if self.told.as_ref() == Some(&error) {
@@ -33,12 +34,12 @@ impl Trouble {
         true
     }
 
-    /// Whether it failed the last time.
+    /// Whether the last attempt failed.
     pub(crate) fn lasts(&self) -> bool {
         self.told.is_some()
     }
 
-    /// It works; returns whether it had failed before.
+    /// Records a success, and returns whether attempts had failed before.
     pub(crate) fn over(&mut self) -> bool {
         self.told.take().is_some()
     }

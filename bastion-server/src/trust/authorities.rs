@@ -1,7 +1,8 @@
-//! Where the trusted authorities come from, and how they are kept up to date.
+//! Keeps the trusted authorities fresh, from Vault, files, folders, Secrets and ConfigMaps.
 //!
-//! Serving begins when every source has answered once. From then on a source that fails, or that suddenly has
-//! nothing, keeps what it had: there is no moment without authorities, and nobody is locked out by a bad reload.
+//! A source that fails, or that suddenly has no keys, keeps its last good ones: no moment is without
+//! authorities, and a bad reload locks no user out. The bastion begins to serve when every source has
+//! answered once.
 
 use std::{
     io,
@@ -34,9 +35,9 @@ use crate::{
     trust::Upstreams,
 };
 
-/// How often files are looked at.
+/// The interval at which files are checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The waits before Vault is asked again after it failed.
+/// The waits before a failed request to Vault is repeated.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// The most keys that one source may have.
 const MOST_KEYS: usize = 64;
@@ -44,66 +45,44 @@ const MOST_KEYS: usize = 64;
 /// Why a source has no keys.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A file that cannot be read.
+    /// A file cannot be read.
     #[error("{}: {source}\n  It was to hold keys of authorities (authorities: file, or folder)", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        source: io::Error,
-    },
-    /// An entry of an object with nothing in it.
+    Unreadable { path: PathBuf, source: io::Error },
+    /// An entry of a Secret or ConfigMap is missing.
     #[error("{place}: {source}\n  It was to hold keys of authorities (authorities: secret, or config_map)")]
-    Missing {
-        /// The entry.
-        place: ObjectRef,
-        /// What is missing.
-        source: Missing,
-    },
-    /// A line that is no key. What it holds is never shown.
+    Missing { place: ObjectRef, source: Missing },
+    /// A line is not a public key. The message never shows the line.
     #[error("{source_name}:{line}: this is no public key\n  Write one key a line, as in a .pub file")]
     NoKey {
-        /// The source.
         source_name: String,
         /// The line, counted from 1.
         line: usize,
     },
-    /// A key that may not be an authority.
+    /// A key may not be an authority.
     #[error("{source_name}: a key cannot be an authority: {unfit}")]
-    Unfit {
-        /// The source.
-        source_name: String,
-        /// Why not.
-        unfit: Unfit,
-    },
-    /// No key, or more than anybody has.
+    Unfit { source_name: String, unfit: Unfit },
+    /// The source has no key, or implausibly many.
     #[error("{source_name}: there are {count} keys of authorities; between 1 and {MOST_KEYS} are needed")]
-    Count {
-        /// The source.
-        source_name: String,
-        /// How many there are.
-        count: usize,
-    },
-    /// A source is in a cluster, and there is none.
+    Count { source_name: String, count: usize },
+    /// A source is a Secret or ConfigMap, and there is no cluster.
     #[error("authorities are in a Secret or ConfigMap, and there is no cluster to ask")]
     NoCluster,
-    /// A source is Vault, and nobody said where that is.
+    /// A source is Vault, and its address is not set.
     #[error("authorities come from Vault, and no Vault is set\n  Set vault.address, or VAULT_ADDR")]
     NoVault,
-    /// Vault.
+    /// Vault failed.
     #[error("the public key of Vault's SSH engine at `{mount}`: {source}")]
     Vault {
         /// The mount, from the configuration.
         mount: String,
-        /// What went wrong.
         source: vault_signer::Error,
     },
 }
 
-/// Reads all that can be read without the network.
+/// Reads everything that can be read without the network.
 ///
 /// # Errors
-/// The first source that has no good keys.
+/// The first source without usable keys.
 pub(crate) fn check(sources: &[AuthoritySource]) -> Result<(), Error> {
     for source in sources {
         match source {
@@ -116,7 +95,7 @@ pub(crate) fn check(sources: &[AuthoritySource]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A folder of files that end as public keys do.
+/// A folder of files with names that end in `.pub`.
 fn folder(path: &Path) -> WatchedFolder {
     WatchedFolder::new(path, ".pub")
 }
@@ -140,7 +119,7 @@ fn look_at_folder(folder: &mut WatchedFolder) -> Result<Option<Vec<PublicKey>>, 
     fit(&folder.path().display().to_string(), keys).map(Some)
 }
 
-/// The keys of an entry of an object, if it changed.
+/// The keys of an entry of a Secret or ConfigMap, if it changed.
 fn look_at_entry(entry: &mut Entry) -> Result<News, Error> {
     let place = entry.place().to_string();
     let looked = entry.look().map_err(|source| Error::Missing { place: entry.place().clone(), source })?;
@@ -155,7 +134,7 @@ fn unreadable(path: &Path, source: io::Error) -> Error {
     Error::Unreadable { path: path.to_owned(), source }
 }
 
-/// The keys of a text in the format of sshd's `TrustedUserCAKeys`.
+/// Parses a text in the format of sshd's `TrustedUserCAKeys`.
 fn parse(source_name: &str, text: &str) -> Result<Vec<PublicKey>, Error> {
     text.lines()
         .enumerate()
@@ -178,7 +157,7 @@ fn fit(source_name: &str, keys: Vec<PublicKey>) -> Result<Vec<PublicKey>, Error>
     }
 }
 
-/// What is known of every source, in the order of the configuration.
+/// The last answer of every source, in the order of the configuration.
 #[derive(Debug)]
 struct Known(Vec<Option<Answer>>);
 
@@ -188,12 +167,12 @@ struct Answer {
     confirmed: SystemTime,
 }
 
-/// What one look at a source brought.
+/// The result of a look at a source.
 #[derive(Debug)]
 enum News {
     Keys(Vec<PublicKey>),
     Unchanged,
-    /// Nobody was there to ask.
+    /// The API server has not answered since.
     Nothing,
 }
 
@@ -219,25 +198,25 @@ impl Known {
     /// All keys, once every source has answered.
     fn all(&self) -> Option<AuthoritySet> {
         let answers: Option<Vec<_>> = self.0.iter().map(Option::as_ref).collect();
-        // Every key was found fit when it came, so the set can be made.
+        // Every key was checked when it came, so the set can be made.
         AuthoritySet::new(answers?.into_iter().flat_map(|answer| answer.keys.iter().cloned())).ok()
     }
 
-    /// When the source that was silent for longest answered.
+    /// When the source with the oldest answer answered.
     fn confirmed(&self) -> Option<SystemTime> {
         self.0.iter().map(|answer| answer.as_ref().map(|answer| answer.confirmed)).min().flatten()
     }
 }
 
-/// The trusted set as it is now; `None` until every source has answered once.
+/// The current set of trusted authorities; `None` until every source has answered once.
 pub(crate) type Current = watch::Receiver<Option<AuthoritySet>>;
 
-/// Keeps the trusted set up to date for as long as somebody holds what this returns.
+/// Keeps the set fresh for as long as a receiver of the result is held.
 ///
 /// Sources that need no network are read before this returns.
 ///
 /// # Errors
-/// A file or a key that is no good: at the start there is no last good one to keep.
+/// A file or key that cannot be used: at the start there is no last good one to keep.
 pub(crate) fn follow(sources: &[AuthoritySource], upstreams: Upstreams<'_>) -> Result<Current, Error> {
     let Upstreams { vault, cluster, reload, metrics, warnings } = upstreams;
     let (sender, mut reports) = mpsc::channel(sources.len().max(1));
@@ -298,7 +277,7 @@ pub(crate) fn follow(sources: &[AuthoritySource], upstreams: Upstreams<'_>) -> R
                 publish.send_if_modified(|published| {
                     let changed = published.as_ref() != Some(&set);
                     if changed {
-                        tracing::info!(keys = set.len(), "trusted authorities are known");
+                        tracing::info!(keys = set.len(), "authorities loaded");
                         *published = Some(set);
                     }
                     changed
@@ -313,7 +292,7 @@ fn entry(cluster: Option<&Cluster>, place: ObjectRef) -> Result<Entry, Error> {
     Ok(Entry::follow(cluster.ok_or(Error::NoCluster)?, place))
 }
 
-/// Where one source tells its news.
+/// The sending half for the news of one source.
 struct Report {
     index: usize,
     sender: mpsc::Sender<(usize, News)>,
@@ -326,29 +305,29 @@ impl Report {
         Trouble::new(Reason::AuthorityUnreadable, meanwhile, self.warnings.clone())
     }
 
-    /// Tells, and says whether anybody still listens.
+    /// Sends the news, and returns whether the receiver is still there.
     async fn tell(&self, news: News) -> bool {
         self.sender.send((self.index, news)).await.is_ok()
     }
 }
 
-/// A key in the configuration is as fresh as can be.
+/// Reports a key in the configuration as always fresh.
 async fn confirm(report: Report) {
     while report.tell(News::Unchanged).await {
         sleep(LOOK_EVERY).await;
     }
 }
 
-/// Looks again and again at what is on this machine, or is brought to it.
+/// Checks a local source, or one that a watch keeps local, again and again.
 async fn look_again(mut look: impl FnMut() -> Result<News, Error> + Send, report: Report) {
-    let mut trouble = report.trouble("keeping the last good authorities of a source");
+    let mut trouble = report.trouble("cannot read authorities; the last good ones stay trusted");
     loop {
         let news = match look() {
             Ok(News::Keys(keys)) => {
                 trouble.over();
                 Some(News::Keys(keys))
             }
-            // The state that was found bad has not changed since, and is not good for that.
+            // The state that was found bad has not changed, so it is still bad.
             Ok(news) => (!trouble.lasts()).then_some(news),
             Err(error) => {
                 if trouble.met(&error) {
@@ -366,7 +345,7 @@ async fn look_again(mut look: impl FnMut() -> Result<News, Error> + Send, report
     }
 }
 
-/// All that the mount publishes of what is to be trusted.
+/// Reads all trusted keys that the mount publishes.
 async fn published(
     server: &Server,
     authority: &VaultAuthority,
@@ -383,7 +362,7 @@ async fn published(
 
 async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Notify>, report: Report) {
     let mut backoff = RETRY;
-    let mut trouble = report.trouble("cannot read authorities; keeping those known, and asking again");
+    let mut trouble = report.trouble("cannot read authorities from Vault; the last good ones stay trusted; retrying");
     loop {
         let source_name = format!("Vault's SSH engine at `{}`", authority.mount);
         let asked = match published(&server, &authority).await {

@@ -1,4 +1,4 @@
-//! Who the bastion is to clients: its host key, and the certificate for it that is renewed while it serves.
+//! Loads or generates the host key, and renews its certificate while the bastion serves.
 
 use std::{
     io,
@@ -37,16 +37,16 @@ use crate::{
     },
 };
 
-/// How often the file of a certificate is looked at.
+/// The interval at which the file of a certificate is checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The waits before Vault is asked again after it failed.
+/// The waits before a failed request to Vault is repeated.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-/// The shortest time between two signatures, however short-lived they are.
+/// The shortest time between two signatures, even for very short-lived certificates.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// Other users who may read a key file without a warning: nobody, or its group.
+/// The most permissive mode of a key file that causes no warning: readable by its group.
 const WIDEST_MODE: u32 = 0o640;
 
-/// A key, and the certificate that vouches for it.
+/// A private key, and the certificate that proves it to clients.
 #[derive(Clone, PartialEq)]
 pub(crate) struct HostKey {
     key: PrivateKey,
@@ -54,12 +54,10 @@ pub(crate) struct HostKey {
 }
 
 impl HostKey {
-    /// The private key.
     pub(crate) fn key(&self) -> &PrivateKey {
         &self.key
     }
 
-    /// Its certificate.
     pub(crate) fn certificate(&self) -> Option<&Certificate> {
         self.certificate.as_ref()
     }
@@ -74,50 +72,40 @@ impl std::fmt::Debug for HostKey {
     }
 }
 
-/// Why there is no host key. What a file holds is never shown.
+/// Why there is no host key. Messages never show the content of a file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A file that cannot be read.
+    /// A file cannot be read.
     #[error("{}: {source}\n  host_key names it; make one with: ssh-keygen -t ed25519 -N '' -f FILE", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        source: io::Error,
-    },
-    /// Not an OpenSSH private key.
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The text is not an OpenSSH private key.
     #[error(
         "{0}: this is no private key in OpenSSH's format\n  Make one with: ssh-keygen -t ed25519 -N '' -f FILE"
     )]
     NoKey(String),
-    /// A key behind a passphrase.
+    /// The key is encrypted with a passphrase.
     #[error(
-        "{0}: the key is encrypted, and nobody is there to type its passphrase\n  Remove it with: ssh-keygen -p -N '' -f FILE"
+        "{0}: the key is encrypted, and the bastion cannot ask for its passphrase\n  Remove it with: ssh-keygen -p -N '' -f FILE"
     )]
     Encrypted(String),
-    /// A key that clients should not believe.
+    /// The key is too weak for clients to trust.
     #[error(
         "{0}: a host key must be ed25519, ecdsa, or rsa of at least 2048 bits\n  Make one with: ssh-keygen -t ed25519 -N '' -f FILE"
     )]
     Weak(String),
-    /// A certificate that does not fit.
+    /// The certificate does not fit the key.
     #[error("{}: {problem}\n  host_key.certificate names it; have the public key signed with: ssh-keygen -s CA -h -I ID -n NAME FILE.pub", .path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        problem: CertificateProblem,
-    },
-    /// The random numbers of the system failed.
+    Certificate { path: PathBuf, problem: CertificateProblem },
+    /// The system's random numbers failed.
     #[error("cannot make a key: {0}")]
     Random(ssh_key::Error),
-    /// A host key is to be signed by Vault, and nobody said where that is.
+    /// Vault should sign the host key, and its address is not set.
     #[error("the host key is signed by Vault, and no Vault is set\n  Set vault.address, or VAULT_ADDR")]
     NoVault,
-    /// A host key is in a Secret, and there is no cluster.
+    /// The host key is in a Secret, and there is no cluster.
     #[error("the host key is in a Secret, and there is no cluster to ask")]
     NoCluster,
-    /// A Secret.
+    /// The Secret cannot be used.
     #[error(transparent)]
     Secret(#[from] kubernetes::host_key::Error),
 }
@@ -125,30 +113,30 @@ pub(crate) enum Error {
 /// Why a certificate cannot be presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CertificateProblem {
-    /// Something else.
+    /// The text is not a certificate.
     #[error("this is no OpenSSH certificate")]
     Malformed,
-    /// A user's.
+    /// The certificate is a user certificate.
     #[error("this is a user certificate, and the bastion is a host")]
     User,
-    /// Another key's.
+    /// The certificate is for another key.
     #[error("this certificate is for another key")]
     OtherKey,
-    /// No name.
+    /// The certificate names no host.
     #[error("this certificate names no host, so it would pass for any")]
     NoPrincipals,
-    /// Not now.
+    /// The certificate is expired or not valid yet.
     #[error("this certificate is not valid now")]
     NotNow,
-    /// Forged or damaged.
+    /// The signature does not verify.
     #[error("the signature of this certificate is not that of its authority")]
     Signature,
 }
 
-/// Reads all that can be read without the network.
+/// Reads everything that can be read without the network.
 ///
 /// # Errors
-/// What is wrong with the files.
+/// When a file cannot be used.
 pub(crate) fn check(config: &config::HostKey) -> Result<(), Error> {
     match config {
         config::HostKey::File { key, certificate } => {
@@ -162,18 +150,19 @@ pub(crate) fn check(config: &config::HostKey) -> Result<(), Error> {
     }
 }
 
-/// The host key as it is now; `None` until Vault has signed its first certificate, or the API server has told the key.
+/// The current host key; `None` until Vault has signed its first certificate, or the API server has returned
+/// the Secret.
 pub(crate) type Current = watch::Receiver<Option<Arc<HostKey>>>;
 
-/// Has a host key for as long as somebody holds what this returns, and renews its certificate in time.
+/// Provides a host key for as long as a receiver of the result is held, and renews its certificate in time.
 ///
 /// # Errors
-/// What is wrong with the files that hold it.
+/// When a file that holds it cannot be used.
 pub(crate) fn follow(config: &config::HostKey, upstreams: Upstreams<'_>) -> Result<Current, Error> {
     let Upstreams { vault, cluster, reload, metrics, warnings } = upstreams;
     match config {
         config::HostKey::Generate => {
-            tracing::warn!("host key made for this process alone; clients cannot know it beforehand");
+            tracing::warn!("host key generated for this process alone; clients cannot know it beforehand");
             Ok(watch::channel(Some(Arc::new(HostKey { key: generate()?, certificate: None }))).1)
         }
         config::HostKey::File { key, certificate: None } => {
@@ -218,12 +207,13 @@ fn generate() -> Result<PrivateKey, Error> {
     PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(Error::Random)
 }
 
-/// The key as a file would hold it.
+/// The key in the format of a file.
 fn written(key: &PrivateKey) -> Result<Zeroizing<String>, Error> {
     key.to_openssh(LineEnding::LF).map_err(Error::Random)
 }
 
-/// Asks until there is a key. It is then used for good: another one would be another bastion.
+/// Asks until there is a key. The bastion then keeps that key: with another one, clients would take it for
+/// another host.
 async fn find_secret(
     cluster: Cluster,
     name: String,
@@ -233,7 +223,7 @@ async fn find_secret(
 ) {
     let mut backoff = RETRY;
     let mut trouble =
-        Trouble::new(Reason::HostKeyUnavailable, "there is no host key yet; asking again", warnings);
+        Trouble::new(Reason::HostKeyUnavailable, "no host key yet; retrying", warnings);
     loop {
         let found = match cluster.private_key(&name, fresh.as_ref()).await {
             Ok(text) => parse_key(&format!("Secret {name}"), &text),
@@ -262,12 +252,12 @@ fn read_key(path: &Path) -> Result<PrivateKey, Error> {
     let mode = std::fs::metadata(path).map_err(unreadable)?.mode();
     if mode & 0o777 & !WIDEST_MODE != 0 {
         let mode = format!("{:04o}", mode & 0o777);
-        tracing::warn!(file = %path.display(), mode, "others can read the host key; chmod 0600 would stop that");
+        tracing::warn!(file = %path.display(), mode, "other users can read the host key; run chmod 0600 on the file");
     }
     parse_key(&path.display().to_string(), &text)
 }
 
-/// A key that clients may believe. `place` is where it was found.
+/// Parses a key that is strong enough for clients. `place` names its source.
 fn parse_key(place: &str, text: &str) -> Result<PrivateKey, Error> {
     let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|_| Error::NoKey(place.to_owned()))?;
     if key.is_encrypted() {
@@ -288,7 +278,7 @@ fn read_certificate(path: &Path, key: &PrivateKey) -> Result<Certificate, Error>
         .map_err(|problem| Error::Certificate { path: path.to_owned(), problem })
 }
 
-/// A certificate that clients will believe for this key.
+/// Parses a certificate that clients will accept for this key.
 fn parse_certificate(
     text: &str,
     key: &PrivateKey,
@@ -312,14 +302,15 @@ fn parse_certificate(
     Ok(certificate)
 }
 
-/// When a certificate ends; one that never does ends at the end of time that can be told.
+/// The end of a certificate's validity; for one without an end, the last moment that can be represented.
 fn end(certificate: &Certificate) -> SystemTime {
     certificate
         .valid_before_time()
         .unwrap_or(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX)))
 }
 
-/// How long a certificate that was just signed is used before the next is asked for: two thirds of what is left.
+/// How long a newly signed certificate is used before the next is requested: two thirds of its remaining
+/// life.
 fn renew_in(ends: SystemTime, now: SystemTime) -> Duration {
     ends.duration_since(now).unwrap_or_default() * 2 / 3
 }
@@ -331,12 +322,12 @@ fn publishable(key: PrivateKey, certificate: Certificate, metrics: &Metrics) -> 
         principals = certificate.valid_principals().join(","),
         serial = certificate.serial(),
         expires = moment(expires),
-        "host certificate is in use"
+        "host certificate in use"
     );
     Arc::new(HostKey { key, certificate: Some(certificate) })
 }
 
-/// Presents the certificate that stands in a file, whenever somebody puts a new one there.
+/// Presents the certificate in a file, whenever the file changes.
 async fn follow_file(
     key: PrivateKey,
     mut file: WatchedFile,
@@ -344,7 +335,7 @@ async fn follow_file(
     metrics: Arc<Metrics>,
     warnings: Warnings,
 ) {
-    let meanwhile = "keeping the host certificate that is in use";
+    let meanwhile = "cannot use the new host certificate; the current one stays in use";
     let mut trouble = Trouble::new(Reason::HostKeyUnavailable, meanwhile, warnings);
     while !publish.is_closed() {
         let looked = file
@@ -366,7 +357,7 @@ async fn follow_file(
                 }
             }
             Err(error) => {
-                // One that is not valid yet becomes so while nobody touches the file.
+                // A certificate that is not valid yet becomes valid without a change of the file.
                 file.forget();
                 if trouble.met(&error) {
                     metrics.host_certificate_failed();
@@ -438,8 +429,8 @@ impl Renewal {
     }
 }
 
-/// The lines by which OpenSSH knows the bastion (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): by the authority that signed its
-/// certificate, or by the key itself. Without a name of its own it is known by any.
+/// The lines by which OpenSSH recognizes the bastion (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): by the authority
+/// that signed its certificate, or by the key itself. A key without names matches any host name.
 pub(crate) fn known_hosts(host_key: &HostKey, names: &[config::PublicName]) -> Option<String> {
     let said = names.iter().map(config::PublicName::as_str).collect::<Vec<_>>().join(",");
     let line = match host_key.certificate() {
@@ -609,7 +600,7 @@ pub(crate) mod tests {
         files.put(&soon);
         tokio::time::timeout(Duration::from_secs(20), current.changed()).await.unwrap().unwrap();
         assert_eq!(current.borrow().as_ref().unwrap().certificate(), Some(&soon));
-        // What was wrong all the while was told once.
+        // A fault that persists was logged once.
         let failures = files.metrics.render();
         assert!(failures.contains("bastion_host_cert_renewal_failures_total 1\n"), "{failures}");
     }

@@ -1,7 +1,7 @@
-//! Where it says what is revoked, and how that is kept up to date.
+//! Keeps the revocation lists fresh, from files, Secrets and ConfigMaps.
 //!
-//! Serving begins when every source has been read. From then on one that is gone or corrupt keeps revoking what it revoked:
-//! there is no moment in which what was revoked is not, whatever becomes of the sources.
+//! A source that disappears keeps its last good content: revocation never fails open. The bastion begins to
+//! serve when every source has been read once.
 
 use std::{
     io,
@@ -25,60 +25,46 @@ use crate::{
     trust::Upstreams,
 };
 
-/// How often files are looked at.
+/// The interval at which files are checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Why a source does not say what is revoked.
+/// Why a source has no revocation list.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A file that cannot be read.
-    #[error("{}: {source}\n  It was to hold what is revoked (revocation.files); to revoke nothing, take its name out", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        source: io::Error,
-    },
-    /// An entry of an object with nothing in it.
+    /// A file cannot be read.
+    #[error("{}: {source}\n  It is to hold a revocation list (revocation.files); to revoke nothing, take its name out", .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// An entry of a Secret or ConfigMap is missing.
     #[error(
-        "{place}: {source}\n  It was to hold what is revoked (revocation); to revoke nothing, take its name out"
+        "{place}: {source}\n  It is to hold a revocation list (revocation); to revoke nothing, take its name out"
     )]
-    Missing {
-        /// The entry.
-        place: ObjectRef,
-        /// What is missing.
-        source: Missing,
-    },
-    /// What is no list.
+    Missing { place: ObjectRef, source: Missing },
+    /// The content is not a revocation list.
     #[error(
         "{source_name}: {source}\n  Make a list with `ssh-keygen -k -s CA.pub -f LIST …`, or write one public key a line (revocation.files)"
     )]
-    Corrupt {
-        /// Where it is.
-        source_name: String,
-        /// What is wrong with it.
-        source: Malformed,
-    },
-    /// A list is in a cluster, and there is none.
-    #[error("what is revoked is in a Secret or ConfigMap, and there is no cluster to ask")]
+    Corrupt { source_name: String, source: Malformed },
+    /// A list is in a Secret or ConfigMap, and there is no cluster.
+    #[error("a revocation list is in a Secret or ConfigMap, and there is no cluster to ask")]
     NoCluster,
 }
 
 /// Reads every file once.
 ///
 /// # Errors
-/// The first file that is no good.
+/// The first file that cannot be used.
 pub(crate) fn check(config: &Revocation) -> Result<(), Error> {
     config.files.iter().try_for_each(|path| Source::file(path, &Warnings::default()).map(drop))
 }
 
-/// What is revoked as it is now; `None` until every source was good once.
+/// The current revocation lists; `None` until every source was good once.
 pub(crate) type Current = watch::Receiver<Option<RevocationList>>;
 
-/// Keeps what is revoked up to date for as long as somebody holds what this returns. Files are read before it returns.
+/// Keeps the revocation lists fresh for as long as a receiver of the result is held. Files are read before it
+/// returns.
 ///
 /// # Errors
-/// The first file that is no good: at the start there is no last good one to keep.
+/// The first file that cannot be used: at the start it has no last good content to keep.
 pub(crate) fn follow(config: &Revocation, upstreams: Upstreams<'_>) -> Result<Current, Error> {
     let Upstreams { cluster, metrics, warnings, .. } = upstreams;
     let mut sources =
@@ -124,17 +110,17 @@ fn confirm(publish: &watch::Sender<Option<RevocationList>>, metrics: &Metrics) {
 fn trouble(warnings: &Warnings) -> Trouble {
     Trouble::new(
         Reason::RevocationUnreadable,
-        "still revoking what this source revoked before",
+        "cannot use a revocation list; its last good content stays in force",
         warnings.clone(),
     )
 }
 
-/// All that is revoked, once every source was good.
+/// All lists, once every source was good.
 fn list(sources: &[Source]) -> Option<RevocationList> {
     sources.iter().map(|source| source.known.clone()).collect()
 }
 
-/// One file or entry, and the last good state of it.
+/// One file or entry, and its last good content.
 #[derive(Debug)]
 struct Source {
     origin: Origin,
@@ -148,14 +134,14 @@ enum Origin {
     Entry(Entry),
 }
 
-/// What one look at a source brought.
+/// The result of a look at a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Looked {
-    /// It revokes something else now.
+    /// The content has changed.
     Changed,
-    /// It does not, or is no good.
+    /// The content is unchanged, or not good.
     Unchanged,
-    /// Nobody was there to ask.
+    /// The API server has not answered since.
     Nothing,
 }
 
@@ -175,7 +161,7 @@ impl Source {
     /// Reads the source if it changed.
     async fn look(&mut self, metrics: &Metrics) -> Looked {
         let looked = match self.changed() {
-            // A corrupt state that has not changed since is as corrupt as it was, and a good one as good.
+            // Unchanged content is as good or as corrupt as it was.
             Ok(Look::Unchanged) => return Looked::Unchanged,
             Ok(Look::Nothing) => return Looked::Nothing,
             Ok(Look::Content(bytes)) => self.parse(bytes).await,
@@ -184,7 +170,7 @@ impl Source {
         match looked {
             Ok(known) => {
                 let (source, entries) = (self.name(), known.entries());
-                tracing::info!(source, entries, "what is revoked has been read");
+                tracing::info!(source, entries, "revocation list loaded");
                 self.known = Some(known);
                 self.trouble.over();
                 Looked::Changed
@@ -214,7 +200,7 @@ impl Source {
         }
     }
 
-    /// Parses away from the tasks that serve: a long list takes a while.
+    /// Parses on a blocking thread: a long list takes a while.
     async fn parse(&self, bytes: Vec<u8>) -> Result<Arc<Revocations>, String> {
         match spawn_blocking(move || Revocations::parse(&bytes)).await {
             Ok(result) => parsed(&self.name(), result).map_err(|error| one_line(&error)),
@@ -241,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// A plain list of so many keys.
+    /// A plain list of this many keys.
     fn keys(count: usize) -> String {
         let line = |_| {
             let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
@@ -250,7 +236,7 @@ mod tests {
         (0..count).map(line).collect()
     }
 
-    /// As whoever replaces a list must do it, so that nobody reads a part.
+    /// Replaces a list by renaming, as an operator must, so that no reader sees a part of it.
     fn replace(path: &Path, text: &str) {
         let next = path.with_extension("next");
         fs::write(&next, text).unwrap();
@@ -296,7 +282,7 @@ mod tests {
         until(|| failures(4)).await;
         replace(&two, &keys(1));
         until(|| entries() == 6).await;
-        replace(&one, "# nobody\n");
+        replace(&one, "# none\n");
         until(|| entries() == 1).await;
         assert!(failures(4) && metrics.render().contains("bastion_revocation_entries 1\n"));
     }

@@ -1,4 +1,4 @@
-//! The bastion's own way into Vault or OpenBao: where it is, and how to log in when something must be signed.
+//! Connects to Vault or OpenBao, and logs in when something must be signed.
 
 use std::{io::Read, path::Path, path::PathBuf};
 
@@ -11,10 +11,10 @@ use vault_signer::{
 
 use crate::config::{self, Auth};
 
-/// The longest file with a secret that is read, in bytes.
+/// The largest file with a secret that is read, in bytes.
 const LONGEST_SECRET: u64 = 64 * 1024;
 
-/// A server, and who we are to it. Nothing is sent before it is needed.
+/// A Vault server, and the bastion's login to it. Nothing is sent before it is needed.
 #[derive(Clone, Debug)]
 pub(crate) struct Vault {
     server: Server,
@@ -24,24 +24,19 @@ pub(crate) struct Vault {
 /// Why the bastion is not logged in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A file with a secret. What it holds is never shown.
+    /// A file with a secret cannot be used. The message never shows its content.
     #[error("{}: {reason}\n  vault.auth names it; write the secret into it, readable for the bastion alone", .path.display())]
-    Secret {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Vault.
+    Secret { path: PathBuf, reason: String },
+    /// Vault refused the login.
     #[error(transparent)]
     Login(#[from] LoginError),
 }
 
 impl Vault {
-    /// From the configuration, and from the environment what that leaves out.
+    /// Reads the configuration, and settings that it leaves out from the environment.
     ///
     /// # Errors
-    /// What is wrong with the address, or with the file of trusted certificates.
+    /// When the address, or the file of trusted certificates, cannot be used.
     pub(crate) fn new(
         config: &config::Vault,
         variable: impl Fn(&str) -> Option<String>,
@@ -60,15 +55,15 @@ impl Vault {
         Ok(Self { server, auth: config.auth.clone() })
     }
 
-    /// Where it is.
     pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// Logs in, and signs with the engine at `mount`. Secrets are read each time, so that they may change.
+    /// Logs in, and returns a signer with the engine at `mount`. Secrets are read each time, so that they may
+    /// change.
     ///
     /// # Errors
-    /// What is wrong with a secret, or what Vault says.
+    /// When a secret cannot be read, or Vault refuses.
     pub(crate) async fn signer(&self, mount: &str) -> Result<vault_signer::Vault, Error> {
         let token = self.login()?.login(&self.server).await?;
         Ok(vault_signer::Vault::new(self.server.clone(), token, mount))
@@ -77,7 +72,7 @@ impl Vault {
     /// Reads the secrets, without using them.
     ///
     /// # Errors
-    /// What is wrong with the file of one.
+    /// When a secret cannot be read.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if let Some(file) = self.auth.file() {
             secret(file)?;
@@ -102,7 +97,7 @@ impl Vault {
     }
 }
 
-/// The one line that a file with a secret holds.
+/// Reads the single line of a file with a secret.
 fn secret(path: &Path) -> Result<SecretString, Error> {
     let wrong = |reason: String| Error::Secret { path: path.to_owned(), reason };
     let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;

@@ -64,7 +64,7 @@ fn authorities_and_revocations_are_followed() {
 
         place.kubectl(&["--namespace", OWN, "delete", kind, "revoked"]);
         wait::until_true("a word about the list", IN_FORCE, || {
-            bastion.log().contains("still revoking what this source revoked before")
+            bastion.log().contains("its last good content stays in force")
         });
         revoke(&format!("{}\n", key.public_line()));
         let end = client.farewell(IN_FORCE).expect("a last word");

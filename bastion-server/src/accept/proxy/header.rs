@@ -1,70 +1,71 @@
-//! Parses the header in which a proxy tells the client's address: the PROXY protocol, versions 1 and 2, as HAProxy's
-//! proxy-protocol.txt has them.
+//! Parses PROXY protocol headers, versions 1 and 2, as HAProxy's proxy-protocol.txt specifies them.
 //!
-//! The parser is told everything read so far and answers how many bytes surely still belong to the header, so that its
-//! caller never takes one that is the client's. It is our own because the `ppp` crate takes a version 1 header that
-//! arrives in two pieces for a broken one, ports such as `+22`, and version 2 headers of 64 KiB.
+//! The parser gets everything read so far and answers how many more bytes certainly belong to the header, so
+//! that its caller never reads a byte of the client's. It is our own because the `ppp` crate refuses a
+//! version 1 header that arrives in two pieces, and accepts ports such as `+22` and version 2 headers of 64
+//! KiB.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest header of version 1, with its line end.
+/// The longest header of version 1, line end included.
 const LONGEST_V1: usize = 107;
-/// The shortest: `PROXY UNKNOWN`, with its line end.
+/// The shortest header of version 1: `PROXY UNKNOWN`, line end included.
 const SHORTEST_V1: usize = 15;
-/// What version 1 begins with.
+/// The beginning of version 1.
 const PREFIX_V1: &[u8] = b"PROXY ";
-/// What version 2 begins with.
+/// The beginning of version 2.
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version and command, family and transport, and the length of what follows.
+/// The signature, version and command, family and transport, and the length of the rest.
 const FIXED_V2: usize = 16;
-/// The longest header of version 2 that is read: what surely fits into one segment, which the specification has
-/// senders keep to. It leaves nearly 500 bytes for what we do not need.
+/// The longest header of version 2 that is read: what certainly fits into one segment, to which the
+/// specification limits senders. It leaves nearly 500 bytes for extensions.
 const LONGEST_V2: usize = 536;
 
-/// What is known after some bytes.
+/// The state of the parser after some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// At least so many more bytes belong to the header.
+    /// At least this many more bytes belong to the header.
     More(usize),
-    /// The header is complete, and nothing after it was looked at.
+    /// The header is complete, and no byte after it was read.
     Done(Announced),
 }
 
-/// What a header tells.
+/// The content of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announced {
     /// The client's address, never v4-mapped.
     Client(SocketAddr),
-    /// No address: the proxy speaks for itself, as for a health check (`LOCAL`), or does not know (`UNKNOWN`).
+    /// No address: the proxy connects for itself, as for a health check (`LOCAL`), or does not know the
+    /// address (`UNKNOWN`).
     Nothing,
 }
 
-/// Why bytes are no header that counts.
+/// Why bytes are not a usable header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// They begin as no header does.
+    /// The bytes begin unlike any header.
     #[error("there is no PROXY header")]
     Absent,
-    /// It goes on beyond what a header may be.
+    /// The header is longer than allowed.
     #[error("the PROXY header is too long")]
     TooLong,
-    /// It is for something other than TCP over IP.
+    /// The header is for something other than TCP over IP.
     #[error("the PROXY header is not about TCP over IPv4 or IPv6")]
     Family,
-    /// It begins well, and then does not keep to the form.
+    /// The header begins correctly and then breaks the format.
     #[error("the PROXY header is malformed")]
     Form,
 }
 
-/// Whether these first bytes may be those of a header, as far as they go.
+/// Whether these first bytes may begin a header.
 pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     [PREFIX_V1, SIGNATURE_V2].iter().any(|known| bytes.iter().zip(*known).all(|(one, other)| one == other))
 }
 
-/// Looks at everything read so far.
+/// Parses everything read so far.
 ///
 /// # Errors
-/// When no further byte could make a header of it.
+/// When no further byte could complete a header.
 pub fn step(bytes: &[u8]) -> Result<Step, Malformed> {
     if !may_begin(bytes) {
         return Err(Malformed::Absent);
@@ -94,7 +95,7 @@ fn version_1(bytes: &[u8]) -> Result<Step, Malformed> {
 fn line_1(line: &str) -> Result<Announced, Malformed> {
     let mut fields = line.split(' ').skip(1);
     let address: fn(&str) -> Option<IpAddr> = match fields.next() {
-        // Whatever follows is to be ignored.
+        // The rest of the line is to be ignored.
         Some("UNKNOWN") => return Ok(Announced::Nothing),
         Some("TCP4") => |text| text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         Some("TCP6") => |text| text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -108,7 +109,7 @@ fn line_1(line: &str) -> Result<Announced, Malformed> {
     told.map(Announced::Client).ok_or(Malformed::Form)
 }
 
-/// A port as the specification writes it, which `str::parse` is more generous about.
+/// Parses a port in the form that the specification allows; `str::parse` accepts more.
 fn decimal(text: &str) -> Option<u16> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     plain.then(|| text.parse().ok()).flatten()
@@ -128,7 +129,7 @@ fn version_2(bytes: &[u8]) -> Result<Step, Malformed> {
         None => return Ok(Step::More(length - rest.len())),
     };
     match (command, family) {
-        // About a connection of the proxy's own the rest says nothing, whatever it is.
+        // For a connection of the proxy's own the rest means nothing.
         (0x20, _) | (0x21, 0x00) => Ok(Step::Done(Announced::Nothing)),
         (0x21, 0x11) => addresses::<4>(body),
         (0x21, 0x21) => addresses::<16>(body),
@@ -137,7 +138,7 @@ fn version_2(bytes: &[u8]) -> Result<Step, Malformed> {
     }
 }
 
-/// Two addresses, two ports, and then extensions, none of which we need.
+/// Parses two addresses, two ports, and extensions, which are ignored.
 fn addresses<const N: usize>(body: &[u8]) -> Result<Step, Malformed>
 where
     IpAddr: From<[u8; N]>,
@@ -158,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads as the listener does: never more than was asked for. Also says how many bytes were taken.
+    /// Reads as the listener does, never more than was asked for, and returns the number of bytes too.
     fn read(bytes: &[u8]) -> (Result<Step, Malformed>, usize) {
         let mut taken = 0;
         loop {
@@ -190,7 +191,7 @@ mod tests {
 
     const NOTHING: Result<Step, Malformed> = Ok(Step::Done(Announced::Nothing));
 
-    /// What there is to know: bytes, and what becomes of them.
+    /// Cases: bytes, and the result.
     fn table() -> Vec<(&'static str, Vec<u8>, Result<Step, Malformed>)> {
         let text = |text: &str| text.as_bytes().to_vec();
         let unknown = |length: usize| format!("PROXY UNKNOWN {:x<1$}\r\n", "", length - 16).into_bytes();
@@ -261,7 +262,7 @@ mod tests {
         }
     }
 
-    /// The seeds of the fuzz target are the rows of the table, and are written by `WRITE_CORPUS=1 cargo test`.
+    /// The seeds of the fuzz target are the rows of the table; `WRITE_CORPUS=1 cargo test` writes them.
     #[test]
     fn the_corpus_has_every_row() {
         let folder =
@@ -275,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Bytes that come close: a row with a few of them changed, or cut short.
+    /// Bytes that are almost a header: a row with a few bytes changed, or cut short.
     fn nearly() -> impl Strategy<Value = Vec<u8>> {
         let rows: Vec<_> = table().into_iter().map(|(_, bytes, _)| bytes).collect();
         (prop::sample::select(rows), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4))
@@ -297,7 +298,7 @@ mod tests {
             let (outcome, taken) = read(&bytes);
             prop_assert!(taken <= LONGEST_V2);
             if let Ok(Step::Done(_)) = outcome {
-                // The very same bytes decide, whatever follows them.
+                // The same bytes decide, whatever follows them.
                 let more = [&bytes[..taken], &after[..]].concat();
                 prop_assert_eq!(read(&more), (outcome, taken));
                 prop_assert_eq!(step(&more), outcome);

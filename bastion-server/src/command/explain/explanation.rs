@@ -1,6 +1,7 @@
 //! Says which rule decides about a certificate and a destination, and why, without connecting.
 //!
-//! The verdict comes from the functions that decide in earnest; what is told beside it is how each rule saw the case.
+//! The verdict comes from the functions that decide for real clients; the explanation adds how each rule
+//! applied.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -18,73 +19,68 @@ use crate::{
     destination::Destination,
 };
 
-/// What is asked.
+/// The question.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
-    /// What would be shown.
+    /// The certificate that the client would offer.
     pub certificate: &'a Certificate,
-    /// As whom, and from where.
+    /// The login name and address of the client.
     pub claim: Claim<'a>,
-    /// Where to.
     pub destination: Destination,
 }
 
-/// The answer, and how it came about. Its `Display` is for people, its serialization for scripts.
+/// The answer with its explanation. Its `Display` is for people, its serialization for scripts.
 #[derive(Debug, Serialize)]
 pub(super) struct Explanation {
-    /// The login name, as asked about.
     login: String,
-    /// Where the client would come from.
+    /// The client's address.
     source_address: IpAddr,
     key_id: String,
     serial: u64,
     principals: Vec<String>,
     destination: String,
-    /// What the destination resolves to; empty if that was not asked.
+    /// The addresses of the destination; empty if it was not resolved.
     addresses: Vec<IpAddr>,
     /// Every rule in its order; empty if the certificate is refused.
     rules: Vec<RuleView>,
     verdict: Verdict,
 }
 
-/// How one rule saw the case.
+/// How one rule applied.
 #[derive(Debug, Serialize)]
 struct RuleView {
     name: String,
     effect: &'static str,
-    /// Whether it is about this identity.
+    /// Whether the rule applies to this identity.
     who: bool,
-    /// Whether it is about this destination.
+    /// Whether the rule applies to this destination.
     destination: bool,
 }
 
-/// The last word.
+/// The decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub(super) enum Verdict {
     /// The bastion would connect.
     Permitted {
-        /// The rule that says so.
+        /// The rule that permits.
         rule: String,
     },
-    /// The client would not be let in.
+    /// The bastion would refuse the login.
     CertificateRefused {
         /// The reason's code.
         reason: &'static str,
-        /// The reason.
         message: String,
     },
-    /// The client would be let in and not get there.
+    /// The bastion would admit the client and refuse the forward.
     ForwardRefused {
         /// The reason's code.
         reason: &'static str,
-        /// The reason.
         message: String,
     },
 }
 
 impl Explanation {
-    /// The last word.
     pub(super) fn verdict(&self) -> &Verdict {
         &self.verdict
     }
@@ -124,7 +120,7 @@ pub(super) async fn explain(
     explanation
 }
 
-/// A name is resolved only if a rule could permit it, here as in earnest.
+/// As for a real client, a name is resolved only if a rule could permit it.
 async fn decide(
     policy: &Policy,
     identity: &Arc<Identity>,

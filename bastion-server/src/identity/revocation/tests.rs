@@ -77,7 +77,7 @@ fn everything() -> Vec<u8> {
     ];
     krl(&[
         section(1, [string(blob(1)), string("reserved"), parts.concat()].concat()),
-        section(1, [string(""), string(""), section(0x23, string("anybody"))].concat()),
+        section(1, [string(""), string(""), section(0x23, string("any"))].concat()),
         section(2, string(blob(3))),
         section(3, string(digest(&SHA1_FOR_LEGACY_USE_ONLY, &blob(4)))),
         section(5, string(digest(&SHA256, &blob(5)))),
@@ -110,7 +110,7 @@ fn serial_numbers_and_key_ids() {
         assert_eq!(ask(&file, &certificate(serial, "")), expected, "{serial}");
     }
     for (key_id, revoked) in
-        [("one", true), ("two", true), ("two\0", true), ("anybody", true), ("", false), ("On", false)]
+        [("one", true), ("two", true), ("two\0", true), ("any", true), ("", false), ("On", false)]
     {
         assert_eq!(ask(&file, &certificate(0, key_id)), revoked.then_some(Revoked::KeyId), "{key_id:?}");
     }
@@ -134,7 +134,7 @@ fn keys_by_whichever_name() {
             krl(&[section(3, string(digest(&SHA1_FOR_LEGACY_USE_ONLY, &blob(seed))))]),
             krl(&[section(5, string(digest(&SHA256, &blob(seed))))]),
             line.clone().into_bytes(),
-            format!("# ours\n\n \t{line} somebody\r\nssh-ed25519 {}", &line[12..]).into_bytes(),
+            format!("# ours\n\n \t{line} a-user\r\nssh-ed25519 {}", &line[12..]).into_bytes(),
             [line.as_bytes(), b" \xff\xfe in Latin-1\n"].concat(),
         ] {
             assert_eq!(ask(&file, &certificate(1, "")), Some(expected), "{file:?}");
@@ -145,7 +145,7 @@ fn keys_by_whichever_name() {
     assert_eq!(ask(line.as_bytes(), &certificate(2, "")), Some(Revoked::Key));
     let misnamed = line.replacen("-cert-v01@openssh.com", "", 1);
     assert_eq!(fault(misnamed.as_bytes()), (0, Fault::NoKeyInLine(1)));
-    assert_eq!(ask(b"# nobody\n", &certificate(2, "")), None);
+    assert_eq!(ask(b"# none\n", &certificate(2, "")), None);
 }
 
 #[test]
