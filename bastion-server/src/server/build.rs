@@ -37,7 +37,7 @@ pub(crate) fn vault(config: &Config) -> Result<Option<Vault>, SettingsError> {
 
 pub(crate) fn policy(config: &Config, api: KubernetesApi, objects: Arc<Objects>) -> Policy {
     if config.rules.is_empty() && config.kubernetes.is_none() {
-        tracing::warn!("no rules are configured: the bastion refuses every forward");
+        tracing::warn!("no rules are configured: the bastion forwards nothing");
     }
     Policy {
         rules: config.rules.iter().cloned().map(Rule::from).map(Arc::new).collect(),
