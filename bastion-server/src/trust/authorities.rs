@@ -362,7 +362,8 @@ async fn published(
 
 async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Notify>, report: Report) {
     let mut backoff = RETRY;
-    let mut trouble = report.trouble("cannot read authorities from Vault; the last good ones stay trusted; retrying");
+    let mut trouble =
+        report.trouble("cannot read authorities from Vault; the last good ones stay trusted; retrying");
     loop {
         let source_name = format!("Vault's SSH engine at `{}`", authority.mount);
         let asked = match published(&server, &authority).await {

@@ -222,8 +222,7 @@ async fn find_secret(
     warnings: Warnings,
 ) {
     let mut backoff = RETRY;
-    let mut trouble =
-        Trouble::new(Reason::HostKeyUnavailable, "no host key yet; retrying", warnings);
+    let mut trouble = Trouble::new(Reason::HostKeyUnavailable, "no host key yet; retrying", warnings);
     loop {
         let found = match cluster.private_key(&name, fresh.as_ref()).await {
             Ok(text) => parse_key(&format!("Secret {name}"), &text),
@@ -392,7 +391,7 @@ enum RenewalError {
 impl Renewal {
     async fn run(self) {
         let mut backoff = RETRY;
-        let meanwhile = "cannot have the host key signed; trying again";
+        let meanwhile = "cannot renew the host certificate; retrying";
         let mut trouble = Trouble::new(Reason::HostKeyUnavailable, meanwhile, self.warnings.clone());
         loop {
             let next = match self.sign().await {
