@@ -712,7 +712,8 @@ mod tests {
         const VAULT_KEY: &str = "{vault: {mount: ssh-host, role: bastion}}";
         let with = |from: &str, to: &str| parse(&SMALLEST.replace(from, to)).unwrap();
         let and = |more: &str| parse(&format!("{SMALLEST}{more}\n")).unwrap();
-        // Whether Vault is needed; whether a cluster is, and whether that is for authorities or for what is revoked.
+        // Whether Vault is needed; whether a cluster is, and whether that is for authorities or for what is
+        // revoked.
         for (config, vault, cluster, authorities) in [
             (and(""), false, false, false),
             (with("{generate: true}", VAULT_KEY), true, false, false),

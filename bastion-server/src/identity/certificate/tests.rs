@@ -358,7 +358,8 @@ proptest! {
         prop_assert!(decode(&blob).and_then(|certificate| ask(&certificate)).is_err());
     }
 
-    /// Whatever is signed, and by whomever: nothing is admitted that lacks a property, and nothing refused that has them all.
+    /// Whatever is signed, and by whomever: nothing is admitted that lacks a property, and nothing refused
+    /// that has them all.
     #[test]
     fn what_is_admitted_has_every_property_that_is_promised(
         signer in prop_oneof![9 => Just(1), 1 => 3_u8..6],
