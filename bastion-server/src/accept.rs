@@ -119,11 +119,6 @@ impl PendingLogin {
     pub(crate) fn reach(&self, stage: Stage) {
         self.seen.reach(stage);
     }
-
-    /// Records that the client only asks which keys would be accepted.
-    pub(crate) fn probe(&self) {
-        self.seen.probe();
-    }
 }
 
 /// Serves `listener` until the drain begins.

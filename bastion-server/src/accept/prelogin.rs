@@ -87,7 +87,6 @@ pub(crate) struct PreloginState {
     spoke: AtomicBool,
     left: AtomicBool,
     refused: AtomicBool,
-    probed: AtomicBool,
     violation: OnceLock<Violation>,
     /// The stage that the client has reached, and since when.
     stage: Mutex<Option<(Stage, Instant)>>,
@@ -122,11 +121,6 @@ impl PreloginState {
     /// Records that a login was refused.
     pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Relaxed);
-    }
-
-    /// Records that the client asks again and again which keys would be accepted, and signs with none.
-    pub(crate) fn probe(&self) {
-        self.probed.store(true, Ordering::Relaxed);
     }
 
     /// Records a violation, and returns the error that ends the connection.
@@ -170,8 +164,6 @@ impl PreloginState {
             }
         } else if self.refused.load(Ordering::Relaxed) {
             Outcome::Refused
-        } else if self.probed.load(Ordering::Relaxed) {
-            Outcome::Probed
         } else if self.spoke.load(Ordering::Relaxed) {
             Outcome::Left
         } else {
@@ -353,8 +345,6 @@ pub(super) mod tests {
         client.write_all(b"SSH-2.0-x\r\n").await.unwrap();
         server.read_exact(&mut [0; 11]).await.unwrap();
         assert_eq!((seen.outcome(), seen.progress().0), (Outcome::Left, Stage::Spoke));
-        seen.probe();
-        assert_eq!(seen.outcome(), Outcome::Probed);
         seen.refuse();
         assert_eq!(seen.outcome(), Outcome::Refused);
         drop(client);

@@ -117,7 +117,7 @@ impl Penalties {
             | Outcome::Left
             | Outcome::Unreadable
             | Outcome::Displaced => Duration::ZERO,
-            Outcome::Refused | Outcome::Probed => self.login_refused.0,
+            Outcome::Refused => self.login_refused.0,
             Outcome::Overdue => self.no_login.0,
             Outcome::Violation => self.violation.0,
         }
@@ -139,10 +139,8 @@ pub(crate) enum Outcome {
     Unreadable,
     /// The connection's place was given to a newcomer.
     Displaced,
-    /// No key or certificate that the client offered let it in.
+    /// No key or certificate that the client offered let it in, or it only asked which would.
     Refused,
-    /// The client asked which keys would be accepted and never signed with one.
-    Probed,
     /// The login deadline passed.
     Overdue,
     /// The client broke the protocol.
@@ -414,7 +412,6 @@ impl<T: Progress> Throttle<T> {
             | Outcome::Unreadable
             | Outcome::Displaced
             | Outcome::Refused
-            | Outcome::Probed
             | Outcome::Overdue
             | Outcome::Violation => {
                 let owed = account.owes(now).saturating_add(penalties.of(outcome)).min(penalties.longest.0);
@@ -809,7 +806,7 @@ mod tests {
         let (mut throttle, now) = (strict(), Instant::now());
         let (asks, unlucky) = (source("192.0.2.1"), source("192.0.2.2"));
         for _ in 0..12 {
-            fail(&mut throttle, asks, Outcome::Probed, now);
+            fail(&mut throttle, asks, Outcome::Refused, now);
         }
         assert!(matches!(begin(&mut throttle, asks, now), Err(Busy::Penalized { .. })));
         for _ in 0..1000 {

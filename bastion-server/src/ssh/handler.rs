@@ -262,9 +262,6 @@ impl Drop for Handler {
     /// russh itself refuses a certificate whose dates are wrong or whose signature does not verify, and calls
     /// no callback; such clients are recorded here.
     fn drop(&mut self) {
-        if let (Some(pending), true) = (&self.pending, self.offers.are_probes()) {
-            pending.probe();
-        }
         if let Some(login) = self.tried.take() {
             self.login.send_if_modified(|held| {
                 let is_pending = matches!(held, Login::Pending);
@@ -349,7 +346,6 @@ impl russh::server::Handler for Handler {
     /// Refuses a plain key, even the authority's own: it proves no identity.
     async fn auth_publickey(&mut self, user: &str, _key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         self.ask(user);
-        self.offers.sign();
         self.reasons.plain_key();
         Ok(self.not_so())
     }
@@ -360,7 +356,6 @@ impl russh::server::Handler for Handler {
         certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
         self.ask(user);
-        self.offers.sign();
         if self.offers.check().is_err() {
             return Ok(Auth::reject());
         }

@@ -6,9 +6,6 @@ use crate::identity::certificate::Refused;
 /// The most keys and certificates that one client may offer; an agent may hold many. An offer is a question
 /// (RFC 4252 §7), or a signature without a question before it.
 pub(super) const MOST: usize = 20;
-/// The most offers that the bastion accepted and the client did not sign. A user may decline to sign, or have
-/// no PIN.
-const UNSIGNED: usize = 3;
 /// The most reasons that are reported together. Each certificate has one, and hardly a client has more than
 /// two.
 const TOLD: usize = 4;
@@ -17,7 +14,6 @@ const TOLD: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     made: usize,
-    signed: usize,
 }
 
 impl Offers {
@@ -30,16 +26,6 @@ impl Offers {
     /// Checks that the client has not made too many offers.
     pub(super) fn check(&self) -> Result<(), TooMany> {
         if self.made > MOST { Err(TooMany) } else { Ok(()) }
-    }
-
-    /// Records that the client signed with an offered key.
-    pub(super) fn sign(&mut self) {
-        self.signed += 1;
-    }
-
-    /// Whether the client only asks which keys would be accepted.
-    pub(super) fn are_probes(&self) -> bool {
-        self.made.saturating_sub(self.signed) > UNSIGNED
     }
 }
 
@@ -101,22 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offers_have_an_end_and_those_that_are_signed_are_no_probes() {
+    fn offers_have_an_end() {
         let mut offers = Offers::default();
         for _ in 0..MOST {
             assert_eq!(offers.offer(), Ok(()));
-            offers.sign();
         }
-        assert!(!offers.are_probes());
-        assert_eq!(offers.offer(), Err(TooMany));
+        assert_eq!((offers.check(), offers.offer()), (Ok(()), Err(TooMany)));
         assert_eq!(offers.check(), Err(TooMany));
-        let mut declined = Offers::default();
-        for _ in 0..UNSIGNED {
-            declined.offer().unwrap();
-        }
-        assert!(!declined.are_probes(), "a person may decline");
-        declined.offer().unwrap();
-        assert!(declined.are_probes());
     }
 
     #[test]
