@@ -200,7 +200,7 @@ pub(super) mod tests {
         assert_eq!(budget.wait(now + wait), None);
         assert_eq!(budget.wait(now + Duration::from_secs(3600)), None);
         assert_eq!(budget.left, nanoseconds(SAVED), "no more is saved");
-        // What was earned is earned once, however often somebody asks.
+        // What was earned is earned once, however often it is asked for.
         budget.spend(SAVED + Duration::from_millis(10));
         let later = now + Duration::from_secs(3600) + Duration::from_millis(10);
         let wait = budget.wait(later);

@@ -353,7 +353,7 @@ pub(super) mod tests {
         assert_eq!(
             (seen.outcome(), seen.violation()),
             (Outcome::Refused, None),
-            "whoever has left broke nothing"
+            "a client that has left broke nothing"
         );
         seen.log_in();
         assert_eq!(seen.outcome(), Outcome::LoggedIn);

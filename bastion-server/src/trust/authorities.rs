@@ -447,7 +447,7 @@ mod tests {
         let all = known.all().unwrap();
         assert!(all.contains(three.key_data()) && all.contains(one.key_data()));
         assert_eq!(known.confirmed(), Some(later));
-        // A source that says the same again has answered, and one that nobody could ask has not.
+        // A source that says the same again has answered, and one that could not be asked has not.
         let last = later + Duration::from_secs(9);
         known.learn(0, News::Unchanged, last);
         known.learn(1, News::Nothing, last);
