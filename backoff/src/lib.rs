@@ -61,8 +61,7 @@ pub fn between(least: Duration, most: Duration, random: &mut impl RngExt) -> Dur
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
+    use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
 

@@ -33,7 +33,6 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use crate::session::{Session, SessionId};
 use crate::{
     accept::{
         fair_queue::FairQueue,
@@ -42,6 +41,7 @@ use crate::{
     },
     limits::startups::{self, Source, Stage},
     process::drain::Drain,
+    session::{Session, SessionId},
     telemetry::metrics::Metrics,
 };
 

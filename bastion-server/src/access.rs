@@ -12,14 +12,18 @@ pub(crate) mod policy;
 pub(crate) mod service;
 pub(crate) mod service_addresses;
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use thiserror::Error;
 
-use crate::destination::{BadDestination, Destination, Host};
-use crate::identity::Identity;
+use crate::{
+    destination::{BadDestination, Destination, Host},
+    identity::Identity,
+};
 
 pub(crate) use floor::{Floor, Forbidden, KubernetesApi};
 pub(crate) use permit::Permit;
@@ -270,14 +274,20 @@ impl Candidate {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::{
+        collections::BTreeMap,
+        time::{Duration, UNIX_EPOCH},
+    };
 
     use super::*;
-    use crate::access::service::{ServicePattern, Which};
-    use crate::identity::Principal;
-    use crate::identity::certificate::tests::{admitted, confined};
-    use crate::identity::key_id::KeyIdPattern;
+    use crate::{
+        access::service::{ServicePattern, Which},
+        identity::{
+            Principal,
+            certificate::tests::{admitted, confined},
+            key_id::KeyIdPattern,
+        },
+    };
 
     fn rule(effect: Effect, name: &str, who: Who, destinations: &[&str]) -> Arc<Rule> {
         let destinations = destinations.iter().map(|text| text.parse().unwrap()).collect();

@@ -2,8 +2,7 @@
 
 pub(crate) mod pattern;
 
-use std::fmt;
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use thiserror::Error;
 

@@ -6,21 +6,21 @@
 pub(crate) mod endpoints;
 pub(crate) mod resolver;
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use ssh_transport::race::{by_turns, race};
 use thiserror::Error;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 
-use crate::access::{AddressSource, Candidate, Denied, Forbidden, Permit};
-use crate::dial::endpoints::Endpoints;
-use crate::dial::resolver::{ResolveError, Resolver};
-use crate::process::own_addresses;
+use crate::{
+    access::{AddressSource, Candidate, Denied, Forbidden, Permit},
+    dial::{
+        endpoints::Endpoints,
+        resolver::{ResolveError, Resolver},
+    },
+    process::own_addresses,
+};
 
 /// Finds and reaches targets.
 #[derive(Debug)]

@@ -7,8 +7,7 @@ pub mod certificate;
 pub(crate) mod key_id;
 pub(crate) mod revocation;
 
-use std::fmt;
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 use ssh_key::{Fingerprint, HashAlg, public::KeyData};
 

@@ -7,38 +7,46 @@ mod liveness;
 mod offers;
 mod refusals;
 
-use std::borrow::Cow;
-use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
-use russh::keys::ssh_encoding;
-use russh::server::{Config, Handle, run_stream};
-use russh::{Disconnect, MethodKind, MethodSet, SshId};
+use russh::{
+    Disconnect, MethodKind, MethodSet, SshId,
+    keys::ssh_encoding,
+    server::{Config, Handle, run_stream},
+};
 use ssh_key::{Certificate, PrivateKey};
-use ssh_transport::budget::{self, Budget};
-use ssh_transport::key_exchange::{self, Rekey};
-use ssh_transport::socket::Cutter;
-use ssh_transport::turns::Rate;
-use ssh_transport::{CHANNEL_PACKET, CHANNEL_WINDOW, algorithms};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use ssh_transport::{
+    CHANNEL_PACKET, CHANNEL_WINDOW, algorithms,
+    budget::{self, Budget},
+    key_exchange::{self, Rekey},
+    socket::Cutter,
+    turns::Rate,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::Connection;
-use crate::accept::IDENTIFICATION;
-use crate::accept::prelogin::Violation;
-use crate::access::Policy;
-use crate::dial::Dialler;
-use crate::identity::Identity;
-use crate::identity::certificate::{self, Claim, Refused, Requirements};
-use crate::limits::identities::Quotas;
-use crate::process::drain::Drain;
-use crate::telemetry::metrics::Metrics;
 use crate::{
+    accept::{Connection, IDENTIFICATION, prelogin::Violation},
+    access::Policy,
     audit::{Audit, Event, Traffic},
+    dial::Dialler,
+    identity::{
+        Identity,
+        certificate::{self, Claim, Refused, Requirements},
+    },
+    limits::identities::Quotas,
+    process::drain::Drain,
     session::Session,
+    telemetry::metrics::Metrics,
 };
 
 use ended::Ended;

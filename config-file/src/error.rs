@@ -1,7 +1,9 @@
 //! Says what is wrong with a configuration file, where, and what to do about it.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use plain_text::Hint;
 use serde_saphyr::Error as Yaml;

@@ -20,13 +20,14 @@ mod error;
 mod mistakes;
 mod sections;
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{File, Metadata, OpenOptions},
+    io::{ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::{errno::Errno, fcntl::OFlag};
 use serde::de::DeserializeOwned;
 
 use sections::Sections;

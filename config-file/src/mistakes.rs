@@ -3,13 +3,14 @@
 //! A deserializer ends at the first one. The section that it is in, from one key at the left margin to the next, is taken
 //! out of the text, and what is left is read again: as long as that says something new.
 
-use std::iter;
-use std::path::Path;
+use std::{iter, path::Path};
 
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Mistake, Problem};
-use crate::{is_blank, typed};
+use crate::{
+    error::{Error, Mistake, Problem},
+    is_blank, typed,
+};
 
 /// The most mistakes that are told of one file.
 const MOST: usize = 10;

@@ -6,10 +6,10 @@
 
 use std::fmt;
 
-use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess,
     Visitor,
+    value::{MapDeserializer, SeqDeserializer},
 };
 
 /// Reads a section that is an option of its struct: null is an empty one there too. For `deserialize_with`.

@@ -6,16 +6,20 @@
 
 pub mod ledger;
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Waker};
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use ledger::{Id, Ledger, Opened};

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 
-use crate::relay::{Incoming, Lost, Sink, Source};
-use crate::socket::Cutter;
+use crate::{
+    relay::{Incoming, Lost, Sink, Source},
+    socket::Cutter,
+};
 
 /// What arrives on a channel.
 #[derive(Debug)]

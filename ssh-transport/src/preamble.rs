@@ -4,9 +4,11 @@
 //! russh takes twenty lines of 255 bytes and otherwise ends without a word. A server that turns a client away says why in
 //! such a line, and closes: that line is in the error.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};

@@ -2,11 +2,9 @@
 //!
 //! `Schedule` says when the next attempt begins, and is pure; [`race`] carries it out.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
 /// The time between two attempts while none has failed (the "Connection Attempt Delay").

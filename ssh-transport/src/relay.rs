@@ -4,21 +4,29 @@
 //! other end is a reset (RST), since a clean end would make half a `pg_dump` look whole. Whichever peer ends it, all that
 //! it sent before goes to the other first.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::io::{self, IoSlice};
-use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, IoSlice},
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use socket2::SockRef;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
 
 use crate::budget::{Reason, Stream};
 
@@ -490,9 +498,11 @@ impl<'a> Spill<'a> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-    use tokio::sync::mpsc;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        sync::mpsc,
+    };
 
     use super::*;
     use crate::budget::{Budget, Carrier, Limits};

@@ -3,8 +3,10 @@
 //! The generic cell rate algorithm: one moment in time says all, the one at which everything granted so far would have
 //! been granted at the rate. Turns are granted in the order in which they are asked for, and need no queue.
 
-use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 /// What introduces a rate in an identification line.
 const WORD: &str = "opens=";

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::process::{Process, Program};
-use crate::wait;
+use crate::{
+    process::{Process, Program},
+    wait,
+};
 
 /// A running authority.
 #[derive(Debug)]

@@ -1,16 +1,22 @@
 //! A bastion of ours, as a separate process with a configuration file, on free loopback ports.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
-use crate::forge::{Forge, line};
-use crate::key::Key;
-use crate::process::{Process, Program, user};
-use crate::scratch::Scratch;
-use crate::{http, ports, settings, wait};
+use crate::{
+    forge::{Forge, line},
+    http,
+    key::Key,
+    ports,
+    process::{Process, Program, user},
+    scratch::Scratch,
+    settings, wait,
+};
 
 /// The login name of the configuration files that we show.
 pub const LOGIN: &str = "tunnel";

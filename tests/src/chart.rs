@@ -1,15 +1,19 @@
 //! The charts as tests find them: folders, files, the values files in `ci/`, and Helm, which renders them
 //! without a cluster.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
 pub use chart_documents::leaves;
 
-use crate::process::{Program, workspace};
-use crate::scratch::Scratch;
+use crate::{
+    process::{Program, workspace},
+    scratch::Scratch,
+};
 
 /// The folder of the bastion's chart.
 #[must_use]

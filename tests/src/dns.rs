@@ -1,9 +1,11 @@
 //! A name server of our own, which answers what a test tells it to, or nothing.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 /// What is said about a name.
 #[derive(Clone, Debug)]

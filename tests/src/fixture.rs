@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 
-use crate::authority::DevAuthority;
-use crate::bastion::{self, Bastion, LOGIN};
-use crate::forge::Forge;
-use crate::key::Key;
-use crate::rogue::{Attempt, Channel, Client};
-use crate::target::Target;
-use crate::tunnel::{self, Tunnel};
+use crate::{
+    authority::DevAuthority,
+    bastion::{self, Bastion, LOGIN},
+    forge::Forge,
+    key::Key,
+    rogue::{Attempt, Channel, Client},
+    target::Target,
+    tunnel::{self, Tunnel},
+};
 
 /// A bastion, an authority that it trusts, a client's key, and an echo behind the bastion.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! Certificates of every shape, in the format of OpenSSH's PROTOCOL.certkeys, put together by hand so that
 //! nonsense can be said.
 
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use crate::key::Key;
-use crate::scratch::Scratch;
-use crate::wire::Writer;
+use crate::{key::Key, scratch::Scratch, wire::Writer};
 
 /// A user certificate.
 pub const USER: u32 = 1;

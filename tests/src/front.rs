@@ -1,13 +1,17 @@
 //! Stands between a client and Vault: passes requests on, or answers them itself, as a hotel's portal or a
 //! broken proxy does; with TLS, under a certificate that can be exchanged for one of an unknown authority.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
 
 /// How long a peer may be silent.
 const PATIENCE: Duration = Duration::from_secs(20);

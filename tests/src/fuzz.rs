@@ -3,25 +3,22 @@
 //! Coverage-guided runs (`make fuzz`) and the ordinary tests call the same functions. What they find once is
 //! kept in `tests/fuzz/corpus`, and tried at every run of the tests.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use bastion_server::certificate::{
-    BACKDATING, Claim, MAX_PRINCIPALS, RemovedAuthority, Requirements, admit, decode,
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::LazyLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
 use bastion_server::{
     AuthoritySet, Config, Destination, DestinationPattern, Host, Identity, LoginName, MAX_BLOB, MOST_ENTRIES,
-    Principal, ProxyHeaderStep as Step, RevocationList, Revocations, read_proxy_header as step,
+    Principal, ProxyHeaderStep as Step, RevocationList, Revocations,
+    certificate::{BACKDATING, Claim, MAX_PRINCIPALS, RemovedAuthority, Requirements, admit, decode},
+    read_proxy_header as step,
 };
 use ssh_key::Certificate;
 
-use crate::forge::USER;
-use crate::key::Key;
-use crate::process::workspace;
-use crate::scratch::Scratch;
-use crate::wire::Writer;
+use crate::{forge::USER, key::Key, process::workspace, scratch::Scratch, wire::Writer};
 
 /// A parser by its name, which is also that of its corpus.
 #[derive(Clone, Copy, Debug)]

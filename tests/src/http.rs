@@ -1,8 +1,10 @@
 //! Just enough of an HTTP client to ask a server on the loopback interface.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 /// What came back.
 #[derive(Debug)]

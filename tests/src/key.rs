@@ -4,12 +4,16 @@
 use std::path::Path;
 
 use russh::keys::signature::Signer;
-use ssh_key::private::{Ed25519Keypair, KeypairData};
-use ssh_key::{EcdsaCurve, HashAlg, PrivateKey, Signature};
+use ssh_key::{
+    EcdsaCurve, HashAlg, PrivateKey, Signature,
+    private::{Ed25519Keypair, KeypairData},
+};
 
-use crate::process::{Program, installed};
-use crate::scratch::Scratch;
-use crate::wire::Writer;
+use crate::{
+    process::{Program, installed},
+    scratch::Scratch,
+    wire::Writer,
+};
 
 /// A kind of key, and its size where there is a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,9 @@
 //! How much memory a process takes, and a limit that the kernel holds it to, as that of a pod.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// A control group with a limit of memory; removed when dropped, which its process must not outlive.
 #[derive(Debug)]

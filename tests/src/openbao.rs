@@ -1,13 +1,18 @@
 //! A real OpenBao, in its development mode: unsealed, in memory, on a free loopback port.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde_json::{Value, json};
 
-use crate::postgres::{Postgres, SUPERUSER};
-use crate::process::{Process, Program, workspace};
-use crate::{http, ports, wait};
+use crate::{
+    http, ports,
+    postgres::{Postgres, SUPERUSER},
+    process::{Process, Program, workspace},
+    wait,
+};
 
 /// A running server.
 #[derive(Debug)]

@@ -1,13 +1,18 @@
 //! A real PostgreSQL in a folder of its own, on a free loopback port.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::Output;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::Output,
+};
 
-use crate::process::{Process, Program, is_root, postgres_programs};
-use crate::scratch::Scratch;
-use crate::{ports, wait};
+use crate::{
+    ports,
+    process::{Process, Program, is_root, postgres_programs},
+    scratch::Scratch,
+    wait,
+};
 
 /// The superuser that a test uses to look behind the scenes.
 pub const SUPERUSER: &str = "admin";

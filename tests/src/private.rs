@@ -1,8 +1,7 @@
 //! Runs a test in a network and with files of its own, where it may add addresses and replace
 //! `/etc/resolv.conf` for itself alone.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use crate::process::{Program, installed, is_root};
 

@@ -8,15 +8,15 @@
 mod link;
 mod packets;
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 pub use link::{Gone, Link, PATIENCE};
 pub use packets::{Algorithms, Packets};
 
-use crate::key::Key;
-use crate::wire::{Reader, Writer};
+use crate::{
+    key::Key,
+    wire::{Reader, Writer},
+};
 
 /// How long to listen to a server that refuses and then says why.
 pub const SAYS_WHY: Duration = Duration::from_secs(10);

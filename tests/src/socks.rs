@@ -1,7 +1,9 @@
 //! A SOCKS5 client (RFC 1928), as a browser behind `ssh -D` has one.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+};
 
 /// Connects to a host by its name, through a proxy that needs no password.
 pub fn connect(proxy: SocketAddr, host: &str, port: u16) -> io::Result<TcpStream> {

@@ -1,13 +1,15 @@
 //! The stock OpenSSH client, told to look at nothing but what the test gives it.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
-use crate::forge::write_identity;
-use crate::key::Key;
-use crate::process::{Process, Program, installed};
-use crate::scratch::Scratch;
-use crate::{ports, wait};
+use crate::{
+    forge::write_identity,
+    key::Key,
+    ports,
+    process::{Process, Program, installed},
+    scratch::Scratch,
+    wait,
+};
 
 /// One person with a key, a certificate, and a list of known hosts.
 #[derive(Debug)]

@@ -1,14 +1,19 @@
 //! A stock OpenSSH server on a free loopback port: the oracle for what a bastion should admit, and a peer for
 //! our client.
 
-use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
-use crate::key::Key;
-use crate::process::{Process, Program, installed, is_root, user};
-use crate::scratch::Scratch;
-use crate::{forge, ports};
+use crate::{
+    forge,
+    key::Key,
+    ports,
+    process::{Process, Program, installed, is_root, user},
+    scratch::Scratch,
+};
 
 /// What to start.
 #[derive(Debug)]
@@ -153,9 +158,11 @@ fn sshd() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forge::Forge;
-    use crate::rogue::{Attempt, Client};
-    use crate::target::Target;
+    use crate::{
+        forge::Forge,
+        rogue::{Attempt, Client},
+        target::Target,
+    };
 
     #[test]
     fn an_honest_rogue_gets_in_and_forwards() {

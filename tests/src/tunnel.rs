@@ -1,14 +1,14 @@
 //! `pf-tunnel` and `pf-db-tunnel` as separate processes, each in a folder with a configuration file.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::{net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::process::{Process, Program};
-use crate::scratch::Scratch;
-use crate::{settings, wait};
+use crate::{
+    process::{Process, Program},
+    scratch::Scratch,
+    settings, wait,
+};
 
 /// What to start.
 #[derive(Debug)]

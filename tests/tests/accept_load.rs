@@ -3,23 +3,27 @@
 //!
 //! The figures are printed: `cargo test -p tests --test peers accept_load -- --nocapture --test-threads 1`.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use tests::bastion::{LOGIN, Setup};
-use tests::fixture::Fixture;
-use tests::forge::Forge;
-use tests::key::{Key, Kind};
-use tests::process::{Program, busy, installed, open_files, resident};
-use tests::rogue::{Attempt, Channel, Client, Gone, Link, Verdict};
-use tests::ssh::Person;
-use tests::target::Target;
-use tests::wait;
-use tests::wire::Writer;
+use tests::{
+    bastion::{LOGIN, Setup},
+    fixture::Fixture,
+    forge::Forge,
+    key::{Key, Kind},
+    process::{Program, busy, installed, open_files, resident},
+    rogue::{Attempt, Channel, Client, Gone, Link, Verdict},
+    ssh::Person,
+    target::Target,
+    wait,
+    wire::Writer,
+};
 
 const FLOODER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4));

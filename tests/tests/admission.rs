@@ -1,8 +1,7 @@
 //! `docs/admission.md` and SECURITY.md say the truth: every row is proved by a test that exists, and every
 //! certificate that is tried is listed.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use tests::process::workspace;
 

@@ -143,6 +143,34 @@ fn modules_import_only_what_stands_below_them() {
     assert!(wrong.is_empty(), "{} imports break the layout:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// One way of importing: what stands together of one crate is one `use`.
+#[test]
+fn what_is_imported_of_one_crate_stands_in_one_place() {
+    let line = regex::Regex::new(r"^(\s*)(pub(?:\([a-z ]+\))? )?use (\w+)").unwrap();
+    let mut twice = Vec::new();
+    for layout in LAYOUTS {
+        for file in rooms(layout).values().flatten() {
+            let source = fs::read_to_string(file).unwrap();
+            let (mut before, mut is_within) = (Vec::new(), false);
+            for text in source.lines() {
+                match line.captures(text).filter(|_| !is_within) {
+                    Some(found) => {
+                        let import = found[0].to_owned();
+                        if before.contains(&import) {
+                            twice.push(format!("{}: {text}", file.strip_prefix(root()).unwrap().display()));
+                        }
+                        before.push(import);
+                        is_within = !text.ends_with(';');
+                    }
+                    None if is_within => is_within = !text.ends_with("};"),
+                    None => before.clear(),
+                }
+            }
+        }
+    }
+    assert!(twice.is_empty(), "merge these into the `use` above them:\n{}", twice.join("\n"));
+}
+
 #[test]
 fn the_reader_of_imports_sees_every_spelling() {
     let code = code_of(

@@ -1,20 +1,26 @@
 //! Audit records that cannot be written, to a pipe without a reader or to a full disk: nothing happens
 //! unseen.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{
+    fs::{File, OpenOptions},
+    io::Read,
+    path::PathBuf,
+    time::Duration,
+};
 
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::stat::Mode;
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    sys::stat::Mode,
+};
 use serde_json::{Value, json};
-use tests::bastion::LOGIN;
-use tests::fixture::Fixture;
-use tests::key::Key;
-use tests::rogue::{Channel, Client, Gone};
-use tests::scratch::Scratch;
-use tests::wait;
+use tests::{
+    bastion::LOGIN,
+    fixture::Fixture,
+    key::Key,
+    rogue::{Channel, Client, Gone},
+    scratch::Scratch,
+    wait,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 /// More than the bastion lets wait for its writer.

@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::bastion::{self, Bastion, LOGIN};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::openbao::OpenBao;
-use tests::rogue::{Attempt, Client};
-use tests::scratch::Scratch;
-use tests::target::Target;
-use tests::{http, wait};
+use tests::{
+    bastion::{self, Bastion, LOGIN},
+    forge::Forge,
+    http,
+    key::Key,
+    openbao::OpenBao,
+    rogue::{Attempt, Client},
+    scratch::Scratch,
+    target::Target,
+    wait,
+};
 
 /// How long a change may take to be in force.
 const SOON: Duration = Duration::from_secs(5);

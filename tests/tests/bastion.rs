@@ -1,26 +1,32 @@
 //! The bastion as a program: its configuration, its records, its limits, its end, and destinations that stay
 //! closed.
 
-use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::MetadataExt,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::authority::DevAuthority;
-use tests::bastion::{self, LOGIN};
-use tests::fixture::Fixture;
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::openbao::OpenBao;
-use tests::process::{Program, is_root};
-use tests::rogue::{Attempt, Client, Gone, Link};
-use tests::scratch::Scratch;
-use tests::ssh::Person;
-use tests::target::{BlackHole, Target};
-use tests::wire::Writer;
-use tests::{http, ports, wait};
+use tests::{
+    authority::DevAuthority,
+    bastion::{self, LOGIN},
+    fixture::Fixture,
+    forge::Forge,
+    http,
+    key::Key,
+    openbao::OpenBao,
+    ports,
+    process::{Program, is_root},
+    rogue::{Attempt, Client, Gone, Link},
+    scratch::Scratch,
+    ssh::Person,
+    target::{BlackHole, Target},
+    wait,
+    wire::Writer,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 

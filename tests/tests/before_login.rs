@@ -3,14 +3,16 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::bastion::{LOGIN, Setup};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::process::{open_files, resident};
-use tests::rogue::{Algorithms, Attempt, Client, Gone, Link, PATIENCE, number};
-use tests::target::Target;
-use tests::wait;
-use tests::wire::Writer;
+use tests::{
+    bastion::{LOGIN, Setup},
+    forge::Forge,
+    key::Key,
+    process::{open_files, resident},
+    rogue::{Algorithms, Attempt, Client, Gone, Link, PATIENCE, number},
+    target::Target,
+    wait,
+    wire::Writer,
+};
 
 const DEADLINE: Duration = Duration::from_secs(6);
 /// How long a refusal may take on a busy machine.

@@ -1,18 +1,23 @@
 //! Gigabytes in every direction, with keys exchanged anew all the time: what hangs an implementation that
 //! does not read while it writes, and what a truncated dump would look like.
 
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::{
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
-use tests::authority::DevAuthority;
-use tests::bastion::{self, Bastion, LOGIN};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::ssh::Person;
-use tests::target::{Pattern, Target, Transfer, drain, send};
-use tests::{ports, tunnel};
+use tests::{
+    authority::DevAuthority,
+    bastion::{self, Bastion, LOGIN},
+    forge::Forge,
+    key::Key,
+    ports,
+    ssh::Person,
+    target::{Pattern, Target, Transfer, drain, send},
+    tunnel,
+};
 
 const LENGTH: u64 = 2 << 30;
 const UP: u64 = 11;

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::authority::DevAuthority;
-use tests::bastion::{self, Bastion, LOGIN};
-use tests::openbao::OpenBao;
-use tests::postgres::Postgres;
-use tests::process::Program;
-use tests::scratch::Scratch;
-use tests::target::{Target, exchange};
-use tests::tunnel;
-use tests::wait;
+use tests::{
+    authority::DevAuthority,
+    bastion::{self, Bastion, LOGIN},
+    openbao::OpenBao,
+    postgres::Postgres,
+    process::Program,
+    scratch::Scratch,
+    target::{Target, exchange},
+    tunnel, wait,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 /// What every private key in OpenSSH's format begins with, in the base64 that it is written in.

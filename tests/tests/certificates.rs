@@ -1,21 +1,27 @@
 //! Certificates of every shape, judged by the pure function, by the real bastion over the
 //! wire, and by a stock sshd. The three agree, except where a row says what sshd does instead.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
-use bastion_server::certificate::{Claim, RemovedAuthority, Requirements, admit, decode};
-use bastion_server::{AuthoritySet, LoginName, RevocationList};
-use tests::bastion::{self, LOGIN};
-use tests::forge::{Forge, HOST, now};
-use tests::key::{Key, Kind};
-use tests::process::{Program, installed, user};
-use tests::rogue::{Attempt, Client, SAYS_NOTHING, SAYS_WHY, Verdict};
-use tests::scratch::Scratch;
-use tests::sshd;
-use tests::target::Target;
-use tests::wire::Writer;
+use bastion_server::{
+    AuthoritySet, LoginName, RevocationList,
+    certificate::{Claim, RemovedAuthority, Requirements, admit, decode},
+};
+use tests::{
+    bastion::{self, LOGIN},
+    forge::{Forge, HOST, now},
+    key::{Key, Kind},
+    process::{Program, installed, user},
+    rogue::{Attempt, Client, SAYS_NOTHING, SAYS_WHY, Verdict},
+    scratch::Scratch,
+    sshd,
+    target::Target,
+    wire::Writer,
+};
 
 /// What the bastion must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,13 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tests::bastion::LOGIN;
-use tests::fixture::Fixture;
-use tests::forge::write_identity;
-use tests::process::{Program, installed, workspace};
-use tests::scratch::Scratch;
+use tests::{
+    bastion::LOGIN,
+    fixture::Fixture,
+    forge::write_identity,
+    process::{Program, installed, workspace},
+    scratch::Scratch,
+};
 
 /// A person with a certificate, a bastion that admits it, and an echo behind that.
 /// A client's files beside what tests share.

@@ -1,18 +1,22 @@
 //! `pf-db-tunnel` with a real PostgreSQL and the database engine of a real OpenBao: credentials that end with
 //! the tunnel.
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::bastion::{self, Bastion, LOGIN};
-use tests::openbao::OpenBao;
-use tests::postgres::{Postgres, SUPERUSER};
-use tests::process::Program;
-use tests::terminal::Terminal;
-use tests::tunnel::{self, Tunnel};
-use tests::wait;
+use tests::{
+    bastion::{self, Bastion, LOGIN},
+    openbao::OpenBao,
+    postgres::{Postgres, SUPERUSER},
+    process::Program,
+    terminal::Terminal,
+    tunnel::{self, Tunnel},
+    wait,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 

@@ -1,8 +1,6 @@
 //! The demonstration that the README begins with.
 
-use std::collections::BTreeSet;
-use std::process::Command;
-use std::time::Duration;
+use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use tests::process::{Program, workspace};
 

@@ -1,21 +1,27 @@
 //! Names of destinations: each answer of a name server is checked, all of it, each time, and holds up one
 //! session alone.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
-use tests::bastion::{self, Bastion, LOGIN};
-use tests::dns::{Answer, NameServer};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::private::{inside, ip};
-use tests::rogue::{Asked, Client};
-use tests::target::{BlackHole, Target};
-use tests::wait;
-use tests::wire::Writer;
+use tests::{
+    bastion::{self, Bastion, LOGIN},
+    dns::{Answer, NameServer},
+    forge::Forge,
+    key::Key,
+    private::{inside, ip},
+    rogue::{Asked, Client},
+    target::{BlackHole, Target},
+    wait,
+    wire::Writer,
+};
 
 /// How long a name server may take.
 const RESOLVE: Duration = Duration::from_secs(10);

@@ -1,16 +1,17 @@
 //! Why a session ended: it reads as the client's wish only where the client left, in the audit log and in the
 //! metrics.
 
-use std::net::Shutdown;
-use std::time::Duration;
+use std::{net::Shutdown, time::Duration};
 
 use serde_json::json;
-use tests::bastion::{LOGIN, Setup};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::rogue::{Client, number};
-use tests::wait;
-use tests::wire::Writer;
+use tests::{
+    bastion::{LOGIN, Setup},
+    forge::Forge,
+    key::Key,
+    rogue::{Client, number},
+    wait,
+    wire::Writer,
+};
 
 /// How long a session may take to end.
 const SOON: Duration = Duration::from_secs(20);

@@ -1,14 +1,16 @@
 //! The fence (sandbox) leaves the bastion's process what it needs, and keeps the rest from an attacker in it.
 
 use serde_json::{Value, json};
-use tests::bastion::{self, LOGIN};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::ports;
-use tests::process::Program;
-use tests::rogue::Client;
-use tests::scratch::Scratch;
-use tests::target::Target;
+use tests::{
+    bastion::{self, LOGIN},
+    forge::Forge,
+    key::Key,
+    ports,
+    process::Program,
+    rogue::Client,
+    scratch::Scratch,
+    target::Target,
+};
 
 #[test]
 fn the_fence_leaves_what_a_bastion_does_and_nothing_else() {

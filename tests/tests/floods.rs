@@ -4,12 +4,14 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::fixture::Fixture;
-use tests::process::{busy, resident};
-use tests::rogue::{Algorithms, Channel, Client, Gone, number};
-use tests::target::Target;
-use tests::wait;
-use tests::wire::Writer;
+use tests::{
+    fixture::Fixture,
+    process::{busy, resident},
+    rogue::{Algorithms, Channel, Client, Gone, number},
+    target::Target,
+    wait,
+    wire::Writer,
+};
 
 /// How long a connection may take to be ended, or to show that it is not.
 const SOON: Duration = Duration::from_secs(10);

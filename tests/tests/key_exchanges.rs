@@ -3,20 +3,25 @@
 //!
 //! `make soak-rekey` moves gigabytes through each pair instead of megabytes.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-use tests::authority::DevAuthority;
-use tests::bastion::{Bastion, LOGIN, Setup};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::process::user;
-use tests::ssh::Person;
-use tests::sshd::{self, Sshd};
-use tests::target::{Pattern, Target, Transfer, drain, send};
-use tests::{ports, tunnel};
+use tests::{
+    authority::DevAuthority,
+    bastion::{Bastion, LOGIN, Setup},
+    forge::Forge,
+    key::Key,
+    ports,
+    process::user,
+    ssh::Person,
+    sshd::{self, Sshd},
+    target::{Pattern, Target, Transfer, drain, send},
+    tunnel,
+};
 
 /// Streams, each of which carries bytes both ways.
 const STREAMS: u64 = 64;

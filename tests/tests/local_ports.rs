@@ -1,21 +1,28 @@
 //! The local end and the way to the bastion, asked as ssh is asked: which addresses a forward has, which host
 //! key is wanted, what may stand before SSH begins.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
-use tests::authority::DevAuthority;
-use tests::fixture::TunnelFixture;
-use tests::key::{Key, Kind};
-use tests::private::{inside, ip, put};
-use tests::process::{Program, installed, user};
-use tests::scratch::Scratch;
-use tests::ssh::Person;
-use tests::target::{BlackHole, Target, exchange};
-use tests::{bastion, ports, sshd, tunnel, wait};
+use tests::{
+    authority::DevAuthority,
+    bastion,
+    fixture::TunnelFixture,
+    key::{Key, Kind},
+    ports,
+    private::{inside, ip, put},
+    process::{Program, installed, user},
+    scratch::Scratch,
+    ssh::Person,
+    sshd,
+    target::{BlackHole, Target, exchange},
+    tunnel, wait,
+};
 use tunnel_cli::{Forward, On};
 
 use crate::tunnel::at;

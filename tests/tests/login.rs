@@ -1,27 +1,34 @@
 //! People who log in with stock programs: who type slowly, have an agent full of other keys, or the wrong
 //! certificate.
 
-use std::fs::Permissions;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Output;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{
+    fs::Permissions,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
-use tests::bastion::{LOGIN, Setup};
-use tests::fixture::Fixture;
-use tests::forge::{Forge, line, write_identity};
-use tests::key::{Key, Kind};
-use tests::process::{Process, Program, installed, workspace};
-use tests::rogue::{Attempt, Client, Gone, Link};
-use tests::scratch::Scratch;
-use tests::ssh::{Person, gave_up};
-use tests::target::exchange;
-use tests::{ports, wait};
+use tests::{
+    bastion::{LOGIN, Setup},
+    fixture::Fixture,
+    forge::{Forge, line, write_identity},
+    key::{Key, Kind},
+    ports,
+    process::{Process, Program, installed, workspace},
+    rogue::{Attempt, Client, Gone, Link},
+    scratch::Scratch,
+    ssh::{Person, gave_up},
+    target::exchange,
+    wait,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -1,23 +1,30 @@
 //! Memory that peers can make the bastion hold: one that takes nothing, or does not read, costs its own
 //! identity alone.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-use tests::bastion::{Bastion, LOGIN, Setup};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::memory::{MemoryLimit, peak};
-use tests::process::{Process, resident};
-use tests::rogue::{Channel, Client, number};
-use tests::ssh::Person;
-use tests::target::{Pattern, Target, drain, exchange, send};
-use tests::wire::Writer;
-use tests::{ports, wait};
+use tests::{
+    bastion::{Bastion, LOGIN, Setup},
+    forge::Forge,
+    key::Key,
+    memory::{MemoryLimit, peak},
+    ports,
+    process::{Process, resident},
+    rogue::{Channel, Client, number},
+    ssh::Person,
+    target::{Pattern, Target, drain, exchange, send},
+    wait,
+    wire::Writer,
+};
 
 /// What the chart gives the bastion.
 const POD: u64 = 256 << 20;

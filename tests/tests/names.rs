@@ -1,22 +1,26 @@
 //! Names lead where the system's own resolver leads: glibc's `getaddrinfo` is asked the same, under the same
 //! settings.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::path::Path;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    time::Duration,
+};
 
 use bastion_server::{Host, Resolver, ResolverSettings as Settings};
-use tests::bastion::{self, LOGIN};
-use tests::dns::{Answer, NameServer};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::private::{inside, put};
-use tests::process::{Program, installed};
-use tests::rogue::Client;
-use tests::scratch::Scratch;
-use tests::target::Target;
-use tests::wait;
+use tests::{
+    bastion::{self, LOGIN},
+    dns::{Answer, NameServer},
+    forge::Forge,
+    key::Key,
+    private::{inside, put},
+    process::{Program, installed},
+    rogue::Client,
+    scratch::Scratch,
+    target::Target,
+    wait,
+};
 
 /// What each name leads to; nothing, if it leads nowhere.
 type Found = BTreeMap<String, BTreeSet<IpAddr>>;

@@ -1,21 +1,27 @@
 //! `vault-signer` and its library against a real OpenBao.
 
-use std::future::Future;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::{
+    future::Future,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::key::Key;
-use tests::openbao::{OpenBao, program};
-use tests::postgres::Postgres;
-use tests::process::{Process, Program};
-use tests::scratch::Scratch;
-use tests::{forge, ports, wait};
-use vault_signer::login::{AppRole, GivenToken, Login, LoginError, Source, Userpass};
-use vault_signer::server::Ca;
+use tests::{
+    forge,
+    key::Key,
+    openbao::{OpenBao, program},
+    ports,
+    postgres::Postgres,
+    process::{Process, Program},
+    scratch::Scratch,
+    wait,
+};
 use vault_signer::{
     Credential, Error, Request, Server, Settings, SignError, Signer as _, Token, Vault, database,
+    login::{AppRole, GivenToken, Login, LoginError, Source, Userpass},
+    server::Ca,
 };
 
 const END: Duration = Duration::from_secs(30);

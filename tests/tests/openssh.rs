@@ -1,19 +1,26 @@
 //! The stock OpenSSH client through our bastion: forwards of every kind work, and nothing else does.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
-use tests::bastion::{self, Bastion, LOGIN};
-use tests::forge::{Forge, write_identity};
-use tests::key::Key;
-use tests::process::{Process, Program, installed, user};
-use tests::rogue::Client;
-use tests::ssh::{Person, gave_up};
-use tests::target::{Target, exchange};
-use tests::terminal::Terminal;
-use tests::wire::Writer;
-use tests::{ports, socks, sshd, wait};
+use tests::{
+    bastion::{self, Bastion, LOGIN},
+    forge::{Forge, write_identity},
+    key::Key,
+    ports,
+    process::{Process, Program, installed, user},
+    rogue::Client,
+    socks,
+    ssh::{Person, gave_up},
+    sshd,
+    target::{Target, exchange},
+    terminal::Terminal,
+    wait,
+    wire::Writer,
+};
 
 /// A bastion whose policy lets our person reach some ports of this machine, and the person.
 struct SshFixture {

@@ -1,18 +1,23 @@
 //! Many connections, faster than one identity may open them: each waits for its turn, and none is lost.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
-use tests::authority::DevAuthority;
-use tests::bastion::{LOGIN, Setup};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::ssh::Person;
-use tests::target::Target;
-use tests::{ports, tunnel, wait};
+use tests::{
+    authority::DevAuthority,
+    bastion::{LOGIN, Setup},
+    forge::Forge,
+    key::Key,
+    ports,
+    ssh::Person,
+    target::Target,
+    tunnel, wait,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 /// So few that a test meets the bound at once.

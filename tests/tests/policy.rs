@@ -3,15 +3,17 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::bastion::{self, LOGIN};
-use tests::fixture::Fixture;
-use tests::forge::{Forge, line};
-use tests::key::Key;
-use tests::process::Program;
-use tests::rogue::{Channel, Client};
-use tests::scratch::Scratch;
-use tests::target::Target;
-use tests::wait;
+use tests::{
+    bastion::{self, LOGIN},
+    fixture::Fixture,
+    forge::{Forge, line},
+    key::Key,
+    process::Program,
+    rogue::{Channel, Client},
+    scratch::Scratch,
+    target::Target,
+    wait,
+};
 
 /// How long a change may take to be in force, and to be felt by whoever is connected.
 const IN_FORCE: Duration = Duration::from_secs(5);

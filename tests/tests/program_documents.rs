@@ -1,14 +1,18 @@
 //! Keeps what is made from the programs themselves: man pages, completions, and the references of the
 //! configuration files.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
-use tests::process::{Program, installed};
-use tests::scratch::Scratch;
+use tests::{
+    process::{Program, installed},
+    scratch::Scratch,
+};
 
 /// Every document, with its path in the repository.
 fn documents() -> BTreeMap<PathBuf, String> {

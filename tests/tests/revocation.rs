@@ -1,25 +1,30 @@
 //! Revocation lists: as `ssh-keygen` answers for its own lists, as a stock sshd does, and while lists change
 //! under a running bastion.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use bastion_server::{RevocationList, Revocations, Revoked};
 use serde_json::{Value, json};
 use ssh_key::{Certificate, HashAlg};
-use tests::bastion::{self, Bastion, LOGIN};
-use tests::forge::{Forge, line};
-use tests::key::{Key, Kind};
-use tests::process::{Program, installed, user};
-use tests::rogue::{Attempt, Client, Gone, SAYS_NOTHING, SAYS_WHY, Verdict};
-use tests::scratch::Scratch;
-use tests::target::Target;
-use tests::{sshd, wait};
+use tests::{
+    bastion::{self, Bastion, LOGIN},
+    forge::{Forge, line},
+    key::{Key, Kind},
+    process::{Program, installed, user},
+    rogue::{Attempt, Client, Gone, SAYS_NOTHING, SAYS_WHY, Verdict},
+    scratch::Scratch,
+    sshd,
+    target::Target,
+    wait,
+};
 
 /// Makes a list, or adds to one, from lines as `ssh-keygen -k` reads them. Without an authority they are
 /// about all.

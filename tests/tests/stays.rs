@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::bastion::{self, LOGIN};
-use tests::clock::Clock;
-use tests::fixture::TunnelFixture;
-use tests::front::Front;
-use tests::openbao::OpenBao;
-use tests::target::{Target, exchange};
-use tests::tunnel::{self, Tunnel};
-use tests::wait;
+use tests::{
+    bastion::{self, LOGIN},
+    clock::Clock,
+    fixture::TunnelFixture,
+    front::Front,
+    openbao::OpenBao,
+    target::{Target, exchange},
+    tunnel::{self, Tunnel},
+    wait,
+};
 
 use crate::tunnel::{at, connected};
 

@@ -1,23 +1,28 @@
 //! `pf-tunnel` from the outside: through our bastion and through a stock sshd, while things break, and when
 //! nothing can work.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tests::authority::DevAuthority;
-use tests::bastion::{self, LOGIN};
-use tests::fixture::TunnelFixture;
-use tests::http;
-use tests::key::Key;
-use tests::openbao::OpenBao;
-use tests::process::{Program, user};
-use tests::target::{Target, exchange};
-use tests::terminal::Terminal;
-use tests::tunnel;
-use tests::{ports, sshd, wait};
+use tests::{
+    authority::DevAuthority,
+    bastion::{self, LOGIN},
+    fixture::TunnelFixture,
+    http,
+    key::Key,
+    openbao::OpenBao,
+    ports,
+    process::{Program, user},
+    sshd,
+    target::{Target, exchange},
+    terminal::Terminal,
+    tunnel, wait,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 

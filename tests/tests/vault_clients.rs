@@ -1,20 +1,26 @@
 //! Whatever `bao` is told and can do, our programs understand and can do too, or say that they do not: each
 //! table asks both.
 
-use std::path::{Path, PathBuf};
-use std::process::Output;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::authority::DevAuthority;
-use tests::bastion::{self, LOGIN};
-use tests::key::Key;
-use tests::openbao::{OpenBao, program};
-use tests::process::{Process, Program, installed, ours};
-use tests::scratch::Scratch;
-use tests::target::{Target, exchange};
-use tests::{forge, ports, tunnel, wait};
+use tests::{
+    authority::DevAuthority,
+    bastion::{self, LOGIN},
+    forge,
+    key::Key,
+    openbao::{OpenBao, program},
+    ports,
+    process::{Process, Program, installed, ours},
+    scratch::Scratch,
+    target::{Target, exchange},
+    tunnel, wait,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 

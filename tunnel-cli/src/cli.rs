@@ -1,21 +1,21 @@
 //! Parses the command lines of both programs. The only module that knows clap.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::{Shell, generate};
 
 use vault_signer::server::Ca;
 
-use crate::config::{
-    PartialAuth, PartialKube, PartialSettings, Party, Source, Sourced, at_home, home, path_at_home,
+use crate::{
+    config::{
+        PartialAuth, PartialKube, PartialSettings, Party, Source, Sourced, at_home, home, path_at_home,
+    },
+    endpoint::Forward,
+    failure::{Failure, Stage},
+    output::Style,
+    trust::Trust,
 };
-use crate::endpoint::Forward;
-use crate::failure::{Failure, Stage};
-use crate::output::Style;
-use crate::trust::Trust;
 
 /// `pf-tunnel`
 #[derive(Debug, Parser)]

@@ -7,14 +7,14 @@ mod setup;
 mod signals;
 mod tunnel;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
-use crate::cli::{DatabaseCommand, Invocation, ParseOutcome, TunnelCommand};
-use crate::failure::{Failure, Stage, exit_code};
-use crate::output::{Output, Style};
-use crate::{cli, login};
+use crate::{
+    cli::{self, DatabaseCommand, Invocation, ParseOutcome, TunnelCommand},
+    failure::{Failure, Stage, exit_code},
+    login,
+    output::{Output, Style},
+};
 use setup::settings_of;
 
 /// `pf-tunnel`

@@ -16,15 +16,16 @@ mod settings;
 mod source;
 
 pub(crate) use file::{Database, DatabaseKind};
-pub(crate) use partial::{PartialAuth, PartialKube, PartialSettings};
-pub(crate) use partial::{at_home, home, path_at_home};
+pub(crate) use partial::{PartialAuth, PartialKube, PartialSettings, at_home, home, path_at_home};
 pub(crate) use settings::{Kube, Row, Settings};
 pub(crate) use source::{Party, Source, Sourced};
 
 use std::path::Path;
 
-use crate::endpoint::{BadEndpoint, Endpoint};
-use crate::failure::Failure;
+use crate::{
+    endpoint::{BadEndpoint, Endpoint},
+    failure::Failure,
+};
 use file::File;
 
 /// The name of a project's file.

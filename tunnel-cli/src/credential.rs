@@ -3,23 +3,33 @@
 mod sign_in;
 mod validity;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use backoff::Backoff;
 use plain_text::rough;
-use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{interval, sleep};
-use vault_signer::clock::Offset;
-use vault_signer::login::{Login, LoginError, Mark};
-use vault_signer::{Credential, KeyType, Request, Server, SignError, Token, Vault};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{interval, sleep},
+};
+use vault_signer::{
+    Credential, KeyType, Request, Server, SignError, Token, Vault,
+    clock::Offset,
+    login::{Login, LoginError, Mark},
+};
 
-use crate::failure::{Failure, Retry, Stage};
-use crate::output::{Event, Output};
-use crate::suspend::{Clocks, woken};
-use crate::trouble::{Again, Trouble};
-use crate::verdict::{Standing, Verdict, judge};
+use crate::{
+    failure::{Failure, Retry, Stage},
+    output::{Event, Output},
+    suspend::{Clocks, woken},
+    trouble::{Again, Trouble},
+    verdict::{Standing, Verdict, judge},
+};
 pub(crate) use sign_in::SignIn;
 pub(crate) use validity::Validity;
 

@@ -7,8 +7,7 @@ use std::net::SocketAddr;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use crate::config::DatabaseKind;
-use crate::endpoint::Host;
+use crate::{config::DatabaseKind, endpoint::Host};
 
 /// Where a database is now, and as whom to use it.
 pub(crate) struct Access<'a> {

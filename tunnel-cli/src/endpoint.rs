@@ -2,10 +2,12 @@
 
 mod forward;
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
-use std::num::NonZeroU16;
-use std::str::FromStr;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU16,
+    str::FromStr,
+};
 
 pub(crate) use forward::Local;
 pub use forward::{BadForward, Forward, On};

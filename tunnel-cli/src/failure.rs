@@ -3,8 +3,7 @@
 pub(crate) mod exit_code;
 mod retry;
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use plain_text::Hint;
 use serde::Serialize;

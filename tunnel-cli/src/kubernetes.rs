@@ -9,15 +9,14 @@ mod kubeconfig;
 mod plugin;
 mod proxy;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http_body_util::{BodyExt, Limited};
-use kube::Config;
-use kube::client::{Body, Client};
-use kube::core::Request;
-use kube::core::Status;
-use kube::core::params::GetParams;
+use kube::{
+    Config,
+    client::{Body, Client},
+    core::{Request, Status, params::GetParams},
+};
 use serde::Deserialize;
 use tokio::time::timeout;
 

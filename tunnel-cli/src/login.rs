@@ -3,19 +3,21 @@
 
 mod prompt;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 use secrecy::SecretString;
-use vault_signer::Server;
-use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, Method, Source, Userpass};
-use vault_signer::server::Ca;
+use vault_signer::{
+    Server,
+    login::{AppRole, GivenToken, Kubernetes, Login, Method, Source, Userpass},
+    server::Ca,
+};
 use zeroize::Zeroizing;
 
-use crate::config::{Settings, Sourced};
-use crate::credential::SignIn;
-use crate::failure::{Failure, Stage, missing};
+use crate::{
+    config::{Settings, Sourced},
+    credential::SignIn,
+    failure::{Failure, Stage, missing},
+};
 use prompt::PromptedUserpass;
 pub(crate) use prompt::restore_terminal;
 

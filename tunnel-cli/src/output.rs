@@ -3,8 +3,10 @@
 mod event;
 mod status;
 
-use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    io::{IsTerminal, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use plain_text::{escaped, is_printed};
 

@@ -9,29 +9,38 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::{Duration, SystemTime},
+};
 
 use futures_util::FutureExt;
-use russh::client::{self, AuthResult};
-use russh::keys::{HashAlg, PublicKey};
-use russh::{Disconnect, SshId};
-use ssh_transport::budget::{self, Budget};
-use ssh_transport::key_exchange::{self, Rekey, UNREACHED_WINDOW};
-use ssh_transport::preamble::Preamble;
-use ssh_transport::relay::{PATIENCE, SPILL};
-use ssh_transport::socket::{CarrierSocket, Cutter};
-use ssh_transport::turns::{Rate, Turns};
-use ssh_transport::{CHANNEL_PACKET, CHANNEL_WINDOW, algorithms};
-use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout};
+use russh::{
+    Disconnect, SshId,
+    client::{self, AuthResult},
+    keys::{HashAlg, PublicKey},
+};
+use ssh_transport::{
+    CHANNEL_PACKET, CHANNEL_WINDOW, algorithms,
+    budget::{self, Budget},
+    key_exchange::{self, Rekey, UNREACHED_WINDOW},
+    preamble::Preamble,
+    relay::{PATIENCE, SPILL},
+    socket::{CarrierSocket, Cutter},
+    turns::{Rate, Turns},
+};
+use tokio::{
+    net::TcpStream,
+    sync::{oneshot, watch},
+    time::{Instant, timeout},
+};
 use vault_signer::Credential;
 
-use crate::endpoint::{Endpoint, Host};
-use crate::trust::Trust;
+use crate::{
+    endpoint::{Endpoint, Host},
+    trust::Trust,
+};
 use handler::{Handler, Shared};
 use own_key::{OwnKey, Unsigned};
 pub(crate) use refusal::{NotOpened, Refusal, code, is_for_now};

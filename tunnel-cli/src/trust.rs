@@ -6,15 +6,18 @@
 mod key_lines;
 pub(crate) mod known_hosts;
 
-use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use russh::keys::ssh_key::certificate::CertType;
-use russh::keys::ssh_key::public::KeyData;
-use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::keys::{
+    Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate,
+    ssh_key::{certificate::CertType, public::KeyData},
+};
 
 use crate::endpoint::Host;
 use key_lines::Wanted;
@@ -313,8 +316,7 @@ fn file_of_keys(path: &Path, wanted: Wanted) -> Result<Vec<PublicKey>, BadTrust>
 
 #[cfg(test)]
 mod tests {
-    use russh::keys::ssh_key::certificate::Builder;
-    use russh::keys::{EcdsaCurve, PrivateKey};
+    use russh::keys::{EcdsaCurve, PrivateKey, ssh_key::certificate::Builder};
 
     use super::*;
 

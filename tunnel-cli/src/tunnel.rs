@@ -9,19 +9,22 @@ mod port_owner;
 mod state;
 mod supervisor;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::credential::Credentials;
-use crate::failure::Failure;
-use crate::output::{Event, Link, Output, Status};
-use crate::suspend::Clocks;
-use crate::trouble::Trouble;
+use crate::{
+    credential::Credentials,
+    failure::Failure,
+    output::{Event, Link, Output, Status},
+    suspend::Clocks,
+    trouble::Trouble,
+};
 pub(crate) use dialler::Dialler;
 pub(crate) use listener::{Bound, Listener};
 use state::TunnelState;

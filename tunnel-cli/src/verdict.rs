@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use vault_signer::certificate::Mismatch;
-use vault_signer::login::LoginError;
-use vault_signer::{Error, SignError};
+use vault_signer::{Error, SignError, certificate::Mismatch, login::LoginError};
 
-use crate::failure::Retry;
-use crate::ssh::{Refusal, code, is_for_now};
-use crate::trust::HostKeyMismatch;
+use crate::{
+    failure::Retry,
+    ssh::{Refusal, code, is_for_now},
+    trust::HostKeyMismatch,
+};
 
 /// A clock that is behind by no more than this is waited for: what it does not take as valid yet, it soon does.
 const LITTLE_BEHIND: Duration = Duration::from_secs(120);

@@ -13,10 +13,12 @@ use ssh_key::{Algorithm, PublicKey};
 pub use kubernetes::Kubernetes;
 pub use wanted::{Change, Wanted};
 
-use crate::http::{Error, VaultPath};
-use crate::text::shown;
-use crate::token::Data;
-use crate::{Server, Token};
+use crate::{
+    Server, Token,
+    http::{Error, VaultPath},
+    text::shown,
+    token::Data,
+};
 
 /// What became of one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 use crate::domain::PERMIT_OPEN;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ssh_key::certificate::CertType;
-use ssh_key::public::KeyData;
-use ssh_key::{Algorithm, Certificate, HashAlg, PublicKey};
+use ssh_key::{Algorithm, Certificate, HashAlg, PublicKey, certificate::CertType, public::KeyData};
 use tokio::time::{Instant, sleep};
 
-use crate::request::{Kind, Request};
-use crate::text::shown;
+use crate::{
+    request::{Kind, Request},
+    text::shown,
+};
 
 /// The largest certificate that is parsed, in bytes of its text: 16 KiB in base64, and some for the comment.
 const LARGEST: usize = 16 * 1024 / 3 * 4 + 512;

@@ -1,7 +1,9 @@
 //! Measures how far this computer's clock is from a server's, by the `Date` of its answers (RFC 9110 §6.6.1).
 
-use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 /// Less than this is no difference: a `Date` has whole seconds, and an answer takes time.
 const NO_DIFFERENCE: Duration = Duration::from_secs(5);

@@ -4,18 +4,21 @@ pub(crate) mod bootstrap;
 pub(crate) mod dev;
 pub(crate) mod sign;
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    path::Path,
+};
 
 use secrecy::SecretString;
-use vault_signer::login::{AppRole, GivenToken, Kubernetes, Login, Method, Source, Userpass};
-use vault_signer::server::{Ca, not_obeyed};
-use vault_signer::{Server, Settings, Token};
+use vault_signer::{
+    Server, Settings, Token,
+    login::{AppRole, GivenToken, Kubernetes, Login, Method, Source, Userpass},
+    server::{Ca, not_obeyed},
+};
 use zeroize::Zeroizing;
 
-use crate::cli::Connection;
-use crate::failure::Failure;
+use crate::{cli::Connection, failure::Failure};
 
 /// The longest key or secret that is read from a file, in bytes.
 const LONGEST_FILE: u64 = 64 * 1024;

@@ -1,14 +1,17 @@
 //! A private key that never leaves memory, and the certificate for it.
 
-use std::fmt;
-use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use ssh_key::private::RsaKeypair;
-use ssh_key::{Algorithm, Certificate, EcdsaCurve, PrivateKey, PublicKey};
+use ssh_key::{Algorithm, Certificate, EcdsaCurve, PrivateKey, PublicKey, private::RsaKeypair};
 
-use crate::request::Request;
-use crate::signer::{SignError, Signer};
+use crate::{
+    request::Request,
+    signer::{SignError, Signer},
+};
 
 /// The kinds of key that can be made. Roles of Vault may allow only some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]

@@ -1,16 +1,20 @@
 //! Database credentials that live as long as their lease.
 
-use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::Method;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::http::{Error, VaultPath};
-use crate::text::{absent, shown};
-use crate::{Server, Token};
+use crate::{
+    Server, Token,
+    http::{Error, VaultPath},
+    text::{absent, shown},
+};
 
 /// A user name and password that Vault made, and made for this lease alone.
 pub struct Credentials {

@@ -2,16 +2,16 @@
 
 mod api;
 
-use std::future::IntoFuture as _;
-use std::time::Duration;
+use std::{future::IntoFuture as _, time::Duration};
 
 use secrecy::SecretString;
 use ssh_key::PublicKey;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::{net::TcpListener, sync::oneshot};
 
-use crate::request::Kind;
-use crate::signer::local::{Local, Role};
+use crate::{
+    request::Kind,
+    signer::local::{Local, Role},
+};
 
 /// How long those who are asking already may take.
 const GRACE: Duration = Duration::from_secs(1);

@@ -2,10 +2,7 @@
 
 use std::process::ExitCode;
 
-use vault_signer::SignError;
-use vault_signer::bootstrap::BootstrapError;
-use vault_signer::login::LoginError;
-use vault_signer::server::SettingsError;
+use vault_signer::{SignError, bootstrap::BootstrapError, login::LoginError, server::SettingsError};
 
 /// Why the program ends.
 #[derive(Debug, thiserror::Error)]

@@ -3,24 +3,30 @@
 mod error;
 mod path;
 
-use std::error::Error as _;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::{
+    error::Error as _,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{DATE, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
+use reqwest::{
+    Client, Method, Response, StatusCode, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::{DATE, HeaderValue, LOCATION, RETRY_AFTER},
+    redirect,
+};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 pub use self::error::{Error, Errors};
 pub(crate) use self::path::VaultPath;
-use crate::clock::Offset;
-use crate::text::{absent, shown};
+use crate::{
+    clock::Offset,
+    text::{absent, shown},
+};
 
 /// A whole request, from the connection to the last byte of the reply.
 const TIME_LIMIT: Duration = Duration::from_secs(10);

@@ -37,9 +37,7 @@ pub use domain::DOMAIN;
 pub use http::{Error, Errors};
 pub use request::{Kind, Request};
 pub use server::{Server, Settings};
-pub use signer::local::Local;
-pub use signer::vault::Vault;
-pub use signer::{SignError, Signer};
+pub use signer::{SignError, Signer, local::Local, vault::Vault};
 pub use text::list;
 pub use token::Token;
 

@@ -5,10 +5,7 @@ mod kubernetes;
 mod token;
 mod userpass;
 
-use std::fmt;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::SystemTime;
+use std::{fmt, path::PathBuf, str::FromStr, time::SystemTime};
 
 use reqwest::Method as Verb;
 use serde_json::Value;
@@ -18,9 +15,11 @@ pub use kubernetes::Kubernetes;
 pub use token::{GivenToken, Source};
 pub use userpass::Userpass;
 
-use crate::http::{Error, VaultPath};
-use crate::token::Reply;
-use crate::{BoxFuture, Server, Token};
+use crate::{
+    BoxFuture, Server, Token,
+    http::{Error, VaultPath},
+    token::Reply,
+};
 
 /// Turns what a person or a machine holds into a token.
 pub trait Login: fmt::Debug + Send + Sync {

@@ -6,8 +6,7 @@ mod environment;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use reqwest::{Method, Proxy};
 use serde::Deserialize;
@@ -19,9 +18,11 @@ pub use ca::{Ca, Pem};
 pub(crate) use environment::environment;
 pub use environment::{Treatment, VARIABLES, not_obeyed};
 
-use crate::clock::Offset;
-use crate::http::{Error, HttpClient, Tls, VaultPath};
-use crate::text::{absent, shown};
+use crate::{
+    clock::Offset,
+    http::{Error, HttpClient, Tls, VaultPath},
+    text::{absent, shown},
+};
 
 /// The most public keys that one mount may publish.
 const MOST_AUTHORITIES: usize = 16;

@@ -5,10 +5,7 @@ pub mod vault;
 
 use ssh_key::{Certificate, PublicKey};
 
-use crate::BoxFuture;
-use crate::certificate::Mismatch;
-use crate::http::Error;
-use crate::request::Request;
+use crate::{BoxFuture, certificate::Mismatch, http::Error, request::Request};
 
 /// Signs public keys. What it returns has passed [`crate::certificate::check`].
 pub trait Signer: Send + Sync {

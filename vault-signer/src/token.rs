@@ -1,16 +1,20 @@
 //! A Vault token: who it is, how long it lives, and how it lives longer.
 
-use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::Server;
-use crate::http::{Error, VaultPath};
-use crate::text::{absent, shown};
+use crate::{
+    Server,
+    http::{Error, VaultPath},
+    text::{absent, shown},
+};
 
 /// A token that Vault has accepted. It does not print, and is wiped when it is dropped.
 #[derive(Clone)]

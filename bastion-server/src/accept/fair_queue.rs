@@ -6,14 +6,18 @@
 //! how many there are. The cost of a turn is measured in processor time, so a busy machine makes no turn more
 //! expensive.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
+};
 
 use nix::time::{ClockId, clock_gettime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
 
 use crate::limits::startups::Source;
 

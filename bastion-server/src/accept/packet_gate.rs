@@ -214,8 +214,10 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
-    use crate::accept::fair_queue::{FairQueue, tests::work};
-    use crate::accept::prelogin::tests::passes_on;
+    use crate::accept::{
+        fair_queue::{FairQueue, tests::work},
+        prelogin::tests::passes_on,
+    };
 
     /// What is refused is not waited for.
     async fn in_time<T>(reading: impl Future<Output = T>) -> T {

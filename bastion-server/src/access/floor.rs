@@ -4,8 +4,10 @@
 //! An operator may take a network off the floor, by its name. That alone permits nothing; a rule still has
 //! to.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use schemars::JsonSchema;
 use serde::Deserialize;

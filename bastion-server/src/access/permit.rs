@@ -1,12 +1,10 @@
 //! The permit: an identity, the checked addresses, an end and a rule. Only a permit opens a relay.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::identity::Identity;
 
-use super::policy::Rule;
-use super::service::Backend;
+use super::{policy::Rule, service::Backend};
 use crate::destination::Destination;
 
 /// A positive decision. Only [`Candidate::permit`](super::Candidate::permit) makes one.

@@ -1,19 +1,21 @@
 //! The policy: which identities reach which destinations, independent of the format in which it was written.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use ssh_key::Fingerprint;
 
-use super::embedded::spellings;
-use super::floor::Floor;
-use super::service::{Asked, ServicePattern, Services};
-use super::service_addresses::{Behind, EndpointAddresses, Map};
-use crate::destination::Destination;
-use crate::identity::{Identity, Principal};
+use super::{
+    embedded::spellings,
+    floor::Floor,
+    service::{Asked, ServicePattern, Services},
+    service_addresses::{Behind, EndpointAddresses, Map},
+};
 use crate::{
-    destination::pattern::{DestinationPattern, Match},
-    identity::key_id::KeyIdPattern,
+    destination::{
+        Destination,
+        pattern::{DestinationPattern, Match},
+    },
+    identity::{Identity, Principal, key_id::KeyIdPattern},
 };
 
 /// Rules above a floor that none of them opens. A rule that denies beats every rule that permits; among those

@@ -1,8 +1,10 @@
 //! The cluster's Services as rules see them, independent of where the list of Services comes from.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use crate::destination::{Destination, Host};
 

@@ -4,8 +4,10 @@
 //! All addresses are found when rules, Services or endpoints change, and looked up when a client asks for a
 //! forward.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+};
 
 use super::service::{Backend, ServiceName, ServicePattern, Services};
 

@@ -6,10 +6,10 @@ use serde::Serialize;
 use ssh_key::Certificate;
 
 use super::{Event, Kind, Route, Traffic};
-use crate::session::Session;
 use crate::{
     common::text::moment,
     identity::{self, Identity},
+    session::Session,
 };
 
 /// The longest text from a client that is written, in characters before escaping.

@@ -1,8 +1,6 @@
 //! Matches destinations: hosts by name or pattern, networks, ranges of ports.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::str::FromStr;
+use std::{fmt, net::SocketAddr, str::FromStr};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;

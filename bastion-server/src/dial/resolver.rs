@@ -8,10 +8,12 @@ mod search;
 mod servers;
 mod system;
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use thiserror::Error;

@@ -4,8 +4,10 @@
 //! This module is the whole admission. The format is OpenSSH's PROTOCOL.certkeys. The order of the checks is
 //! part of the contract, because the first failed check is the reason that is reported.
 
-use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -14,9 +16,12 @@ use ssh_key::{Algorithm, Certificate, HashAlg, certificate::CertType, public::Ke
 use thiserror::Error;
 use vault_signer::certificate::HonouredOption;
 
-use super::authorities::{self, AuthoritySet, Unfit};
-use super::revocation::{RevocationList, Revoked};
-use super::{Identity, LoginName, MAX_BLOB, Principal, fingerprint};
+use super::{
+    Identity, LoginName, MAX_BLOB, Principal,
+    authorities::{self, AuthoritySet, Unfit},
+    fingerprint,
+    revocation::{RevocationList, Revoked},
+};
 use crate::destination::pattern::DestinationPattern;
 
 /// How much longer than [`Requirements::max_lifetime`] a certificate may live. The setting is the lifetime

@@ -9,12 +9,13 @@ mod krl;
 mod plain;
 mod serials;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
-use ssh_key::encoding::Encode;
-use ssh_key::{Certificate, public::KeyData};
+use ssh_key::{Certificate, encoding::Encode, public::KeyData};
 use thiserror::Error;
 
 use serials::Serials;

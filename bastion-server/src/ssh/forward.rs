@@ -1,39 +1,46 @@
 //! Serves one forwarded connection: dials for an identity, answers the client, relays, and counts.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
-use russh::server::{ChannelOpenHandle, Msg};
-use russh::{Channel, ChannelOpenFailure};
-use ssh_transport::relay::{Account, End, relay};
-use ssh_transport::socket::Cutter;
-use ssh_transport::{budget, channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use russh::{
+    Channel, ChannelOpenFailure,
+    server::{ChannelOpenHandle, Msg},
+};
+use ssh_transport::{
+    budget, channel,
+    relay::{Account, End, relay},
+    socket::Cutter,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span};
 
-use super::handler::Admitted;
-use super::refusals::Refusals;
-use super::{MEMORY_BUDGET, Service};
-use crate::dial::{DialError, Dialled};
-use crate::identity::Identity;
-use crate::limits::bandwidth::Bandwidth;
-use crate::limits::identities::{ChannelGrant, LONGEST_WAIT, RateExceeded};
-use crate::telemetry::metrics::Direction;
+use super::{MEMORY_BUDGET, Service, handler::Admitted, refusals::Refusals};
 use crate::{
     access::{self, Candidate, Denied, Permit, Policy},
-    destination::Destination,
-};
-use crate::{
     audit::{Event, Route, Stopped as AuditStopped, Traffic},
+    destination::Destination,
+    dial::{DialError, Dialled},
+    identity::Identity,
+    limits::{
+        bandwidth::Bandwidth,
+        identities::{ChannelGrant, LONGEST_WAIT, RateExceeded},
+    },
     session::Session,
+    telemetry::metrics::Direction,
 };
 
 /// How often long streams add their bytes to the totals.

@@ -3,32 +3,48 @@
 //! The handler overrides every callback of russh for a request, because the defaults accept some requests and
 //! leave others unanswered. Everything but a certificate login and a `direct-tcpip` channel is refused.
 
-use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
 
 use futures_util::FutureExt;
-use russh::server::{
-    Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Response, Session as Wire, VerifiedPublicKey,
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig,
+    server::{
+        Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Response, Session as Wire, VerifiedPublicKey,
+    },
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig};
 use ssh_key::Certificate;
-use ssh_transport::budget::Carrier;
-use ssh_transport::socket::Cutter;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::task::unconstrained;
-use tokio::time::sleep;
+use ssh_transport::{budget::Carrier, socket::Cutter};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    task::unconstrained,
+    time::sleep,
+};
 
-use super::Service;
-use super::forward::{Forwards, Request};
-use super::offers::{Offers, Reasons, refused_text};
-use crate::accept::PendingLogin;
-use crate::identity::certificate::{self, Claim, Refused};
-use crate::identity::{Identity, LoginName};
-use crate::limits::identities::{self, ChannelGrant, ConnectionSlot, RateExceeded};
-use crate::limits::startups::Stage;
-use crate::{audit::Event, session::Session};
+use super::{
+    Service,
+    forward::{Forwards, Request},
+    offers::{Offers, Reasons, refused_text},
+};
+use crate::{
+    accept::PendingLogin,
+    audit::Event,
+    identity::{
+        Identity, LoginName,
+        certificate::{self, Claim, Refused},
+    },
+    limits::{
+        identities::{self, ChannelGrant, ConnectionSlot, RateExceeded},
+        startups::Stage,
+    },
+    session::Session,
+};
 
 /// The message for a user who opens a shell here.
 const PURPOSE: &str = "This host forwards TCP connections and has no shell.\r\n\

@@ -10,18 +10,17 @@
 //! but it takes no messages meanwhile. So the bastion puts a message that changes nothing into the session's
 //! queue from time to time, and watches whether it is taken.
 
-use std::num::NonZeroUsize;
-use std::pin::pin;
+use std::{num::NonZeroUsize, pin::pin};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use russh::ChannelId;
-use russh::keys::ssh_encoding::Decode;
-use russh::server::Handle;
+use russh::{ChannelId, keys::ssh_encoding::Decode, server::Handle};
 use ssh_transport::socket::Cutter;
-use tokio::sync::oneshot;
-use tokio::task::unconstrained;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    task::unconstrained,
+    time::{Instant, timeout},
+};
 
 use super::Liveness;
 

@@ -1,13 +1,15 @@
 //! Records the refusals of one session in the audit log.
 
-use std::convert::Infallible;
-use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    num::NonZeroU64,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use crate::identity::Identity;
 use crate::{
     audit::{Asked, Audit, Due, Event, Kind, Repeats, Route},
+    identity::Identity,
     session::Session,
 };
 

@@ -10,8 +10,10 @@ mod kubernetes;
 mod readme;
 mod schema;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};

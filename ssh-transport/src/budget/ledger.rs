@@ -4,8 +4,10 @@
 //! to, an identity. What a stream holds waits for its socket; what a carrier holds was read ahead, or waits for a peer
 //! that does not read.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 /// A holder that has moved something within this time is slow and not stalled, however little memory is left.
 const BREATH: Duration = Duration::from_secs(1);

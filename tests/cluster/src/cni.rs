@@ -1,18 +1,18 @@
 //! Connects pods with each other: by a plugin of the CNI project, which lets all pods talk to each other, or
 //! by Cilium, which has policies obeyed.
 
-use std::fs;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use super::control_plane::{built, built_word, url};
-use super::network::PODS;
-use super::node::{NAME, Node};
-use super::pki::Pki;
-use super::{Cluster, READY};
-use test_support::process::Program;
-use test_support::wait;
+use super::{
+    Cluster, READY,
+    control_plane::{built, built_word, url},
+    network::PODS,
+    node::{NAME, Node},
+    pki::Pki,
+};
+use test_support::{process::Program, wait};
 
 /// Says which one a new cluster gets: `ptp`, if nothing is said, or `cilium`.
 const CHOICE: &str = "CLUSTER_CNI";

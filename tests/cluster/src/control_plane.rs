@@ -1,19 +1,25 @@
 //! The programs that decide: etcd, the API server, the controllers and the scheduler.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
-use super::chart_of;
-use super::network::{API_SERVICE, PODS, SERVICES};
-use super::node::Node;
-use super::pki::Pki;
-use test_support::ports;
-use test_support::process::{Process, Program, workspace};
-use test_support::scratch::Scratch;
-use test_support::wait;
+use super::{
+    chart_of,
+    network::{API_SERVICE, PODS, SERVICES},
+    node::Node,
+    pki::Pki,
+};
+use test_support::{
+    ports,
+    process::{Process, Program, workspace},
+    scratch::Scratch,
+    wait,
+};
 
 /// Where a Service of the API server is asked for, and who signs the tokens of service accounts.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";

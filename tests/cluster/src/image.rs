@@ -4,16 +4,20 @@
 //! They are written as docker archives, which `ctr images import`, `podman load` and `kind load
 //! image-archive` take.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
-use test_support::process::{Program, installed, ours, workspace};
-use test_support::scratch::Scratch;
+use test_support::{
+    process::{Program, installed, ours, workspace},
+    scratch::Scratch,
+};
 
 /// The bastion, as it is shipped: the one image that is not made here, but by `make image`.
 pub const BASTION: &str = "localhost/bastion-server:test";

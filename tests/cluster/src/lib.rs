@@ -27,27 +27,31 @@ pub mod supervisor;
 pub mod traefik;
 mod workers;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::{Condvar, LazyLock, Mutex};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Condvar, LazyLock, Mutex},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use rand::seq::IteratorRandom;
 use serde_json::Value;
 
-pub use self::cni::Cni;
-pub use self::control_plane::{ApiServer, Minor};
-use self::image::Image;
-pub use self::namespace::Namespace;
-pub use self::node::Life;
-use self::node::Node;
-use self::pki::Pki;
-use test_support::process::{Program, installed, is_root, ours, workspace};
-use test_support::scratch::Scratch;
+pub use self::{
+    cni::Cni,
+    control_plane::{ApiServer, Minor},
+    namespace::Namespace,
+    node::Life,
+};
+use self::{image::Image, node::Node, pki::Pki};
+use test_support::{
+    process::{Program, installed, is_root, ours, workspace},
+    scratch::Scratch,
+};
 
 /// Names the kubeconfig of a cluster that somebody has. Tests make and remove namespaces of their own in it.
 const KUBECONFIG: &str = "CLUSTER_KUBECONFIG";

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::{Cluster, READY, chart_of, control_plane, image};
-use test_support::ports;
-use test_support::process::Program;
-use test_support::scratch::Scratch;
+use test_support::{ports, process::Program, scratch::Scratch};
 
 /// What bastions logged, without their audit records.
 const LOGS: &str = r#""$1" --namespace "$2" logs --selector=app.kubernetes.io/component=bastion --prefix --tail=-1 | grep '"level":'"#;

@@ -1,8 +1,7 @@
 //! The way between the machine and a node: a pair of virtual devices, each end with an address of the range
 //! for such tests (RFC 2544).
 
-use std::net::Ipv4Addr;
-use std::path::Path;
+use std::{net::Ipv4Addr, path::Path};
 
 use serde::{Deserialize, Serialize};
 

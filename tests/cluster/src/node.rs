@@ -1,19 +1,27 @@
 //! A node from the outside: its namespaces, the daemons in it, and the way to it.
 
-use std::net::Ipv4Addr;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::{
+    net::Ipv4Addr,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
 use anyhow::{Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use super::network::Addresses;
-use super::runner::{self, Answer, Request};
-use super::supervisor;
-use test_support::process::{Program, ours};
-use test_support::wait;
+use super::{
+    network::Addresses,
+    runner::{self, Answer, Request},
+    supervisor,
+};
+use test_support::{
+    process::{Program, ours},
+    wait,
+};
 
 /// The name that the cluster knows the node by.
 pub const NAME: &str = "node";

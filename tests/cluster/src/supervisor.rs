@@ -6,22 +6,27 @@
 //! removes. It ends on SIGTERM, which it also gets when the test that started it dies; and when it is killed
 //! itself, the node dies all the same, and the next [`sweep`] removes the rest.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, wait};
-use nix::unistd::Pid;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitStatus, wait},
+    },
+    unistd::Pid,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::cgroup::Cgroup;
-use super::runner;
+use super::{cgroup::Cgroup, runner};
 
 /// What temporary state folders are called, before some random letters.
 pub const PREFIX: &str = "tunnel-cluster-";

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use super::control_plane::built;
-use super::{Cluster, Namespace, image};
+use super::{Cluster, Namespace, control_plane::built, image};
 
 /// Which of the two controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,20 +1,22 @@
 //! The programs that do: containerd, the kubelet and kube-proxy.
 
-use std::fs;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::{fs, net::IpAddr, path::PathBuf};
 
 use serde_json::json;
 
-use super::cgroup::Cgroup;
-use super::cni;
-use super::control_plane::{built, built_word, url};
-use super::image;
-use super::network::{DNS_SERVICE, PODS};
-use super::node::{NAME, Node};
-use super::pki::Pki;
-use test_support::process::{Program, installed};
-use test_support::wait;
+use super::{
+    cgroup::Cgroup,
+    cni,
+    control_plane::{built, built_word, url},
+    image,
+    network::{DNS_SERVICE, PODS},
+    node::{NAME, Node},
+    pki::Pki,
+};
+use test_support::{
+    process::{Program, installed},
+    wait,
+};
 
 /// containerd's socket, in the node.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";

@@ -6,9 +6,11 @@
 )]
 
 use tests::echo;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {

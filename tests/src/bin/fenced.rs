@@ -10,19 +10,27 @@
     reason = "a test program may assume: what fails here fails its test"
 )]
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::{UnixDatagram, UnixListener},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use bastion_server::{Config, Fence, FenceKind as Kind, fence_bounds, put_up_fence as put_up};
-use nix::sys::signal::kill;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::stat::Mode;
-use nix::unistd;
+use nix::{
+    sys::{
+        signal::kill,
+        socket::{AddressFamily, SockFlag, SockType, socket},
+        stat::Mode,
+    },
+    unistd,
+};
 use serde_json::{Map, Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 

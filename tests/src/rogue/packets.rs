@@ -3,13 +3,17 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::{
+    aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral},
+    digest::{SHA256, digest},
+    rand::SystemRandom,
+};
 
-use super::link::{Gone, Link};
-use super::number;
+use super::{
+    link::{Gone, Link},
+    number,
+};
 use crate::wire::{Reader, Writer};
 
 /// The largest packet that we take.

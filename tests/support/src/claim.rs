@@ -4,10 +4,14 @@
 //! network namespace, which is where ports are counted too, and takes it back when that process ends, however
 //! it ends.
 
-use std::io::ErrorKind;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
-use std::sync::Mutex;
+use std::{
+    io::ErrorKind,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
+    sync::Mutex,
+};
 
 /// A name that is this process's until the value is dropped.
 #[derive(Debug)]

@@ -1,7 +1,9 @@
 //! Free ports, for programs that cannot be told to choose one themselves.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use crate::{claim, wait};
 

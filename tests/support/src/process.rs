@@ -1,21 +1,28 @@
 //! Child processes that cannot outlive their test, and what they wrote.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, File},
+    io::Write,
+    os::{
+        fd::OwnedFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output},
+    sync::{
+        Mutex, OnceLock,
+        mpsc::{Sender, channel},
+    },
+    time::Duration,
+};
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::{Pid, SysconfVar, sysconf},
+};
 
-use crate::scratch::Scratch;
-use crate::wait;
+use crate::{scratch::Scratch, wait};
 
 /// How much of each log is shown when a test fails.
 const SHOWN: usize = 12_000;

@@ -1,8 +1,10 @@
 //! A folder that goes away with the test.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 /// A temporary folder. Others may pass through it, because some peers run as a user of their own.
 #[derive(Debug)]

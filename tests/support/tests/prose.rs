@@ -2,9 +2,11 @@
 //! of fenced blocks.
 #![allow(clippy::unwrap_used, reason = "a test may assume: a panic is a failed test, and says why")]
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use test_support::process::workspace;
 

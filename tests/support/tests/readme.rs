@@ -1,8 +1,7 @@
 //! Holds the table in `tests/README.md` to the files that are there.
 #![allow(clippy::unwrap_used, reason = "a test may assume: a panic is a failed test, and says why")]
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use test_support::process::workspace;
 

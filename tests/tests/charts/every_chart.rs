@@ -1,12 +1,12 @@
 //! What holds for every companion chart and every values file in its `ci/`.
 
-use std::fs;
-use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::{fs, path::PathBuf, sync::LazyLock};
 
 use serde_json::Value;
-use tests::chart::{cases_of, folder_of, helm};
-use tests::scratch::Scratch;
+use tests::{
+    chart::{cases_of, folder_of, helm},
+    scratch::Scratch,
+};
 
 use super::{NAMESPACE, objects, template};
 

@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use tests::chart::{Example, examples};
-use tests::process::workspace;
+use tests::{
+    chart::{Example, examples},
+    process::workspace,
+};
 
 use super::template;
 

@@ -3,10 +3,12 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use tests::chart::helm;
-use tests::network_policy::{Blocks, Cluster, End, Flow, Pod, Protocol};
-use tests::process::workspace;
-use tests::scratch::Scratch;
+use tests::{
+    chart::helm,
+    network_policy::{Blocks, Cluster, End, Flow, Pod, Protocol},
+    process::workspace,
+    scratch::Scratch,
+};
 
 use super::{objects, one};
 

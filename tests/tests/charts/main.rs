@@ -21,8 +21,10 @@ mod workload;
 use std::path::Path;
 
 use serde_json::Value;
-use tests::chart::{folder_of, helm, yaml};
-use tests::scratch::Scratch;
+use tests::{
+    chart::{folder_of, helm, yaml},
+    scratch::Scratch,
+};
 
 const RELEASE: &str = "shop";
 const NAMESPACE: &str = "web";

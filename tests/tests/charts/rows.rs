@@ -3,8 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
-use tests::chart::yaml;
-use tests::process::workspace;
+use tests::{chart::yaml, process::workspace};
 
 const MARK: &str = "<!-- rows -->\n";
 

@@ -1,17 +1,21 @@
 //! The policies of the charts `tenant` and `netpol`, tried between real pods: each flow must pass without them before it may count that it does
 //! not with them, and the evaluator says the same of each.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Namespace, image};
-use tests::network_policy::{self, Blocks, Flow, Pod, Protocol};
-use tests::process::workspace;
-use tests::target::Target;
-use tests::wait;
+use tests::{
+    cluster::{Cluster, Namespace, image},
+    network_policy::{self, Blocks, Flow, Pod, Protocol},
+    process::workspace,
+    target::Target,
+    wait,
+};
 
 use super::world;
 

@@ -1,11 +1,15 @@
 //! A table of flows, each tried with no policy, when all of them must pass, and then with the policies that the chart makes.
 
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-use tests::network_policy::{self, Blocks, Flow, Protocol};
-use tests::wait;
+use tests::{
+    network_policy::{self, Blocks, Flow, Protocol},
+    wait,
+};
 
 use super::world::{ADMIN, End, SSH, World};
 

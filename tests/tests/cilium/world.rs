@@ -1,20 +1,24 @@
 //! Pods of several namespaces, two addresses outside of the cluster, and a bastion whose own rules let everybody reach all of them: what does
 //! not pass is stopped by the network.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
-use tests::bastion::LOGIN;
-use tests::cluster::{Cluster, Namespace, image};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::network_policy::Pod;
-use tests::rogue::Client;
-use tests::target::Target;
-use tests::wait;
+use tests::{
+    bastion::LOGIN,
+    cluster::{Cluster, Namespace, image},
+    forge::Forge,
+    key::Key,
+    network_policy::Pod,
+    rogue::Client,
+    target::Target,
+    wait,
+};
 
 /// How long somebody waits for an answer before it is said that the network drops what is sent.
 const PATIENCE: Duration = Duration::from_secs(2);

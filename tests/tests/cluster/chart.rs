@@ -14,8 +14,10 @@ mod release;
 use std::path::Path;
 
 use serde_json::Value;
-use tests::chart::{self, cases, helm};
-use tests::scratch::Scratch;
+use tests::{
+    chart::{self, cases, helm},
+    scratch::Scratch,
+};
 
 const RELEASE: &str = "bastion";
 const NAMESPACE: &str = "bastion";

@@ -1,16 +1,16 @@
 //! The companion charts before a real API server: it takes every object of every case, by the definitions that other projects publish, and keeps
 //! it as it is written; and releases live there from install to uninstall. No pod runs, and neither root nor a node is needed.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use serde_json::{Value, json};
-use tests::chart::{self, cases_of, examples, folder_of};
-use tests::cluster::control_plane::built;
-use tests::cluster::{ApiServer, Minor};
-use tests::network_policy::objects;
-use tests::process::Program;
-use tests::scratch::Scratch;
+use tests::{
+    chart::{self, cases_of, examples, folder_of},
+    cluster::{ApiServer, Minor, control_plane::built},
+    network_policy::objects,
+    process::Program,
+    scratch::Scratch,
+};
 
 /// Where the definitions of other projects are, below `.cluster/bin/definitions`.
 const DEFINITIONS: [&str; 3] = ["gateway-api", "cert-manager", "cilium"];

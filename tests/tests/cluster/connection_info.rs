@@ -1,20 +1,26 @@
 //! The bastion's connection info: published in a ConfigMap, read by `pf-tunnel` with a kubeconfig, and closed
 //! to other accounts.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use tests::cluster::{ApiServer, Minor};
-use tests::key::Key;
-use tests::openbao::OpenBao;
-use tests::process::Program;
-use tests::scratch::Scratch;
-use tests::target::{Target, exchange};
-use tests::{bastion, ports, tunnel, wait};
+use tests::{
+    bastion,
+    cluster::{ApiServer, Minor},
+    key::Key,
+    openbao::OpenBao,
+    ports,
+    process::Program,
+    scratch::Scratch,
+    target::{Target, exchange},
+    tunnel, wait,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 

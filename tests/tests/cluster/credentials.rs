@@ -1,16 +1,10 @@
 //! As whom the bastion talks to the API server, and by which way: a token that is replaced while it runs, and
 //! no proxy.
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
 
 use serde_json::json;
-use tests::authority::DevAuthority;
-use tests::cluster::Minor;
-use tests::scratch::Scratch;
-use tests::wait;
+use tests::{authority::DevAuthority, cluster::Minor, scratch::Scratch, wait};
 
 use super::fixture::{
     OWN, Place, THEIRS, echoes, everybody, open, policy, ready, service, shared, slice, target, until_open,

@@ -1,21 +1,20 @@
 //! An API server with our definitions, and bastions that may do there what the chart's Role lets them and
 //! nothing else.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::{net::IpAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
 use serde_json::{Value, json};
-use tests::bastion::{LOGIN, Setup};
-use tests::cluster::{ApiServer, Minor, control_plane};
-use tests::forge::{Forge, line};
-use tests::key::Key;
-use tests::process::Program;
-use tests::rogue::{Channel, Client};
-use tests::scratch::Scratch;
-use tests::target::Target;
-use tests::wait;
+use tests::{
+    bastion::{LOGIN, Setup},
+    cluster::{ApiServer, Minor, control_plane},
+    forge::{Forge, line},
+    key::Key,
+    process::Program,
+    rogue::{Channel, Client},
+    scratch::Scratch,
+    target::Target,
+    wait,
+};
 
 use super::chart;
 

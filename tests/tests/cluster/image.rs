@@ -1,20 +1,24 @@
 //! The image that is shipped, as it is shipped: run by containerd under the strictest rules that Kubernetes
 //! has.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use tests::bastion::LOGIN;
-use tests::cluster::{Cluster, image};
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::process::{Program, workspace};
-use tests::scratch::Scratch;
-use tests::ssh::Person;
-use tests::target::Target;
+use tests::{
+    bastion::LOGIN,
+    cluster::{Cluster, image},
+    forge::Forge,
+    key::Key,
+    process::{Program, workspace},
+    scratch::Scratch,
+    ssh::Person,
+    target::Target,
+};
 
 const USER: u64 = 65532;
 

@@ -1,24 +1,34 @@
 //! The cluster that the other tests stand on is a real one, and goes without a trace.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
-use tests::cluster::cgroup::Cgroup;
-use tests::cluster::image::{self, Image};
-use tests::cluster::node::Node;
-use tests::cluster::supervisor::sweep;
-use tests::cluster::{ApiServer, Cluster, Minor, Namespace, control_plane, take_down};
-use tests::http;
-use tests::process::Program;
-use tests::scratch::Scratch;
-use tests::wait;
+use tests::{
+    cluster::{
+        ApiServer, Cluster, Minor, Namespace,
+        cgroup::Cgroup,
+        control_plane,
+        image::{self, Image},
+        node::Node,
+        supervisor::sweep,
+        take_down,
+    },
+    http,
+    process::Program,
+    scratch::Scratch,
+    wait,
+};
 
 const SECONDS_30: Duration = Duration::from_secs(30);
 const SECONDS_60: Duration = Duration::from_secs(60);

@@ -3,12 +3,14 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tests::bastion::LOGIN;
-use tests::cluster::Minor;
-use tests::forge::Forge;
-use tests::key::Key;
-use tests::rogue::{Attempt, Client};
-use tests::wait;
+use tests::{
+    bastion::LOGIN,
+    cluster::Minor,
+    forge::Forge,
+    key::Key,
+    rogue::{Attempt, Client},
+    wait,
+};
 
 use super::fixture::{IN_FORCE, OWN, Place, SOON};
 

@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tests::target::Target;
-use tests::wait;
+use tests::{target::Target, wait};
 
 use super::fixture::{
     ELSEWHERE, IN_FORCE, OWN, Place, SOON, THEIRS, cluster_policy, echoes, here, open, policy, ready,

@@ -1,18 +1,23 @@
 //! Least privilege: the bastion uses each permission that the chart gives it, asks for nothing that it may
 //! not, and is refused everything else.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-use tests::bastion::Setup;
-use tests::cluster::control_plane::kubectl;
-use tests::cluster::{ApiServer, Cluster, Minor};
-use tests::key::Key;
-use tests::process::Program;
-use tests::{chart as source, http, wait};
+use tests::{
+    bastion::Setup,
+    chart as source,
+    cluster::{ApiServer, Cluster, Minor, control_plane::kubectl},
+    http,
+    key::Key,
+    process::Program,
+    wait,
+};
 
 use super::chart;
 

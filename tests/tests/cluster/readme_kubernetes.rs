@@ -4,14 +4,18 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::authority::DevAuthority;
-use tests::cluster::traefik::{Class, Controllers, tls_secret};
-use tests::cluster::{Cluster, image};
-use tests::ports;
-use tests::process::{Program, installed, workspace};
-use tests::scratch::Scratch;
-use tests::wait;
-use tests::web::Request;
+use tests::{
+    authority::DevAuthority,
+    cluster::{
+        Cluster, image,
+        traefik::{Class, Controllers, tls_secret},
+    },
+    ports,
+    process::{Program, installed, workspace},
+    scratch::Scratch,
+    wait,
+    web::Request,
+};
 
 const A_MINUTE: Duration = Duration::from_secs(60);
 /// What pf-tunnel ends with when the bastion permits no such destination.

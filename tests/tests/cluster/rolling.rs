@@ -2,24 +2,32 @@
 //! deleted and replaced and while the API server is away: what is opened meanwhile is opened, and what was
 //! open goes on.
 
-use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt::Write as _,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Namespace};
-use tests::key::Key;
-use tests::process::{ATTEMPTS, Process, Program, installed};
-use tests::scratch::Scratch;
-use tests::tunnel::Tunnel;
-use tests::{http, ssh, wait};
+use tests::{
+    cluster::{Cluster, Namespace},
+    http,
+    key::Key,
+    process::{ATTEMPTS, Process, Program, installed},
+    scratch::Scratch,
+    ssh,
+    tunnel::Tunnel,
+    wait,
+};
 
 use super::fixture::IN_FORCE;
 

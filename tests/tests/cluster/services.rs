@@ -1,15 +1,19 @@
 //! The Services that the chart `workload` makes, asked by pods: by name, by address, member by member; and
 //! what they answer while they change.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Namespace, image};
-use tests::echo::Seen;
-use tests::wait;
-use tests::web::Request;
+use tests::{
+    cluster::{Cluster, Namespace, image},
+    echo::Seen,
+    wait,
+    web::Request,
+};
 
 use super::ingress::fixture::{Api, backend, shared};
 

@@ -2,15 +2,18 @@
 //! ServiceAccount have host keys signed, by a token that the API server vouches for, and other accounts do
 //! nothing.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
-use tests::cluster::{ApiServer, Minor};
-use tests::openbao::OpenBao;
-use tests::process::Program;
-use tests::scratch::Scratch;
-use tests::{bastion, forge, wait};
+use tests::{
+    bastion,
+    cluster::{ApiServer, Minor},
+    forge,
+    openbao::OpenBao,
+    process::Program,
+    scratch::Scratch,
+    wait,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 

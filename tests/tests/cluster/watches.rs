@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::cluster::Minor;
-use tests::{http, ports, wait};
+use tests::{cluster::Minor, http, ports, wait};
 
 use super::fixture::{
     IN_FORCE, OWN, Place, SOON, THEIRS, echoes, everybody, open, policy, ready, service, slice, target,

@@ -4,20 +4,29 @@
 //! environment to read its password file from anonymous memory that this process holds, and that goes with it. The file is named
 //! by our process id, so that a program finds it which has closed what it inherited, and so do the programs that it starts.
 
-use std::ffi::OsString;
-use std::fs::{File, Permissions};
-use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
-use std::time::Duration;
+use std::{
+    ffi::OsString,
+    fs::{File, Permissions},
+    io::Write,
+    os::{
+        fd::AsRawFd,
+        unix::{fs::PermissionsExt, process::ExitStatusExt},
+    },
+    process::ExitStatus,
+    time::Duration,
+};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use nix::{
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
 use crate::failure::{Failure, Stage};
 

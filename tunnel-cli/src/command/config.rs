@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
-use crate::config::{Settings, schema};
-use crate::failure::{Failure, exit_code};
-use crate::output::Output;
+use crate::{
+    config::{Settings, schema},
+    failure::{Failure, exit_code},
+    output::Output,
+};
 
 /// Prints the schema of the configuration file.
 pub(super) fn print_schema(output: &Output) -> Result<u8, Failure> {

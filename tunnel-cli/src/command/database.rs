@@ -1,32 +1,40 @@
 //! `pf-db-tunnel`: a tunnel, and credentials for what is behind it that end with it.
 
-use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use backoff::Backoff;
 use plain_text::rough;
 use serde_json::json;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use vault_signer::database::{self as engine, Lease};
 
-use super::child::{ChildEnv, Running};
-use super::setup::{credentials, dialler, variable};
-use super::signals::{self, Interrupt};
-use crate::cli::Flags;
-use crate::config::{Database, Settings};
-use crate::credential::{Credentials, Validity, database_failed};
-use crate::database::{Access, Verify, misleading, verifies};
-use crate::endpoint::{Forward, Local, On, port_number};
-use crate::failure::{Failure, Stage, exit_code};
-use crate::output::{Event, Output};
-use crate::suspend::Clocks;
-use crate::trouble::{Again, Trouble};
-use crate::tunnel::{Listener, RunOptions, Tunnel};
+use super::{
+    child::{ChildEnv, Running},
+    setup::{credentials, dialler, variable},
+    signals::{self, Interrupt},
+};
+use crate::{
+    cli::Flags,
+    config::{Database, Settings},
+    credential::{Credentials, Validity, database_failed},
+    database::{Access, Verify, misleading, verifies},
+    endpoint::{Forward, Local, On, port_number},
+    failure::{Failure, Stage, exit_code},
+    output::{Event, Output},
+    suspend::Clocks,
+    trouble::{Again, Trouble},
+    tunnel::{Listener, RunOptions, Tunnel},
+};
 
 /// How long we try to revoke before we say that it did not work. The lease then ends by itself.
 const REVOKE: Duration = Duration::from_secs(20);
@@ -360,8 +368,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli;
-    use crate::config;
+    use crate::{cli, config};
 
     fn settings() -> Settings {
         let folder = tempfile::tempdir().unwrap();

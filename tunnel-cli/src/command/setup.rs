@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use plain_text::rough;
-use vault_signer::server::not_obeyed;
-use vault_signer::{Request, Server};
+use vault_signer::{Request, Server, server::not_obeyed};
 
-use crate::cli::Flags;
-use crate::config::{Kube, PartialSettings, Settings, Source, Sourced, load, published};
-use crate::credential::Credentials;
-use crate::endpoint::Endpoint;
-use crate::failure::{Failure, Retry, Stage, missing};
-use crate::output::{Event, Output};
-use crate::tunnel::Dialler;
-use crate::{kubernetes, login};
+use crate::{
+    cli::Flags,
+    config::{Kube, PartialSettings, Settings, Source, Sourced, load, published},
+    credential::Credentials,
+    endpoint::Endpoint,
+    failure::{Failure, Retry, Stage, missing},
+    kubernetes, login,
+    output::{Event, Output},
+    tunnel::Dialler,
+};
 
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()

@@ -4,8 +4,7 @@ mod listener;
 
 use std::time::Duration;
 
-use tokio::signal::unix::SignalKind;
-use tokio::time::Instant;
+use tokio::{signal::unix::SignalKind, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;

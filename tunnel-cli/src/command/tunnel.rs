@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use super::setup::{credentials, dialler};
-use super::signals;
-use crate::cli::Flags;
-use crate::config::Settings;
-use crate::endpoint::Forward;
-use crate::failure::{Failure, exit_code};
-use crate::output::{Event, Output};
-use crate::tunnel::{Listener, RunOptions, Tunnel};
+use super::{
+    setup::{credentials, dialler},
+    signals,
+};
+use crate::{
+    cli::Flags,
+    config::Settings,
+    endpoint::Forward,
+    failure::{Failure, exit_code},
+    output::{Event, Output},
+    tunnel::{Listener, RunOptions, Tunnel},
+};
 
 /// Forwards until told to end.
 pub(super) async fn run(

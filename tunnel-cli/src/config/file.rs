@@ -1,21 +1,18 @@
 //! The shape of `pf-tunnel.yaml` and of the user's own file.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::num::NonZeroU16;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{
+    borrow::Cow, collections::BTreeMap, fmt, num::NonZeroU16, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use config_file::Spanned;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
-use vault_signer::KeyType;
-use vault_signer::login::Method;
+use vault_signer::{KeyType, login::Method};
 
-use crate::endpoint::{Endpoint, Host};
-use crate::kubernetes::ObjectName;
+use crate::{
+    endpoint::{Endpoint, Host},
+    kubernetes::ObjectName,
+};
 
 /// Settings of `pf-tunnel` and `pf-db-tunnel`.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]

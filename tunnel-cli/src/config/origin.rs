@@ -1,7 +1,9 @@
 //! Finds the files with settings, and says whose each of them is.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use config_file::{Links, Opened, Problem};
 use nix::unistd::{Gid, Group, Uid, User};

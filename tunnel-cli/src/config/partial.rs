@@ -1,21 +1,25 @@
 //! Reads the settings of one source, of which most may be missing, and lays sources over each other.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use config_file::Spanned;
-use vault_signer::KeyType;
-use vault_signer::login::Method;
-use vault_signer::server::Ca;
+use vault_signer::{KeyType, login::Method, server::Ca};
 
-use super::file::{BastionAddress, Database, File, List, OneOrMany, Period};
-use super::origin::Origin;
-use super::settings::Kube;
-use super::{Party, Source, Sourced};
-use crate::endpoint::Endpoint;
-use crate::failure::{Failure, Stage};
-use crate::kubernetes::ObjectName;
-use crate::trust::Trust;
+use super::{
+    Party, Source, Sourced,
+    file::{BastionAddress, Database, File, List, OneOrMany, Period},
+    origin::Origin,
+    settings::Kube,
+};
+use crate::{
+    endpoint::Endpoint,
+    failure::{Failure, Stage},
+    kubernetes::ObjectName,
+    trust::Trust,
+};
 
 /// What one source says, laid over what a weaker one says.
 pub(super) trait Combine {

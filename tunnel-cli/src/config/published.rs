@@ -3,21 +3,21 @@
 //!
 //! A key that is not known here is passed over, and named with `-v`: the cluster's chart may be newer than this program.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use config_file::Spanned;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use vault_signer::login::Method;
-use vault_signer::server::Ca;
+use vault_signer::{login::Method, server::Ca};
 
-use super::file::{BastionAddress, Database, DatabaseKind, List, ListedDatabase, OneOrMany, Period};
-use super::{PartialAuth, PartialSettings, Party, Source, Sourced};
-use crate::endpoint::Endpoint;
-use crate::failure::{Failure, Stage};
-use crate::trust::{Trust, known_hosts};
+use super::{
+    PartialAuth, PartialSettings, Party, Source, Sourced,
+    file::{BastionAddress, Database, DatabaseKind, List, ListedDatabase, OneOrMany, Period},
+};
+use crate::{
+    endpoint::Endpoint,
+    failure::{Failure, Stage},
+    trust::{Trust, known_hosts},
+};
 
 /// The key of the ConfigMap that holds the settings.
 const SETTINGS: &str = "pf-tunnel.yaml";

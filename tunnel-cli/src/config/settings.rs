@@ -2,20 +2,24 @@
 //!
 //! What always has a value is no `Option` here. An `Option` is a setting without a default.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use vault_signer::KeyType;
-use vault_signer::login::Method;
-use vault_signer::server::{Ca, without_secrets};
+use vault_signer::{
+    KeyType,
+    login::Method,
+    server::{Ca, without_secrets},
+};
 
-use super::file::{Database, Period};
-use super::partial::{PartialAuth, PartialSettings};
-use super::{Source, Sourced};
-use crate::endpoint::Endpoint;
-use crate::kubernetes::{ObjectName, ObjectRef};
-use crate::trust::Trust;
+use super::{
+    Source, Sourced,
+    file::{Database, Period},
+    partial::{PartialAuth, PartialSettings},
+};
+use crate::{
+    endpoint::Endpoint,
+    kubernetes::{ObjectName, ObjectRef},
+    trust::Trust,
+};
 
 /// Every setting, resolved.
 #[derive(Debug)]

@@ -1,8 +1,6 @@
 //! Names the source of a value.
 
-use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use config_file::Spanned;
 

@@ -1,8 +1,10 @@
 //! Parses a forward: a local address and port, and the destination behind it.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 use super::{BadEndpoint, Endpoint, port_number};
 

@@ -1,8 +1,10 @@
 //! Explains why the connection info was not read.
 
-use std::error::Error;
-use std::io::{self, ErrorKind};
-use std::time::Duration;
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    time::Duration,
+};
 
 use http_body_util::LengthLimitError;
 use plain_text::escaped;

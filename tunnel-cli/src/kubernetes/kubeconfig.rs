@@ -1,10 +1,11 @@
 //! Finds the cluster that a context means, and how to reach it: kubectl's files, in kubectl's order.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{
+    Config,
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
 
 use super::proxy;
 use crate::failure::{Failure, Stage};

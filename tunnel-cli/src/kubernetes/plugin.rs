@@ -3,16 +3,13 @@
 //! kube can run it too, but runs it three times for one request, holds up its thread meanwhile, and repeats in errors
 //! what it printed, which is a secret.
 
-use std::io::IsTerminal;
-use std::process::Stdio;
+use std::{io::IsTerminal, process::Stdio};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use tokio::{io::AsyncReadExt, process::Command};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Stage};

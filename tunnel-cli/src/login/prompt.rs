@@ -1,15 +1,19 @@
 //! Asks for a password on the terminal, once, and without an echo.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::sync::{Mutex, PoisonError};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    sync::{Mutex, PoisonError},
+};
 
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use plain_text::escaped;
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
-use vault_signer::login::{Login, LoginError, Userpass};
-use vault_signer::{BoxFuture, Server, Token};
+use vault_signer::{
+    BoxFuture, Server, Token,
+    login::{Login, LoginError, Userpass},
+};
 use zeroize::Zeroizing;
 
 use super::LONGEST;

@@ -1,7 +1,9 @@
 //! Prints what happens, once for people and once for scripts. The names in the JSON are a promise.
 
-use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use plain_text::rough;
 use serde_json::{Value, json};

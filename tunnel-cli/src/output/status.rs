@@ -1,7 +1,6 @@
 //! The line at the bottom of a terminal: what is forwarded, how it goes, how long it may go on.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use plain_text::{bytes, ordinal, rough};
 

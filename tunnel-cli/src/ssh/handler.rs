@@ -1,21 +1,30 @@
 //! Answers what russh asks while a session runs, and keeps what the session's owner wants to know. Refuses whatever the
 //! server asks of a client.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use plain_text::escaped;
-use russh::client::{self, DisconnectReason};
-use russh::keys::PublicKeyOrCertificate;
-use russh::{Channel, ChannelId, ChannelOpenFailure};
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure,
+    client::{self, DisconnectReason},
+    keys::PublicKeyOrCertificate,
+};
 use tokio::sync::watch;
 
-use super::refusal::{LONGEST_REASON, lost};
-use super::refusal_text::RefusalTexts;
-use crate::endpoint::Host;
-use crate::trust::{HostKeyMismatch, Trust};
+use super::{
+    refusal::{LONGEST_REASON, lost},
+    refusal_text::RefusalTexts,
+};
+use crate::{
+    endpoint::Host,
+    trust::{HostKeyMismatch, Trust},
+};
 
 /// The reason of an end of which nothing else is known.
 pub(super) const ENDED: &str = "the connection ended";

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use russh::keys::agent::AgentIdentity;
-use russh::keys::signature::Signer;
-use russh::keys::{HashAlg, PrivateKey};
+use russh::keys::{HashAlg, PrivateKey, agent::AgentIdentity, signature::Signer};
 
 /// A key, as russh asks for signatures of others' keys.
 pub(super) struct OwnKey(pub(super) Arc<PrivateKey>);

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use plain_text::escaped;
-use russh::client::{self, AuthResult, KeyboardInteractiveAuthResponse};
-use russh::{ChannelOpenFailure, MethodKind, MethodSet};
-use tokio::sync::watch;
-use tokio::time::timeout;
+use russh::{
+    ChannelOpenFailure, MethodKind, MethodSet,
+    client::{self, AuthResult, KeyboardInteractiveAuthResponse},
+};
+use tokio::{sync::watch, time::timeout};
 
 use super::handler::{ENDED, Ended, Handler, Shared};
 use crate::trust::HostKeyMismatch;

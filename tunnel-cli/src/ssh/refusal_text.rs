@@ -5,12 +5,13 @@
 //! one who makes any. So the numbers are counted along here. A server that opens channels of its own can shift the count
 //! and thereby mix up its own words, and nothing else.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 
 /// The words come right after the code, from another task.
 const PATIENCE: Duration = Duration::from_millis(200);

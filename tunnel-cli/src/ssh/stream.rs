@@ -1,10 +1,11 @@
 //! One stream of a session, from its opening to the end of its relay.
 
 use russh::{Channel, client};
-use ssh_transport::budget;
-use ssh_transport::channel;
-use ssh_transport::relay::{self, Account, End};
-use ssh_transport::socket::Cutter;
+use ssh_transport::{
+    budget, channel,
+    relay::{self, Account, End},
+    socket::Cutter,
+};
 use tokio::net::TcpStream;
 
 /// One stream of a session.

@@ -1,8 +1,10 @@
 use russh::{Channel, ChannelOpenFailure};
 use ssh_transport::relay::{Account, End};
 
-use super::refusal::{not_opened, reason_in, whole_reason};
-use super::*;
+use super::{
+    refusal::{not_opened, reason_in, whole_reason},
+    *,
+};
 
 #[test]
 fn the_bastions_reason_is_found_and_cannot_hurt() {

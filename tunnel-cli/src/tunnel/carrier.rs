@@ -1,18 +1,24 @@
 //! One connection to the bastion, from its login until it is found dead. It is disposable.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::liveness::{Liveness, SILENCE};
-use crate::credential::Held;
-use crate::endpoint::Endpoint;
-use crate::ssh::{NotOpened, Session, Stream};
-use crate::suspend::{Clocks, TICK};
+use crate::{
+    credential::Held,
+    endpoint::Endpoint,
+    ssh::{NotOpened, Session, Stream},
+    suspend::{Clocks, TICK},
+};
 
 /// How often the bastion is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(4);

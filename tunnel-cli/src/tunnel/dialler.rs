@@ -1,22 +1,28 @@
 //! Reaches the bastion and logs in: resolves its name, connects, and explains what is in the way.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use socket2::SockRef;
 use ssh_transport::race::{by_turns, race};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 
 use super::carrier::Carrier;
-use crate::credential::Held;
-use crate::endpoint::{Endpoint, Host};
-use crate::failure::{Failure, Retry, Stage};
-use crate::output::{Event, Output};
-use crate::ssh::{Refusal, Session, code, is_for_now};
-use crate::trust::{HostKeyMismatch, Trust};
+use crate::{
+    credential::Held,
+    endpoint::{Endpoint, Host},
+    failure::{Failure, Retry, Stage},
+    output::{Event, Output},
+    ssh::{Refusal, Session, code, is_for_now},
+    trust::{HostKeyMismatch, Trust},
+};
 
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(5);

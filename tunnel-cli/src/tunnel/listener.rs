@@ -1,24 +1,29 @@
 //! Listens on a local port, which stays bound whatever happens to the bastion, and serves each connection to it.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use backoff::between;
 use futures_util::future::join_all;
 use socket2::SockRef;
 use ssh_transport::relay::End;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
 
-use super::port_owner;
-use super::state::TunnelState;
-use crate::endpoint::{Endpoint, Forward, Local, On};
-use crate::failure::{Failure, Stage};
-use crate::output::{Event, Output};
-use crate::ssh::NotOpened;
+use super::{port_owner, state::TunnelState};
+use crate::{
+    endpoint::{Endpoint, Forward, Local, On},
+    failure::{Failure, Stage},
+    output::{Event, Output},
+    ssh::NotOpened,
+};
 
 /// How many connections of one forward are served or held at a time; more wait in the kernel's queue.
 const MOST: usize = 1000;

@@ -1,8 +1,9 @@
 //! Finds the process that listens on a local port, as `ss -ltnp` would, in /proc. Where there is none, it finds no process.
 
-use std::fmt;
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    fmt, fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use plain_text::escaped;
 

@@ -1,18 +1,26 @@
 //! Shares the state of a tunnel among its tasks: the present carrier, the connections that wait for one, and the counts.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use ssh_transport::relay::Account;
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::carrier::Carrier;
-use crate::endpoint::Endpoint;
-use crate::output::Link;
-use crate::trouble::{Again, Trouble};
+use crate::{
+    endpoint::Endpoint,
+    output::Link,
+    trouble::{Again, Trouble},
+};
 
 /// A carrier that was just lost is replaced in the state by the task that notices first; others look again this much later.
 const AFTER_LOSS: Duration = Duration::from_millis(20);

@@ -1,28 +1,30 @@
 //! Keeps one carrier up, and replaces it when it is lost or its certificate has a successor.
 
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use backoff::{Backoff, between};
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout},
+};
 
-use super::RunOptions;
-use super::carrier::Carrier;
-use super::dialler::Dialler;
-use super::listener::Bound;
-use super::state::TunnelState;
-use crate::credential::{Credentials, Held};
-use crate::endpoint::Endpoint;
-use crate::failure::{Failure, Retry, Stage};
-use crate::output::{Event, Link, Output};
-use crate::ssh::NotOpened;
-use crate::suspend::{Clocks, woken};
-use crate::trouble::{Again, Trouble};
-use crate::verdict::{Standing, Verdict, judge};
+use super::{RunOptions, carrier::Carrier, dialler::Dialler, listener::Bound, state::TunnelState};
+use crate::{
+    credential::{Credentials, Held},
+    endpoint::Endpoint,
+    failure::{Failure, Retry, Stage},
+    output::{Event, Link, Output},
+    ssh::NotOpened,
+    suspend::{Clocks, woken},
+    trouble::{Again, Trouble},
+    verdict::{Standing, Verdict, judge},
+};
 
 /// Between two attempts to reach the bastion.
 const FIRST_RETRY: Duration = Duration::from_millis(300);

@@ -2,8 +2,10 @@
 
 use vault_signer::Errors;
 
-use super::Verdict::{AwaitsSignIn, Ends, Retries};
-use super::*;
+use super::{
+    Verdict::{AwaitsSignIn, Ends, Retries},
+    *,
+};
 
 const ALL: [Retry; 6] = [
     Retry::Soon,

@@ -5,10 +5,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
-use super::wanted::{differences, object};
-use super::{BootstrapError, Change, Outcome, Work, changed};
-use crate::http::VaultPath;
-use crate::text::shown;
+use super::{
+    BootstrapError, Change, Outcome, Work, changed,
+    wanted::{differences, object},
+};
+use crate::{http::VaultPath, text::shown};
 
 /// The field that Vault takes and never gives back.
 const REVIEWER: &str = "token_reviewer_jwt";

@@ -1,13 +1,11 @@
 //! Compares a server with what it should look like. Pure.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Map, Value, json};
 
 use super::Kubernetes;
-use crate::request::PERMIT_PORT_FORWARDING;
-use crate::text::shown;
+use crate::{request::PERMIT_PORT_FORWARDING, text::shown};
 
 /// What a server should look like.
 #[derive(Clone, Debug)]

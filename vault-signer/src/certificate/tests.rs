@@ -1,9 +1,6 @@
 //! One row for each way in which a certificate can be another than the one asked for.
 
-use ssh_key::certificate::Builder;
-use ssh_key::encoding::Encode as _;
-use ssh_key::private::RsaKeypair;
-use ssh_key::{PrivateKey, Signature};
+use ssh_key::{PrivateKey, Signature, certificate::Builder, encoding::Encode as _, private::RsaKeypair};
 
 use super::*;
 use crate::request::PERMIT_PORT_FORWARDING;

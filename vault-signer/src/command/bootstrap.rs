@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use ssh_key::PublicKey;
-use vault_signer::SignError;
-use vault_signer::bootstrap::{Kubernetes, Outcome, Report, Step, Wanted, run as set_up};
+use vault_signer::{
+    SignError,
+    bootstrap::{Kubernetes, Outcome, Report, Step, Wanted, run as set_up},
+};
 
 use super::{connect, print, read, secret, tell};
-use crate::cli::{Bootstrap, KubernetesLogin};
-use crate::failure::Failure;
+use crate::{
+    cli::{Bootstrap, KubernetesLogin},
+    failure::Failure,
+};
 
 pub(crate) async fn run(args: Bootstrap) -> Result<(), Failure> {
     if args.ttl > args.max_ttl || args.host_ttl > args.host_max_ttl {

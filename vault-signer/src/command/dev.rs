@@ -4,14 +4,17 @@ use std::io::IsTerminal as _;
 
 use serde_json::json;
 use ssh_key::PublicKey;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use vault_signer::SignError;
-use vault_signer::dev::{Authority, HOSTS, Options, USERS, serve};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use vault_signer::{
+    SignError,
+    dev::{Authority, HOSTS, Options, USERS, serve},
+};
 
 use super::{print, tell};
-use crate::cli::Dev;
-use crate::failure::Failure;
+use crate::{cli::Dev, failure::Failure};
 
 const BANNER: &str = "\
 *** DEVELOPMENT ONLY: this is not Vault. Keys live in memory, and the token makes  ***

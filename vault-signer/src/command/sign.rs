@@ -1,15 +1,19 @@
 //! `vault-signer sign`: for people with a stock ssh.
 
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::json;
 use ssh_key::PublicKey;
 use vault_signer::{Request, SignError, Signer as _, Vault, list};
 
 use super::{connect, print, read, read_all, tell, unusable};
-use crate::cli::{KindName, Sign};
-use crate::failure::Failure;
+use crate::{
+    cli::{KindName, Sign},
+    failure::Failure,
+};
 
 /// How long a certificate lives unless told otherwise.
 const TTL: Duration = Duration::from_secs(30 * 60);

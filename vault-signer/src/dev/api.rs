@@ -1,24 +1,30 @@
 //! Vault's HTTP paths, answered as Vault answers them, and nothing more than the tunnel asks.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{HeaderMap, Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ssh_key::PublicKey;
 
 use super::{Authority, HOSTS, USERS};
-use crate::request::Kind;
-use crate::signer::local::{Application, Local};
-use crate::text::shown;
+use crate::{
+    request::Kind,
+    signer::local::{Application, Local},
+    text::shown,
+};
 
 /// The largest request that is read, in bytes.
 const LARGEST_REQUEST: usize = 64 * 1024;

@@ -1,10 +1,12 @@
 //! The stand-in, asked with the same code that asks Vault.
 
 use super::*;
-use crate::credential::Credential;
-use crate::http::Error;
-use crate::login::{GivenToken, Login as _, LoginError, Source};
-use crate::{Request, Server, Settings, SignError, Signer as _, Vault};
+use crate::{
+    Request, Server, Settings, SignError, Signer as _, Vault,
+    credential::Credential,
+    http::Error,
+    login::{GivenToken, Login as _, LoginError, Source},
+};
 
 struct Running {
     server: Server,

@@ -1,7 +1,6 @@
 //! Types what can go wrong between us and Vault.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{LARGEST_REPLY, TIME_LIMIT, VaultPath};
 use crate::text::shown;

@@ -4,8 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::{Login, LoginError, send};
-use crate::http::VaultPath;
-use crate::{BoxFuture, Server, Token};
+use crate::{BoxFuture, Server, Token, http::VaultPath};
 
 /// A role id and its secret id.
 #[derive(Debug)]

@@ -1,16 +1,20 @@
 //! Kubernetes: a pod logs in with a token of its ServiceAccount, which the API server vouches for.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Login, LoginError, send};
-use crate::http::{Error, VaultPath};
-use crate::text::shown;
-use crate::{BoxFuture, Server, Token};
+use crate::{
+    BoxFuture, Server, Token,
+    http::{Error, VaultPath},
+    text::shown,
+};
 
 /// The longest token that is read, in bytes.
 const LONGEST: u64 = 64 * 1024;

@@ -1,16 +1,20 @@
 //! Finds a token that the user already has: in a flag, the environment, or the file that `vault login` writes.
 
-use std::fmt;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::{Login, LoginError, Mark};
-use crate::http::{Error, Errors};
-use crate::server::environment;
-use crate::{BoxFuture, Server, Token};
+use crate::{
+    BoxFuture, Server, Token,
+    http::{Error, Errors},
+    server::environment,
+};
 
 /// The longest token file that is read, in bytes.
 const LONGEST: u64 = 64 * 1024;

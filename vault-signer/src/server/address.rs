@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 
 use super::SettingsError;
-use crate::http::is_loopback;
-use crate::text::shown;
+use crate::{http::is_loopback, text::shown};
 
 /// The address that `text` is.
 pub(super) fn parse(text: &str, dangerously_allow_plain_http: bool) -> Result<Url, SettingsError> {

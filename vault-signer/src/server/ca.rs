@@ -1,9 +1,11 @@
 //! Reads the authorities that vouch for the server, and the client certificate. No error shows what a file holds: a user may have
 //! named a private key.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use reqwest::{Certificate, Identity};
 use zeroize::Zeroizing;

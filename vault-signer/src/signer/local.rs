@@ -1,16 +1,22 @@
 //! An authority of our own, in memory: the same answers as Vault's, for development and tests.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use ssh_key::certificate::{Builder, CertType};
-use ssh_key::{Algorithm, Certificate, HashAlg, PrivateKey, PublicKey};
+use ssh_key::{
+    Algorithm, Certificate, HashAlg, PrivateKey, PublicKey,
+    certificate::{Builder, CertType},
+};
 
 use super::{SignError, Signer};
-use crate::request::{Kind, PERMIT_PORT_FORWARDING, Request};
-use crate::text::shown;
-use crate::{BoxFuture, certificate};
+use crate::{
+    BoxFuture, certificate,
+    request::{Kind, PERMIT_PORT_FORWARDING, Request},
+    text::shown,
+};
 
 /// How far back a certificate begins, for clocks that are behind; as in Vault.
 const BACKDATED: Duration = Duration::from_secs(30);

@@ -8,12 +8,14 @@ use serde_json::{Map, Value};
 use ssh_key::{Certificate, PublicKey};
 
 use super::{SignError, Signer};
-use crate::certificate::{LeftToTheRole, Mismatch};
-use crate::http::{Error, VaultPath};
-use crate::request::{Kind, Request};
-use crate::text::shown;
-use crate::token::{Data, Token};
-use crate::{BoxFuture, Server, certificate};
+use crate::{
+    BoxFuture, Server,
+    certificate::{self, LeftToTheRole, Mismatch},
+    http::{Error, VaultPath},
+    request::{Kind, Request},
+    text::shown,
+    token::{Data, Token},
+};
 
 /// The SSH engine at one mount, and the token to ask it with.
 #[derive(Clone, Debug)]

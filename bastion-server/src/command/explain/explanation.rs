@@ -3,20 +3,24 @@
 //! The verdict comes from the functions that decide for real clients; the explanation adds how each rule
 //! applied.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use serde::Serialize;
 use ssh_key::Certificate;
 
-use crate::dial::{self, DialError, Dialler};
-use crate::identity::Identity;
-use crate::identity::certificate::{self, Claim, Refused, Requirements};
 use crate::{
     access::{self, Denied, Effect, Permit, Policy},
     destination::Destination,
+    dial::{self, DialError, Dialler},
+    identity::{
+        Identity,
+        certificate::{self, Claim, Refused, Requirements},
+    },
 };
 
 /// The question.

@@ -2,10 +2,9 @@
 //! integration test.
 
 use proptest::prelude::*;
-use ssh_key::certificate::Builder;
-use ssh_key::private::Ed25519Keypair;
-use ssh_key::public::RsaPublicKey;
-use ssh_key::{Mpint, PrivateKey, PublicKey};
+use ssh_key::{
+    Mpint, PrivateKey, PublicKey, certificate::Builder, private::Ed25519Keypair, public::RsaPublicKey,
+};
 
 use super::*;
 

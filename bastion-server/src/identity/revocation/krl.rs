@@ -1,7 +1,6 @@
 //! Parses the binary format of OpenSSH's PROTOCOL.krl.
 
-use ssh_key::encoding::Decode;
-use ssh_key::public::KeyData;
+use ssh_key::{encoding::Decode, public::KeyData};
 
 use super::{Certificates, Entries, Fault, KeyName, Malformed, Revocations, Scope, sha256};
 use crate::identity::MAX_BLOB;

@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use ssh_key::PrivateKey;
-use ssh_key::certificate::Builder;
-use ssh_key::private::Ed25519Keypair;
+use ssh_key::{PrivateKey, certificate::Builder, private::Ed25519Keypair};
 
 use super::*;
 

@@ -5,16 +5,19 @@
 //! content, so that the objects' envelope is looked at and their content is not: that is as much as this
 //! proves about them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::{Map, Value, json};
-use tests::chart::cases;
-use tests::cluster::control_plane::built;
-use tests::cluster::{ApiServer, Minor};
-use tests::process::Program;
-use tests::scratch::Scratch;
-use tests::wait;
+use tests::{
+    chart::cases,
+    cluster::{ApiServer, Minor, control_plane::built},
+    process::Program,
+    scratch::Scratch,
+    wait,
+};
 
 use super::{NAMESPACE, kinds, rendered};
 

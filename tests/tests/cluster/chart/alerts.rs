@@ -1,8 +1,10 @@
 //! Alerts fire for what they say, and for nothing else, as far as their expressions show it.
 
 use serde_json::Value;
-use tests::chart;
-use tests::process::{Program, installed};
+use tests::{
+    chart,
+    process::{Program, installed},
+};
 
 use super::{one, rendered};
 

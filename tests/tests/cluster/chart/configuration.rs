@@ -4,8 +4,10 @@ use std::path::Path;
 
 use bastion_server::Config;
 use serde_json::Value;
-use tests::chart::{self, cases, yaml};
-use tests::scratch::Scratch;
+use tests::{
+    chart::{self, cases, yaml},
+    scratch::Scratch,
+};
 
 use super::{kinds, objects, one, rendered, template};
 

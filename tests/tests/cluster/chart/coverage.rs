@@ -1,16 +1,19 @@
 //! Nothing in the chart is dead: each branch of each template is taken by a case, and each value changes what
 //! is rendered.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
-use tests::chart::{self, cases, leaves, yaml};
-use tests::scratch::Scratch;
+use tests::{
+    chart::{self, cases, leaves, yaml},
+    scratch::Scratch,
+};
 
-use super::refusals::REFUSED;
-use super::template;
+use super::{refusals::REFUSED, template};
 
 /// A place in a template where a branch begins, and what marks it: text that fails when it is reached.
 struct Mark {

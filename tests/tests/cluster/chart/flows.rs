@@ -1,7 +1,9 @@
 //! The bastion's network policies, as the chart renders them, decide a table of flows to it and from it.
 
-use tests::chart;
-use tests::network_policy::{Blocks, Cluster, End, Flow, Pod, Protocol};
+use tests::{
+    chart,
+    network_policy::{Blocks, Cluster, End, Flow, Pod, Protocol},
+};
 
 use super::{NAMESPACE, kinds, objects, rendered, template};
 

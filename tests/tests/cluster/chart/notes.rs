@@ -1,7 +1,6 @@
 //! The chart's notes after an installation are true of what was installed.
 
-use tests::chart;
-use tests::scratch::Scratch;
+use tests::{chart, scratch::Scratch};
 
 use super::{NAMESPACE, RELEASE, helm};
 

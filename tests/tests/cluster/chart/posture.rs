@@ -1,12 +1,13 @@
 //! Security promises of the chart, asserted on all that every case renders.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use bastion_server::Metrics;
 use serde_json::{Value, json};
-use tests::chart::{self, cases};
-use tests::scratch::Scratch;
+use tests::{
+    chart::{self, cases},
+    scratch::Scratch,
+};
 
 use super::{NAMESPACE, found, kinds, objects, one, rendered, template};
 

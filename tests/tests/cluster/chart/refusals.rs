@@ -1,9 +1,7 @@
 //! Values that make no sense are refused with a sentence, before anything is installed.
 
 use serde_json::Value;
-use tests::chart;
-use tests::scratch::Scratch;
-use tests::settings;
+use tests::{chart, scratch::Scratch, settings};
 
 use super::{objects, template};
 

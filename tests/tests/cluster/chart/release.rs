@@ -1,19 +1,23 @@
 //! The life of a release in a real cluster, as the chart's README walks it: install, test, use, upgrade, roll
 //! back, uninstall.
 
-use std::net::SocketAddr;
-use std::process::Output;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    process::Output,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-use tests::authority::DevAuthority;
-use tests::bastion::LOGIN;
-use tests::cluster::{Cluster, Namespace, image};
-use tests::forge::Forge;
-use tests::http;
-use tests::key::Key;
-use tests::ssh::Person;
-use tests::wait;
+use tests::{
+    authority::DevAuthority,
+    bastion::LOGIN,
+    cluster::{Cluster, Namespace, image},
+    forge::Forge,
+    http,
+    key::Key,
+    ssh::Person,
+    wait,
+};
 
 use crate::fixture::IN_FORCE;
 

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tests::cluster::traefik::Class;
 
-use super::fixture::{Api, HTTP, shared};
-use super::limits::counted;
+use super::{
+    fixture::{Api, HTTP, shared},
+    limits::counted,
+};
 
 fn to_shop(more: &Value) -> Value {
     let mut values = json!({"paths": [{"path": "/", "service": "shop", "port": HTTP}]});

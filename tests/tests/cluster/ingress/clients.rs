@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
-use super::fixture::{Api, HTTP, shared};
-use super::limits::counted;
+use super::{
+    fixture::{Api, HTTP, shared},
+    limits::counted,
+};
 
 #[test]
 fn a_client_is_known_by_the_address_that_a_trusted_balancer_says() {

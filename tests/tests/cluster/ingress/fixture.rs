@@ -1,16 +1,22 @@
 //! Two ingress controllers, a team's namespace with two services behind them, and a server outside of the
 //! cluster.
 
-use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
-use tests::cluster::traefik::{Class, Controllers};
-use tests::cluster::{Cluster, Namespace, image};
-use tests::echo::{self, Echo};
-use tests::wait;
-use tests::web::{Answer, Request};
+use tests::{
+    cluster::{
+        Cluster, Namespace, image,
+        traefik::{Class, Controllers},
+    },
+    echo::{self, Echo},
+    wait,
+    web::{Answer, Request},
+};
 
 /// How long a route may take to be in force on a busy machine.
 const IN_FORCE: Duration = Duration::from_secs(60);

@@ -1,11 +1,12 @@
 //! What a client may send, how much of it, how often, and how long it may take.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
-use tests::wait;
-use tests::web::Request;
+use tests::{wait, web::Request};
 
 use super::fixture::{Api, shared};
 

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::cluster::traefik::tls_secret;
-use tests::wait;
+use tests::{cluster::traefik::tls_secret, wait};
 
 use super::fixture::{APIS, Api, shared};
 

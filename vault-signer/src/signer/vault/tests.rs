@@ -1,17 +1,18 @@
 //! Asking Vault for a certificate, and getting something else.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::certificate::Mismatch;
-use crate::credential::Credential;
-use crate::login::{GivenToken, Login as _, Source};
-use crate::request::Kind;
-use crate::rogue::{Answer, Rogue};
-use crate::signer::local::{Local, Role};
+use crate::{
+    certificate::Mismatch,
+    credential::Credential,
+    login::{GivenToken, Login as _, Source},
+    request::Kind,
+    rogue::{Answer, Rogue},
+    signer::local::{Local, Role},
+};
 
 const LOOKED_UP: &str = r#"{"data": {"display_name": "me", "ttl": 60, "expire_time": "soon"}}"#;
 
