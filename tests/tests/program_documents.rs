@@ -51,7 +51,7 @@ fn documents() -> BTreeMap<PathBuf, String> {
 fn reference(title: &str, about: &str, schema: &str) -> String {
     let schema: Value = serde_json::from_str(schema).unwrap();
     let mut rows = Vec::new();
-    collect(&schema, "", &mut rows, &mut BTreeSet::new());
+    collect(&schema, "", None, &mut rows, &mut BTreeSet::new());
     let mut text = format!("# {title}\n\n<!-- Made by `make docs` from the programs. -->\n\n{about}\n");
     let mut section = None;
     for Row { path, kind, default, meaning } in rows {
@@ -73,10 +73,17 @@ struct Row {
     meaning: String,
 }
 
-/// Adds a row for `schema` at `path` and for everything under it.
-fn collect(schema: &Value, path: &str, rows: &mut Vec<Row>, known: &mut BTreeSet<String>) {
+/// Adds a row for `schema` at `path` and for everything under it. A variant with one setting is described as a
+/// whole, by `of_variant`.
+fn collect(
+    schema: &Value,
+    path: &str,
+    of_variant: Option<&str>,
+    rows: &mut Vec<Row>,
+    known: &mut BTreeSet<String>,
+) {
     if !path.is_empty() && known.insert(path.to_owned()) {
-        let words = schema["description"].as_str().unwrap_or_default();
+        let words = schema["description"].as_str().or(of_variant).unwrap_or_default();
         let meaning = words.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
         let default = match &schema["default"] {
             Value::Null | Value::Object(_) => String::new(),
@@ -87,17 +94,20 @@ fn collect(schema: &Value, path: &str, rows: &mut Vec<Row>, known: &mut BTreeSet
     }
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        collect(property, &below(name), rows, known);
+        collect(property, &below(name), None, rows, known);
     }
     if schema["additionalProperties"]["properties"].is_object() {
-        collect(&schema["additionalProperties"], &below("NAME"), rows, known);
+        collect(&schema["additionalProperties"], &below("NAME"), None, rows, known);
     }
     if schema["items"]["properties"].is_object() || has_variants(&schema["items"]) {
-        collect(&schema["items"], &format!("{path}[]"), rows, known);
+        collect(&schema["items"], &format!("{path}[]"), None, rows, known);
     }
     // The setting itself has its row.
     for variant in variants(schema) {
-        collect(variant, path, rows, known);
+        for (name, property) in variant["properties"].as_object().into_iter().flatten() {
+            collect(property, &below(name), variant["description"].as_str(), rows, known);
+        }
+        collect(variant, path, None, rows, known);
     }
 }
 
@@ -173,7 +183,7 @@ fn the_man_pages_and_the_references_are_those_of_the_programs() {
 
 #[test]
 fn every_setting_of_a_reference_has_a_meaning() {
-    for (path, text) in documents().iter().filter(|(path, _)| path.ends_with("configuration-client.md")) {
+    for (path, text) in documents().iter().filter(|(path, _)| path.starts_with("docs/configuration-")) {
         for row in text.lines().filter(|line| line.starts_with("| `")) {
             assert!(row.trim_end_matches(" |").ends_with('.'), "{}: {row}", path.display());
         }
