@@ -124,3 +124,65 @@ pub fn examples() -> Vec<Example> {
     found.sort_by_key(|example| (example.chart.clone(), example.name.clone()));
     found
 }
+
+/// The release of the bastion's chart in tests.
+pub const RELEASE: &str = "bastion";
+/// Its namespace.
+pub const NAMESPACE: &str = "bastion";
+
+/// What `helm template` says to a chart and values files: objects, or an error.
+///
+/// # Errors
+/// Helm's words, when it refuses.
+pub fn template(chart: &Path, values: &[&Path], more: &[&str]) -> Result<String, String> {
+    let home = Scratch::new("helm");
+    let mut helm =
+        helm(&home).args(["template", RELEASE]).arg(chart).args(["--namespace", NAMESPACE]).args(more);
+    for file in values {
+        helm = helm.arg("--values").arg(file);
+    }
+    let output = helm.output();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// The objects of what Helm rendered.
+///
+/// # Panics
+/// When it is no YAML.
+#[must_use]
+pub fn objects(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// The objects that the bastion's chart makes of a values file.
+///
+/// # Panics
+/// When Helm refuses.
+#[must_use]
+pub fn rendered(values: &Path) -> Vec<Value> {
+    objects(
+        &template(&folder(), &[values], &[]).unwrap_or_else(|error| panic!("{}: {error}", values.display())),
+    )
+}
+
+/// The object of this kind and name.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn one<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    found(objects, kind, name).unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+/// The object of this kind and name, if there is one.
+#[must_use]
+pub fn found<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
+/// All objects of a kind.
+#[must_use]
+pub fn kinds<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}

@@ -1,4 +1,4 @@
-//! The companion charts as Helm renders them: what they make, what they refuse, and who may talk to whom by their policies. Needs neither root
+//! The charts as Helm renders them: what they make, what they refuse, and who may talk to whom by their policies. Needs neither root
 //! nor a cluster.
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +10,7 @@
     reason = "a test may assume: a panic is a failed test, and says why"
 )]
 
+mod bastion;
 mod every_chart;
 mod examples;
 mod guide;

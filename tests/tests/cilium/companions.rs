@@ -17,7 +17,7 @@ use tests::{
     wait,
 };
 
-use super::world;
+use super::fixture;
 
 /// How long somebody waits for an answer before it is said that the network drops what is sent.
 const PATIENCE: u8 = 2;
@@ -134,7 +134,7 @@ struct Fixture {
 
 impl Fixture {
     fn start() -> Self {
-        let cluster = world::cluster();
+        let cluster = fixture::cluster();
         cluster.image(image::TOOLS);
         // What a tenant says of its tunnels.
         let crds = workspace().join("deploy/charts/bastion/crds");

@@ -11,7 +11,7 @@ use tests::{
     wait,
 };
 
-use super::world::{ADMIN, End, SSH, World};
+use super::fixture::{ADMIN, End, Fixture, SSH};
 
 /// How long a policy may take to be obeyed: Cilium compiles for the first one that looks at DNS.
 const IN_FORCE: Duration = Duration::from_secs(30);
@@ -83,52 +83,52 @@ const NAMES: &[(Row, bool)] = &[
     ((BASTION, FIRST, Outside(1)), NO),
 ];
 
-fn listed(world: &World, flavour: &str) -> Value {
-    let network = format!("{}/32", world.address(FIRST));
+fn listed(fixture: &Fixture, flavour: &str) -> Value {
+    let network = format!("{}/32", fixture.address(FIRST));
     json!({
         "enabled": true,
         "flavour": flavour,
         "ingress": {
             "fromCIDRs": [network],
-            "fromNamespaces": [{"namespace": world.namespace("ci"), "podLabels": {"tunnel": "yes"}}],
-            "metricsFrom": [{"namespace": world.namespace("monitoring")}],
+            "fromNamespaces": [{"namespace": fixture.namespace("ci"), "podLabels": {"tunnel": "yes"}}],
+            "metricsFrom": [{"namespace": fixture.namespace("monitoring")}],
         },
         "egress": {
             "toNamespaces": [
-                {"namespace": world.namespace("databases"), "podLabels": {"app": "postgres"}, "ports": [5432]},
-                {"namespace": world.namespace("queues")},
+                {"namespace": fixture.namespace("databases"), "podLabels": {"app": "postgres"}, "ports": [5432]},
+                {"namespace": fixture.namespace("queues")},
             ],
-            "toCIDRs": [{"cidr": network, "ports": [world.port(FIRST, 0)]}],
-            "kubernetesApi": {"cidrs": [format!("{}/32", world.cluster.node_address())]},
+            "toCIDRs": [{"cidr": network, "ports": [fixture.port(FIRST, 0)]}],
+            "kubernetesApi": {"cidrs": [format!("{}/32", fixture.cluster.node_address())]},
         },
     })
 }
 
-fn port(world: &World, (_, to, port): Row) -> u16 {
+fn port(fixture: &Fixture, (_, to, port): Row) -> u16 {
     match port {
         Is(number) => number,
-        Outside(number) => world.port(to, number),
+        Outside(number) => fixture.port(to, number),
     }
 }
 
-fn passes(world: &World, row: Row) -> bool {
-    world.passes(row.0, row.1, port(world, row))
+fn passes(fixture: &Fixture, row: Row) -> bool {
+    fixture.passes(row.0, row.1, port(fixture, row))
 }
 
 /// Tries all rows, and shows all that are wrong. What must pass may need more than one try on a busy machine; what must not has one, once all
 /// of the others have shown that the network works.
-fn check(world: &World, what: &str, rows: &[(Row, bool)]) {
+fn check(fixture: &Fixture, what: &str, rows: &[(Row, bool)]) {
     let (yes, no): (Vec<_>, Vec<_>) = rows.iter().partition(|(_, expected)| *expected);
     let end = Instant::now() + TWO_MINUTES;
     let retried = |row| loop {
-        match passes(world, row) {
+        match passes(fixture, row) {
             false if Instant::now() < end => {}
             passed => break passed,
         }
     };
     let stopped = wrong(&yes, &retried);
     assert!(stopped.is_empty(), "{what}: {stopped:#?} do not pass");
-    let passing = wrong(&no, &|row| passes(world, row));
+    let passing = wrong(&no, &|row| passes(fixture, row));
     assert!(passing.is_empty(), "{what}: {passing:#?} pass");
     println!("{what}: {} flows pass, {} do not", yes.len(), no.len());
 }
@@ -148,65 +148,65 @@ fn wrong(rows: &[(Row, bool)], try_: &(impl Fn(Row) -> bool + Sync)) -> Vec<Row>
 }
 
 /// Changes the policy, and waits until it is obeyed: until this row is as it should be.
-fn change(world: &World, what: &str, policy: &Value, (row, expected): (Row, bool)) {
-    world.set_policy(policy);
+fn change(fixture: &Fixture, what: &str, policy: &Value, (row, expected): (Row, bool)) {
+    fixture.set_policy(policy);
     let start = Instant::now();
-    wait::until_true("the policy is obeyed", IN_FORCE, || passes(world, row) == expected);
+    wait::until_true("the policy is obeyed", IN_FORCE, || passes(fixture, row) == expected);
     println!("{what}: obeyed after {:?}", start.elapsed());
 }
 
 /// Our evaluator says the same to each row, where a network goes by identities.
-fn evaluate(world: &World, rows: &[(Row, bool)]) {
-    let spaces = world.namespaces();
+fn evaluate(fixture: &Fixture, rows: &[(Row, bool)]) {
+    let spaces = fixture.namespaces();
     let cluster = spaces.fold(network_policy::Cluster::new(), |cluster, name| cluster.namespace(name, &[]));
-    let cluster = cluster.apply(&world.policies(), world.namespace("bastion"));
+    let cluster = cluster.apply(&fixture.policies(), fixture.namespace("bastion"));
     for (row, expected) in rows {
-        assert_eq!(decide(world, &cluster, *row), *expected, "the evaluator: {row:?}");
+        assert_eq!(decide(fixture, &cluster, *row), *expected, "the evaluator: {row:?}");
     }
 }
 
-fn decide(world: &World, cluster: &network_policy::Cluster, row: Row) -> bool {
-    let pods = [row.0, row.1].map(|end| world.pod(end).ok_or(end));
+fn decide(fixture: &Fixture, cluster: &network_policy::Cluster, row: Row) -> bool {
+    let pods = [row.0, row.1].map(|end| fixture.pod(end).ok_or(end));
     let [from, to] = pods.each_ref().map(|pod| match pod {
         Ok(pod) => network_policy::End::Pod(pod),
-        Err(outside) => network_policy::End::Address(world.address(*outside)),
+        Err(outside) => network_policy::End::Address(fixture.address(*outside)),
     });
-    let flow = Flow { from, to, port: port(world, row), protocol: Protocol::Tcp };
+    let flow = Flow { from, to, port: port(fixture, row), protocol: Protocol::Tcp };
     cluster.decide(&flow, Blocks::OnlyOutside).passes()
 }
 
 #[test]
 fn each_flow_passes_or_does_not_as_the_policy_says() {
-    let world = World::start();
+    let fixture = Fixture::start();
     let rows = [LISTED, OPEN, NAMES].concat();
     let control: Vec<_> = rows.iter().map(|(row, _)| (*row, YES)).collect();
-    check(&world, "no policy", &control);
+    check(&fixture, "no policy", &control);
 
-    let unhealthy = world.unhealthy();
+    let unhealthy = fixture.unhealthy();
     let last = LISTED[LISTED.len() - 1];
     for flavour in ["kubernetes", "cilium"] {
-        let policy = listed(&world, flavour);
-        change(&world, flavour, &policy, last);
-        check(&world, flavour, LISTED);
+        let policy = listed(&fixture, flavour);
+        change(&fixture, flavour, &policy, last);
+        check(&fixture, flavour, LISTED);
         // To Cilium, the address of a node is no network: its API server has to be named as such. Who was cut off takes a moment to notice that
         // there is a way again.
         let (reaches, patience) = if flavour == "cilium" { (YES, TWO_MINUTES) } else { (NO, IN_FORCE / 5) };
-        assert_eq!(world.follows_policies(patience), reaches, "{flavour}: the API server");
+        assert_eq!(fixture.follows_policies(patience), reaches, "{flavour}: the API server");
         if flavour == "kubernetes" {
-            evaluate(&world, LISTED);
+            evaluate(&fixture, LISTED);
         }
         let open = json!({"enabled": true, "flavour": flavour, "egress": {"mode": "open"}});
-        change(&world, "open", &open, (last.0, YES));
-        check(&world, &format!("{flavour}, open"), OPEN);
+        change(&fixture, "open", &open, (last.0, YES));
+        check(&fixture, &format!("{flavour}, open"), OPEN);
     }
 
     // Where nobody says whose policy it is to be, the chart sees whose is obeyed.
-    let mut policy = listed(&world, "auto");
+    let mut policy = listed(&fixture, "auto");
     policy["egress"]["toFQDNs"] =
-        json!([{"pattern": format!("*.{}", world.zone()), "ports": [world.port(SECOND, 0)]}]);
-    change(&world, "names", &policy, NAMES[0]);
+        json!([{"pattern": format!("*.{}", fixture.zone()), "ports": [fixture.port(SECOND, 0)]}]);
+    change(&fixture, "names", &policy, NAMES[0]);
     for row in NAMES {
-        check(&world, "names", &[*row]);
+        check(&fixture, "names", &[*row]);
     }
-    world.is_well(unhealthy);
+    fixture.is_well(unhealthy);
 }

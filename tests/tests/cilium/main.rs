@@ -10,6 +10,6 @@
 )]
 
 mod companions;
+mod fixture;
 mod flows;
 mod objects;
-mod world;

@@ -2,11 +2,11 @@
 
 use tests::chart;
 
-use super::world;
+use super::fixture;
 
 #[test]
 fn every_case_is_a_policy_by_ciliums_own_definition() {
-    let cluster = world::cluster();
+    let cluster = fixture::cluster();
     let namespace = cluster.namespace("objects");
     let mut count = 0;
     for (case, values) in chart::cases() {

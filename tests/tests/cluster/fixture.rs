@@ -6,6 +6,7 @@ use std::{net::IpAddr, path::PathBuf, sync::LazyLock, time::Duration};
 use serde_json::{Value, json};
 use tests::{
     bastion::{LOGIN, Setup},
+    chart,
     cluster::{ApiServer, Minor, control_plane},
     forge::{Forge, line},
     key::Key,
@@ -15,8 +16,6 @@ use tests::{
     target::Target,
     wait,
 };
-
-use super::chart;
 
 /// How long a change may take to be in force, and to be felt by whoever is connected.
 pub const IN_FORCE: Duration = Duration::from_secs(5);
@@ -72,7 +71,7 @@ impl Place {
             },
         });
         let values = self.scratch.write("values.yaml", values.to_string());
-        let text = chart::template(&tests::chart::folder(), &[&values], &["--namespace", OWN]).unwrap();
+        let text = chart::template(&chart::folder(), &[&values], &["--namespace", OWN]).unwrap();
         let objects = chart::objects(&text);
         let is_grant = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.contains("Role"));
         let granted: Vec<_> = objects.iter().filter(is_grant).collect();

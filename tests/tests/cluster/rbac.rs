@@ -11,15 +11,13 @@ use std::{
 use serde_json::{Value, json};
 use tests::{
     bastion::Setup,
-    chart as source,
+    chart,
     cluster::{ApiServer, Cluster, Minor, control_plane::kubectl},
     http,
     key::Key,
     process::Program,
     wait,
 };
-
-use super::chart;
 
 const SOON: Duration = Duration::from_secs(30);
 /// The release, and so its account and everything that is its own.
@@ -323,8 +321,8 @@ fn what_is_asked_of_a_whole_cluster_is_used() {
     // One after the other: what one has written, the other would not write again.
     for case in ["cluster-policies", "all-namespaces"] {
         server.kubectl(&["create", "namespace", case]).succeed();
-        let values = source::folder().join(format!("ci/{case}-values.yaml"));
-        let text = chart::template(&source::folder(), &[&values], &["--namespace", case]).unwrap();
+        let values = chart::folder().join(format!("ci/{case}-values.yaml"));
+        let text = chart::template(&chart::folder(), &[&values], &["--namespace", case]).unwrap();
         let objects = chart::objects(&text);
         // There is nobody here who would run pods.
         let is_kept = |object: &&Value| {
@@ -340,7 +338,7 @@ fn what_is_asked_of_a_whole_cluster_is_used() {
             .succeed();
 
         let config = &chart::one(&objects, "ConfigMap", "bastion-config")["data"]["bastion.yaml"];
-        let config = source::yaml(config.as_str().unwrap());
+        let config = chart::yaml(config.as_str().unwrap());
         let mut setup = Setup::new()
             .env("KUBECONFIG", alone.kubeconfig_of(case, NAME).to_str().unwrap())
             .env("POD_NAMESPACE", case)

@@ -12,14 +12,12 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use tests::{
-    chart::cases,
+    chart::{NAMESPACE, cases, kinds, rendered},
     cluster::{ApiServer, Minor, control_plane::built},
     process::Program,
     scratch::Scratch,
     wait,
 };
-
-use super::{NAMESPACE, kinds, rendered};
 
 /// Kinds of other projects that the chart can render: group, version, kind, plural.
 const FOREIGN: [(&str, &str, &str, &str); 8] = [

@@ -1,11 +1,9 @@
 //! The bastion's network policies, as the chart renders them, decide a table of flows to it and from it.
 
 use tests::{
-    chart,
+    chart::{self, NAMESPACE, kinds, objects, rendered, template},
     network_policy::{Blocks, Cluster, End, Flow, Pod, Protocol},
 };
-
-use super::{NAMESPACE, kinds, objects, rendered, template};
 
 const YES: bool = true;
 const NO: bool = false;

@@ -2,11 +2,9 @@
 
 use serde_json::Value;
 use tests::{
-    chart,
+    chart::{self, one, rendered},
     process::{Program, installed},
 };
-
-use super::{one, rendered};
 
 /// An alert of one of the files in `ci/`, if it is there.
 fn rule(case: &str, alert: &str) -> Option<Value> {

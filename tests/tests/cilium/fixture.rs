@@ -50,11 +50,11 @@ pub enum End {
     Outside(usize),
     /// The same, by its name.
     Name(usize),
-    /// The second one, by a name in [`World::zone`].
+    /// The second one, by a name in [`Fixture::zone`].
     InZone,
 }
 
-pub struct World {
+pub struct Fixture {
     pub cluster: &'static Cluster,
     namespaces: BTreeMap<&'static str, Namespace<'static>>,
     addresses: BTreeMap<&'static str, IpAddr>,
@@ -75,13 +75,13 @@ pub fn cluster() -> &'static Cluster {
     cluster
 }
 
-impl World {
+impl Fixture {
     /// All of it, and a bastion whose chart makes no policy.
     pub fn start() -> Self {
         let cluster = cluster();
         cluster.image(image::BUSYBOX);
         let names: Vec<_> = PODS.iter().map(|pod| pod.0).chain([RELEASE]).collect();
-        let mut world = Self {
+        let mut fixture = Self {
             cluster,
             namespaces: names.into_iter().map(|name| (name, cluster.namespace(name))).collect(),
             addresses: BTreeMap::new(),
@@ -93,23 +93,23 @@ impl World {
             key: Key::ed25519(),
         };
         for (namespace, name, label, ports) in PODS {
-            world.namespaces[namespace].apply(&pod(name, label, ports).to_string());
+            fixture.namespaces[namespace].apply(&pod(name, label, ports).to_string());
         }
         for (namespace, name, ..) in PODS {
-            world.namespaces[namespace].wait_for_pod(name);
-            let object = world.namespaces[namespace].get(&["pod", name]);
-            world.addresses.insert(name, object["status"]["podIP"].as_str().unwrap().parse().unwrap());
+            fixture.namespaces[namespace].wait_for_pod(name);
+            let object = fixture.namespaces[namespace].get(&["pod", name]);
+            fixture.addresses.insert(name, object["status"]["podIP"].as_str().unwrap().parse().unwrap());
         }
-        let authority = world.authority.public_line();
+        let authority = fixture.authority.public_line();
         let literal = format!("--from-literal=ca.pub={authority}");
-        world.own().kubectl(&["create", "configmap", "bastion-user-ca", &literal]);
-        world.helm("install", &json!({"enabled": false}));
-        world.own().wait_for_rollout("deployment/bastion");
-        let pods = world.own().get(&["pods", "--selector=app.kubernetes.io/component=bastion"]);
-        world.bastion = pods["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+        fixture.own().kubectl(&["create", "configmap", "bastion-user-ca", &literal]);
+        fixture.helm("install", &json!({"enabled": false}));
+        fixture.own().wait_for_rollout("deployment/bastion");
+        let pods = fixture.own().get(&["pods", "--selector=app.kubernetes.io/component=bastion"]);
+        fixture.bastion = pods["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
         let address = pods["items"][0]["status"]["podIP"].as_str().unwrap().parse().unwrap();
-        world.addresses.insert(RELEASE, address);
-        world
+        fixture.addresses.insert(RELEASE, address);
+        fixture
     }
 
     /// The bastion's own namespace.

@@ -5,11 +5,9 @@ use std::path::Path;
 use bastion_server::Config;
 use serde_json::Value;
 use tests::{
-    chart::{self, cases, yaml},
+    chart::{self, cases, kinds, objects, one, rendered, template, yaml},
     scratch::Scratch,
 };
-
-use super::{kinds, objects, one, rendered, template};
 
 fn file<'a>(objects: &'a [Value], map: &str, key: &str) -> &'a str {
     one(objects, "ConfigMap", map)["data"][key].as_str().unwrap()

@@ -9,11 +9,11 @@ use std::{
 
 use serde_json::{Value, json};
 use tests::{
-    chart::{self, cases, leaves, yaml},
+    chart::{self, cases, leaves, template, yaml},
     scratch::Scratch,
 };
 
-use super::{refusals::REFUSED, template};
+use super::refusals::REFUSED;
 
 /// A place in a template where a branch begins, and what marks it: text that fails when it is reached.
 struct Mark {

@@ -1,8 +1,9 @@
 //! The chart's notes after an installation are true of what was installed.
 
-use tests::{chart, scratch::Scratch};
-
-use super::{NAMESPACE, RELEASE, helm};
+use tests::{
+    chart::{self, NAMESPACE, RELEASE, helm},
+    scratch::Scratch,
+};
 
 /// What would be said with one of the files in `ci/`.
 fn notes(case: &str) -> String {

@@ -5,11 +5,9 @@ use std::{collections::BTreeSet, fs};
 use bastion_server::Metrics;
 use serde_json::{Value, json};
 use tests::{
-    chart::{self, cases},
+    chart::{self, NAMESPACE, cases, found, kinds, objects, one, rendered, template},
     scratch::Scratch,
 };
-
-use super::{NAMESPACE, found, kinds, objects, one, rendered, template};
 
 /// The specs of all pods in a case.
 fn pods(objects: &[Value]) -> Vec<&Value> {
