@@ -11,6 +11,7 @@ pub mod crd;
 pub(crate) mod entry;
 pub(crate) mod host_key;
 pub(crate) mod index;
+mod observed;
 pub(crate) mod offline;
 pub(crate) mod policies;
 pub(crate) mod status;

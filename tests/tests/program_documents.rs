@@ -73,8 +73,9 @@ struct Row {
     meaning: String,
 }
 
-/// Adds a row for `schema` at `path` and for everything under it. A variant with one setting is described as a
-/// whole, by `of_variant`.
+/// Adds a row for `schema` at `path` and for everything under it.
+///
+/// `of_variant` is the meaning of a setting that has none of its own.
 fn collect(
     schema: &Value,
     path: &str,

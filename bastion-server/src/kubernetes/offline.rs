@@ -15,7 +15,8 @@ use serde_json::Value;
 use super::{
     compile::PolicyName,
     index::{self, Known, Slice},
-    policies::{self, ObservedPolicy, WatchScope},
+    observed::{self, ObservedPolicy},
+    policies::WatchScope,
     status::Aspect,
 };
 use crate::{
@@ -116,11 +117,11 @@ impl Found {
         let within = namespace.unwrap_or_else(|| own.to_owned());
         match kind.as_str() {
             "TunnelPolicy" => {
-                let seen = policies::policy(DeserializeGuard(Ok(typed(path, object)?)));
+                let seen = observed::policy(DeserializeGuard(Ok(typed(path, object)?)));
                 self.policies.push((PolicyName { namespace: Some(within), name }, seen));
             }
             "ClusterTunnelPolicy" => {
-                let seen = policies::cluster_policy(DeserializeGuard(Ok(typed(path, object)?)));
+                let seen = observed::cluster_policy(DeserializeGuard(Ok(typed(path, object)?)));
                 self.policies.push((PolicyName { namespace: None, name }, seen));
             }
             "Service" => {

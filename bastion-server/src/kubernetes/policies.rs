@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Api, Resource, core::DeserializeGuard};
+use kube::{Api, Resource};
 use tokio::{
     sync::{Notify, watch},
     time::sleep,
@@ -13,8 +12,8 @@ use tokio::{
 use super::{
     Cluster,
     compile::{self, Compiled, Context, PolicyName, Refused, Scope},
-    crd::{ClusterTunnelPolicy, Spec, Status, TunnelPolicy},
     index::{self, Known, Slice},
+    observed::{self, ObservedPolicy},
     status::{self, Report},
     watch::{Current as Watched, Key, Wanted, follow},
 };
@@ -30,18 +29,6 @@ const CROWD: Duration = Duration::from_millis(50);
 
 /// The rules and Services of the cluster; `None` until every watch has listed its objects once.
 pub(crate) type Current = watch::Receiver<Option<Arc<Objects>>>;
-
-/// The properties of a policy object that the bastion depends on.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ObservedPolicy {
-    /// Identifies the object: a name may be used again.
-    pub uid: String,
-    /// The generation of its specification.
-    pub generation: i64,
-    /// The parsed specification, or why it does not parse.
-    pub spec: Result<Spec, String>,
-    pub status: Status,
-}
 
 /// Follows policies, Services and EndpointSlices for as long as a receiver of the result is held.
 pub(crate) fn follow_all(
@@ -62,7 +49,7 @@ pub(crate) fn follow_all(
             cluster,
             wanted("tunnelpolicies"),
             in_place(&place),
-            policy,
+            observed::policy,
             Arc::clone(&changed),
         ));
         services.push(follow(
@@ -82,7 +69,7 @@ pub(crate) fn follow_all(
     }
     if config.policies.cluster {
         let wanted = Wanted { resource: "clustertunnelpolicies", namespace: None, name: None };
-        policies.push(follow(cluster, wanted, Api::all, cluster_policy, Arc::clone(&changed)));
+        policies.push(follow(cluster, wanted, Api::all, observed::cluster_policy, Arc::clone(&changed)));
     }
     let (publish, current) = watch::channel(None);
     let (reports, to_write) = watch::channel(Vec::new());
@@ -112,29 +99,6 @@ where
         Some(namespace) => Api::namespaced(client, &namespace),
         None => Api::all(client),
     }
-}
-
-pub(super) fn policy(object: DeserializeGuard<TunnelPolicy>) -> Arc<ObservedPolicy> {
-    let meta = object.meta().clone();
-    seen(meta, object.0.map(|policy| (policy.spec.0, policy.status)).map_err(|error| error.error))
-}
-
-pub(super) fn cluster_policy(object: DeserializeGuard<ClusterTunnelPolicy>) -> Arc<ObservedPolicy> {
-    let meta = object.meta().clone();
-    seen(meta, object.0.map(|policy| (policy.spec.0, policy.status)).map_err(|error| error.error))
-}
-
-fn seen(meta: ObjectMeta, said: Result<(Spec, Option<Status>), String>) -> Arc<ObservedPolicy> {
-    let (spec, status) = match said {
-        Ok((spec, status)) => (Ok(spec), status),
-        Err(problem) => (Err(problem), None),
-    };
-    Arc::new(ObservedPolicy {
-        uid: meta.uid.unwrap_or_default(),
-        generation: meta.generation.unwrap_or_default(),
-        spec,
-        status: status.unwrap_or_default(),
-    })
 }
 
 /// The bastion's namespace, and the namespaces that it follows.

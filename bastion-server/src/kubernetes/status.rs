@@ -31,7 +31,7 @@ use super::{
     Cluster, MANAGER,
     compile::{PolicyName, Refused, Unresolved},
     crd::{ClusterTunnelPolicy, TunnelPolicy},
-    policies::ObservedPolicy,
+    observed::ObservedPolicy,
 };
 use crate::{common::text::one_line, telemetry::warnings::Warning};
 
