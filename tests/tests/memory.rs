@@ -268,7 +268,7 @@ fn the_process_s_budget_is_taken_back_from_those_who_spent_it() {
     let floods: Vec<_> = forwards.iter().map(|forward| flood(forward.2, &sent)).collect();
     wait::until_true("the process's budget to be spent", Duration::from_secs(30), || {
         assert!(fixture.bastion.process().ended().is_none());
-        fixture.bastion.log().contains("ended: limits.buffered_bytes is spent")
+        fixture.bastion.log().contains("free memory: limits.buffered_bytes is spent")
     });
     let (rounds, slowest) = other.stop();
     println!("three identities: {rounds} round trips of another took {slowest:.1?} at most");
