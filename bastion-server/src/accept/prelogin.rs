@@ -247,13 +247,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for PreloginSocket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for PreloginSocket<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+impl<S> PreloginSocket<S> {
+    /// A client that cannot be written to has left.
+    fn written(&self, outcome: io::Result<usize>) -> io::Result<usize> {
         if outcome.is_err() {
             self.seen.left.store(true, Ordering::Relaxed);
         }
-        Poll::Ready(outcome)
+        outcome
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for PreloginSocket<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+        Poll::Ready(self.written(outcome))
     }
 
     fn poll_write_vectored(
@@ -261,7 +268,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PreloginSocket<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let outcome = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs));
+        Poll::Ready(self.written(outcome))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -333,6 +341,23 @@ pub(super) mod tests {
             [&b"PROXY TCP4 192.0.2.7 10.0.0.1 40000 22\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"]
         {
             assert_eq!(arrive(bytes, 1 << 10).await, Err(Violation::UntrustedHeader));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_cannot_be_written_to_has_left_however_it_is_written() {
+        for vectored in [false, true] {
+            let (client, server) = tokio::io::duplex(64);
+            let seen = Arc::new(PreloginState::default());
+            let mut server = PreloginSocket::new(server, Arc::clone(&seen));
+            drop(client);
+            let outcome = match vectored {
+                false => server.write(b"x").await,
+                true => server.write_vectored(&[io::IoSlice::new(b"x")]).await,
+            };
+            assert!(outcome.is_err());
+            seen.fail();
+            assert_eq!(seen.violation(), None, "vectored: {vectored}");
         }
     }
 
