@@ -63,10 +63,17 @@ fn the_readme_leads_to_a_database() {
     }
     // Another local port: this machine may have a PostgreSQL of its own.
     let words = tunnel.trim_end().strip_suffix(" 5432").expect("a tunnel to port 5432 of this machine");
+    ask_orders(|local| shell(&format!("exec {words} {local}")));
+    println!("from nothing to an answer of the database: {:?}", start.elapsed());
+    print!("{}", cluster.kubectl(&["get", "all,tunnelpolicy", "--all-namespaces"]));
+}
+
+/// Asks the database through a tunnel to it from a local port.
+fn ask_orders(tunnel: impl Fn(&str) -> Program) {
     let local = ports::free().to_string();
     // The other bastion may hear of the policy a moment later than the one that says so.
     let _tunnel = wait::until("a tunnel", A_MINUTE, || {
-        let mut tunnel = shell(&format!("exec {words} {local}")).start();
+        let mut tunnel = tunnel(&local).start();
         if tunnel.says("ready", A_MINUTE) {
             return Some(tunnel);
         }
@@ -76,8 +83,6 @@ fn the_readme_leads_to_a_database() {
     let address = format!("postgresql://admin:admin@127.0.0.1:{local}/orders");
     let answer = Program::new(installed("psql")).args(["-XAtqc", "select version()", &address]).succeed();
     assert!(answer.starts_with("PostgreSQL "), "{answer}");
-    println!("from nothing to an answer of the database: {:?}", start.elapsed());
-    print!("{}", cluster.kubectl(&["get", "all,tunnelpolicy", "--all-namespaces"]));
 }
 
 /// What stands in fenced blocks of this language.
@@ -149,24 +154,11 @@ fn four_installs_lead_to_a_page_and_a_database_in_a_closed_namespace() {
         Request::new(controllers.door(Class::Public, false), "shop.example.com", "/a").send().unwrap();
     assert_eq!((plain.status, plain.header("location")), (308, Some("https://shop.example.com/a")));
 
-    let local = ports::free().to_string();
     let context = cluster.kubectl(&["config", "current-context"]);
-    let _tunnel = wait::until("a tunnel", A_MINUTE, || {
+    ask_orders(|local| {
         let words = format!("exec pf-tunnel --kube-context {} orders.shop.svc:5432 {local}", context.trim());
-        let mut tunnel = cluster
-            .shell(&words)
-            .env("VAULT_ADDR", authority.url())
-            .env("VAULT_TOKEN", authority.token())
-            .start();
-        if tunnel.says("ready", A_MINUTE) {
-            return Some(tunnel);
-        }
-        assert_eq!(tunnel.code(A_MINUTE), NOT_PERMITTED, "{}", tunnel.stderr());
-        None
+        cluster.shell(&words).env("VAULT_ADDR", authority.url()).env("VAULT_TOKEN", authority.token())
     });
-    let address = format!("postgresql://admin:admin@127.0.0.1:{local}/orders");
-    let answer = Program::new(installed("psql")).args(["-XAtqc", "select version()", &address]).succeed();
-    assert!(answer.starts_with("PostgreSQL "), "{answer}");
     println!("four installs, a page and an answer of the database: {:?}", start.elapsed());
 
     // Nobody else gets in, where policies are obeyed.
