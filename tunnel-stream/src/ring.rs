@@ -1,0 +1,316 @@
+//! The sending half of a stream: what was taken from the TCP socket and is not acknowledged yet.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    StreamId,
+    frame::{HEADER, MOST_DATA, write_data_header},
+};
+
+/// The most frames that wait for an acknowledgement, so that a stream of single bytes costs little.
+const MOST_FRAMES: usize = 4096;
+
+/// How much is taken from the socket ahead of what was sent, in bytes: two frames keep a carrier busy, and more would only
+/// wait here instead of in the kernel.
+const READ_AHEAD: u64 = 2 * MOST_DATA as u64;
+
+/// Data that follows smaller data than this, which was not sent yet, is put into the same frame.
+const SMALL: usize = 4 * 1024;
+
+/// What a frame in a ring costs beside its bytes.
+pub(crate) const OVERHEAD: u64 = 160;
+
+/// Bytes for a stream, with room for the header of their frame before them, so that the frame needs no copy.
+#[derive(Debug)]
+pub struct Payload(BytesMut);
+
+impl Payload {
+    /// Room for `most` bytes, at most [`MOST_DATA`].
+    pub fn with_capacity(most: usize) -> Self {
+        let mut frame = BytesMut::with_capacity(HEADER + most.min(MOST_DATA));
+        frame.resize(HEADER, 0);
+        Self(frame)
+    }
+
+    /// Where the bytes are put, behind the room for the header. Only what is appended counts.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.0
+    }
+
+    /// A copy of `data`, of which at most [`MOST_DATA`] bytes are taken.
+    pub fn copy_of(data: &[u8]) -> Self {
+        let data = data.get(..data.len().min(MOST_DATA)).unwrap_or_default();
+        let mut payload = Self::with_capacity(data.len());
+        payload.0.extend_from_slice(data);
+        payload
+    }
+
+    /// How many bytes of data it has.
+    pub fn len(&self) -> usize {
+        self.0.len() - HEADER
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.0.get(HEADER..).unwrap_or_default()
+    }
+}
+
+/// A frame that can be sent, and sent again.
+#[derive(Debug)]
+struct Kept {
+    frame: Bytes,
+    /// The offset of its first byte.
+    offset: u64,
+}
+
+impl Kept {
+    fn end(&self) -> u64 {
+        self.offset + (self.frame.len() - HEADER) as u64
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    stream: StreamId,
+    /// All that is not acknowledged, in order. Everything before `next` was sent on the present carrier.
+    frames: VecDeque<Kept>,
+    next: usize,
+    /// The last of it, while it is small and was not sent.
+    tail: Option<Payload>,
+    /// The offset behind everything that was taken from the socket.
+    taken: u64,
+    /// All before this was acknowledged.
+    acknowledged: u64,
+    /// All before this may be sent.
+    limit: u64,
+    fin: Fin,
+    /// Whether the end was ever sent.
+    fin_sent: bool,
+    /// Bytes that were sent more than once.
+    resent: u64,
+    /// The offset behind everything that was ever sent.
+    sent: u64,
+    held: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fin {
+    /// More may be taken from the socket.
+    Open,
+    /// Nothing more is, and the peer has to be told.
+    Due,
+    /// The peer was told on the present carrier.
+    Sent,
+    /// The peer has acknowledged it, and so everything.
+    Acknowledged,
+}
+
+/// What is to be sent next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A whole data frame.
+    Data(Bytes),
+    /// The end, at this offset.
+    Fin(u64),
+}
+
+impl Ring {
+    pub(crate) fn new(stream: StreamId, limit: u64) -> Self {
+        Self {
+            stream,
+            frames: VecDeque::new(),
+            next: 0,
+            tail: None,
+            taken: 0,
+            acknowledged: 0,
+            limit,
+            fin: Fin::Open,
+            fin_sent: false,
+            resent: 0,
+            sent: 0,
+            held: 0,
+        }
+    }
+
+    /// How many bytes may be taken from the socket now.
+    pub(crate) fn room(&self) -> usize {
+        if self.fin != Fin::Open || self.frames.len() >= MOST_FRAMES {
+            return 0;
+        }
+        let ahead = READ_AHEAD.saturating_sub(self.taken - self.reached());
+        let room = ahead.min(self.limit.saturating_sub(self.taken));
+        usize::try_from(room).unwrap_or(usize::MAX).min(MOST_DATA)
+    }
+
+    /// Whether it is the peer's limit that leaves no room.
+    pub(crate) fn is_at_limit(&self) -> bool {
+        self.fin == Fin::Open && self.taken >= self.limit
+    }
+
+    /// The offset behind what was sent on the present carrier.
+    fn reached(&self) -> u64 {
+        match self.next.checked_sub(1) {
+            Some(last) => self.frames.get(last).map_or(self.acknowledged, Kept::end),
+            None => {
+                self.frames.front().map_or(self.acknowledged, |first| first.offset.max(self.acknowledged))
+            }
+        }
+    }
+
+    /// Keeps what was taken from the socket. No more than [`Ring::room`] is expected.
+    pub(crate) fn push(&mut self, payload: Payload) {
+        if payload.is_empty() {
+            return;
+        }
+        self.taken += payload.len() as u64;
+        self.held += payload.len() as u64;
+        match &mut self.tail {
+            Some(tail) if tail.len() < SMALL && tail.len() + payload.len() <= MOST_DATA => {
+                tail.0.extend_from_slice(payload.bytes());
+            }
+            _ => {
+                self.close_tail();
+                self.tail = Some(payload);
+            }
+        }
+    }
+
+    fn close_tail(&mut self) {
+        let Some(Payload(mut frame)) = self.tail.take() else { return };
+        let offset = self.frames.back().map_or(self.acknowledged, Kept::end);
+        write_data_header(&mut frame, self.stream, offset);
+        self.held += OVERHEAD;
+        self.frames.push_back(Kept { frame: frame.freeze(), offset });
+    }
+
+    /// Nothing more comes from the socket.
+    pub(crate) fn finish(&mut self) {
+        if self.fin == Fin::Open {
+            self.fin = Fin::Due;
+        }
+    }
+
+    /// Whether something is to be sent.
+    pub(crate) fn has_next(&self) -> bool {
+        self.next < self.frames.len() || self.tail.is_some() || self.fin == Fin::Due
+    }
+
+    /// How long the next frame is, in bytes.
+    pub(crate) fn next_length(&self) -> usize {
+        match (self.frames.get(self.next), &self.tail) {
+            (Some(kept), _) => kept.frame.len(),
+            (None, Some(tail)) => tail.0.len(),
+            (None, None) => HEADER,
+        }
+    }
+
+    /// The next frame, which counts as sent from now on.
+    pub(crate) fn send_next(&mut self) -> Option<Next> {
+        if self.next == self.frames.len() {
+            self.close_tail();
+        }
+        if let Some(kept) = self.frames.get(self.next) {
+            self.next += 1;
+            if kept.end() <= self.sent {
+                self.resent += (kept.frame.len() - HEADER) as u64;
+            }
+            self.sent = self.sent.max(kept.end());
+            return Some(Next::Data(kept.frame.clone()));
+        }
+        if self.fin == Fin::Due {
+            self.fin = Fin::Sent;
+            self.fin_sent = true;
+            return Some(Next::Fin(self.taken));
+        }
+        None
+    }
+
+    /// The peer has written all before `acknowledged`, and takes all before `limit`. Says how much less is held, or
+    /// `None` where the peer acknowledges what was never sent.
+    pub(crate) fn credit(&mut self, acknowledged: u64, limit: u64) -> Option<u64> {
+        let before = self.held;
+        self.acknowledge(acknowledged)?;
+        self.limit = self.limit.max(limit);
+        Some(before - self.held)
+    }
+
+    fn acknowledge(&mut self, acknowledged: u64) -> Option<()> {
+        // The end itself counts as one.
+        let is_end = self.fin_sent && acknowledged == self.taken + 1;
+        let acknowledged = if is_end { self.taken } else { acknowledged };
+        if acknowledged > self.sent {
+            return None;
+        }
+        if is_end {
+            self.fin = Fin::Acknowledged;
+        }
+        self.acknowledged = self.acknowledged.max(acknowledged);
+        while let Some(kept) = self.frames.front()
+            && kept.end() <= self.acknowledged
+        {
+            self.held -= (kept.frame.len() - HEADER) as u64 + OVERHEAD;
+            self.frames.pop_front();
+            // What was acknowledged on one carrier need not be sent on the next.
+            self.next = self.next.saturating_sub(1);
+        }
+        Some(())
+    }
+
+    /// Whether a peer can stand there: it cannot have received what was never sent. It may have acknowledged more on the
+    /// carrier before than it says here.
+    pub(crate) fn can_resume(&self, received: u64) -> bool {
+        received <= self.sent || (self.fin_sent && received == self.taken + 1)
+    }
+
+    /// Goes on from what the peer has received, on another carrier. See [`Ring::can_resume`].
+    pub(crate) fn resume(&mut self, received: u64) {
+        let received = received.max(self.acknowledged);
+        if self.fin == Fin::Acknowledged {
+            return;
+        }
+        if self.fin_sent && received == self.taken + 1 {
+            self.fin = Fin::Sent;
+            self.next = self.frames.len();
+            return;
+        }
+        if self.fin == Fin::Sent {
+            self.fin = Fin::Due;
+        }
+        self.next = self.frames.partition_point(|kept| kept.end() <= received);
+    }
+
+    /// Whether the peer has everything, and has been told that it is everything.
+    pub(crate) fn is_done(&self) -> bool {
+        self.fin == Fin::Acknowledged
+    }
+
+    /// Whether everything was sent at least once, with the end.
+    pub(crate) fn is_all_sent(&self) -> bool {
+        self.fin_sent
+    }
+
+    /// How much memory it holds, in bytes.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
+    }
+
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    pub(crate) fn resent(&self) -> u64 {
+        self.resent
+    }
+}
