@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::{
     Moment, StreamId, VERSION,
-    frame::{Attach, Attached, Frame, MOST_STREAMS, Position, Request},
+    frame::{Attach, Attached, Frame, LONGEST_HOST, MOST_STREAMS, Position, Request},
     inbound::{FIRST_WINDOW, Inbound},
     proof::{AssociationId, Challenge, Epoch, Secret, Secrets},
     reason::{Code, Reason},
@@ -62,7 +62,8 @@ pub struct Outgoing {
 pub struct Limits {
     /// How many streams it may have, those that have ended and wait for the peer's answer included.
     pub streams: usize,
-    /// How far the window of one stream may grow, in bytes.
+    /// How far the window of one stream may grow, in bytes; this end keeps no more for the peer either, whatever that
+    /// would take.
     pub window: u64,
 }
 
@@ -71,7 +72,7 @@ pub struct Limits {
 pub enum Event {
     /// The client asks for a connection: answer with [`Association::accept`] or [`Association::reset`].
     Open(StreamId, Request),
-    /// The connection that was asked for is there.
+    /// The connection that was asked for is there, and more may be taken from the socket.
     Opened(StreamId),
     /// Write this to the socket, and say so by [`Association::wrote`].
     Data(StreamId, Bytes),
@@ -192,7 +193,7 @@ impl Stream {
             state,
             request: None,
             reason: None,
-            ring: Ring::new(id, limit),
+            ring: Ring::new(id, limit, limits.window.max(FIRST_WINDOW)),
             inbound: Inbound::new(limits.window),
             owed: Owed::default(),
             in_control: false,
@@ -234,6 +235,7 @@ pub struct Association {
     is_moving: bool,
     /// Streams that ended in order with the last frame that was sent.
     finished: Vec<StreamId>,
+    is_draining: bool,
     drain_owed: bool,
     control: VecDeque<StreamId>,
     small: VecDeque<StreamId>,
@@ -256,6 +258,7 @@ impl Association {
             attachment: Attachment(0),
             is_moving: false,
             finished: Vec::new(),
+            is_draining: false,
             drain_owed: false,
             control: VecDeque::new(),
             small: VecDeque::new(),
@@ -309,9 +312,11 @@ impl Association {
         })
     }
 
-    /// Client: asks for a connection. Data may be pushed immediately. `None` while there are too many streams.
+    /// Client: asks for a connection. Data may be pushed immediately. `None` while there are too many streams, and for a
+    /// host that is longer than any name, which the bastion would take for a broken frame.
     pub fn open(&mut self, request: Request) -> Option<StreamId> {
-        if self.role != Role::Client || self.streams.len() >= self.limits.streams {
+        let is_too_many = self.streams.len() >= self.limits.streams;
+        if self.role != Role::Client || is_too_many || request.host.len() > LONGEST_HOST {
             return None;
         }
         let id = StreamId(self.highest.0.checked_add(1)?);
@@ -346,7 +351,7 @@ impl Association {
         stream.state = State::Ended;
         stream.request = None;
         stream.reason = Some(reason);
-        stream.ring = Ring::new(id, 0);
+        stream.ring = Ring::new(id, 0, 0);
         stream.owed = Owed { reset: true, ..Owed::default() };
         self.owes(id);
     }
@@ -415,8 +420,9 @@ impl Association {
         }
     }
 
-    /// Server: the client is to open new streams elsewhere.
+    /// Server: the client is to open new streams elsewhere. It hears so again on each carrier that follows.
     pub fn drain(&mut self) {
+        self.is_draining = true;
         self.drain_owed = true;
     }
 
@@ -486,6 +492,11 @@ impl Association {
             }
         }
         while let Some(id) = self.small.pop_front() {
+            // It may have grown while it waited.
+            if self.streams.get(&id).is_some_and(|stream| stream.ring.next_length() >= SMALL) {
+                self.bulk.push_back(id);
+                continue;
+            }
             if let Some(frame) = self.next_data(id) {
                 return Some(frame);
             }
@@ -586,7 +597,7 @@ impl Association {
             }
             Frame::Credit { stream, acknowledged, limit } => self.on_credit(stream, acknowledged, limit),
             Frame::Blocked { stream, limit } => {
-                let Some(known) = self.live(stream)? else { return Ok(None) };
+                let Some(known) = self.live(stream)? else { return self.gone(stream) };
                 if known.inbound.blocked(limit) {
                     known.owed.credit = true;
                     self.owes(stream);
@@ -632,7 +643,7 @@ impl Association {
     }
 
     fn on_credit(&mut self, id: StreamId, acknowledged: u64, limit: u64) -> Result<Option<Event>, Violation> {
-        let Some(stream) = self.live(id)? else { return Ok(None) };
+        let Some(stream) = self.live(id)? else { return self.gone(id) };
         let less = stream.ring.credit(acknowledged, limit).ok_or(Violation::NeverSent)?;
         if self.forget_finished(id) {
             return Ok(Some(Event::Finished(id)));
@@ -657,14 +668,14 @@ impl Association {
         let Some(stream) = self.streams.get_mut(&id) else { return self.gone(id) };
         let was_live = stream.is_live();
         stream.state = State::Answering;
-        stream.ring = Ring::new(id, 0);
+        stream.ring = Ring::new(id, 0, 0);
         stream.owed = Owed { gone: true, ..Owed::default() };
         self.owes(id);
         Ok(was_live.then_some(Event::Reset(id, reason)))
     }
 
-    /// The peer speaks of a stream that is not known any more: it has ended in order, or the answer to its reset was lost
-    /// with a carrier.
+    /// The peer speaks of a stream that is not known any more: the answer to its reset was lost with a carrier, or the
+    /// stream has ended in order here, and the acknowledgement that would have told the peer so was lost.
     fn gone(&mut self, id: StreamId) -> Result<Option<Event>, Violation> {
         if !self.streams.contains_key(&id) {
             if self.streams.len() >= 2 * self.limits.streams {
@@ -704,12 +715,12 @@ impl Association {
         if id <= self.highest {
             return Err(Violation::BadStream);
         }
+        if self.streams.len() >= 2 * self.limits.streams {
+            return Err(Violation::BadStream);
+        }
         self.highest = id;
         let is_too_many = self.streams.len() >= self.limits.streams;
         self.streams.insert(id, Stream::new(id, State::Opening, limit, &self.limits));
-        if self.streams.len() > 2 * self.limits.streams {
-            return Err(Violation::BadStream);
-        }
         if is_too_many {
             self.reset(id, Reason::new(Code::RESOURCE_SHORTAGE, "too many streams at the same time"));
             return Ok(None);
@@ -721,7 +732,7 @@ impl Association {
         if self.role != Role::Client {
             return Err(Violation::OutOfPlace);
         }
-        let Some(stream) = self.live(id)? else { return Ok(None) };
+        let Some(stream) = self.live(id)? else { return self.gone(id) };
         stream.ring.credit(0, limit).ok_or(Violation::NeverSent)?;
         if stream.state == State::Open {
             return Ok(None);
@@ -786,15 +797,20 @@ impl Association {
         let events = self.move_to(&attach.streams, None, now).ok_or(Refused::Positions)?;
         self.secrets.offer(fresh.clone(), proof, challenge, self.id, *epoch);
         self.epoch = *epoch;
-        let attached = Attached { secret: fresh, highest: self.highest, streams: self.positions() };
+        let streams = self.positions();
+        let attached = Attached { epoch: *epoch, secret: fresh, highest: self.highest, streams };
         Ok((attached, events))
     }
 
     /// Client: the bastion has agreed to [`Association::attach`]; the carrier that it did so on is the present one.
     ///
     /// # Errors
-    /// When the bastion lists what cannot be.
+    /// When the bastion lists what cannot be, or agrees to an attempt before the last one: its secret is worth nothing once
+    /// the bastion gets to the last. Everything is as it was.
     pub fn resumed(&mut self, attached: Attached, now: Moment) -> Result<Vec<Event>, Violation> {
+        if attached.epoch != self.epoch {
+            return Err(Violation::Superseded);
+        }
         let events =
             self.move_to(&attached.streams, Some(attached.highest), now).ok_or(Violation::NeverSent)?;
         self.secrets = Secrets::new(attached.secret);
@@ -830,6 +846,7 @@ impl Association {
         self.carrier = Some(Transit::new(now));
         self.attachment = Attachment(self.attachment.0 + 1);
         self.is_moving = false;
+        self.drain_owed = self.is_draining;
         self.control.clear();
         self.small.clear();
         self.bulk.clear();

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::{
-    StreamId,
+    OLDEST_VERSION, StreamId, VERSION,
     proof::{AssociationId, Challenge, Epoch, Proof, Secret},
     reason::{Code, LONGEST_TEXT, Reason},
 };
@@ -28,11 +28,15 @@ pub const LONGEST: usize = 128 * 1024;
 /// The most data in one frame, in bytes.
 pub const MOST_DATA: usize = LONGEST - HEADER;
 
-/// The most streams of one association: their list fits into one frame.
-pub const MOST_STREAMS: usize = 8192;
+/// The most streams of one association. It may know twice as many while ends cross on their way, and their list still
+/// fits into one frame.
+pub const MOST_STREAMS: usize = 5000;
+
+/// The longest list of positions.
+const MOST_POSITIONS: usize = 2 * MOST_STREAMS;
 
 /// The longest name of a host, in bytes (RFC 1035 §2.3.4, with room for a scope or a final dot).
-const LONGEST_HOST: usize = 300;
+pub(crate) const LONGEST_HOST: usize = 300;
 
 /// Types below this have to be understood; others are skipped by an end that does not know them.
 const OPTIONAL: u8 = 128;
@@ -93,6 +97,8 @@ pub struct Attach {
 /// The bastion's consent to [`Attach`].
 #[derive(Debug, Clone)]
 pub struct Attached {
+    /// The attempt that it agrees to.
+    pub epoch: Epoch,
     /// For the next time.
     pub secret: Secret,
     /// The highest stream that it was ever asked to open.
@@ -114,6 +120,14 @@ pub struct Hello {
     pub most_streams: u32,
     /// How long streams are kept without a carrier, in seconds.
     pub kept_for: u32,
+}
+
+impl Hello {
+    /// The version to start an association with: the newest that both ends speak.
+    pub fn version(&self) -> Option<u16> {
+        let newest = self.newest.min(VERSION);
+        (newest >= self.oldest.max(OLDEST_VERSION)).then_some(newest)
+    }
 }
 
 /// One unit of what travels on a carrier.
@@ -253,7 +267,7 @@ impl Frame {
             Self::Attached(attached) => {
                 payload.put_slice(attached.secret.expose());
                 put_positions(&mut payload, &attached.streams);
-                (kind::ATTACHED, attached.highest, 0)
+                (kind::ATTACHED, attached.highest, attached.epoch.0)
             }
             Self::Refused { reason } => {
                 put_reason(&mut payload, reason);
@@ -304,19 +318,20 @@ impl Frame {
                 most_streams: content.try_get_u32().map_err(|_| bad)?,
                 kept_for: content.try_get_u32().map_err(|_| bad)?,
             }),
-            kind::START => Self::Start { version: content.try_get_u16().map_err(|_| bad)? },
+            kind::START => Self::Start { version: version(content).ok_or(bad)? },
             kind::STARTED => Self::Started {
                 association: AssociationId(array(content).ok_or(bad)?),
                 secret: Secret::new(array(content).ok_or(bad)?),
             },
             kind::ATTACH => Self::Attach(Attach {
-                version: content.try_get_u16().map_err(|_| bad)?,
+                version: version(content).ok_or(bad)?,
                 association: AssociationId(array(content).ok_or(bad)?),
                 proof: Proof(array(content).ok_or(bad)?),
                 epoch: Epoch(offset),
                 streams: positions(content).ok_or(bad)?,
             }),
             kind::ATTACHED => Self::Attached(Attached {
+                epoch: Epoch(offset),
                 secret: Secret::new(array(content).ok_or(bad)?),
                 highest: stream,
                 streams: positions(content).ok_or(bad)?,
@@ -336,6 +351,11 @@ fn array<const N: usize>(content: &mut Bytes) -> Option<[u8; N]> {
     Some(array)
 }
 
+/// A version that this end speaks, and so has offered.
+fn version(content: &mut Bytes) -> Option<u16> {
+    content.try_get_u16().ok().filter(|version| (OLDEST_VERSION..=VERSION).contains(version))
+}
+
 fn reason(content: &mut Bytes) -> Option<Reason> {
     let code = Code(content.try_get_u16().ok()?);
     let text = content.get(..content.len().min(LONGEST_TEXT))?;
@@ -344,7 +364,7 @@ fn reason(content: &mut Bytes) -> Option<Reason> {
 
 fn positions(content: &mut Bytes) -> Option<Vec<Position>> {
     let count = usize::try_from(content.try_get_u32().ok()?).ok()?;
-    if count > MOST_STREAMS || content.len() < count * 12 {
+    if count > MOST_POSITIONS || content.len() < count * 12 {
         return None;
     }
     let mut streams = Vec::with_capacity(count);
@@ -365,6 +385,8 @@ pub struct Decoder {
     partial: BytesMut,
     /// How much of a frame that is skipped is still to come.
     skip: usize,
+    /// How long the frames were that were skipped since the last one that was not.
+    skipped: usize,
 }
 
 impl Decoder {
@@ -379,7 +401,8 @@ impl Decoder {
         }
     }
 
-    /// The next frame, with its length in bytes, if all of it is there.
+    /// The next frame, if all of it is there, with how many bytes that makes: its length, and that of the frames skipped
+    /// before it, since the peer's count of what is under way has them too.
     ///
     /// # Errors
     /// What follows cannot be read any more: the carrier must end.
@@ -398,6 +421,7 @@ impl Decoder {
                 let have = self.partial.len();
                 self.partial.clear();
                 self.skip = HEADER + header.length - have;
+                self.skipped += HEADER + header.length;
                 continue;
             }
             let whole = HEADER + header.length;
@@ -414,8 +438,9 @@ impl Decoder {
                 self.partial.split().freeze()
             };
             frame.advance(HEADER);
+            let length = whole + std::mem::take(&mut self.skipped);
             return Frame::decode(header.kind, header.stream, header.offset, frame)
-                .map(|frame| Some((frame, whole)));
+                .map(|frame| Some((frame, length)));
         }
     }
 

@@ -1,8 +1,10 @@
 //! The receiving half of a stream: what has arrived in order, what the TCP socket took, and how much more may come.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes};
 
-use crate::association::Violation;
+use crate::{association::Violation, ring::MOST_FRAMES};
 
 /// The window of a stream at first, in bytes; the peer may send as much before it hears of any other.
 pub(crate) const FIRST_WINDOW: u64 = 64 * 1024;
@@ -15,6 +17,10 @@ const STEP: u64 = 512 * 1024;
 
 /// Credit is granted after so many frames in any case: the peer keeps each until it is acknowledged.
 const FRAMES: u32 = 512;
+
+/// A smaller frame is copied out of the packet that it came in, which may be eight times as large, and hold seven other
+/// streams' frames: it would stay in memory as long as this one waits.
+const COPIED: usize = 16 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +35,10 @@ pub(crate) struct Inbound {
     limit: u64,
     window: u64,
     largest: u64,
+    /// Frames that have arrived since the peer was told of credit.
     frames: u32,
+    /// Where each frame ends that the socket has not taken.
+    ends: VecDeque<u64>,
     /// The offset of the end, once it is known.
     end: Option<u64>,
     /// The socket was told of the end.
@@ -47,6 +56,7 @@ impl Inbound {
             window: WINDOW.min(largest).max(FIRST_WINDOW),
             largest: largest.max(FIRST_WINDOW),
             frames: 0,
+            ends: VecDeque::new(),
             end: None,
             end_written: false,
             end_acknowledged: false,
@@ -62,7 +72,8 @@ impl Inbound {
         if end <= self.expected {
             return Ok(None);
         }
-        if end > self.limit {
+        // A sender keeps no more frames, and so has none to send.
+        if end > self.limit || self.ends.len() >= MOST_FRAMES {
             return Err(Violation::BeyondLimit);
         }
         if self.end.is_some() {
@@ -71,7 +82,8 @@ impl Inbound {
         data.advance(usize::try_from(self.expected - offset).unwrap_or(usize::MAX));
         self.expected = end;
         self.frames += 1;
-        Ok(Some(data))
+        self.ends.push_back(end);
+        Ok(Some(if data.len() < COPIED { Bytes::copy_from_slice(&data) } else { data }))
     }
 
     /// The end. Whether that is new.
@@ -90,6 +102,9 @@ impl Inbound {
     /// The socket took so many bytes.
     pub(crate) fn wrote(&mut self, bytes: u64) {
         self.written = self.written.saturating_add(bytes).min(self.expected);
+        while self.ends.front().is_some_and(|end| *end <= self.written) {
+            self.ends.pop_front();
+        }
     }
 
     /// The socket was told of the end.

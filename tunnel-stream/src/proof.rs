@@ -82,9 +82,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// See [`Secret::prove`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// See [`Secret::prove`]. It does not print either: until it has arrived, it opens the streams.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Proof(pub [u8; 32]);
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof")
+    }
+}
 
 /// The bastion's secrets of an association: the one that the client has for certain, and the one that it was sent last
 /// and may not have got.

@@ -1,6 +1,6 @@
 //! The sending half of a stream: what was taken from the TCP socket and is not acknowledged yet.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,8 +9,8 @@ use crate::{
     frame::{HEADER, MOST_DATA, write_data_header},
 };
 
-/// The most frames that wait for an acknowledgement, so that a stream of single bytes costs little.
-const MOST_FRAMES: usize = 4096;
+/// The most frames that wait for an acknowledgement, so that a stream of single bytes costs little at either end.
+pub(crate) const MOST_FRAMES: usize = 4096;
 
 /// How much is taken from the socket ahead of what was sent, in bytes: two frames keep a carrier busy, and more would only
 /// wait here instead of in the kernel.
@@ -23,7 +23,6 @@ const SMALL: usize = 4 * 1024;
 pub(crate) const OVERHEAD: u64 = 160;
 
 /// Bytes for a stream, with room for the header of their frame before them, so that the frame needs no copy.
-#[derive(Debug)]
 pub struct Payload(BytesMut);
 
 impl Payload {
@@ -62,8 +61,14 @@ impl Payload {
     }
 }
 
+/// What users send does not print.
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.len())
+    }
+}
+
 /// A frame that can be sent, and sent again.
-#[derive(Debug)]
 struct Kept {
     frame: Bytes,
     /// The offset of its first byte.
@@ -73,6 +78,12 @@ struct Kept {
 impl Kept {
     fn end(&self) -> u64 {
         self.offset + (self.frame.len() - HEADER) as u64
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.offset, self.end())
     }
 }
 
@@ -91,6 +102,8 @@ pub(crate) struct Ring {
     acknowledged: u64,
     /// All before this may be sent.
     limit: u64,
+    /// How much may wait for an acknowledgement, whatever the peer would take.
+    most: u64,
     fin: Fin,
     /// Whether the end was ever sent.
     fin_sent: bool,
@@ -123,7 +136,7 @@ pub(crate) enum Next {
 }
 
 impl Ring {
-    pub(crate) fn new(stream: StreamId, limit: u64) -> Self {
+    pub(crate) fn new(stream: StreamId, limit: u64, most: u64) -> Self {
         Self {
             stream,
             frames: VecDeque::new(),
@@ -132,6 +145,7 @@ impl Ring {
             taken: 0,
             acknowledged: 0,
             limit,
+            most,
             fin: Fin::Open,
             fin_sent: false,
             resent: 0,
@@ -146,7 +160,8 @@ impl Ring {
             return 0;
         }
         let ahead = READ_AHEAD.saturating_sub(self.taken - self.reached());
-        let room = ahead.min(self.limit.saturating_sub(self.taken));
+        let limit = self.limit.min(self.acknowledged.saturating_add(self.most));
+        let room = ahead.min(limit.saturating_sub(self.taken));
         usize::try_from(room).unwrap_or(usize::MAX).min(MOST_DATA)
     }
 

@@ -23,6 +23,9 @@ const RECENT: Duration = Duration::from_secs(10);
 /// Between two marks, in bytes.
 const MARK_EVERY: u64 = 64 * 1024;
 
+/// The most marks: as many as [`MOST`] needs. A peer that confirms nothing gets small frames all the same.
+const MOST_MARKS: usize = (MOST / MARK_EVERY) as usize;
+
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     /// What had been sent, this included.
@@ -108,7 +111,8 @@ impl Transit {
 
     pub(crate) fn sent(&mut self, length: usize, now: Moment) {
         self.sent += length as u64;
-        if self.marks.back().is_none_or(|mark| self.sent - mark.sent >= MARK_EVERY) {
+        let is_due = self.marks.back().is_none_or(|mark| self.sent - mark.sent >= MARK_EVERY);
+        if is_due && self.marks.len() < MOST_MARKS {
             let (arrived, arrived_at) = (self.arrived, self.arrived_at);
             self.marks.push_back(Mark { sent: self.sent, at: now, arrived, arrived_at });
         }

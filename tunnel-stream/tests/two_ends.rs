@@ -284,6 +284,11 @@ impl World {
             self.server.carry(half, self.now);
             let half = self.client.incoming.len() / 2;
             self.client.carry(half, self.now);
+            // The client's sockets go on too, and what they tell on the old carrier may be lost.
+            let ids: Vec<StreamId> = self.client.sockets.keys().copied().collect();
+            for id in ids {
+                self.client.take(id, usize::MAX);
+            }
             self.pump();
         }
         let fresh = Secret::new([self.challenges ^ 0x80; 32]);
