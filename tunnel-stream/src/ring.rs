@@ -329,3 +329,243 @@ impl Ring {
         self.resent
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: StreamId = StreamId(5);
+    const MANY: u64 = 1 << 40;
+
+    fn payload(bytes: usize) -> Payload {
+        Payload::copy_of(&vec![7; bytes])
+    }
+
+    /// Sends all there is: the lengths of the data, and where the end is, if it is sent.
+    fn send(ring: &mut Ring) -> (Vec<usize>, Option<u64>) {
+        let mut data = Vec::new();
+        while let Some(next) = ring.send_next() {
+            match next {
+                Next::Data(frame) => data.push(frame.len() - HEADER),
+                Next::Fin(offset) => return (data, Some(offset)),
+            }
+        }
+        (data, None)
+    }
+
+    #[test]
+    fn a_payload_has_room_for_its_header_and_no_more_than_a_frame() {
+        let mut payload = Payload::with_capacity(3);
+        assert!(payload.is_empty());
+        payload.buffer().extend_from_slice(b"abc");
+        assert_eq!((payload.len(), payload.is_empty()), (3, false));
+        assert_eq!(format!("{payload:?}"), "Payload(3 bytes)");
+        assert_eq!(Payload::copy_of(&[1; MOST_DATA + 1]).len(), MOST_DATA);
+        assert!(Payload::with_capacity(usize::MAX).0.capacity() < 2 * MOST_DATA);
+        let mut ring = Ring::new(ID, MANY, MANY);
+        ring.push(payload);
+        let Some(Next::Data(frame)) = ring.send_next() else { panic!() };
+        assert_eq!(*frame, *b"\x01\0\0\x03\0\0\0\x05\0\0\0\0\0\0\0\0abc");
+    }
+
+    #[test]
+    fn small_pieces_share_a_frame_until_it_is_sent_or_no_longer_small() {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        ring.push(payload(0));
+        assert!(!ring.has_next());
+        for _ in 0..3 {
+            ring.push(payload(10));
+        }
+        assert_eq!((ring.next_length(), ring.held()), (HEADER + 30, 30));
+        assert_eq!(send(&mut ring), (vec![30], None));
+        ring.push(payload(SMALL - 1));
+        ring.push(payload(1));
+        ring.push(payload(1));
+        assert_eq!(ring.next_length(), HEADER + SMALL);
+        assert_eq!(send(&mut ring), (vec![SMALL, 1], None));
+        ring.push(payload(1));
+        ring.push(payload(MOST_DATA - 1));
+        ring.push(payload(1));
+        assert_eq!(send(&mut ring), (vec![MOST_DATA, 1], None));
+        ring.push(payload(1));
+        ring.push(payload(MOST_DATA));
+        assert_eq!(send(&mut ring), (vec![1, MOST_DATA], None), "not beyond a frame");
+        assert_eq!(ring.taken(), ring.sent);
+        assert_eq!(ring.next_length(), HEADER, "the end would be");
+    }
+
+    #[test]
+    fn no_more_is_taken_than_two_frames_ahead_or_the_peer_allows() {
+        let mut ring = Ring::new(ID, 300_000, MANY);
+        assert_eq!((ring.room(), ring.is_at_limit()), (MOST_DATA, false));
+        ring.push(payload(MOST_DATA));
+        assert_eq!(ring.room(), MOST_DATA);
+        ring.push(payload(MOST_DATA - 100));
+        assert_eq!(ring.room(), 100, "ahead of what was sent");
+        send(&mut ring);
+        let left = 300_000 - (2 * MOST_DATA - 100);
+        assert_eq!(ring.room(), left);
+        ring.push(payload(left));
+        assert_eq!((ring.room(), ring.is_at_limit()), (0, true));
+        send(&mut ring);
+        assert_eq!(ring.credit(100_000, 300_050), Some(0));
+        assert_eq!((ring.room(), ring.is_at_limit(), ring.limit()), (50, false, 300_050));
+        assert_eq!(ring.credit(100_000, 200_000), Some(0), "a limit is not taken back");
+        assert_eq!(ring.room(), 50);
+        ring.finish();
+        assert_eq!((ring.room(), ring.is_at_limit()), (0, false));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_this_end_allows() {
+        let mut ring = Ring::new(ID, u64::MAX, 1000);
+        assert_eq!(ring.room(), 1000);
+        ring.push(payload(1000));
+        send(&mut ring);
+        assert_eq!((ring.room(), ring.is_at_limit()), (0, false));
+        ring.credit(0, u64::MAX);
+        assert_eq!(ring.room(), 0);
+        ring.credit(1000, u64::MAX);
+        assert_eq!(ring.room(), 1000);
+    }
+
+    #[test]
+    fn no_more_frames_are_kept_than_the_peer_expects() {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        for _ in 0..MOST_FRAMES {
+            assert!(ring.room() > 0);
+            ring.push(payload(1));
+            send(&mut ring);
+        }
+        assert_eq!(ring.room(), 0);
+        assert_eq!(ring.held(), MOST_FRAMES as u64 * (1 + OVERHEAD));
+        assert_eq!(ring.credit(2, MANY), Some(2 * (1 + OVERHEAD)));
+        assert!(ring.room() > 0);
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_let_go_frame_by_frame() {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        for _ in 0..3 {
+            ring.push(payload(5000));
+        }
+        send(&mut ring);
+        let frame = 5000 + OVERHEAD;
+        assert_eq!(ring.held(), 3 * frame);
+        assert_eq!(ring.credit(4999, 0), Some(0));
+        assert_eq!(ring.credit(5000, 0), Some(frame));
+        assert_eq!(ring.credit(4000, 0), Some(0), "an acknowledgement is not taken back");
+        assert_eq!(ring.credit(15_001, 0), None, "never sent");
+        assert_eq!(ring.held(), 2 * frame);
+        assert_eq!(ring.credit(15_000, 0), Some(2 * frame));
+        assert_eq!(ring.held(), 0);
+        // The next frame begins where the last one ended.
+        ring.push(payload(1));
+        let Some(Next::Data(sent)) = ring.send_next() else { panic!() };
+        assert_eq!(sent.get(8..HEADER), Some(&15_000_u64.to_be_bytes()[..]));
+    }
+
+    #[test]
+    fn what_was_taken_and_not_sent_cannot_be_acknowledged() {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        ring.push(payload(5000));
+        assert_eq!(ring.credit(1, 0), None);
+        send(&mut ring);
+        ring.push(payload(5000));
+        assert_eq!(ring.credit(5001, 0), None);
+        assert_eq!(ring.credit(5000, 0), Some(5000 + OVERHEAD));
+    }
+
+    #[test]
+    fn the_end_is_a_number_of_its_own_and_is_sent_last() {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        ring.push(payload(10));
+        ring.finish();
+        assert_eq!(ring.credit(11, 0), None, "not sent");
+        assert!(!ring.is_all_sent());
+        assert_eq!(send(&mut ring), (vec![10], Some(10)));
+        assert!(ring.is_all_sent() && !ring.is_done() && !ring.has_next());
+        assert_eq!(ring.credit(10, 0), Some(10 + OVERHEAD));
+        assert!(!ring.is_done());
+        assert_eq!(ring.credit(12, 0), None);
+        assert_eq!(ring.credit(11, 0), Some(0));
+        assert!(ring.is_done());
+        ring.finish();
+        ring.resume(0);
+        assert_eq!(send(&mut ring), (vec![], None), "the peer has everything");
+    }
+
+    /// Three frames of 100 bytes and the end were sent; the peer says what it has.
+    fn resumed(received: u64) -> (Vec<usize>, Option<u64>, u64) {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        for _ in 0..3 {
+            ring.push(payload(100));
+            send(&mut ring);
+        }
+        ring.finish();
+        send(&mut ring);
+        assert!(ring.can_resume(received));
+        ring.resume(received);
+        let (data, end) = send(&mut ring);
+        (data, end, ring.resent())
+    }
+
+    #[test]
+    fn a_peer_is_sent_again_what_it_has_not_received_in_whole_frames() {
+        assert_eq!(resumed(0), (vec![100; 3], Some(300), 300));
+        assert_eq!(resumed(99), (vec![100; 3], Some(300), 300));
+        assert_eq!(resumed(100), (vec![100; 2], Some(300), 200));
+        assert_eq!(resumed(299), (vec![100; 1], Some(300), 100));
+        assert_eq!(resumed(300), (vec![], Some(300), 0));
+        assert_eq!(resumed(301), (vec![], None, 0));
+    }
+
+    #[test]
+    fn a_peer_has_nothing_that_was_never_sent() {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        ring.push(payload(100));
+        assert!(ring.can_resume(0) && !ring.can_resume(1));
+        send(&mut ring);
+        ring.push(payload(100));
+        assert!(ring.can_resume(100) && !ring.can_resume(101));
+        send(&mut ring);
+        assert!(ring.can_resume(200) && !ring.can_resume(201));
+        ring.finish();
+        assert!(!ring.can_resume(201));
+        send(&mut ring);
+        assert!(ring.can_resume(201) && !ring.can_resume(202));
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_not_sent_again_however_far_back_the_peer_says_it_is() {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        for _ in 0..3 {
+            ring.push(payload(100));
+            send(&mut ring);
+        }
+        ring.credit(200, 0);
+        ring.resume(0);
+        assert_eq!(send(&mut ring), (vec![100], None));
+    }
+
+    #[test]
+    fn room_is_counted_from_what_was_sent_on_the_present_carrier() {
+        let mut ring = Ring::new(ID, MANY, MANY);
+        for _ in 0..3 {
+            ring.push(payload(MOST_DATA));
+            send(&mut ring);
+        }
+        assert_eq!(ring.room(), MOST_DATA);
+        ring.resume(0);
+        assert_eq!(ring.room(), 0);
+        ring.send_next();
+        assert_eq!(ring.room(), 0);
+        ring.send_next();
+        assert_eq!(ring.room(), MOST_DATA);
+        // And what is acknowledged before it was sent again need not be sent.
+        ring.resume(0);
+        ring.credit(2 * MOST_DATA as u64, 0);
+        assert_eq!(ring.room(), MOST_DATA);
+        assert_eq!(send(&mut ring), (vec![MOST_DATA], None));
+    }
+}
