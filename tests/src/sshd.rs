@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -18,6 +18,7 @@ use crate::{
 /// What to start.
 #[derive(Debug)]
 pub struct Setup {
+    listen: IpAddr,
     authorities: Vec<String>,
     host_key: Key,
     host_certificate: Option<Vec<u8>>,
@@ -30,8 +31,8 @@ pub struct Sshd {
     process: Process,
     address: SocketAddr,
     host_key: Key,
-    /// Holds the server's configuration and keys.
-    _scratch: Scratch,
+    /// The server's configuration and keys.
+    scratch: Scratch,
 }
 
 impl Setup {
@@ -39,11 +40,24 @@ impl Setup {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            listen: Ipv4Addr::LOCALHOST.into(),
             authorities: Vec::new(),
             host_key: Key::ed25519(),
             host_certificate: None,
             more: String::new(),
         }
+    }
+
+    /// Listens on another address of this machine than that of the loopback interface.
+    #[must_use]
+    pub fn listen(self, address: IpAddr) -> Self {
+        Self { listen: address, ..self }
+    }
+
+    /// Presents this host key instead of a new one.
+    #[must_use]
+    pub fn host_key(self, key: Key) -> Self {
+        Self { host_key: key, ..self }
     }
 
     /// Trusts the certificates of an authority.
@@ -77,14 +91,14 @@ impl Setup {
     #[must_use]
     pub fn start(self) -> Sshd {
         let scratch = Scratch::new("sshd");
-        let port = ports::free();
+        let address = SocketAddr::from((self.listen, ports::free()));
         let host_key = scratch.write("host_key", self.host_key.private_pem());
         let authorities = scratch.write("authorities", self.authorities.join("\n") + "\n");
         let mut config = self.more;
         // The first word on a matter holds, so what a test asked for stands before our defaults.
         write!(
             config,
-            "ListenAddress 127.0.0.1:{port}\n\
+            "ListenAddress {address}\n\
              HostKey {host_key}\n\
              TrustedUserCAKeys {authorities}\n\
              PidFile none\n\
@@ -106,16 +120,19 @@ impl Setup {
             let path = scratch.write("host_key-cert.pub", forge::line(certificate));
             writeln!(config, "HostCertificate {}", path.display()).unwrap();
         }
-        let config = scratch.write("sshd_config", config);
+        scratch.write("sshd_config", config);
         if is_root() {
             // Its service would have made it.
             std::fs::create_dir_all("/run/sshd").unwrap();
         }
-        let mut process = Program::new(sshd()).args(["-D", "-e", "-f"]).arg(config).start();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        process.wait_until_up(|| ports::answers(address));
-        Sshd { process, address, host_key: self.host_key, _scratch: scratch }
+        Sshd { process: run(address, &scratch), address, host_key: self.host_key, scratch }
     }
+}
+
+fn run(address: SocketAddr, scratch: &Scratch) -> Process {
+    let mut process = Program::new(sshd()).args(["-D", "-e", "-f"]).arg(scratch.join("sshd_config")).start();
+    process.wait_until_up(|| ports::answers(address));
+    process
 }
 
 impl Default for Setup {
@@ -129,6 +146,16 @@ impl Sshd {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Starts it at the same address, with the same keys, once it has ended.
+    pub fn start_again(&mut self) {
+        self.process = run(self.address, &self.scratch);
     }
 
     /// The only name that can log in: that of whoever runs the tests.

@@ -27,14 +27,15 @@ use crate::{scratch::Scratch, wait};
 /// How much of each log is shown when a test fails.
 const SHOWN: usize = 12_000;
 
-/// The path of a program of this workspace, which stands beside the test that runs now.
+/// The path of a program of this workspace, which stands beside the test, or the program, that runs now.
 ///
 /// # Panics
 /// When it was not built.
 #[must_use]
 pub fn ours(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().find(|folder| folder.ends_with("deps")).and_then(Path::parent).unwrap();
+    let running = std::env::current_exe().unwrap();
+    let folder = running.parent().unwrap();
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
     let path = profile.join(name);
     assert!(path.is_file(), "{} is not built: run `cargo build --workspace` first", path.display());
     path
