@@ -1,7 +1,7 @@
 # One profile for everything but the image, and the same features in every build, so that nothing is built twice:
 # tests/demo/Cargo.toml sees to it for the demonstration, and all else builds the whole workspace.
 .DEFAULT_GOAL := help
-.PHONY: help build test quick test-cluster check demo peers soak-rekey fuzz mutants crds image image-reproducible cluster cluster-down chart-documents docs
+.PHONY: help build test quick test-cluster check demo peers soak-rekey chaos fuzz mutants crds image image-reproducible cluster cluster-down chart-documents docs
 
 # .config/nextest.toml has how many tests run side by side, unless TEST_THREADS says otherwise.
 NEXTEST = PATH="$$PATH:$(CURDIR)/.peers/venv/bin" cargo nextest run --workspace --locked $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
@@ -57,6 +57,11 @@ GIB ?= 20
 soak-rekey: peers ## 20 GiB, or GIB, through each pair of ends while keys are replaced all the time
 	cargo build --workspace --bins --release --locked
 	SOAK_GIB=$(GIB) RUST_TEST_THREADS=1 cargo test -p tests --test peers --release --locked key_exchanges -- --nocapture
+
+# Rows such as CHAOS="F03 F04", and the program's own options; without any, all of them.
+chaos: peers ## every fault to survive, under open connections, beside ssh + autossh: one table; needs root
+	cargo build --workspace --bins --locked
+	$(SUDO) target/debug/chaos $(CHAOS)
 
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install

@@ -25,6 +25,7 @@ mod database;
 mod demo;
 mod destinations;
 mod endings;
+mod faults;
 mod fence;
 mod floods;
 mod fuzz_corpora;
