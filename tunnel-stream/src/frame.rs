@@ -318,13 +318,13 @@ impl Frame {
                 most_streams: content.try_get_u32().map_err(|_| bad)?,
                 kept_for: content.try_get_u32().map_err(|_| bad)?,
             }),
-            kind::START => Self::Start { version: version(content).ok_or(bad)? },
+            kind::START => Self::Start { version: content.try_get_u16().map_err(|_| bad)? },
             kind::STARTED => Self::Started {
                 association: AssociationId(array(content).ok_or(bad)?),
                 secret: Secret::new(array(content).ok_or(bad)?),
             },
             kind::ATTACH => Self::Attach(Attach {
-                version: version(content).ok_or(bad)?,
+                version: content.try_get_u16().map_err(|_| bad)?,
                 association: AssociationId(array(content).ok_or(bad)?),
                 proof: Proof(array(content).ok_or(bad)?),
                 epoch: Epoch(offset),
@@ -349,11 +349,6 @@ fn array<const N: usize>(content: &mut Bytes) -> Option<[u8; N]> {
     let mut array = [0; N];
     content.try_copy_to_slice(&mut array).ok()?;
     Some(array)
-}
-
-/// A version that this end speaks, and so has offered.
-fn version(content: &mut Bytes) -> Option<u16> {
-    content.try_get_u16().ok().filter(|version| (OLDEST_VERSION..=VERSION).contains(version))
 }
 
 fn reason(content: &mut Bytes) -> Option<Reason> {

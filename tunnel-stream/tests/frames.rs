@@ -264,17 +264,6 @@ fn a_list_has_each_stream_once_in_order_and_is_bounded() {
 }
 
 #[test]
-fn a_version_that_was_not_offered_is_refused() {
-    let mut attach =
-        bytes(version_1().into_iter().find(|(frame, _)| matches!(frame, Frame::Attach(_))).unwrap().1);
-    for version in [0_u16, 2, 0xFFFF] {
-        assert_eq!(read(&with_length(17, &version.to_be_bytes())).unwrap_err(), Malformed::Content(17));
-        attach[HEADER..HEADER + 2].copy_from_slice(&version.to_be_bytes());
-        assert_eq!(read(&attach).unwrap_err(), Malformed::Content(19));
-    }
-}
-
-#[test]
 fn the_newest_version_that_both_ends_speak_is_chosen() {
     let hello = |oldest, newest| {
         Hello { oldest, newest, challenge: Challenge([0; 32]), most_streams: 1, kept_for: 1 }.version()
