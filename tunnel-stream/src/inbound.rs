@@ -13,7 +13,7 @@ pub(crate) const FIRST_WINDOW: u64 = 64 * 1024;
 pub(crate) const WINDOW: u64 = 512 * 1024;
 
 /// Credit is granted in steps of at most this many bytes.
-const STEP: u64 = 512 * 1024;
+pub(crate) const STEP: u64 = 512 * 1024;
 
 /// Credit is granted after so many frames in any case: the peer keeps each until it is acknowledged.
 const FRAMES: u32 = 512;

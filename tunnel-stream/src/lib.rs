@@ -71,6 +71,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_has_the_numbers_that_both_ends_count_on() {
+        let page = include_str!("../PROTOCOL.md");
+        assert!(page.contains(SUBSYSTEM) && page.contains(&announcement().replace('1', "N")));
+        for number in [
+            frame::LONGEST as u64,
+            MOST_DATA as u64,
+            frame::MOST_STREAMS as u64,
+            2 * frame::MOST_STREAMS as u64,
+            inbound::FIRST_WINDOW,
+            inbound::WINDOW,
+            inbound::STEP,
+            ring::MOST_FRAMES as u64,
+            transit::RECEIPT,
+            transit::LEAST,
+            transit::MOST,
+        ] {
+            let mut digits = number.to_string();
+            for from_the_end in [3, 7] {
+                if digits.len() > from_the_end {
+                    digits.insert(digits.len() - from_the_end, ',');
+                }
+            }
+            assert!(page.contains(&digits), "{digits}");
+        }
+    }
+
+    #[test]
     fn only_a_server_that_announces_streams_is_asked_for_them() {
         let line = format!("SSH-2.0-bastion_0.1.0 rekey=1,1 {}", announcement());
         assert!(is_announced(&line));

@@ -9,10 +9,10 @@ use std::{collections::VecDeque, time::Duration};
 use crate::Moment;
 
 /// The least that may be under way, in bytes.
-const LEAST: u64 = 256 * 1024;
+pub(crate) const LEAST: u64 = 256 * 1024;
 
 /// The most, in bytes, with or without an interactive stream.
-const MOST: u64 = 64 * 1024 * 1024;
+pub(crate) const MOST: u64 = 64 * 1024 * 1024;
 
 /// The receiver tells of what has arrived each time that so much more has, in bytes.
 pub(crate) const RECEIPT: u64 = 128 * 1024;

@@ -110,6 +110,47 @@ fn the_frames_of_version_1_are_these_bytes() {
     }
 }
 
+const PAGE: &str = include_str!("../PROTOCOL.md");
+
+/// The first two cells of each row of a table whose first cell is a number.
+fn rows(heading: &str) -> Vec<(u16, String)> {
+    let section = PAGE.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    section
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            Some((cells.next()?.parse().ok()?, cells.next()?.trim_matches('`').to_owned()))
+        })
+        .collect()
+}
+
+#[test]
+fn the_page_has_each_frame_with_its_number() {
+    let ours: Vec<(u16, String)> = version_1()
+        .into_iter()
+        .map(|(frame, wire)| {
+            let debug = format!("{frame:?}");
+            let name = debug.split(|letter: char| !letter.is_alphanumeric()).next().unwrap();
+            (bytes(wire)[0].into(), name.to_uppercase())
+        })
+        .collect();
+    assert_eq!(rows("3 Frames"), ours);
+}
+
+#[test]
+fn the_page_has_each_reason_with_its_number() {
+    let named = |code: &u16| Code(*code).name() != "other";
+    let ours: Vec<(u16, String)> =
+        (0..=u16::MAX).filter(named).map(|code| (code, Code(code).name().to_owned())).collect();
+    assert_eq!(rows("8 Reasons"), ours);
+}
+
+#[test]
+fn the_page_has_the_proof_of_its_example() {
+    let proof = Secret::new([1; 32]).prove(&Challenge([2; 32]), AssociationId([3; 16]), Epoch(4));
+    assert!(PAGE.contains(&format!("\n    {}\n", hex(&proof.0))), "{}", hex(&proof.0));
+}
+
 /// The list above has each type once: a frame that is added needs its bytes here.
 #[test]
 fn every_type_has_its_bytes() {
