@@ -1,7 +1,7 @@
 # One profile for everything but the image, and the same features in every build, so that nothing is built twice:
 # tests/demo/Cargo.toml sees to it for the demonstration, and all else builds the whole workspace.
 .DEFAULT_GOAL := help
-.PHONY: help build test quick test-cluster check demo peers soak-rekey chaos fuzz mutants crds image image-reproducible cluster cluster-down chart-documents docs
+.PHONY: help build test quick test-cluster check demo bench peers soak-rekey chaos fuzz mutants crds image image-reproducible cluster cluster-down chart-documents docs
 
 # .config/nextest.toml has how many tests run side by side, unless TEST_THREADS says otherwise.
 NEXTEST = PATH="$$PATH:$(CURDIR)/.peers/venv/bin" cargo nextest run --workspace --locked $(if $(TEST_THREADS),--test-threads=$(TEST_THREADS))
@@ -62,6 +62,11 @@ soak-rekey: peers ## 20 GiB, or GIB, through each pair of ends while keys are re
 chaos: peers ## every fault to survive, under open connections, beside ssh + autossh: one table; needs root
 	cargo build --workspace --bins --locked
 	$(SUDO) target/debug/chaos $(CHAOS)
+
+# The programs as they are shipped, and what measures them: no test's features are in them.
+bench: peers ## our programs beside OpenSSH's, as a table and as JSON: all of it in a quarter of an hour, or BENCH="one-stream echo"
+	cargo build --release --locked -p bench -p bastion-server -p tunnel-cli -p vault-signer --bins
+	target/release/bench $(BENCH)
 
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install

@@ -158,6 +158,12 @@ impl Sshd {
         self.process = run(self.address, &self.scratch);
     }
 
+    /// The process id of the server that listens; each connection has a child of it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The only name that can log in: that of whoever runs the tests.
     #[must_use]
     pub fn login(&self) -> String {
