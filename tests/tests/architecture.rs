@@ -22,7 +22,7 @@ struct Layout {
     confined: &'static [(&'static str, &'static [&'static str])],
 }
 
-const LAYOUTS: &[Layout] = &[BASTION, CLIENT, SIGNER];
+const LAYOUTS: &[Layout] = &[BASTION, CLIENT, SIGNER, DATABASES];
 
 const BASTION: Layout = Layout {
     source: "bastion-server/src",
@@ -111,6 +111,41 @@ const SIGNER: Layout = Layout {
     kept_out: &[("tokio", &["request", "text", "domain"])],
     confined: &[],
 };
+
+/// The crate decides and does nothing: bytes go in, and steps come out.
+const DATABASES: Layout = Layout {
+    source: "database-wire/src",
+    floors: &[
+        &["lib"],
+        &["mysql", "postgres", "redis"],
+        &["explanation", "hash", "inbox", "link", "password", "reader", "step"],
+    ],
+    libraries: &[("md5", &["hash"]), ("ed25519_dalek", &["mysql"]), ("stringprep", &["postgres"])],
+    kept_out: &[
+        ("tokio", DATABASE_ROOMS),
+        ("russh", DATABASE_ROOMS),
+        ("std::fs", DATABASE_ROOMS),
+        ("std::io", DATABASE_ROOMS),
+        ("std::net", DATABASE_ROOMS),
+        ("std::thread", DATABASE_ROOMS),
+        ("std::time", DATABASE_ROOMS),
+    ],
+    confined: &[],
+};
+
+const DATABASE_ROOMS: &[&str] = &[
+    "lib",
+    "mysql",
+    "postgres",
+    "redis",
+    "explanation",
+    "hash",
+    "inbox",
+    "link",
+    "password",
+    "reader",
+    "step",
+];
 
 #[test]
 fn modules_import_only_what_stands_below_them() {
