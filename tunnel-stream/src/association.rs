@@ -2,11 +2,12 @@
 //!
 //! The caller owns sockets and carriers. It hands in what a TCP socket gave ([`Association::push`]) and took
 //! ([`Association::wrote`]) and each frame of the present carrier ([`Association::receive`]), sends what
-//! [`Association::transmit`] gives, and does what an [`Event`] says. After each call that can give the peer something to
-//! hear, [`Association::has_something_to_send`] says whether a sender that waits should look again.
+//! [`Association::transmit`] gives, and does what an [`Event`] says. After each call that can give the peer
+//! something to hear, [`Association::has_something_to_send`] says whether a sender that waits should look
+//! again.
 //!
-//! Whatever is owed to the peer is a mark at its stream and never an entry of a queue, so that no peer can make a queue
-//! grow: it is written when it is sent.
+//! Whatever is owed to the peer is a mark at its stream and never an entry of a queue, so that no peer can
+//! make a queue grow: it is written when it is sent.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,7 +30,8 @@ use crate::{
 /// Less data than this at a time is what a person types, or an answer to it, in bytes.
 const SMALL: usize = 4 * 1024;
 
-/// A stream that gave so many small pieces in a row is interactive. A single one is how most bulk transfers begin.
+/// A stream that gave so many small pieces in a row is interactive. A single one is how most bulk transfers
+/// begin.
 const SMALL_PIECES: u8 = 3;
 
 /// It remains interactive for so long after the last one.
@@ -62,8 +64,8 @@ pub struct Outgoing {
 pub struct Limits {
     /// How many streams it may have, those that have ended and wait for the peer's answer included.
     pub streams: usize,
-    /// How far the window of one stream may grow, in bytes; this end keeps no more for the peer either, whatever that
-    /// would take.
+    /// How far the window of one stream may grow, in bytes; this end keeps no more for the peer either,
+    /// whatever that would take.
     pub window: u64,
 }
 
@@ -78,7 +80,8 @@ pub enum Event {
     Data(StreamId, Bytes),
     /// After all of that, tell the socket that nothing follows, and say so by [`Association::wrote_end`].
     Fin(StreamId),
-    /// More may be taken from the socket; so many bytes less are held for it, and it may have come to its end in order.
+    /// More may be taken from the socket; so many bytes less are held for it, and it may have come to its end
+    /// in order.
     Credit(StreamId, u64),
     /// The stream has ended, not in order: reset the socket. It is not known any more.
     Reset(StreamId, Reason),
@@ -230,8 +233,8 @@ pub struct Association {
     /// The present carrier, if there is one.
     carrier: Option<Transit>,
     attachment: Attachment,
-    /// Client: another carrier was asked to take over. What is opened waits for the answer, since the bastion would not
-    /// find it in the list that it got.
+    /// Client: another carrier was asked to take over. What is opened waits for the answer, since the bastion
+    /// would not find it in the list that it got.
     is_moving: bool,
     /// Streams that ended in order with the last frame that was sent.
     finished: Vec<StreamId>,
@@ -312,8 +315,8 @@ impl Association {
         })
     }
 
-    /// Client: asks for a connection. Data may be pushed immediately. `None` while there are too many streams, and for a
-    /// host that is longer than any name, which the bastion would take for a broken frame.
+    /// Client: asks for a connection. Data may be pushed immediately. `None` while there are too many
+    /// streams, and for a host that is longer than any name, which the bastion would take for a broken frame.
     pub fn open(&mut self, request: Request) -> Option<StreamId> {
         let is_too_many = self.streams.len() >= self.limits.streams;
         if self.role != Role::Client || is_too_many || request.host.len() > LONGEST_HOST {
@@ -371,7 +374,8 @@ impl Association {
         }
     }
 
-    /// Takes what came from a stream's socket, at most [`Association::room`]. Says how much more is held for it.
+    /// Takes what came from a stream's socket, at most [`Association::room`]. Says how much more is held for
+    /// it.
     pub fn push(&mut self, id: StreamId, payload: Payload, now: Moment) -> u64 {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_live()) else { return 0 };
         let before = stream.ring.held();
@@ -459,8 +463,8 @@ impl Association {
         })
     }
 
-    /// The next frame for a carrier: what is owed first, then small frames, then one frame of each stream in turn. `None`
-    /// also while enough is under way, and for a carrier that is not the present one.
+    /// The next frame for a carrier: what is owed first, then small frames, then one frame of each stream in
+    /// turn. `None` also while enough is under way, and for a carrier that is not the present one.
     pub fn transmit(&mut self, on: Attachment, now: Moment) -> Option<Outgoing> {
         if on != self.attachment {
             return None;
@@ -628,7 +632,8 @@ impl Association {
         }
     }
 
-    /// A stream that is open or being opened; `None` where it has ended at this end, so that the peer does not know yet.
+    /// A stream that is open or being opened; `None` where it has ended at this end, so that the peer does
+    /// not know yet.
     fn live(&mut self, id: StreamId) -> Result<Option<&mut Stream>, Violation> {
         if id > self.highest {
             return Err(Violation::BadStream);
@@ -674,8 +679,9 @@ impl Association {
         Ok(was_live.then_some(Event::Reset(id, reason)))
     }
 
-    /// The peer speaks of a stream that is not known any more: the answer to its reset was lost with a carrier, or the
-    /// stream has ended in order here, and the acknowledgement that would have told the peer so was lost.
+    /// The peer speaks of a stream that is not known any more: the answer to its reset was lost with a
+    /// carrier, or the stream has ended in order here, and the acknowledgement that would have told the peer
+    /// so was lost.
     fn gone(&mut self, id: StreamId) -> Result<Option<Event>, Violation> {
         if !self.streams.contains_key(&id) {
             if self.streams.len() >= 2 * self.limits.streams {
@@ -749,8 +755,8 @@ impl Association {
         }
     }
 
-    /// Client: asks to go on, on a carrier whose bastion has greeted with `challenge`. The present carrier, if there is
-    /// one, serves on until [`Association::resumed`].
+    /// Client: asks to go on, on a carrier whose bastion has greeted with `challenge`. The present carrier,
+    /// if there is one, serves on until [`Association::resumed`].
     pub fn attach(&mut self, challenge: &Challenge) -> Attach {
         self.epoch = Epoch(self.epoch.0 + 1);
         self.is_moving = true;
@@ -773,8 +779,8 @@ impl Association {
         }
     }
 
-    /// Server: moves to the carrier whose client asks for it, if it proves that it may. The new carrier replaces the
-    /// present one. `fresh` is the secret for the next time.
+    /// Server: moves to the carrier whose client asks for it, if it proves that it may. The new carrier
+    /// replaces the present one. `fresh` is the secret for the next time.
     ///
     /// The events are what the client's list says of streams: they have ended there.
     ///
@@ -802,11 +808,12 @@ impl Association {
         Ok((attached, events))
     }
 
-    /// Client: the bastion has agreed to [`Association::attach`]; the carrier that it did so on is the present one.
+    /// Client: the bastion has agreed to [`Association::attach`]; the carrier that it did so on is the
+    /// present one.
     ///
     /// # Errors
-    /// When the bastion lists what cannot be, or agrees to an attempt before the last one: its secret is worth nothing once
-    /// the bastion gets to the last. Everything is as it was.
+    /// When the bastion lists what cannot be, or agrees to an attempt before the last one: its secret is
+    /// worth nothing once the bastion gets to the last. Everything is as it was.
     pub fn resumed(&mut self, attached: Attached, now: Moment) -> Result<Vec<Event>, Violation> {
         if attached.epoch != self.epoch {
             return Err(Violation::Superseded);
@@ -825,8 +832,8 @@ impl Association {
         self.streams.iter().map(position).collect()
     }
 
-    /// Sets each stream to where the peer stands. `asked` is the highest that a bastion was asked to open. `None`, and
-    /// nothing is changed, where the peer's list cannot be.
+    /// Sets each stream to where the peer stands. `asked` is the highest that a bastion was asked to open.
+    /// `None`, and nothing is changed, where the peer's list cannot be.
     fn move_to(&mut self, theirs: &[Position], asked: Option<StreamId>, now: Moment) -> Option<Vec<Event>> {
         let position = |id: StreamId| {
             let found = theirs.binary_search_by_key(&id, |position| position.stream).ok()?;
@@ -885,7 +892,8 @@ impl Association {
         Some(events)
     }
 
-    /// A stream goes on from what the peer has received. What it was told on the carrier before may have been lost.
+    /// A stream goes on from what the peer has received. What it was told on the carrier before may have been
+    /// lost.
     fn go_on(&mut self, id: StreamId, received: u64, never_asked: bool) {
         let role = self.role;
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -897,7 +905,8 @@ impl Association {
         self.has_data(id);
     }
 
-    /// The peer does not know a stream any more. It forgets only what has ended in order, and what it was told is gone.
+    /// The peer does not know a stream any more. It forgets only what has ended in order, and what it was
+    /// told is gone.
     fn ended_there(&mut self, id: StreamId) -> Event {
         let stream = self.streams.remove(&id);
         match stream {

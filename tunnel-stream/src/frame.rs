@@ -21,15 +21,15 @@ use crate::{
 /// The length of a frame's header, in bytes.
 pub const HEADER: usize = 16;
 
-/// The longest frame, in bytes. A whole one fits into one packet of a channel that both ends open with packets this
-/// large.
+/// The longest frame, in bytes. A whole one fits into one packet of a channel that both ends open with
+/// packets this large.
 pub const LONGEST: usize = 128 * 1024;
 
 /// The most data in one frame, in bytes.
 pub const MOST_DATA: usize = LONGEST - HEADER;
 
-/// The most streams of one association. It may know twice as many while ends cross on their way, and their list still
-/// fits into one frame.
+/// The most streams of one association. It may know twice as many while ends cross on their way, and their
+/// list still fits into one frame.
 pub const MOST_STREAMS: usize = 5000;
 
 /// The longest list of positions.
@@ -184,7 +184,8 @@ pub enum Malformed {
     Content(u8),
 }
 
-/// Writes the header of a data frame into the first [`HEADER`] bytes of `frame`, of which the rest is the data.
+/// Writes the header of a data frame into the first [`HEADER`] bytes of `frame`, of which the rest is the
+/// data.
 pub(crate) fn write_data_header(frame: &mut [u8], stream: StreamId, offset: u64) {
     let length = frame.len().saturating_sub(HEADER);
     if let Some(mut header) = frame.get_mut(..HEADER) {
@@ -396,8 +397,8 @@ impl Decoder {
         }
     }
 
-    /// The next frame, if all of it is there, with how many bytes that makes: its length, and that of the frames skipped
-    /// before it, since the peer's count of what is under way has them too.
+    /// The next frame, if all of it is there, with how many bytes that makes: its length, and that of the
+    /// frames skipped before it, since the peer's count of what is under way has them too.
     ///
     /// # Errors
     /// What follows cannot be read any more: the carrier must end.
@@ -444,7 +445,8 @@ impl Decoder {
         self.partial.is_empty() && self.piece.is_empty() && self.skip == 0
     }
 
-    /// Moves up to `whole` bytes in all from the piece to the beginning that is kept. Says whether they are there.
+    /// Moves up to `whole` bytes in all from the piece to the beginning that is kept. Says whether they are
+    /// there.
     fn gather(&mut self, whole: usize) -> bool {
         let more = whole.saturating_sub(self.partial.len()).min(self.piece.len());
         self.partial.extend_from_slice(&self.piece.split_to(more));

@@ -1,4 +1,5 @@
-//! The receiving half of a stream: what has arrived in order, what the TCP socket took, and how much more may come.
+//! The receiving half of a stream: what has arrived in order, what the TCP socket took, and how much more may
+//! come.
 
 use std::collections::VecDeque;
 
@@ -18,8 +19,8 @@ pub(crate) const STEP: u64 = 512 * 1024;
 /// Credit is granted after so many frames in any case: the peer keeps each until it is acknowledged.
 const FRAMES: u32 = 512;
 
-/// A smaller frame is copied out of the packet that it came in, which may be eight times as large, and hold seven other
-/// streams' frames: it would stay in memory as long as this one waits.
+/// A smaller frame is copied out of the packet that it came in, which may be eight times as large, and hold
+/// seven other streams' frames: it would stay in memory as long as this one waits.
 const COPIED: usize = 16 * 1024;
 
 /// See the module.
@@ -114,8 +115,8 @@ impl Inbound {
         }
     }
 
-    /// The peer has more than it may send. Where the socket took most of what came, the window is what holds it up.
-    /// Whether it has grown.
+    /// The peer has more than it may send. Where the socket took most of what came, the window is what holds
+    /// it up. Whether it has grown.
     pub(crate) fn blocked(&mut self, at: u64) -> bool {
         let waiting = self.expected - self.written;
         if at < self.limit || waiting > self.window / 4 || self.window >= self.largest {

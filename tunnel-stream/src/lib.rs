@@ -1,10 +1,11 @@
 //! Carries forwarded TCP connections over SSH connections that come and go, and loses no byte of them.
 //!
-//! A *stream* is one forwarded TCP connection. A *carrier* is one SSH connection; it is disposable. An *association* is
-//! everything between one client process and one bastion process: its streams outlive each carrier, and go on where
-//! they stopped on the next one, after a fresh login. `PROTOCOL.md` has the bytes.
+//! A *stream* is one forwarded TCP connection. A *carrier* is one SSH connection; it is disposable. An
+//! *association* is everything between one client process and one bastion process: its streams outlive each
+//! carrier, and go on where they stopped on the next one, after a fresh login. `PROTOCOL.md` has the bytes.
 //!
-//! All of it is pure: frames and moments in, frames and [`Event`]s out. No socket, clock, task or SSH is known here.
+//! All of it is pure: frames and moments in, frames and [`Event`]s out. No socket, clock, task or SSH is
+//! known here.
 //!
 //! - [`frame`]: what travels on a carrier, and how it is encoded.
 //! - [`Association`]: the streams of one end, what is to be sent next, and how they move to another carrier.
@@ -35,11 +36,12 @@ pub const VERSION: u16 = 1;
 /// See [`VERSION`].
 pub const OLDEST_VERSION: u16 = 1;
 
-/// The subsystem (RFC 4254 §6.5) that a client asks for on a session channel. A server that does not know it refuses it
-/// without harm.
+/// The subsystem (RFC 4254 §6.5) that a client asks for on a session channel. A server that does not know it
+/// refuses it without harm.
 pub const SUBSYSTEM: &str = "streams@tunnel-suite.internal";
 
-/// The word of the bastion's identification line (RFC 4253 §4.2) that announces the subsystem, with the newest version.
+/// The word of the bastion's identification line (RFC 4253 §4.2) that announces the subsystem, with the
+/// newest version.
 const WORD: &str = "streams=";
 
 /// A moment: the time since one that the caller has chosen, by a monotonic clock.
@@ -60,7 +62,8 @@ pub fn announcement() -> String {
     format!("{WORD}{VERSION}")
 }
 
-/// Whether a server's identification line announces a version that this end speaks. Those after it include it.
+/// Whether a server's identification line announces a version that this end speaks. Those after it include
+/// it.
 pub fn is_announced(identification: &str) -> bool {
     let said = identification.split(' ').skip(1).find_map(|word| word.strip_prefix(WORD));
     said.and_then(|version| version.parse::<u16>().ok()).is_some_and(|newest| newest >= OLDEST_VERSION)

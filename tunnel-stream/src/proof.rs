@@ -1,9 +1,9 @@
 //! Proves on a new carrier that an association's streams belong to the client that has just logged in.
 //!
-//! The client has logged in already, with a certificate: SSH binds that login to the connection (RFC 4252 §7). The proof
-//! shows that it is also the process which holds the streams. It is an HMAC-SHA256, by a secret that only the two
-//! processes know, over the bastion's challenge, which is new for each carrier, so that a recorded proof is worth
-//! nothing anywhere else. The secret is replaced at each resumption.
+//! The client has logged in already, with a certificate: SSH binds that login to the connection (RFC 4252
+//! §7). The proof shows that it is also the process which holds the streams. It is an HMAC-SHA256, by a
+//! secret that only the two processes know, over the bastion's challenge, which is new for each carrier, so
+//! that a recorded proof is worth nothing anywhere else. The secret is replaced at each resumption.
 
 use std::fmt;
 
@@ -92,8 +92,8 @@ impl fmt::Debug for Proof {
     }
 }
 
-/// The bastion's secrets of an association: the one that the client has for certain, and the one that it was sent last
-/// and may not have got.
+/// The bastion's secrets of an association: the one that the client has for certain, and the one that it was
+/// sent last and may not have got.
 #[derive(Debug)]
 pub(crate) struct Secrets {
     current: Secret,
@@ -170,7 +170,8 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "Secret");
     }
 
-    /// RFC 4231 §4.2 is about the function; this is about what goes into it, so that another implementation can be checked.
+    /// RFC 4231 §4.2 is about the function; this is about what goes into it, so that another implementation
+    /// can be checked.
     #[test]
     fn the_proof_of_the_protocol_s_example() {
         let proof = Secret::new([1; 32]).prove(&Challenge([2; 32]), ID, Epoch(4));

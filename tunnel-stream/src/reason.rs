@@ -1,4 +1,4 @@
-//! Why a stream was refused or ended: a code for programs and a text for people, which travel together.
+//! Reasons for refusing or ending a stream: a code for programs and a text for people, which travel together.
 
 use std::fmt;
 

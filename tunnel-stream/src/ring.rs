@@ -9,11 +9,12 @@ use crate::{
     frame::{HEADER, MOST_DATA, write_data_header},
 };
 
-/// The most frames that wait for an acknowledgement, so that a stream of single bytes costs little at either end.
+/// The most frames that wait for an acknowledgement, so that a stream of single bytes costs little at either
+/// end.
 pub(crate) const MOST_FRAMES: usize = 4096;
 
-/// How much is taken from the socket ahead of what was sent, in bytes: two frames keep a carrier busy, and more would only
-/// wait here instead of in the kernel.
+/// How much is taken from the socket ahead of what was sent, in bytes: two frames keep a carrier busy, and
+/// more would only wait here instead of in the kernel.
 const READ_AHEAD: u64 = 2 * MOST_DATA as u64;
 
 /// Data that follows smaller data than this, which was not sent yet, is put into the same frame.
@@ -248,8 +249,8 @@ impl Ring {
         None
     }
 
-    /// The peer has written all before `acknowledged`, and takes all before `limit`. Says how much less is held, or
-    /// `None` where the peer acknowledges what was never sent.
+    /// The peer has written all before `acknowledged`, and takes all before `limit`. Says how much less is
+    /// held, or `None` where the peer acknowledges what was never sent.
     pub(crate) fn credit(&mut self, acknowledged: u64, limit: u64) -> Option<u64> {
         let before = self.held;
         self.acknowledge(acknowledged)?;
@@ -279,8 +280,8 @@ impl Ring {
         Some(())
     }
 
-    /// Whether a peer can stand there: it cannot have received what was never sent. It may have acknowledged more on the
-    /// carrier before than it says here.
+    /// Whether a peer can stand there: it cannot have received what was never sent. It may have acknowledged
+    /// more on the carrier before than it says here.
     pub(crate) fn can_resume(&self, received: u64) -> bool {
         received <= self.sent || (self.fin_sent && received == self.taken + 1)
     }

@@ -1,8 +1,9 @@
-//! What is under way on one carrier, and how much of it there may be while a person is typing.
+//! Bounds the bytes that are under way on one carrier while a person is typing.
 //!
-//! A keystroke cannot overtake what the kernel has taken already. So while some stream is interactive, bulk data is
-//! held back as long as more is under way than the path needs to stay busy: its bandwidth-delay product, measured by the
-//! peer's receipts, as BBR does (draft-ietf-ccwg-bbr §5.5: the largest recent rate by the smallest recent round trip).
+//! A keystroke cannot overtake what the kernel has taken already. So while some stream is interactive, bulk
+//! data is held back as long as more is under way than the path needs to stay busy: its bandwidth-delay
+//! product, measured by the peer's receipts, as BBR does (draft-ietf-ccwg-bbr §5.5: the largest recent rate
+//! by the smallest recent round trip).
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -1,5 +1,5 @@
-//! One association and what a peer, honest or not, can make it do: the order in which it sends, its bounds, and how
-//! streams end.
+//! One association and what a peer, honest or not, can make it do: the order in which it sends, its bounds,
+//! and how streams end.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "test")]
 

@@ -1,5 +1,5 @@
-//! Each way to take over streams that are another client's, or to move one's own where they were not: stealing,
-//! replaying, rewinding, racing. And the honest client that lost an answer is let in.
+//! Each way to take over streams that are another client's, or to move one's own where they were not:
+//! stealing, replaying, rewinding, racing. And the honest client that lost an answer is let in.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test")]
 
@@ -190,7 +190,8 @@ fn of_two_carriers_at_the_same_time_the_newest_wins_and_the_other_is_deaf_and_du
     }
     assert_eq!(server.attachment(), on_second);
 
-    // The client takes the answer to its last question alone: the secret in the other is worth nothing already.
+    // The client takes the answer to its last question alone: the secret in the other is worth nothing
+    // already.
     let before = client.attachment();
     assert_eq!(client.resumed(answer_1, NOW).unwrap_err(), Violation::Superseded);
     assert_eq!(client.attachment(), before);
@@ -288,7 +289,8 @@ fn no_secret_and_no_proof_is_printed() {
     }
 }
 
-/// Between a client's question and the answer it goes on on the old carrier, and a stream may come to its end there.
+/// Between a client's question and the answer it goes on on the old carrier, and a stream may come to its end
+/// there.
 #[test]
 fn a_stream_that_ends_while_the_client_moves_is_forgotten_at_both_ends() {
     let (mut client, mut server) = opened(1);
@@ -353,7 +355,8 @@ fn a_request_that_was_lost_with_its_carrier_is_made_again_and_one_that_arrived_i
     assert!(events.contains(&Event::Opened(ONE)) && events.contains(&Event::Opened(TWO)), "{events:?}");
 }
 
-/// Which end has reset it, and how far the news has got before the carrier is lost; at last both have forgotten it.
+/// Which end has reset it, and how far the news has got before the carrier is lost; at last both have
+/// forgotten it.
 #[test]
 fn a_stream_that_was_reset_is_forgotten_at_both_ends_wherever_the_carrier_was_lost() {
     for by_client in [true, false] {

@@ -1,5 +1,5 @@
-//! Two ends over a link that reorders nothing and is cut anywhere: what comes out is always a prefix of what went in, an
-//! end arrives only after the last byte, and no end holds more than its bound.
+//! Two ends over a link that reorders nothing and is cut anywhere: what comes out is always a prefix of what
+//! went in, an end arrives only after the last byte, and no end holds more than its bound.
 
 #![allow(
     clippy::unwrap_used,
@@ -272,7 +272,8 @@ impl World {
         }
     }
 
-    /// The client asks on a new carrier, whether or not the old one lives. `answered` says whether it hears the answer.
+    /// The client asks on a new carrier, whether or not the old one lives. `answered` says whether it hears
+    /// the answer.
     fn resume(&mut self, answered: bool) {
         self.challenges = self.challenges.wrapping_add(1);
         let challenge = Challenge([self.challenges; 32]);
