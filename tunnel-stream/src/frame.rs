@@ -360,7 +360,7 @@ fn reason(content: &mut Bytes) -> Option<Reason> {
 
 fn positions(content: &mut Bytes) -> Option<Vec<Position>> {
     let count = usize::try_from(content.try_get_u32().ok()?).ok()?;
-    if count > MOST_POSITIONS || content.len() < count * 12 {
+    if count > MOST_POSITIONS {
         return None;
     }
     let mut streams = Vec::with_capacity(count);
@@ -404,14 +404,9 @@ impl Decoder {
     /// What follows cannot be read any more: the carrier must end.
     pub fn next_frame(&mut self) -> Result<Option<(Frame, usize)>, Malformed> {
         loop {
-            if self.skip > 0 {
-                let now = self.skip.min(self.piece.len());
-                self.piece.advance(now);
-                self.skip -= now;
-                if self.skip > 0 {
-                    return Ok(None);
-                }
-            }
+            let skipped = self.skip.min(self.piece.len());
+            self.piece.advance(skipped);
+            self.skip -= skipped;
             let Some(header) = self.header()? else { return Ok(None) };
             if header.kind >= OPTIONAL {
                 let have = self.partial.len();

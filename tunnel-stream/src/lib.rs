@@ -101,6 +101,11 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_prints_as_its_number() {
+        assert_eq!(StreamId(7).to_string(), "7");
+    }
+
+    #[test]
     fn only_a_server_that_announces_streams_is_asked_for_them() {
         let line = format!("SSH-2.0-bastion_0.1.0 rekey=1,1 {}", announcement());
         assert!(is_announced(&line));

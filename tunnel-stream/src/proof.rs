@@ -167,7 +167,8 @@ mod tests {
         assert!(!secret.verifies(&proof, &challenge, AssociationId([9; 16]), Epoch(4)));
         assert!(!secret.verifies(&proof, &challenge, ID, Epoch(5)));
         assert!(!secret.verifies(&Proof([0; 32]), &challenge, ID, Epoch(4)));
-        assert_eq!(format!("{secret:?}"), "Secret");
+        assert_eq!(format!("{secret:?} {proof:?}"), "Secret Proof");
+        assert_eq!(format!("{ID:?}"), "03".repeat(16));
     }
 
     /// RFC 4231 §4.2 is about the function; this is about what goes into it, so that another implementation
@@ -195,5 +196,7 @@ mod tests {
         assert!(!good(&secrets, 1) && good(&secrets, 2) && good(&secrets, 3), "it had arrived");
         secrets.confirmed();
         assert!(!good(&secrets, 2) && good(&secrets, 3));
+        secrets.offer(Secret::new([3; 32]), &prove(3), &challenge, ID, Epoch(1));
+        assert!(good(&secrets, 3), "by either of two that are the same");
     }
 }

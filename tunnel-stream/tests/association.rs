@@ -106,6 +106,83 @@ fn what_began_small_and_has_grown_waits_for_its_turn() {
     assert_eq!(data_of(&mut client, NOW), None);
 }
 
+#[test]
+fn a_frame_below_four_kibibytes_is_small() {
+    for (data, is_small) in [(4095 - HEADER, true), (4096 - HEADER, false)] {
+        let mut client = generous(2);
+        bulk(&mut client, ONE);
+        push(&mut client, TWO, &vec![0; data]);
+        assert_eq!(data_of(&mut client, NOW), Some(if is_small { TWO } else { ONE }), "{data}");
+    }
+}
+
+#[test]
+fn what_is_held_more_is_told_to_the_caller() {
+    let mut client = generous(1);
+    assert_eq!(client.push(ONE, Payload::copy_of(&[0; 5000]), NOW), 5000);
+    let with_frame = client.push(ONE, Payload::copy_of(&[0; 7000]), NOW);
+    assert!(with_frame > 7000, "the one before is a frame now, which costs something itself");
+    assert_eq!(client.status(ONE).unwrap().held, 5000 + with_frame);
+    said(&mut client);
+    let held = client.status(ONE).unwrap().held;
+    let credit = Frame::Credit { stream: ONE, acknowledged: 12_000, limit: 0 };
+    assert_eq!(hear(&mut client, credit), Ok(Some(Event::Credit(ONE, held))));
+    assert_eq!(client.status(ONE).unwrap().held, 0);
+}
+
+#[test]
+fn a_sender_that_waits_is_told_of_all_that_there_is_to_send() {
+    let is_quiet_after_one = |end: &mut Association| {
+        assert!(end.has_something_to_send());
+        assert!(next(end, NOW).is_some());
+        !end.has_something_to_send()
+    };
+    let mut client = generous(1);
+    assert!(!client.has_something_to_send());
+    small(&mut client, ONE, NOW);
+    assert!(is_quiet_after_one(&mut client), "a small frame");
+    bulk(&mut client, ONE);
+    assert!(is_quiet_after_one(&mut client), "a large frame");
+    client.finish(ONE);
+    assert!(is_quiet_after_one(&mut client), "an end");
+    client.reset(ONE, Code::STOPPED.into());
+    assert!(is_quiet_after_one(&mut client), "what is owed");
+    let frame = Frame::Received { bytes: 0 };
+    client.receive(client.attachment(), frame, 128 * 1024, NOW).unwrap();
+    assert!(is_quiet_after_one(&mut client), "a receipt");
+    let mut server = server(LIMITS);
+    server.drain();
+    assert!(is_quiet_after_one(&mut server), "that it drains");
+}
+
+#[test]
+fn a_sender_that_got_room_is_not_blocked_any_more() {
+    let (mut client, _) = opened(1);
+    let limit = 524_288;
+    while client.room(ONE) > 0 {
+        let room = client.room(ONE);
+        client.push(ONE, Payload::copy_of(&vec![0; room]), NOW);
+        said(&mut client);
+    }
+    client.blocked(ONE);
+    assert!(matches!(*said(&mut client), [Frame::Blocked { stream: ONE, limit: at }] if at == limit));
+    client.blocked(ONE);
+    hear(&mut client, Frame::Credit { stream: ONE, acknowledged: 0, limit: limit + 1 }).unwrap();
+    assert!(said(&mut client).is_empty());
+}
+
+#[test]
+fn the_round_trip_is_measured_by_receipts() {
+    let mut client = generous(1);
+    assert_eq!(client.round_trip(), None);
+    let opens = decoded_length(&Frame::Open { stream: ONE, limit: 0, request: request() }) as u64;
+    let later = NOW + Duration::from_millis(70);
+    client.receive(client.attachment(), Frame::Received { bytes: opens }, HEADER, later).unwrap();
+    assert_eq!(client.round_trip(), Some(Duration::from_millis(70)));
+    client.detach(client.attachment());
+    assert_eq!(client.round_trip(), None);
+}
+
 /// How much goes out before the peer confirms anything, beside a stream that has given some small pieces.
 fn under_way(client: &mut Association, now: Duration) -> usize {
     let mut sent = 0;
@@ -132,10 +209,16 @@ fn the_cap_binds_only_while_a_person_types() {
     let mut client = generous(2);
     small(&mut client, TWO, NOW);
     small(&mut client, TWO, NOW);
-    push(&mut client, TWO, &[0; 5000]);
+    push(&mut client, TWO, &[0; 4096]);
     small(&mut client, TWO, NOW);
     small(&mut client, TWO, NOW);
     assert!(under_way(&mut client, NOW) > LEAST, "in a row");
+
+    let mut client = generous(2);
+    for _ in 0..3 {
+        push(&mut client, TWO, &[0; 4095]);
+    }
+    assert!(under_way(&mut client, NOW) <= LEAST, "as much as a person pastes");
 
     let mut client = generous(2);
     for _ in 0..3 {

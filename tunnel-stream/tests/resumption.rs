@@ -312,6 +312,23 @@ fn a_stream_that_ends_while_the_client_moves_is_forgotten_at_both_ends() {
 }
 
 #[test]
+fn a_client_goes_on_on_the_old_carrier_until_the_answer() {
+    let (mut client, mut server) = opened(1);
+    client.attach(&challenge(1));
+    serves_on(&mut client, &mut server);
+    client.finish(ONE);
+    assert_eq!(flow(&mut client, &mut server), [Event::Fin(ONE)]);
+}
+
+#[test]
+fn there_is_nothing_to_say_on_a_new_carrier_where_nothing_was_lost() {
+    let (mut client, mut server) = opened(1);
+    resume(&mut client, &mut server, 1);
+    assert!(!client.has_something_to_send());
+    assert!(matches!(*said(&mut server), [Frame::Opened { stream: ONE, .. }]));
+}
+
+#[test]
 fn what_is_opened_while_the_client_moves_is_asked_for_on_the_new_carrier() {
     let (mut client, mut server) = opened(1);
     let attach = client.attach(&challenge(1));
@@ -378,6 +395,9 @@ fn a_stream_that_was_reset_is_forgotten_at_both_ends_wherever_the_carrier_was_lo
                 }
             }
             let (at_client, at_server) = resume(&mut client, &mut server, 1);
+            let by = if by_client { &client } else { &server };
+            // The news has arrived if the other end does not list the stream, or did so in time.
+            assert_eq!(by.len(), if news == 0 { 2 } else { 1 }, "by client {by_client}, news {news}");
             told(at_client);
             told(at_server);
             for _ in 0..3 {
