@@ -214,12 +214,86 @@ mod tests {
     }
 
     #[test]
+    fn the_smallest_round_trip_counts_for_ten_seconds_at_least_and_twenty_at_most() {
+        let mut transit = Transit::new(Duration::ZERO);
+        let mut sent = 0;
+        let mut measure = |at: u64, round_trip: u64| {
+            transit.sent(100_000, MS * u32::try_from(at).unwrap());
+            sent += 100_000;
+            transit.arrived(sent, MS * u32::try_from(at + round_trip).unwrap()).unwrap();
+            transit.round_trip()
+        };
+        assert_eq!(measure(1000, 50), Some(50 * MS));
+        assert_eq!(measure(2000, 40), Some(40 * MS));
+        assert_eq!(measure(9000, 90), Some(40 * MS));
+        assert_eq!(measure(9950, 80), Some(40 * MS), "the next ten seconds begin");
+        assert_eq!(measure(19_000, 70), Some(40 * MS));
+        assert_eq!(measure(21_000, 90), Some(70 * MS));
+        assert_eq!(measure(33_000, 90), Some(90 * MS));
+    }
+
+    #[test]
+    fn the_largest_rate_counts() {
+        let mut transit = Transit::new(Duration::ZERO);
+        let mut sent = 0;
+        // A megabyte in each so many milliseconds, of which each is confirmed as it is sent.
+        for milliseconds in [100, 20, 50] {
+            let at = MS * 1000 + transit.arrived_at;
+            transit.arrived_at = at;
+            transit.sent(1_000_000, at);
+            sent += 1_000_000;
+            transit.arrived(sent, at + MS * milliseconds).unwrap();
+        }
+        assert_eq!(transit.rate.get(Ord::max), Some(50_000_000));
+        assert_eq!(transit.round_trip(), Some(20 * MS));
+        assert_eq!(transit.cap(), 1_000_000);
+        assert!(transit.may_send(1_000_000, true));
+        transit.sent(1, MS * 10_000);
+        assert!(transit.may_send(999_999, true) && !transit.may_send(1_000_000, true));
+        assert!(transit.may_send(usize::try_from(MOST).unwrap() - 1, false));
+        assert!(!transit.may_send(usize::try_from(MOST).unwrap(), false));
+    }
+
+    #[test]
+    fn a_receipt_is_about_what_was_sent_and_goes_down_never() {
+        let mut transit = Transit::new(Duration::ZERO);
+        transit.sent(1000, Duration::ZERO);
+        assert_eq!(transit.arrived(1001, MS), None);
+        assert_eq!(transit.arrived(600, MS), Some(()));
+        assert_eq!(transit.arrived(599, MS), None);
+        assert_eq!(transit.arrived(600, MS), Some(()));
+        assert_eq!(transit.round_trip(), None, "only a part of the frame has arrived");
+        assert_eq!(transit.arrived(1000, 3 * MS), Some(()));
+        assert_eq!(transit.round_trip(), Some(3 * MS));
+    }
+
+    #[test]
+    fn marks_are_made_now_and_then_and_bounded() {
+        let mut transit = Transit::new(Duration::ZERO);
+        for _ in 0..8 {
+            transit.sent(32 * 1024, Duration::ZERO);
+        }
+        assert_eq!(transit.marks.len(), 4);
+        for _ in 0..3000 {
+            transit.sent(64 * 1024, Duration::ZERO);
+        }
+        assert_eq!(transit.marks.len(), 1024);
+        transit.arrived(transit.sent, MS).unwrap();
+        assert!(transit.marks.is_empty());
+    }
+
+    #[test]
     fn the_peer_hears_of_each_part() {
         let mut transit = Transit::new(Duration::ZERO);
         transit.received(100_000);
         assert_eq!(transit.receipt(), None);
         transit.received(100_000);
+        assert!(transit.owes_receipt());
         assert_eq!(transit.receipt(), Some(200_000));
         assert!(!transit.owes_receipt());
+        transit.received(131_071);
+        assert!(!transit.owes_receipt() && transit.receipt().is_none());
+        transit.received(1);
+        assert_eq!(transit.receipt(), Some(200_000 + 131_072));
     }
 }
