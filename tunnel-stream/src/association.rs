@@ -265,7 +265,7 @@ impl Association {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_live()) else { return };
         if stream.owed.open {
             // The bastion has never heard of it.
-            self.streams.remove(&id);
+            self.forget(id);
             return;
         }
         stream.state = State::Ended;

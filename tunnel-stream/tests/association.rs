@@ -616,3 +616,30 @@ fn an_association_never_has_more_streams_than_their_list_has_room_for() {
     let Frame::Attached(attached) = decoded(&Frame::Attached(attached).encode()) else { panic!() };
     assert_eq!(attached.streams.len(), 2 * most as usize);
 }
+
+/// A peer that takes nothing makes streams come and go, each with data that waits.
+#[test]
+fn nothing_is_left_in_a_queue_of_a_stream_that_is_forgotten() {
+    let mut server = server(LIMITS);
+    for id in 1..100 {
+        let stream = StreamId(id);
+        hear(&mut server, ask(id)).unwrap();
+        if id % 2 == 0 {
+            server.accept(stream);
+            small(&mut server, stream, NOW);
+        }
+        push(&mut server, stream, &[0; 900]);
+        hear(&mut server, Frame::Gone { stream }).unwrap();
+        assert!(!server.has_something_to_send(), "stream {id}");
+    }
+    let mut client = generous(2);
+    bulk(&mut client, ONE);
+    client.reset(TWO, Code::STOPPED.into());
+    hear(&mut client, Frame::End { reason: Code::SHUTDOWN.into() }).unwrap();
+    assert!(!client.has_something_to_send());
+    let mut client = generous(1);
+    bulk(&mut client, ONE);
+    hear(&mut client, Frame::Reset { stream: ONE, reason: Code::RESET.into() }).unwrap();
+    assert!(matches!(next(&mut client, NOW), Some(Frame::Gone { stream: ONE })));
+    assert!(!client.has_something_to_send());
+}

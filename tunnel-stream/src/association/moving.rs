@@ -136,9 +136,7 @@ impl Association {
         self.attachment = Attachment(self.attachment.0 + 1);
         self.is_moving = false;
         self.drain_owed = self.is_draining;
-        self.control.clear();
-        self.small.clear();
-        self.bulk.clear();
+        self.empty_queues();
         for stream in self.streams.values_mut() {
             stream.in_control = false;
             stream.in_data = false;
@@ -158,7 +156,7 @@ impl Association {
             match stream.state {
                 // The peer has had the news, or it would list the stream; or it was never asked to open it.
                 State::Ended if position(id).is_none() => {
-                    self.streams.remove(&id);
+                    self.forget(id);
                 }
                 State::Ended => {
                     stream.owed.reset = true;
@@ -190,7 +188,7 @@ impl Association {
     /// The peer does not know a stream any more. It forgets only what has ended in order, and what it was
     /// told is gone.
     pub(super) fn ended_there(&mut self, id: StreamId) -> Event {
-        let stream = self.streams.remove(&id);
+        let stream = self.forget(id);
         match stream {
             Some(stream) if stream.ring.is_all_sent() && stream.inbound.has_end() => Event::Finished(id),
             _ => Event::Reset(

@@ -57,6 +57,7 @@ impl Association {
             Frame::Drain if self.role == Role::Client => Ok(Some(Event::Drain)),
             Frame::End { reason } => {
                 self.streams.clear();
+                self.empty_queues();
                 Ok(Some(Event::End(reason)))
             }
             Frame::Drain
@@ -98,7 +99,7 @@ impl Association {
         let is_finished =
             self.streams.get(&id).is_some_and(|stream| stream.ring.is_done() && stream.inbound.is_done());
         if is_finished {
-            self.streams.remove(&id);
+            self.forget(id);
         }
         is_finished
     }
@@ -139,7 +140,7 @@ impl Association {
         match self.streams.get(&id)?.state {
             State::Opening | State::Open => Some(self.ended_there(id)),
             State::Ended => {
-                self.streams.remove(&id);
+                self.forget(id);
                 None
             }
             // Where both ends have reset it, the answer is still owed.

@@ -1,7 +1,7 @@
 //! Chooses the next frame of an association: what is owed first, then small frames, then one frame of each stream
 //! in turn.
 
-use super::{Association, Attachment, Outgoing, SMALL};
+use super::{Association, Attachment, Outgoing, SMALL, stream::Stream};
 use crate::{Moment, StreamId, frame::Frame, reason::Code, ring::Next};
 
 impl Association {
@@ -56,6 +56,26 @@ impl Association {
         }
     }
 
+    /// Forgets a stream. It leaves its place in the queues too: a peer that takes nothing could make streams come
+    /// and go, and the queues grow by what is left of them.
+    pub(super) fn forget(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.streams.remove(&id)?;
+        if stream.in_control {
+            self.control.retain(|other| *other != id);
+        }
+        if stream.in_data {
+            self.small.retain(|other| *other != id);
+            self.bulk.retain(|other| *other != id);
+        }
+        Some(stream)
+    }
+
+    pub(super) fn empty_queues(&mut self) {
+        self.control.clear();
+        self.small.clear();
+        self.bulk.clear();
+    }
+
     fn next_outgoing(&mut self, now: Moment) -> Option<Outgoing> {
         let carrier = self.carrier.as_mut()?;
         let control = |frame: Frame| Some(Outgoing { frame: frame.encode(), data_of: None });
@@ -108,7 +128,7 @@ impl Association {
             let reason = stream.reason.clone().unwrap_or_else(|| Code::RESET.into());
             Frame::Reset { stream: id, reason }
         } else if take(&mut owed.gone) {
-            self.streams.remove(&id);
+            self.forget(id);
             return Some(Frame::Gone { stream: id });
         } else if take(&mut owed.open) {
             let (_, limit) = stream.inbound.credit();
