@@ -155,10 +155,14 @@ pub struct Association {
     is_moving: bool,
     /// Streams that ended in order with the last frame that was sent.
     finished: Vec<StreamId>,
+    /// Server: the client is to hear on each carrier that this process will end.
     is_draining: bool,
     drain_owed: bool,
+    /// Streams of which something is owed.
     control: VecDeque<StreamId>,
+    /// Streams whose next frame is small.
     small: VecDeque<StreamId>,
+    /// Streams whose next frame is large.
     bulk: VecDeque<StreamId>,
     interactive_until: Moment,
 }

@@ -366,6 +366,7 @@ mod tests {
         let mut ring = Ring::new(ID, MANY, MANY);
         ring.push(payload);
         let Some(Next::Data(frame)) = ring.send_next() else { panic!() };
+        assert_eq!(format!("{:?}", ring.frames), "[0..3]", "what users send does not print");
         assert_eq!(*frame, *b"\x01\0\0\x03\0\0\0\x05\0\0\0\0\0\0\0\0abc");
     }
 
@@ -379,11 +380,11 @@ mod tests {
         }
         assert_eq!((ring.next_length(), ring.held()), (HEADER + 30, 30));
         assert_eq!(send(&mut ring), (vec![30], None));
-        ring.push(payload(SMALL - 1));
+        ring.push(payload(4095));
         ring.push(payload(1));
         ring.push(payload(1));
-        assert_eq!(ring.next_length(), HEADER + SMALL);
-        assert_eq!(send(&mut ring), (vec![SMALL, 1], None));
+        assert_eq!(ring.next_length(), HEADER + 4096);
+        assert_eq!(send(&mut ring), (vec![4096, 1], None));
         ring.push(payload(1));
         ring.push(payload(MOST_DATA - 1));
         ring.push(payload(1));
