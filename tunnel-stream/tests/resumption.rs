@@ -329,6 +329,24 @@ fn there_is_nothing_to_say_on_a_new_carrier_where_nothing_was_lost() {
 }
 
 #[test]
+fn credit_that_was_lost_with_its_carrier_is_given_again() {
+    for by_client in [true, false] {
+        let (mut client, mut server) = opened(1);
+        let (by, other) = if by_client { (&mut client, &mut server) } else { (&mut server, &mut client) };
+        push(other, ONE, &[0; 60_000]);
+        flow(other, by);
+        push(other, ONE, &[0; 100_000]);
+        flow(other, by);
+        by.wrote(ONE, 160_000);
+        assert!(said(by).iter().any(|frame| matches!(frame, Frame::Credit { .. })), "lost");
+        let held = other.status(ONE).unwrap().held;
+        resume(&mut client, &mut server, 1);
+        let (by, other) = if by_client { (&mut client, &mut server) } else { (&mut server, &mut client) };
+        assert_eq!(flow(by, other).last(), Some(&Event::Credit(ONE, held)));
+    }
+}
+
+#[test]
 fn what_is_opened_while_the_client_moves_is_asked_for_on_the_new_carrier() {
     let (mut client, mut server) = opened(1);
     let attach = client.attach(&challenge(1));
