@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// musl's own allocator makes all threads wait for one lock.
-#[cfg(target_env = "musl")]
+/// Buffers of a stream are allocated by one thread and freed by another. glibc's allocator has threads wait
+/// for each other then, and gives pages back that it needs again immediately; musl's has one lock for all.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
