@@ -1,8 +1,9 @@
-//! Waits before the next try: up to twice as long after each failure, and drawn at random from all of that time.
+//! Waits before the next try: up to twice as long after each failure, and drawn at random from all of that
+//! time.
 //!
-//! Clients and replicas that lose a server lose it at the same moment. With the same waits they would all be back at the
-//! same moment too, again and again, and might well take down what has just come up. So a wait is any part of its bound
-//! ("full jitter"): the tries of many are spread evenly, and a lone one is back sooner.
+//! Clients and replicas that lose a server lose it at the same moment. With the same waits they would all be
+//! back at the same moment too, again and again, and might well take down what has just come up. So a wait is
+//! any part of its bound ("full jitter"): the tries of many are spread evenly, and a lone one is back sooner.
 
 use std::time::Duration;
 
@@ -86,8 +87,8 @@ mod tests {
         }
     }
 
-    /// Each tenth of the time gets its share of those who failed at the same moment: they do not ask together, not after the
-    /// first failure and not after the tenth.
+    /// Each tenth of the time gets its share of those who failed at the same moment: they do not ask
+    /// together, not after the first failure and not after the tenth.
     #[test]
     fn those_who_fail_together_are_spread_over_the_whole_wait() {
         let mut random = StdRng::seed_from_u64(2);

@@ -10,8 +10,8 @@ use serde_saphyr::Error as Yaml;
 
 use crate::MAX_BYTES;
 
-/// A file that cannot be used. Displays as `FILE:LINE:COLUMN: what is wrong`, and the remedy on a second line; then the same for
-/// what else is wrong with it.
+/// A file that cannot be used. Displays as `FILE:LINE:COLUMN: what is wrong`, and the remedy on a second
+/// line; then the same for what else is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     file: PathBuf,
@@ -90,7 +90,8 @@ impl Error {
         &self.first.problem
     }
 
-    /// An error about a value that was parsed well and is wrong all the same (a file that it names, a combination).
+    /// An error about a value that was parsed well and is wrong all the same (a file that it names, a
+    /// combination).
     pub fn at(file: &Path, line: u64, column: u64, what: impl Into<String>) -> Self {
         Self::one(file, Some((line, column)), Problem::Refused(what.into()))
     }
@@ -124,7 +125,8 @@ impl Mistake {
         Self { place, problem: Problem::from_yaml(error) }
     }
 
-    /// The line of the section that it is in. What the whole file lacks is in none, and what is no YAML has none.
+    /// The line of the section that it is in. What the whole file lacks is in none, and what is no YAML has
+    /// none.
     pub(crate) fn inside(&self) -> Option<u64> {
         let (line, column) = self.place?;
         match self.problem {

@@ -1,9 +1,9 @@
 //! Reads one YAML file into one typed value, or into an error that names file, line, column and remedy.
 //!
-//! The types do the checking (`#[serde(deny_unknown_fields)]`, `#[serde(try_from = "String")]`); this crate bounds
-//! what is read and turns what serde says into something a person can act on, for several sections together. A section
-//! with nothing under it is an empty one. An error never repeats a value of the file, since people do point such a flag
-//! at a private key.
+//! The types do the checking (`#[serde(deny_unknown_fields)]`, `#[serde(try_from = "String")]`); this crate
+//! bounds what is read and turns what serde says into something a person can act on, for several sections
+//! together. A section with nothing under it is an empty one. An error never repeats a value of the file,
+//! since people do point such a flag at a private key.
 //!
 //! ```
 //! # use serde::Deserialize;
@@ -13,7 +13,10 @@
 //!     principals: Vec<String>,
 //! }
 //! let error = config_file::parse::<Who>("who.yaml".as_ref(), "principal: [dev]\n").unwrap_err();
-//! assert_eq!(error.to_string(), "who.yaml:1:1: `principal` is not a key here\n  Did you mean `principals`?");
+//! assert_eq!(
+//!     error.to_string(),
+//!     "who.yaml:1:1: `principal` is not a key here\n  Did you mean `principals`?"
+//! );
 //! ```
 
 mod error;
@@ -42,8 +45,8 @@ pub const MAX_BYTES: u64 = 1024 * 1024;
 /// Reads and parses the file at `path`.
 ///
 /// # Errors
-/// When there is no such file, it is not a regular file, is larger than [`MAX_BYTES`], is not UTF-8, is not YAML, or
-/// says something that `T` does not accept.
+/// When there is no such file, it is not a regular file, is larger than [`MAX_BYTES`], is not UTF-8, is not
+/// YAML, or says something that `T` does not accept.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     Opened::open(path, Links::Follow)?.parse()
 }
@@ -57,8 +60,8 @@ pub enum Links {
     Refuse,
 }
 
-/// A regular file that is open: who owns it is asked of the same descriptor that is read, so that no other file can be put
-/// in its place in between.
+/// A regular file that is open: who owns it is asked of the same descriptor that is read, so that no other
+/// file can be put in its place in between.
 #[derive(Debug)]
 pub struct Opened {
     path: PathBuf,
@@ -70,7 +73,8 @@ impl Opened {
     /// Opens it without waiting for a writer: a pipe is refused.
     ///
     /// # Errors
-    /// When there is no such file, it cannot be opened, is not a regular file, or is a link that is not to be followed.
+    /// When there is no such file, it cannot be opened, is not a regular file, or is a link that is not to be
+    /// followed.
     pub fn open(path: &Path, links: Links) -> Result<Self, Error> {
         let flags = match links {
             Links::Follow => OFlag::O_NONBLOCK,

@@ -1,7 +1,7 @@
 //! Finds more than the first mistake of a file.
 //!
-//! A deserializer ends at the first one. The section that it is in, from one key at the left margin to the next, is taken
-//! out of the text, and what is left is read again: as long as that says something new.
+//! A deserializer ends at the first one. The section that it is in, from one key at the left margin to the
+//! next, is taken out of the text, and what is left is read again: as long as that says something new.
 
 use std::{iter, path::Path};
 

@@ -1,8 +1,8 @@
 //! Takes a section with nothing under it for an empty one, wherever it stands.
 //!
-//! `rules:` with every rule commented out is null to YAML, and serde takes null for a list, a map or a struct as a mistake. The
-//! deserializer here asks for an option where one of those is wanted, and gives the visitor an empty one for null. All
-//! else is passed on as it is, so that errors keep their place.
+//! `rules:` with every rule commented out is null to YAML, and serde takes null for a list, a map or a struct
+//! as a mistake. The deserializer here asks for an option where one of those is wanted, and gives the visitor
+//! an empty one for null. All else is passed on as it is, so that errors keep their place.
 
 use std::fmt;
 
@@ -27,7 +27,8 @@ where
 /// A deserializer, and whatever it hands out, in which sections may be empty.
 pub(crate) struct Sections<T>(pub(crate) T);
 
-/// Structs that `Spanned` asks of the library itself, which stand in no file and can be asked for in no other way.
+/// Structs that `Spanned` asks of the library itself, which stand in no file and can be asked for in no other
+/// way.
 const PLACES: [&str; 2] = ["Location", "Span"];
 
 /// What an empty section is.

@@ -17,8 +17,8 @@ pub fn escaped(text: &str, longest: usize) -> String {
     out
 }
 
-/// Whether a terminal shows the character as it is. Quotes and backslashes are the only ones that `escape_debug` escapes and a
-/// terminal does not mind.
+/// Whether a terminal shows the character as it is. Quotes and backslashes are the only ones that
+/// `escape_debug` escapes and a terminal does not mind.
 pub fn is_printed(character: char) -> bool {
     matches!(character, '"' | '\'' | '\\') || character.escape_debug().eq([character])
 }

@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 /// An error that knows what to do about it.
 ///
-/// An error whose `Display` says both, what failed in its first line and what to do in the others, has this trait by naming
-/// it; one that has them apart says them apart.
+/// An error whose `Display` says both, what failed in its first line and what to do in the others, has this
+/// trait by naming it; one that has them apart says them apart.
 pub trait Hint: Display {
     /// What failed, in one line.
     fn what(&self) -> String {

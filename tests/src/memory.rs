@@ -1,4 +1,4 @@
-//! How much memory a process takes, and a limit that the kernel holds it to, as that of a pod.
+//! Memory: how much of it a process takes, and a limit that the kernel holds it to, as that of a pod.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! Why a session ended: it reads as the client's wish only where the client left, in the audit log and in the
-//! metrics.
+//! Reasons for the end of a session, in the audit log and in the metrics: it reads as the client's wish only
+//! where the client left.
 
 use std::{net::Shutdown, time::Duration};
 

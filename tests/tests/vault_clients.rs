@@ -1,5 +1,5 @@
-//! Whatever `bao` is told and can do, our programs understand and can do too, or say that they do not: each
-//! table asks both.
+//! Compares our programs with `bao`: they obey the same variables and files, and do the same or say that they
+//! do not.
 
 use std::{
     path::{Path, PathBuf},

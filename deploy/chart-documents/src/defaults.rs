@@ -1,7 +1,8 @@
 //! The template that holds a chart's defaults, for the chart to fall back on.
 //!
-//! Helm takes a default away when an operator writes `null` or leaves a key empty, and does not add new defaults under `--reuse-values`. A
-//! chart whose templates merge `.Values` over this template renders as if the key had not been mentioned.
+//! Helm takes a default away when an operator writes `null` or leaves a key empty, and does not add new
+//! defaults under `--reuse-values`. A chart whose templates merge `.Values` over this template renders as if
+//! the key had not been mentioned.
 
 use anyhow::Result;
 

@@ -1,8 +1,9 @@
-//! Makes those files of a chart that follow from its `values.yaml`: the schema of the values, the table of them in the README, and the
-//! template of the defaults.
+//! Makes those files of a chart that follow from its `values.yaml`: the schema of the values, the table of
+//! them in the README, and the template of the defaults.
 //!
-//! What a value may be stands in the chart's `values.schema.base.yaml`, in JSON Schema with a few words of our own (`schema.rs`); what it
-//! means, in the comments of `values.yaml` (`readme.rs`); what holds where an operator takes it away is in `defaults.rs`.
+//! What a value may be stands in the chart's `values.schema.base.yaml`, in JSON Schema with a few words of
+//! our own (`schema.rs`); what it means, in the comments of `values.yaml` (`readme.rs`); what holds where an
+//! operator takes it away is in `defaults.rs`.
 #![expect(clippy::indexing_slicing, reason = "what is indexed is JSON, where what is missing is null")]
 
 mod defaults;
@@ -50,7 +51,8 @@ impl Document {
 /// All documents of a chart.
 ///
 /// # Errors
-/// When a file of the chart is missing or not what it should be, or a value is explained nowhere or not known to the schema.
+/// When a file of the chart is missing or not what it should be, or a value is explained nowhere or not known
+/// to the schema.
 pub fn documents(chart: &Path) -> Result<Vec<Document>> {
     let document = |name: &str, text| Document { path: chart.join(name), text };
     let values = read(&chart.join("values.yaml"))?;

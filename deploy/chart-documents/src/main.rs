@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use chart_documents::documents;
 use clap::Parser;
 
-/// Writes `values.schema.json`, the table of values in README.md, and the template of the defaults where a chart has one.
+/// Writes `values.schema.json`, the table of values in README.md, and the template of the defaults where a
+/// chart has one.
 #[derive(Parser)]
 struct Cli {
     /// Folders of charts.

@@ -1,6 +1,7 @@
 //! The table of values in a chart's README, made of the comments in `values.yaml`.
 //!
-//! A line `# == TITLE` begins a section. A comment explains the value below it, and all that this value holds.
+//! A line `# == TITLE` begins a section. A comment explains the value below it, and all that this value
+//! holds.
 
 use anyhow::{Context, Result, ensure};
 

@@ -2,12 +2,12 @@
 //!
 //! The base is JSON Schema, in which an object with `properties` takes no others. It may hold besides:
 //! - `kubernetes: TYPE` in place of a schema: Kubernetes' own type.
-//! - `program: bastion-server` in place of a schema: that of the program's configuration file. `required` and `optional` name settings that
-//!   the chart asks for, or adds, beyond what the program does.
+//! - `program: bastion-server` in place of a schema: that of the program's configuration file. `required` and
+//!   `optional` name settings that the chart asks for, or adds, beyond what the program does.
 //! - at the top, `include: FILE`: definitions of another base, of which those are taken that are referred to.
-//! - at the top, `nulls: defaults`: what is null or missing holds its default. `nulls: said`: the same, but null where the base has it among
-//!   the types says something else, as it does within Kubernetes' own types and programs' files. Otherwise each value that has a default
-//!   must be there.
+//! - at the top, `nulls: defaults`: what is null or missing holds its default. `nulls: said`: the same, but
+//!   null where the base has it among the types says something else, as it does within Kubernetes' own types
+//!   and programs' files. Otherwise each value that has a default must be there.
 
 use std::path::{Path, PathBuf};
 
@@ -69,8 +69,9 @@ impl Base {
         self.nulls
     }
 
-    /// The defaults that a template puts where nothing is: `{"=": DEFAULT}` each, by name; `{"~": DEFAULT}` for those that may be null by
-    /// themselves, which only hold where the map around them is missing. Of a program's file only what the program cannot be without.
+    /// The defaults that a template puts where nothing is: `{"=": DEFAULT}` each, by name; `{"~": DEFAULT}`
+    /// for those that may be null by themselves, which only hold where the map around them is missing. Of a
+    /// program's file only what the program cannot be without.
     pub(crate) fn fallbacks(&self, values: &Value) -> Result<Value> {
         fallbacks(&self.schema, values)
     }
@@ -205,8 +206,8 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// Has the schema know each value that has a default, and where `must` is set, has each be there that is not said to be null: Helm takes away
-/// what an operator sets to null.
+/// Has the schema know each value that has a default, and where `must` is set, has each be there that is not
+/// said to be null: Helm takes away what an operator sets to null.
 fn require(schema: &mut Value, defaults: &Value, path: &str, must: bool) -> Result<()> {
     let Some(defaults) = defaults.as_object() else { return Ok(()) };
     let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! The binary: static, and the same from any folder.
+//! Compiles the binary: static, and the same bytes from any folder.
 
 use std::{
     collections::BTreeSet,
@@ -78,8 +78,8 @@ pub(crate) fn build(source: &Path, arch: Arch) -> Result<Built> {
     Ok(Built { binary, linked, metadata: serde_json::from_slice(&out.stdout)? })
 }
 
-/// The packages that were compiled into `folder`, which is that of the target, and the executable. What runs at build time,
-/// as macros do, lies elsewhere.
+/// The packages that were compiled into `folder`, which is that of the target, and the executable. What runs
+/// at build time, as macros do, lies elsewhere.
 fn artifacts(messages: &[Value], folder: &Path) -> (BTreeSet<String>, Option<PathBuf>) {
     let mut linked = BTreeSet::new();
     let mut executable = None;

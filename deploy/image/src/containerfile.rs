@@ -1,4 +1,5 @@
-//! The last stage of a Containerfile: the few instructions that ours is written with, and an error for any other.
+//! The last stage of a Containerfile: the few instructions that ours is written with, and an error for any
+//! other.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};

@@ -1,8 +1,9 @@
-//! Builds the bastion for musl and writes its container image, so that the same commit gives the same digest anywhere.
+//! Builds the bastion for musl and writes its container image, so that the same commit gives the same digest
+//! anywhere.
 //!
-//! What the image is stands in the `Containerfile` beside this: here its last stage is carried out without an engine. In
-//! order: [`compile`] asks cargo for the binary, [`sbom`] writes down what was linked into it, [`root`] says which files
-//! there are, [`oci`] makes the image of them.
+//! What the image is stands in the `Containerfile` beside this: here its last stage is carried out without an
+//! engine. In order: [`compile`] asks cargo for the binary, [`sbom`] writes down what was linked into it,
+//! [`root`] says which files there are, [`oci`] makes the image of them.
 #![expect(clippy::indexing_slicing, reason = "what is indexed is JSON, where what is missing is null")]
 
 mod compile;

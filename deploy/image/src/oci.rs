@@ -1,4 +1,5 @@
-//! An image as the OCI image specification 1.1 has it: a layer, a configuration, a manifest, and an archive of the three.
+//! An image as the OCI image specification 1.1 has it: a layer, a configuration, a manifest, and an archive
+//! of the three.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};

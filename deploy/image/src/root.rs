@@ -1,4 +1,4 @@
-//! Every file of the image.
+//! Lays out the files of the image.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -29,8 +29,8 @@ impl<'a> Root<'a> {
         ])
     }
 
-    /// As the one layer of an image. It is not packed: registries and engines do that, and another version of a packer
-    /// would make another image of the same files.
+    /// As the one layer of an image. It is not packed: registries and engines do that, and another version of
+    /// a packer would make another image of the same files.
     pub(crate) fn layer(&self) -> Vec<u8> {
         let mut tar = Tar::default();
         for file in &self.0 {

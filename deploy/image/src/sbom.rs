@@ -1,4 +1,5 @@
-//! What is in the binary, as CycloneDX 1.6: the packages that cargo linked, and nothing that only helped to build it.
+//! Lists the packages that cargo linked into the binary, as CycloneDX 1.6, without those that only helped to
+//! build it.
 
 use std::collections::BTreeMap;
 

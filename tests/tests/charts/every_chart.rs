@@ -1,4 +1,4 @@
-//! What holds for every companion chart and every values file in its `ci/`.
+//! Rules that hold for every companion chart and every values file in its `ci/`.
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
@@ -92,7 +92,8 @@ fn every_case_is_without_a_complaint_of_lint() {
     }
 }
 
-/// What a server would drop or fill in, so that it differs for ever from what was applied, as JSON pointers. An empty selector means everything.
+/// What a server would drop or fill in, so that it differs for ever from what was applied, as JSON pointers.
+/// An empty selector means everything.
 fn holes(path: &str, value: &Value, found: &mut Vec<String>) {
     const MAY_BE_EMPTY: [&str; 5] =
         ["podSelector", "namespaceSelector", "endpointSelector", "emptyDir", "securityContext"];

@@ -1,4 +1,5 @@
-//! `deploy/examples`: what the guides of other stacks show, as values, and what is rendered of it; and the table of them.
+//! `deploy/examples`: what the guides of other stacks show, as values, and what is rendered of it; and the
+//! table of them.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! The chart `ingress`: where requests go by the objects that it renders, what the engine is told, and what is refused.
+//! The chart `ingress`: where requests go by the objects that it renders, what the engine is told, and what
+//! is refused.
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -25,8 +26,9 @@ fn redirect(code: u16, url: &str) -> Answer {
     Answer::Redirect(code, url.to_owned())
 }
 
-/// Asks as Traefik's provider for these annotations does: of the rules that match, the longest one; a rewrite by the path's expression; a
-/// redirect by the expression behind scheme and host, held against the whole address.
+/// Asks as Traefik's provider for these annotations does: of the rules that match, the longest one; a rewrite
+/// by the path's expression; a redirect by the expression behind scheme and host, held against the whole
+/// address.
 fn ask(ingresses: &[Value], target: &str) -> Answer {
     let (path, query) =
         target.split_once('?').map_or((target, String::new()), |(path, query)| (path, format!("?{query}")));

@@ -1,5 +1,5 @@
-//! The charts as Helm renders them: what they make, what they refuse, and who may talk to whom by their policies. Needs neither root
-//! nor a cluster.
+//! The charts as Helm renders them: what they make, what they refuse, and which pods may talk to each
+//! other by their policies. Needs neither root nor a cluster.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -63,7 +63,8 @@ fn render_for(chart: &str, values: &str, version: &str) -> Result<Vec<Value>, St
     template(chart, &file, &["--kube-version", version]).map(|text| objects(&text))
 }
 
-/// Whether all of these values are refused in these words. Each of them takes the place of what is said at the top of `base`.
+/// Whether all of these values are refused in these words. Each of them takes the place of what is said at
+/// the top of `base`.
 fn refuse(chart: &str, base: &str, refused: Refused) {
     let scratch = Scratch::new("refused");
     for (values, words) in refused {

@@ -1,4 +1,5 @@
-//! The charts `tenant` and `netpol`: who may talk to whom, decided by the policies that they render, and what is refused.
+//! The charts `tenant` and `netpol`: which pods may talk to each other by the policies that they render, and
+//! which values are refused.
 
 use serde_json::{Value, json};
 use tests::network_policy::{Blocks, Cluster, End, Flow, Pod, Protocol};

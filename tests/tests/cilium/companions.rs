@@ -1,5 +1,5 @@
-//! The policies of the charts `tenant` and `netpol`, tried between real pods: each flow must pass without them before it may count that it does
-//! not with them, and the evaluator says the same of each.
+//! The policies of the charts `tenant` and `netpol`, tried between real pods: each flow must pass without
+//! them before it may count that it does not with them, and the evaluator says the same of each.
 
 use std::{
     collections::BTreeMap,
@@ -189,7 +189,8 @@ impl Fixture {
                 "0" => Some(true),
                 // Ended by timeout.
                 "143" => Some(false),
-                // It has not come to that yet: Cilium, through which names are asked for, is at something else.
+                // It has not come to that yet: Cilium, through which names are asked for, is at something
+                // else.
                 "1" if matches!(row.1, Name(_) | ApiServer) => None,
                 other => panic!("{row:?}: {other}"),
             }

@@ -1,5 +1,5 @@
-//! Pods of several namespaces, two addresses outside of the cluster, and a bastion whose own rules let everybody reach all of them: what does
-//! not pass is stopped by the network.
+//! Pods of several namespaces, two addresses outside of the cluster, and a bastion whose own rules let every
+//! client reach all of them: a flow that does not pass was stopped by the network.
 
 use std::{
     collections::BTreeMap,
@@ -177,7 +177,8 @@ impl Fixture {
         Some(Pod::alive(&self.namespaces[namespace].get(&["pod", name])))
     }
 
-    /// Whether the bastion says in this time what becomes of a new TunnelPolicy: whether it and the API server reach each other.
+    /// Whether the bastion says in this time what becomes of a new TunnelPolicy: whether it and the API
+    /// server reach each other.
     pub fn follows_policies(&self, patience: Duration) -> bool {
         let name = format!("policy-{:08x}", rand::random::<u32>());
         let spec = json!({"who": {"principals": [LOGIN]}, "to": [{"service": {"name": "bastion-admin", "ports": [ADMIN]}}]});
@@ -203,7 +204,8 @@ impl Fixture {
         counts.map(|count| count.unwrap_or(1)).sum()
     }
 
-    /// The kubelet was never kept from asking the bastion whether it is well, since it had been found not to be so often.
+    /// The kubelet was never kept from asking the bastion whether it is well, since it had been found not to
+    /// be so often.
     pub fn is_well(&self, before: u64) {
         let pod = self.own().get(&["pod", &self.bastion]);
         let status = &pod["status"]["containerStatuses"][0];
@@ -255,7 +257,8 @@ impl Fixture {
             match self.login().forward(&host, port.into()).unwrap() {
                 Ok(_) => Some(true),
                 Err(failure) if failure.text.starts_with("connect_timeout: ") => Some(false),
-                // It has not come to that yet: Cilium, through which names are asked for, is at something else.
+                // It has not come to that yet: Cilium, through which names are asked for, is at something
+                // else.
                 Err(failure) if failure.text.starts_with("resolve_timeout: ") => None,
                 Err(failure) => panic!("the bastion to {host}:{port}: {}", failure.text),
             }
@@ -264,7 +267,8 @@ impl Fixture {
 
     fn pod_reaches(&self, name: &str, to: End, port: u16) -> bool {
         let (patience, address) = (PATIENCE.as_secs(), self.address(to));
-        // Whoever is there says something, unasked or asked. A server may take the end of what it is asked for the end of interest.
+        // Whoever is there says something, unasked or asked. A server may take the end of what it is asked
+        // for the end of interest.
         let question = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep {patience}");
         let ask = format!("({question}) | nc -w {patience} {address} {port} | head -c 1 | wc -c");
         match self.namespaces[home(name)].exec(name, &["sh", "-c", &ask]).trim() {

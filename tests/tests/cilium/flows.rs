@@ -1,4 +1,5 @@
-//! A table of flows, each tried with no policy, when all of them must pass, and then with the policies that the chart makes.
+//! A table of flows, each tried with no policy, when all of them must pass, and then with the policies that
+//! the chart makes.
 
 use std::{
     sync::Mutex,
@@ -39,7 +40,8 @@ const SECOND: End = End::Outside(1);
 
 /// Whether it passes where something is listed, under either kind of policy.
 const LISTED: &[(Row, bool)] = &[
-    // In: SSH from the network and the pods that are listed, metrics for those who are, and nobody anything else.
+    // In: SSH from the network and the pods that are listed, metrics for those who are, and nobody anything
+    // else.
     ((FIRST, BASTION, Is(SSH)), YES),
     ((SECOND, BASTION, Is(SSH)), NO),
     ((End::Pod("runner"), BASTION, Is(SSH)), YES),
@@ -73,7 +75,8 @@ const OPEN: &[(Row, bool)] = &[
     ((BASTION, SECOND, Outside(0)), YES),
 ];
 
-/// One after the other, where a zone's names are listed at one port: an address is open once a name has led there.
+/// One after the other, where a zone's names are listed at one port: an address is open once a name has led
+/// there.
 const NAMES: &[(Row, bool)] = &[
     ((BASTION, SECOND, Outside(0)), NO),
     ((BASTION, End::Name(1), Outside(0)), NO),
@@ -115,8 +118,8 @@ fn passes(fixture: &Fixture, row: Row) -> bool {
     fixture.passes(row.0, row.1, port(fixture, row))
 }
 
-/// Tries all rows, and shows all that are wrong. What must pass may need more than one try on a busy machine; what must not has one, once all
-/// of the others have shown that the network works.
+/// Tries all rows, and shows all that are wrong. What must pass may need more than one try on a busy machine;
+/// what must not has one, once all of the others have shown that the network works.
 fn check(fixture: &Fixture, what: &str, rows: &[(Row, bool)]) {
     let (yes, no): (Vec<_>, Vec<_>) = rows.iter().partition(|(_, expected)| *expected);
     let end = Instant::now() + TWO_MINUTES;
@@ -133,7 +136,8 @@ fn check(fixture: &Fixture, what: &str, rows: &[(Row, bool)]) {
     println!("{what}: {} flows pass, {} do not", yes.len(), no.len());
 }
 
-/// The rows that are not as they should be. Some are tried at the same time, for each may take as long as its patience.
+/// The rows that are not as they should be. Some are tried at the same time, for each may take as long as its
+/// patience.
 fn wrong(rows: &[(Row, bool)], try_: &(impl Fn(Row) -> bool + Sync)) -> Vec<Row> {
     let next = Mutex::new(rows.iter());
     let take = || next.lock().unwrap().next();
@@ -188,8 +192,8 @@ fn each_flow_passes_or_does_not_as_the_policy_says() {
         let policy = listed(&fixture, flavour);
         change(&fixture, flavour, &policy, last);
         check(&fixture, flavour, LISTED);
-        // To Cilium, the address of a node is no network: its API server has to be named as such. Who was cut off takes a moment to notice that
-        // there is a way again.
+        // To Cilium, the address of a node is no network: its API server has to be named as such. Who was cut
+        // off takes a moment to notice that there is a way again.
         let (reaches, patience) = if flavour == "cilium" { (YES, TWO_MINUTES) } else { (NO, IN_FORCE / 5) };
         assert_eq!(fixture.follows_policies(patience), reaches, "{flavour}: the API server");
         if flavour == "kubernetes" {

@@ -1,4 +1,5 @@
-//! Who may talk to the bastion and to whom it may, tried between real pods with Cilium in between; see `tests/cluster/src/cni.rs`. Needs root.
+//! Tries network policies between real pods, connected by Cilium: those of the bastion and of the companion
+//! charts. See `tests/cluster/src/cni.rs`. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,6 @@
-//! The companion charts before a real API server: it takes every object of every case, by the definitions that other projects publish, and keeps
-//! it as it is written; and releases live there from install to uninstall. No pod runs, and neither root nor a node is needed.
+//! The companion charts before a real API server: it takes every object of every case, by the definitions
+//! that other projects publish, and keeps it as it is written; and releases live there from install to
+//! uninstall. No pod runs, and neither root nor a node is needed.
 
 use std::{collections::BTreeSet, fs};
 
@@ -95,7 +96,8 @@ fn the_api_server_takes_every_object_of_every_companion_chart() {
         for case in cases.iter().filter(|case| !case.objects.is_empty()) {
             let after = applied(&server, case);
             assert_eq!(after.len(), case.objects.len(), "{}: {}", case.chart, case.name);
-            // A definition's defaults stand in the object already, so that what keeps a cluster as a repository says finds no difference.
+            // A definition's defaults stand in the object already, so that what keeps a cluster as a
+            // repository says finds no difference.
             for (object, after) in case.objects.iter().zip(&after) {
                 if object["apiVersion"].as_str().unwrap().contains(".io/") && !of_kubernetes(object) {
                     assert_eq!(after["spec"], object["spec"], "{}: {}: {object}", case.chart, case.name);

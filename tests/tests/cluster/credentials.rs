@@ -1,5 +1,5 @@
-//! As whom the bastion talks to the API server, and by which way: a token that is replaced while it runs, and
-//! no proxy.
+//! Credentials of the bastion at the API server: it follows a token that is replaced while it runs, and takes
+//! no proxy on the way there.
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
 

@@ -1,5 +1,5 @@
-//! What the chart `ingress` writes, asked of a real ingress controller by requests: the annotations of an
-//! Ingress, and the routes of the Gateway API.
+//! Sends requests through a real ingress controller that follows what the chart `ingress` writes: the
+//! annotations of an Ingress, and the routes of the Gateway API.
 
 mod annotations;
 mod balance;

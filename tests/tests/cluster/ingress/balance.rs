@@ -1,4 +1,4 @@
-//! Which pod answers, and in which protocol it is spoken to.
+//! Balancing: which pod answers a request, and which protocol the controller speaks to it.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! Who may ask: by address, by password, by the word of somebody who is asked, and scripts of other sites.
+//! Access of clients: by address, by password, by the answer of an authentication service, and for scripts of
+//! other sites.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What a client may send, how much of it, how often, and how long it may take.
+//! Limits on what a client sends: how much, how often, and for how long.
 
 use std::{
     collections::BTreeMap,

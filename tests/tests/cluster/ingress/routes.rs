@@ -1,4 +1,4 @@
-//! Which requests reach which service, and with which path: by both APIs the same.
+//! Routes lead each request to its service with the right path, by both APIs the same.
 
 use serde_json::json;
 use tests::cluster::traefik::Class;
