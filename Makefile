@@ -71,7 +71,7 @@ bench: peers ## our programs beside OpenSSH's, as a table and as JSON: all of it
 peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
 	tests/install
 
-# What decides and asks nobody: `make mutants MUTANTS=access/policy.rs` for some of it.
+# The code that decides and does no I/O: `make mutants MUTANTS=access/policy.rs` for some of it.
 MUTANTS ?= identity.rs identity/*.rs identity/revocation/*.rs access.rs access/*.rs destination.rs destination/*.rs limits/*.rs \
 	accept/proxy/header.rs accept/prelogin.rs accept/fair_queue.rs accept/packet_gate.rs config/*.rs
 mutants: ## breaks what decides, one piece at a time, and lists what no test of the library notices; hours: cargo install cargo-mutants --locked

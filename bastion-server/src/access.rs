@@ -396,7 +396,7 @@ mod tests {
             denied(ask(&["dba"], "alias.internal", 80, &["10.9.0.1", "10.66.0.1"])).unwrap(),
             "payroll"
         );
-        // What is denied by its name is denied before anybody is asked where it is.
+        // What is denied by its name is denied before a name server is asked where it is.
         let identity = Arc::new(admitted(&["dba"], true));
         let destination = Destination::parse("payroll.db.internal", 5432).unwrap();
         let candidate = authorize(&policy(), &identity, destination, UNIX_EPOCH);
@@ -605,9 +605,9 @@ mod tests {
         let answer = named.permit(&at(&["10.244.0.9", "10.244.0.7"], 5433), &[]).unwrap_err();
         assert_eq!(answer.rule(), Some("databases/orders"), "a name that leads there among others is not");
 
-        let somebody_else =
+        let of_others =
             Arc::new(Rule { who: with_principal(&["dba"]), ..Rule::clone(&orders(Effect::Deny)) });
-        let open = policy_with(&[somebody_else]);
+        let open = policy_with(&[of_others]);
         let permit =
             candidate(&open, "10.244.0.7", 5433).unwrap().permit(&at(&["10.244.0.7"], 5433), &[]).unwrap();
         assert_eq!(permit.rule(), "everything", "it is about others");
@@ -616,7 +616,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_operator_is_not_answered_with_somebodys_endpoints() {
+    fn a_name_of_the_operator_is_not_answered_with_a_tenants_endpoints() {
         let named = rule(Effect::Permit, "operator", Who::Everybody, &["orders.databases:5432"]);
         let network = rule(Effect::Permit, "network", Who::Everybody, &["10.0.0.0/8:5432"]);
         let policy = in_cluster(vec![named], vec![orders(Effect::Permit)]);

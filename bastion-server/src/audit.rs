@@ -451,7 +451,7 @@ mod tests {
         Event::LoginRefused { login: "root", certificate: None, reason: "unknown_user" };
 
     #[tokio::test]
-    async fn a_sink_that_blocks_and_fails_holds_nobody_up_and_loses_only_what_is_counted() {
+    async fn a_sink_that_blocks_and_fails_holds_no_session_up_and_loses_only_what_is_counted() {
         let (audit, answer, written) = start(WhenFull::Count);
         // The writer blocks in the first write, so the queue fills. The writer may have taken some records
         // before that.
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_is_refused_at_once() {
+    fn a_pipe_without_a_reader_is_refused_immediately() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -775,7 +775,7 @@ mod tests {
     }
 
     #[test]
-    fn whom_a_file_names_is_meant_and_nobody_else() {
+    fn users_proxies_and_authorities_are_those_of_the_file() {
         let and = |more: &str| parse(&format!("{SMALLEST}{more}\n"));
         let users: Vec<_> = parse(SMALLEST).unwrap().login.users();
         assert_eq!(users, [crate::identity::LoginName::new("tunnel")]);

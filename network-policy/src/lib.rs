@@ -56,15 +56,15 @@ impl Protocol {
 /// by addresses say yes, those that go by identities, such as Cilium, say no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
-    /// Whoever has the address.
-    Everybody,
-    /// Whoever has the address and is no pod.
+    /// Pods and others that have the address.
+    EveryAddress,
+    /// Others that have the address, and no pods.
     OnlyOutside,
 }
 
 impl Blocks {
     /// A flow that must pass, or must not, should do so under either.
-    pub const ALL: [Self; 2] = [Self::Everybody, Self::OnlyOutside];
+    pub const ALL: [Self; 2] = [Self::EveryAddress, Self::OnlyOutside];
 }
 
 /// A port with a name, as a container declares it.
@@ -343,7 +343,7 @@ impl Cluster {
             );
             return match end {
                 End::Address(address) => is_in_block(block, address),
-                End::Pod(pod) => blocks == Blocks::Everybody && is_in_block(block, pod.ip),
+                End::Pod(pod) => blocks == Blocks::EveryAddress && is_in_block(block, pod.ip),
                 End::OwnNode => false,
             };
         }

@@ -37,7 +37,7 @@ fn cluster(specs: &[&str]) -> Cluster {
 /// The verdict on TCP from one end to port 5432 of the database.
 fn to_database(cluster: &Cluster, from: End<'_>, world: &World) -> bool {
     let flow = Flow { from, to: End::Pod(&world.database), port: 5432, protocol: Protocol::Tcp };
-    cluster.decide(&flow, Blocks::Everybody).passes()
+    cluster.decide(&flow, Blocks::EveryAddress).passes()
 }
 
 #[test]
@@ -167,7 +167,11 @@ fn who_may_leave() {
             Flow { from, to: End::Pod(&world.other), port: 53, protocol: Protocol::Udp },
             Flow { from, to: End::address("203.0.113.7"), port: 443, protocol: Protocol::Tcp },
         ];
-        assert_eq!(flows.map(|flow| cluster.decide(&flow, Blocks::Everybody).passes()), *expected, "{spec}");
+        assert_eq!(
+            flows.map(|flow| cluster.decide(&flow, Blocks::EveryAddress).passes()),
+            *expected,
+            "{spec}"
+        );
     }
 }
 
@@ -216,14 +220,14 @@ fn a_flow_needs_a_yes_at_both_ends_and_both_are_named() {
         object[0]["metadata"] = serde_json::json!({"name": "leave", "namespace": "shop"});
         object
     };
-    let verdict = open.decide(&flow, Blocks::Everybody);
+    let verdict = open.decide(&flow, Blocks::EveryAddress);
     assert_eq!(verdict, Verdict { egress: Decision::Open, ingress: allowed("data/p1") });
-    let verdict = open.clone().apply(&policies(leaves), "data").decide(&flow, Blocks::Everybody);
+    let verdict = open.clone().apply(&policies(leaves), "data").decide(&flow, Blocks::EveryAddress);
     assert_eq!(verdict, Verdict { egress: allowed("shop/leave"), ingress: allowed("data/p1") });
-    let verdict = open.apply(&policies(wrong), "data").decide(&flow, Blocks::Everybody);
+    let verdict = open.apply(&policies(wrong), "data").decide(&flow, Blocks::EveryAddress);
     assert_eq!(verdict, Verdict { egress: denied("shop/leave"), ingress: allowed("data/p1") });
     assert!(!verdict.passes());
-    let verdict = cluster(&["{podSelector: {}}"]).decide(&flow, Blocks::Everybody);
+    let verdict = cluster(&["{podSelector: {}}"]).decide(&flow, Blocks::EveryAddress);
     assert_eq!(verdict, Verdict { egress: Decision::Open, ingress: denied("data/p0") });
     assert!(!verdict.passes());
 }
@@ -242,9 +246,9 @@ fn whether_a_block_means_pods_is_the_networks_choice() {
     let to = End::Pod(&world.database);
     let passes =
         |from, blocks| cluster.decide(&Flow { from, to, port: 1, protocol: Protocol::Sctp }, blocks).passes();
-    assert!(passes(End::Pod(&world.web), Blocks::Everybody));
+    assert!(passes(End::Pod(&world.web), Blocks::EveryAddress));
     assert!(!passes(End::Pod(&world.web), Blocks::OnlyOutside));
-    // The same address, but nobody's pod.
+    // The same address, but that of no pod.
     assert!(passes(End::Address(world.web.ip), Blocks::OnlyOutside));
 }
 

@@ -31,8 +31,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A bastion that trusts nobody, with no rule, and with loopback opened, since that is where all targets
-    /// of tests are.
+    /// A bastion that trusts no authority, with no rule, and with loopback opened, since that is where all
+    /// targets of tests are.
     #[must_use]
     pub fn new() -> Self {
         let scratch = Scratch::new("bastion");
@@ -177,7 +177,7 @@ impl Bastion {
         self.setup.scratch.join("bastion.yaml")
     }
 
-    /// Changes a setting in the file of the running bastion, in one step, as whoever keeps it would.
+    /// Changes a setting in the file of the running bastion, in one step, as an operator does.
     pub fn change(&mut self, path: &str, value: Value) {
         let place = self.setup.config.pointer_mut(path).expect("the setting is in the file");
         *place = value;

@@ -30,8 +30,8 @@ impl Clock {
         self.scratch.join("time")
     }
 
-    /// The variables of a program that runs by it. Its timers do not: a laptop's go on as well when somebody
-    /// sets its clock.
+    /// The variables of a program that runs by it. Its timers do not: those of a laptop, too, go on when its
+    /// user sets the clock.
     ///
     /// # Panics
     /// When faketime is not installed.

@@ -58,7 +58,7 @@ impl NameServer {
     /// [`NameServer::start`] at a given address.
     ///
     /// # Panics
-    /// When somebody else is there.
+    /// When another server has the address.
     pub fn start_at(address: SocketAddr, answer: impl FnMut(&str) -> Answer + Send + 'static) -> Self {
         Self::serve(UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap(), answer)
     }

@@ -130,7 +130,7 @@ pub async fn serve(
             _ = stop.changed() => break,
         };
         let (acceptor, server, stop) = (acceptor.clone(), Arc::clone(&server), stop.clone());
-        // Whoever hangs up does not matter.
+        // A client may hang up.
         connections.spawn(async move {
             let _ = connection(stream, acceptor, server, stop).await;
         });

@@ -101,7 +101,7 @@ impl Front {
         *self.conduct.lock().unwrap() = Conduct::Answers(answer);
     }
 
-    /// Presents a certificate that nobody trusts.
+    /// Presents a certificate of an authority that no client trusts.
     ///
     /// # Panics
     /// Without TLS.

@@ -76,8 +76,8 @@ fn admitted(blob: &[u8]) -> Option<(Certificate, Identity)> {
     Some((certificate, identity))
 }
 
-/// Whoever is admitted has a certificate of the authority, for this name and this time, and its bytes say
-/// nothing else.
+/// A client that is admitted has a certificate of the authority, for this name and this time, and its bytes
+/// say nothing else.
 fn holds(blob: &[u8], certificate: &Certificate, identity: &Identity) {
     assert!(blob.len() <= MAX_BLOB);
     assert_eq!(certificate.to_bytes().unwrap(), blob, "there is one way to write it");

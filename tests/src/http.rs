@@ -26,7 +26,7 @@ impl Response {
     }
 }
 
-/// Sends one request and reads the whole answer; an error when nobody answers.
+/// Sends one request and reads the whole answer; an error when no server answers.
 pub fn request(
     method: &str,
     address: SocketAddr,

@@ -65,7 +65,7 @@ impl OpenBao {
         self.process.stdout() + &self.process.stderr()
     }
 
-    /// The status of `/v1/sys/health`: 200 when unsealed, 503 when sealed; `None` when nobody answers.
+    /// The status of `/v1/sys/health`: 200 when unsealed, 503 when sealed; `None` when no server answers.
     #[must_use]
     pub fn health(&self) -> Option<u16> {
         health(self.address)
@@ -113,7 +113,7 @@ impl OpenBao {
     /// One request of its API with any token, and any answer.
     ///
     /// # Panics
-    /// When nobody answers.
+    /// When no server answers.
     #[must_use]
     pub fn request(&self, token: &str, method: &str, path: &str, body: &Value) -> http::Response {
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -130,7 +130,7 @@ impl OpenBao {
     }
 
     /// Sets the database engine up for a PostgreSQL: a role `reader`, whose credentials live for `life`
-    /// unless they are renewed, and a policy `orders-reader` for whoever may have some.
+    /// unless they are renewed, and a policy `orders-reader` for those who may have some.
     pub fn connect_database(&self, postgres: &Postgres, life: &str) {
         self.run(&["secrets", "enable", "database"]);
         let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}/orders", postgres.address());

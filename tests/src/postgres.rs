@@ -27,7 +27,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server. Everybody needs a password over TCP.
+    /// Starts a server. Every client needs a password over TCP.
     ///
     /// # Panics
     /// When it does not come up.
@@ -164,7 +164,7 @@ impl Postgres {
             .output()
     }
 
-    /// The login roles that somebody made, apart from the superuser.
+    /// The login roles that were made, apart from the superuser.
     #[must_use]
     pub fn roles(&self) -> Vec<String> {
         let rows = self

@@ -347,7 +347,7 @@ impl Client {
         self.authenticate(&message.0)
     }
 
-    /// The next message that fits; the others are kept for whoever asks for them.
+    /// The next message that fits; the others are kept until they are asked for.
     pub fn wait_for(&mut self, fits: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>, Gone> {
         if let Some(index) = self.waiting.iter().position(|message| fits(message)) {
             return Ok(self.waiting.remove(index).unwrap());

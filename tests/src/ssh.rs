@@ -21,7 +21,7 @@ pub struct Person {
 }
 
 impl Person {
-    /// Somebody who logs in as `login` with this certificate, and knows no host yet.
+    /// A person who logs in as `login` with this certificate, and knows no host yet.
     #[must_use]
     pub fn new(login: &str, key: &Key, certificate: &[u8]) -> Self {
         let scratch = Scratch::new("person");
@@ -116,7 +116,7 @@ impl Person {
 
 /// Whether `ssh`, which wrote this to its standard error, gave up by itself while keys were exchanged: poll
 /// announced bytes, read found none, and OpenSSH takes that for an error, as happens on a busy machine.
-/// Nobody refused it, and nothing was sent through it: it may be tried again.
+/// No server refused it, and nothing was sent through it: it may be tried again.
 #[must_use]
 pub fn gave_up(said: &str) -> bool {
     said.lines().any(|line| {

@@ -36,7 +36,7 @@ pub struct Sshd {
 }
 
 impl Setup {
-    /// A server that trusts nobody yet.
+    /// A server that trusts no key yet.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -164,7 +164,7 @@ impl Sshd {
         self.process.id()
     }
 
-    /// The only name that can log in: that of whoever runs the tests.
+    /// The only name that can log in: that of the user who runs the tests.
     #[must_use]
     pub fn login(&self) -> String {
         user()
@@ -219,7 +219,7 @@ mod tests {
     fn a_dishonest_rogue_is_refused() {
         let (authority, key) = (Key::ed25519(), Key::ed25519());
         let sshd = Setup::new().trust(&authority).start();
-        let certificate = Forge::user(&key, "somebody-else").sign(&authority);
+        let certificate = Forge::user(&key, "another-user").sign(&authority);
         let mut client = Client::connect(sshd.address()).unwrap();
         let honest = Attempt::certificate(sshd.login(), &key, certificate);
         assert!(!client.attempt(&honest).accepted);
@@ -227,6 +227,6 @@ mod tests {
         let attempt = Attempt::certificate(sshd.login(), &key, flipped).with(|attempt| attempt.flip = true);
         let verdict = client.attempt(&attempt);
         assert!(!verdict.accepted && verdict.gone.is_none(), "{verdict:?}");
-        assert!(sshd.log().contains("somebody-else") || sshd.log().contains("principal"), "{}", sshd.log());
+        assert!(sshd.log().contains("another-user") || sshd.log().contains("principal"), "{}", sshd.log());
     }
 }

@@ -68,7 +68,7 @@ impl BlackHole {
         Self { address, _listener: listener, _queue: queue }
     }
 
-    /// Where nobody answers.
+    /// An address where no server answers.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -245,7 +245,7 @@ impl Target {
         self.results.lock().unwrap().recv_timeout(deadline).expect("a connection to the target ends")
     }
 
-    /// [`Target::transfer`], past connections that only looked whether somebody is there.
+    /// [`Target::transfer`], past connections that only looked whether the port is open.
     #[must_use]
     pub fn transfer_of_something(&self, deadline: Duration) -> Transfer {
         loop {

@@ -19,7 +19,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Somebody who wants to go through a bastion (or an sshd), and knows nothing else yet.
+    /// A user who wants to go through a bastion (or an sshd), and has no other setting yet.
     #[must_use]
     pub fn new(bastion: SocketAddr) -> Self {
         let scratch = Scratch::new("project");

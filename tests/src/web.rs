@@ -159,7 +159,7 @@ impl Request {
     /// Sends it, and reads the answer to its end.
     ///
     /// # Errors
-    /// When nobody answers, or it is cut off.
+    /// When no server answers, or the answer is cut off.
     pub fn send(&self) -> io::Result<Answer> {
         let stream = self.connect()?;
         if !self.tls {
@@ -204,8 +204,8 @@ impl Request {
         let start = Instant::now();
         let ended = stream.read_to_end(&mut read);
         let took = start.elapsed();
-        // Whoever refused a body may reset the connection behind the answer; a close without TLS's word for
-        // it is one too.
+        // A server that refused a body may reset the connection behind the answer; a close without TLS's word
+        // for it is one too.
         if let Err(error) = ended
             && ![io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof].contains(&error.kind())
         {

@@ -27,7 +27,7 @@ use tests::{
 
 const FLOODER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4));
-const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+const BYSTANDER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 const SOON: Duration = Duration::from_secs(10);
 
 /// One whose log is not that of each connection.
@@ -66,7 +66,7 @@ fn flood(name: &str, fixture: &mut Fixture, deed: Deed) {
     const FLOODERS: usize = 6;
     let address = fixture.bastion.address();
     let process = fixture.bastion.process().id();
-    drop(must_login(fixture, SOMEBODY));
+    drop(must_login(fixture, BYSTANDER));
     let idle = || open_files(process);
     let (files, memory) = (idle(), resident(process));
     let (stop, deeds) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -90,7 +90,7 @@ fn flood(name: &str, fixture: &mut Fixture, deed: Deed) {
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(4) {
             let start = Instant::now();
-            drop(must_login(fixture, SOMEBODY));
+            drop(must_login(fixture, BYSTANDER));
             took.push(start.elapsed());
         }
         stop.store(true, Ordering::Relaxed);
@@ -183,7 +183,7 @@ fn two_that_hold_all_places_make_room_for_a_third() {
     let mut took: Vec<_> = (0..50)
         .map(|_| {
             let start = Instant::now();
-            drop(must_login(&fixture, SOMEBODY));
+            drop(must_login(&fixture, BYSTANDER));
             start.elapsed()
         })
         .collect();
@@ -243,7 +243,7 @@ fn stand(server: SocketAddr, nth: u16, how_far: usize, offer: &Attempt) -> Resul
 
 /// Each has one connection, and all that a source may do is to have one: there are more of them than places.
 #[test]
-fn any_number_of_sources_that_stand_there_keep_nobody_out() {
+fn any_number_of_idle_sources_keep_no_client_out() {
     let _ = raise_open_files();
     for (how_far, (name, count)) in STANDS.into_iter().enumerate() {
         let fixture =
@@ -285,7 +285,7 @@ fn any_number_of_sources_that_stand_there_keep_nobody_out() {
     }
 }
 
-/// What the echo of somebody who is logged in takes.
+/// How long each echo of a client that is logged in takes.
 fn echoes(client: &mut Client, channel: Channel, during: Duration) -> Vec<Duration> {
     let (began, mut took) = (Instant::now(), Vec::new());
     while began.elapsed() < during {
@@ -302,14 +302,14 @@ fn echoes(client: &mut Client, channel: Channel, during: Duration) -> Vec<Durati
 /// A hundred connections whose every packet is another question about a certificate of an authority of their
 /// own, of the kind that takes longest to verify.
 #[test]
-fn those_that_only_ask_hold_up_nobody() {
+fn sources_that_only_ask_hold_up_no_other() {
     const ASKING: usize = 100;
     let target = Target::echo();
     let mut fixture = fixture(|setup| setup.rule(LOGIN, &[&target.address().to_string()]));
     let (server, process) = (fixture.bastion.address(), fixture.bastion.process().id());
     let theirs = Key::generate(Kind::Ecdsa(521));
     let attempt = Attempt::certificate(LOGIN, &fixture.key, Forge::user(&fixture.key, LOGIN).sign(&theirs));
-    let mut bystander = must_login(&fixture, SOMEBODY);
+    let mut bystander = must_login(&fixture, BYSTANDER);
     let channel = bystander.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
     let before = echoes(&mut bystander, channel, Duration::from_secs(2));
     let (stop, asked, connected) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
@@ -399,7 +399,7 @@ fn who_only_asks_is_sent_away_and_then_refused() {
     });
     assert!(refused.as_ref().is_some_and(is_penalized), "{refused:?}");
     // From elsewhere, with the right certificate, nothing has changed.
-    drop(must_login(&fixture, SOMEBODY));
+    drop(must_login(&fixture, BYSTANDER));
 }
 
 /// Opens as many sockets as this process may have, and returns how many that is.
@@ -422,7 +422,7 @@ fn idle_sockets_are_gone_with_the_deadline() {
             .set("/limits/max_startups", json!({"total": 20_000, "per_source": 20_000, "burst": 20_000}))
     });
     let process = fixture.bastion.process().id();
-    drop(must_login(&fixture, SOMEBODY));
+    drop(must_login(&fixture, BYSTANDER));
     let (files, memory) = (open_files(process), resident(process));
     let waves = [1, 2, 3].map(|wave| idle_wave(wave, &mut fixture, count, files));
     // Once is enough: this machine has other things to do, and reads all of them too.
@@ -431,7 +431,7 @@ fn idle_sockets_are_gone_with_the_deadline() {
     let left = waves.map(|wave| wave.left);
     println!("resident: {memory} KiB before, {left:?} KiB after each wave");
     waits_for(&fixture, "login_deadline", 3 * (count / 8 * 8) as u64);
-    drop(must_login(&fixture, SOMEBODY));
+    drop(must_login(&fixture, BYSTANDER));
     // The allocator keeps what it has for the next wave, and uses it for that: were anything lost, each wave
     // would add as much as the first.
     assert!(left[2] < left[0] * 3 / 2, "{memory} KiB before, {left:?} KiB after each wave");
@@ -480,7 +480,7 @@ fn idle_wave(wave: usize, fixture: &mut Fixture, count: usize, files: usize) -> 
 fn it_survives_having_no_more_files() {
     let mut fixture = fixture(|setup| setup);
     let process = fixture.bastion.process().id();
-    drop(must_login(&fixture, SOMEBODY));
+    drop(must_login(&fixture, BYSTANDER));
     let limit = |files: usize| {
         let word = format!("--nofile={files}:");
         let _ = Program::new(installed("prlimit")).args(["--pid", &process.to_string(), &word]).succeed();
@@ -490,12 +490,12 @@ fn it_survives_having_no_more_files() {
         (0..30).map(|_| Link::connect_from(FLOODER, fixture.bastion.address()).unwrap()).collect();
     wait::until_true("it to notice", SOON, || fixture.bastion.log().contains("cannot accept connections"));
     // Who does not get in is turned away rather than left waiting.
-    let mut late = Link::connect_from(SOMEBODY, fixture.bastion.address()).unwrap();
+    let mut late = Link::connect_from(BYSTANDER, fixture.bastion.address()).unwrap();
     late.patience(SOON);
     assert_ne!(late.receive_to_end().1, Gone::Silent);
     held.clear();
     let freed = Instant::now();
-    let took = wait::until("a login", SOON, || match login_from(&fixture, SOMEBODY) {
+    let took = wait::until("a login", SOON, || match login_from(&fixture, BYSTANDER) {
         Ok((_, verdict)) if verdict.accepted => Some(freed.elapsed()),
         _ => None,
     });
@@ -577,7 +577,7 @@ fn a_proxys_own_connections_are_its_own() {
             link.send(check).unwrap();
         }
     }
-    // Whatever the checks do, they are not held against anybody, and nobody is told.
+    // The checks are held against no source, and no client is told of them.
     for header in [LOCAL, b"PROXY UNKNOWN\r\n"] {
         let mut link = Link::connect_from(FLOODER, server).unwrap();
         link.send(header).unwrap();
@@ -606,8 +606,8 @@ fn what_is_no_header_gets_nowhere() {
         (FLOODER, b"PROXY UDP4 1.2.3.4 5.6.7.8 9 10\r\n".to_vec(), "proxy_header_family"),
         (FLOODER, unix, "proxy_header_family"),
         (FLOODER, b"PROXY TC".to_vec(), "proxy_header_late"),
-        (SOMEBODY, V1.to_vec(), "proxy_required"),
-        (SOMEBODY, b"SSH-2.0-x\r\n".to_vec(), "proxy_required"),
+        (BYSTANDER, V1.to_vec(), "proxy_required"),
+        (BYSTANDER, b"SSH-2.0-x\r\n".to_vec(), "proxy_required"),
     ] {
         let mut link = Link::connect_from(from, server).unwrap();
         // It may hang up before it has all of it.
@@ -621,20 +621,20 @@ fn what_is_no_header_gets_nowhere() {
 }
 
 #[test]
-fn nobody_else_is_believed() {
+fn no_other_peer_is_believed() {
     for mode in ["optional", "off"] {
         let fixture = fixture(|setup| behind_proxy(setup, mode));
         let server = fixture.bastion.address();
         for (count, header) in [V1, V2].into_iter().enumerate() {
-            let mut link = Link::connect_from(SOMEBODY, server).unwrap();
+            let mut link = Link::connect_from(BYSTANDER, server).unwrap();
             link.send(header).unwrap();
             assert_ne!(link.receive_to_end().1, Gone::Silent);
             waits_for(&fixture, "proxy_untrusted", count as u64 + 1);
         }
-        // Without a header everybody is who they are.
-        drop(must_login(&fixture, SOMEBODY));
+        // Without a header each client has its own address.
+        drop(must_login(&fixture, BYSTANDER));
         drop(must_login(&fixture, FLOODER));
-        for source in [SOMEBODY, FLOODER] {
+        for source in [BYSTANDER, FLOODER] {
             let source = source.to_string();
             let _ = fixture.bastion.audited("the login", |record| {
                 record["event"] == "login_accepted" && record["source_address"] == source
@@ -679,13 +679,13 @@ fn who_fails_too_often_is_refused_and_told() {
         "{said}"
     );
 
-    // Where somebody logged in, others may fail as they like: an office is not one person.
-    drop(must_login(&fixture, SOMEBODY));
+    // Where one client logged in, others may fail as they like: many people of an office share an address.
+    drop(must_login(&fixture, BYSTANDER));
     for _ in 0..5 {
-        offend(SOMEBODY);
+        offend(BYSTANDER);
     }
     waits_for(&fixture, "not_ssh", 7);
-    drop(must_login(&fixture, SOMEBODY));
+    drop(must_login(&fixture, BYSTANDER));
 }
 
 #[test]
@@ -695,9 +695,9 @@ fn one_identity_has_its_share() {
     let fixture = fixture(|setup| {
         setup.set("/limits/per_identity", share).rule(LOGIN, &[&target.address().to_string()])
     });
-    let mut first = must_login(&fixture, SOMEBODY);
+    let mut first = must_login(&fixture, BYSTANDER);
     let second = must_login(&fixture, FLOODER);
-    let (mut third, verdict) = login_from(&fixture, SOMEBODY).unwrap();
+    let (mut third, verdict) = login_from(&fixture, BYSTANDER).unwrap();
     assert!(!verdict.accepted);
     let said = verdict.gone.or_else(|| third.farewell(SOON));
     assert!(
@@ -706,7 +706,7 @@ fn one_identity_has_its_share() {
     );
     let refused = fixture.bastion.audited("the refusal", |record| record["event"] == "login_refused");
     assert_eq!(refused["reason"], "too_many_connections");
-    // Somebody else's key has a share of its own.
+    // Another person's key has a share of its own.
     let other = Key::ed25519();
     let _other = Client::login(
         fixture.bastion.address(),
@@ -716,7 +716,7 @@ fn one_identity_has_its_share() {
     );
     drop(second);
     wait::until_true("a place", SOON, || {
-        login_from(&fixture, SOMEBODY).is_ok_and(|(_, verdict)| verdict.accepted)
+        login_from(&fixture, BYSTANDER).is_ok_and(|(_, verdict)| verdict.accepted)
     });
 
     let port = u32::from(target.port());

@@ -76,7 +76,7 @@ fn is_ready(fixture: &Fixture) -> bool {
     fixture.bastion.page("/readyz").status == 200
 }
 
-/// Nothing new is granted, and everybody is told why.
+/// The bastion grants nothing new, and tells each client why.
 fn has_stopped(fixture: &Fixture, client: &mut Client) {
     let refused = refused(fixture).expect("no login");
     assert!(refused.starts_with("audit_stopped: "), "{refused}");
@@ -95,7 +95,7 @@ fn a_blocked_sink_stops_what_is_new_and_only_that() {
     let fixture = recording(json!({"to": {"file": path}}));
     let mut client = fixture.login();
     let steady = fixture.open(&mut client).unwrap();
-    // Nobody reads the records.
+    // The pipe's reader does not read the records.
     wait::until_true("a stop", SOON, || {
         while is_recorded(&fixture, &mut client) {}
         !is_ready(&fixture)

@@ -46,7 +46,7 @@ fn a_folder_of_authorities_is_followed() {
     wait::until_true("a word about the empty folder", SOON, || {
         bastion.log().contains("the last good ones stay trusted")
     });
-    assert!(admits(&bastion, &two), "an empty folder locks nobody out");
+    assert!(admits(&bastion, &two), "an empty folder locks no client out");
 }
 
 #[test]

@@ -254,7 +254,7 @@ fn a_polite_kill_ends_it_cleanly() {
 }
 
 #[test]
-fn whoever_does_not_log_in_is_cut_at_the_deadline() {
+fn a_client_that_does_not_log_in_is_cut_at_the_deadline() {
     let fixture = Fixture::without_rules(|setup| setup.set("/limits", json!({"login_deadline": "2s"})));
     let server = fixture.bastion.address();
     let start = Instant::now();
@@ -332,7 +332,7 @@ fn a_channel_that_waits_for_its_place_and_outlives_its_session_says_so() {
     assert_eq!(refused["reason"], "session_ended");
 }
 
-/// Every spelling of a place where nobody may go, although the one rule lets everybody go everywhere.
+/// Every spelling of a closed destination, although the one rule lets every client go everywhere.
 #[test]
 fn the_floor_stands_by_every_spelling() {
     let target = Target::echo();
@@ -490,7 +490,7 @@ fn a_target_that_fails_fails_alone() {
     let reset = client.forward("127.0.0.1", resetting.port().into()).unwrap().unwrap();
     client.write(reset, b"x").unwrap();
     assert!(client.read(reset, 1).unwrap().is_empty());
-    // What nobody reads piles up: as much as the window allows, and a little more.
+    // What the target does not read piles up: as much as the window allows, and a little more.
     let stuck = client.forward("127.0.0.1", silent.port().into()).unwrap().unwrap();
     for _ in 0..stuck.window / 32_768 {
         client.write(stuck, &[0; 32_768]).unwrap();
@@ -502,7 +502,7 @@ fn a_target_that_fails_fails_alone() {
 }
 
 #[test]
-fn opens_towards_a_black_hole_time_out_and_hold_up_nobody() {
+fn opens_towards_a_black_hole_time_out_and_hold_up_no_other() {
     const OPENS: usize = 200;
     let (hole, echo) = (BlackHole::new(), Target::echo());
     let fixture = Fixture::without_rules(|setup| {
@@ -638,7 +638,7 @@ fn both_ends_can_live_on_what_openbao_signs() {
     assert_eq!(ssh.succeed(), "signed by OpenBao");
 }
 
-/// A host certificate of fifteen seconds, over thirty: whoever connects finds one that is valid.
+/// A host certificate of fifteen seconds, over thirty: a client finds a valid one whenever it connects.
 #[test]
 fn the_host_certificate_is_renewed_before_it_expires() {
     let vault = DevAuthority::start();
@@ -725,7 +725,7 @@ fn a_bastion_without_its_vault_waits_and_says_so() {
     });
 }
 
-/// Whoever runs the tests is either root, who must be able to give it to a nobody, or is an ordinary user
+/// The user who runs the tests is either root, and starts it as the user `nobody`, or has no privilege
 /// already.
 #[test]
 fn it_needs_no_privilege() {

@@ -94,7 +94,7 @@ fn rows() -> Vec<(&'static str, Say, Ends)> {
         ("an identification line of 1 MiB", bytes(format!("SSH-2.0-{}", "x".repeat(1 << 20))), AtOnce),
         ("NUL in the identification line", bytes("SSH-2.0-a\0b\r\n"), AtOnce),
         ("20,000 lines before it", bytes(format!("{}SSH-2.0-x\r\n", "hello\r\n".repeat(20_000))), AtOnce),
-        ("a PROXY header that nobody asked for", bytes("PROXY TCP4 192.0.2.7 10.0.0.1 1 2\r\n"), AtOnce),
+        ("a PROXY header that is not expected", bytes("PROXY TCP4 192.0.2.7 10.0.0.1 1 2\r\n"), AtOnce),
         ("a packet length of 0", packet(length(0)), AtOnce),
         ("a packet length of 1", packet(length(1)), AtOnce),
         ("a packet length of 2^28", packet(length(1 << 28)), AtOnce),

@@ -40,7 +40,7 @@ fn bastion_is_clean(bastion: &mut Bastion, secrets: &Secrets<'_>) {
     assert!(bastion.log().contains("TRACE") || bastion.log().contains("DEBUG"), "it is loud");
 }
 
-/// Everybody on this machine can read the command line of every process.
+/// Every user of this machine can read the command line of every process.
 fn command_lines_are_clean(secrets: &Secrets<'_>) {
     let mut seen = 0;
     for process in std::fs::read_dir("/proc").unwrap() {

@@ -191,7 +191,7 @@ fn kinds_of_keys(table: &mut Table, keys: &Keys) {
     table.attempt("user key RSA-1024", Refused("weak_key"), oracle, attempt);
 }
 
-/// Principals beside the login's own: as identity providers make them, and as nobody should.
+/// Principals beside the login's own: as identity providers make them, and as none should.
 const OTHERS: &[&str] = &[
     "alice+ops@example.com",
     "role:dba",
@@ -225,7 +225,7 @@ fn names(table: &mut Table, keys: &Keys) {
         ("principal with a NUL and more", format!("{login}\0,x").into_bytes()),
         ("principal with a comma", format!("{login},root").into_bytes()),
         ("principal with a blank", format!("{login} ").into_bytes()),
-        ("principal of somebody else", b"somebody-else".to_vec()),
+        ("principal of another user", b"another-user".to_vec()),
         ("empty principal", Vec::new()),
     ] {
         table.row(title, other, |forge| forge.principals = vec![principal]);
@@ -257,7 +257,7 @@ fn names(table: &mut Table, keys: &Keys) {
         ("login name and principal with a comma", bad, "alice,root"),
         ("login name and principal empty", bad, ""),
         ("login name and principal *", bad, "*"),
-        ("login name that nobody has", Refused("unknown_user"), "no-such-user"),
+        ("login name that no user has", Refused("unknown_user"), "no-such-user"),
     ] {
         let blob = Forge::user(&keys.user, name).sign(&keys.authority);
         table.attempt(title, answer, Oracle::Agrees, Attempt::certificate(name, &keys.user, blob));
@@ -670,10 +670,10 @@ fn every_certificate_gets_the_answer_of_the_table() {
     assert!(bastion.process().ended().is_none(), "the bastion lives");
 }
 
-/// Whoever is asked for a day puts the start back by itself: by up to 118 s for `ssh-keygen`, whose minute
-/// begins when it likes.
+/// A signer that is asked for a day puts the start back by itself: by up to 118 s for `ssh-keygen`, whose
+/// minute begins when it likes.
 #[test]
-fn a_day_is_a_day_whoever_signs() {
+fn a_day_is_a_day_with_every_signer() {
     let scratch = Scratch::new("day");
     let (key, authority) = (Key::ed25519(), Key::ed25519());
     let bastion = bastion::Setup::new().trust(&authority).start();
@@ -779,7 +779,7 @@ fn a_name_changed_half_way_gains_nothing() {
     let changed = client.attempt(&Attempt::certificate(user(), &keys.user, mine));
     assert!(!changed.accepted, "{changed:?}");
 
-    // Whoever changes to a name and proves it is that one, and nobody else.
+    // A client that changes to a name and proves it has that name alone.
     let mut client = proved_for_the_first();
     let port = client.packets.link().stream().local_addr().unwrap().port();
     assert!(client.attempt(&good(&user())).accepted);

@@ -142,7 +142,7 @@ fn no_role_is_left_behind_however_it_ends() {
     assert_eq!(fixture.postgres.roles(), [""; 0], "Ctrl-C left a role behind");
 }
 
-/// What nobody can catch is what leases are for.
+/// Leases are for SIGKILL, which no program can catch.
 #[test]
 fn a_killed_tunnel_leaves_its_role_for_as_long_as_the_lease() {
     let fixture = DatabaseFixture::new("5s");
@@ -167,7 +167,7 @@ fn a_command_gets_the_connection_in_its_environment() {
     assert_eq!(fixture.postgres.roles(), [""; 0]);
 }
 
-/// Each variable of libpq that could lead elsewhere, in the shell of whoever runs this; real psql says where
+/// Each variable of libpq that could lead elsewhere, in the user's shell; real psql says where
 /// it came out.
 #[test]
 fn a_command_comes_out_at_the_tunnel_whatever_the_shell_says() {
@@ -282,7 +282,7 @@ fn a_program_can_verify_the_name_of_the_database() {
     assert!(good, "{told}");
     let (good, told) = run(&["psql", "-X", "-A", "-t", "sslmode=verify-full", "-c", select], "");
     assert!(good, "{told}");
-    // Whoever does not ask for it gets an address that every program understands.
+    // A user who does not ask for it gets an address that every program understands.
     let output = fixture
         .project
         .program("pf-db-tunnel", &["orders", "--", "sh", "-c", "echo $PGHOST $PGHOSTADDR"])

@@ -26,7 +26,7 @@ use tests::{
 /// How long a name server may take.
 const RESOLVE: Duration = Duration::from_secs(10);
 
-/// A bastion that asks our name server, whose one rule lets everybody go everywhere, and somebody who is
+/// A bastion that asks our name server, whose one rule lets every client go everywhere, and a client that is
 /// logged in.
 fn start(answer: impl FnMut(&str) -> Answer + Send + 'static) -> (Bastion, Client) {
     let (authority, key) = (Key::ed25519(), Key::ed25519());
@@ -119,7 +119,7 @@ fn a_name_that_moves_gets_nowhere() {
 }
 
 #[test]
-fn a_name_server_that_is_silent_holds_up_nobody_else() {
+fn a_name_server_that_is_silent_holds_up_no_other_client() {
     let target = Target::echo();
     let (bastion, mut client) = start(|name| match name {
         "good.test" => Answer::at(&["127.0.0.1"]),
@@ -201,7 +201,7 @@ fn what_the_machine_gets_while_it_serves_is_refused() {
         let everywhere = |address: &str| Target::echo_at(address.parse().unwrap());
         let (target, target6) = (everywhere("0.0.0.0:0"), everywhere("[::]:0"));
         let (port, port6) = (target.address().port(), target6.address().port());
-        assert_eq!(ask(&mut client, "10.123.45.67", port), "unreachable", "nobody has it yet");
+        assert_eq!(ask(&mut client, "10.123.45.67", port), "unreachable", "no interface has it yet");
         ip(&["address", "add", "10.123.45.67/32", "dev", "lo"]);
         assert_eq!(ask(&mut client, "10.123.45.67", port), "forbidden_address");
         assert_eq!(ask(&mut client, "::ffff:10.123.45.67", port), "forbidden_address");

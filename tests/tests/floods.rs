@@ -16,7 +16,7 @@ use tests::{
 /// How long a connection may take to be ended, or to show that it is not.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Whoever was there before is still served, and nothing of the bastion's was broken.
+/// Asserts that a client from before is still served, and that nothing of the bastion's was broken.
 fn lives(fixture: &mut Fixture, what: &str, steady: &mut (Client, Channel)) {
     let (client, channel) = steady;
     client.write(*channel, b"still here").unwrap();
@@ -95,7 +95,7 @@ fn what_breaks_the_rules_of_channels_ends_its_own_connection_at_most() {
         ("a window of nothing", Box::new(move |_| vec![open(0, 1 << 15, port)])),
         ("the largest of everything", Box::new(move |_| vec![open(u32::MAX, u32::MAX, port)])),
         (
-            "a confirmation that nobody asked for",
+            "an unasked confirmation",
             Box::new(|_| {
                 let message =
                     Writer::message(number::CHANNEL_OPEN_CONFIRMATION).u32(0).u32(0).u32(1).u32(1).0;
@@ -103,7 +103,7 @@ fn what_breaks_the_rules_of_channels_ends_its_own_connection_at_most() {
             }),
         ),
         (
-            "answers that nobody asked for",
+            "unasked answers",
             Box::new(|channel| {
                 [
                     number::CHANNEL_SUCCESS,
@@ -224,7 +224,7 @@ fn a_key_exchange_that_is_begun_and_never_finished_ends_its_session() {
     let channel = fixture.open(&mut client).unwrap();
     let mut steady = (client, channel);
 
-    // What would have to wait for its end is no more taken: whoever sends it is cut.
+    // The bastion takes no more of what would have to wait for its end: it cuts the client that sends it.
     let before = resident(fixture.bastion.process().id());
     let mut rude = fixture.login();
     let channel = fixture.open(&mut rude).unwrap();

@@ -86,7 +86,7 @@ fn the_corpora_hold_what_is_accepted_too() {
     let blob = fuzz::honest_certificate();
     assert!(corpus(&TARGETS[0]).contains(&blob));
     assert!(fuzz::admits(&blob));
-    // A byte that the parser overlooks, and nobody signed; fuzzing found it.
+    // A byte that the parser overlooks and no authority signed; fuzzing found it.
     let longer = std::fs::read(fuzz::corpus("certificate").join("byte_inside_the_authority")).unwrap();
     assert!(longer.len() == blob.len() + 1 && !fuzz::admits(&longer));
     let fields = fuzz::honest_fields();

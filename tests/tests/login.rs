@@ -356,8 +356,8 @@ fn unreadable(key: &Key) -> [(&'static str, Forge); 2] {
 
 /// Its connection ends, which is the library's doing; nothing else comes of it, however often.
 #[test]
-fn a_certificate_that_cannot_be_read_is_held_against_nobody() {
-    // With the penalties that a bastion has; and nobody has logged in from there before.
+fn a_certificate_that_cannot_be_read_is_held_against_no_source() {
+    // With the penalties that a bastion has; and no client has logged in from there before.
     let login = SshLogin::new(|setup| setup.set("/limits/penalties", json!({})));
     let stranger = Key::ed25519();
     let (good, server) = (login.honest().sign(&login.fixture.authority), login.fixture.bastion.address());

@@ -29,7 +29,7 @@ use tests::{
 /// What the chart gives the bastion.
 const POD: u64 = 256 << 20;
 
-/// Somebody with a key of their own, who can be told from others in the records.
+/// A person with a key of their own, whom the records tell from others.
 struct Who {
     key: Key,
     name: String,
@@ -63,7 +63,7 @@ impl Fixture {
         Self { authority, bastion, echo, limit }
     }
 
-    /// `ssh -L` of somebody with a key of their own, to one target.
+    /// `ssh -L` of a person with a key of their own, to one target.
     fn forward(&self, who: &Who, target: &Target) -> (Person, Process, SocketAddr) {
         let certificate = who.certificate(&self.authority);
         let person = Person::new(LOGIN, &who.key, &certificate)
@@ -80,7 +80,7 @@ impl Fixture {
         Client::login(self.bastion.address(), LOGIN, &who.key, certificate)
     }
 
-    /// The reasons of all ends so far of what somebody forwarded, or of their sessions.
+    /// The reasons of all ends so far of a person's forwards, or of their sessions.
     fn reasons(&self, event: &str, who: &Who) -> Vec<String> {
         let records = self.bastion.audit().into_iter();
         let ends = records.filter(|record| record["event"] == event && record["key_id"] == who.name);
@@ -94,7 +94,7 @@ impl Fixture {
     }
 }
 
-/// Somebody else, who exchanges a few words all the time; says how often, and how long the slowest took.
+/// Another person, who exchanges a few words all the time; says how often, and how long the slowest took.
 struct Bystander {
     stop: Arc<AtomicBool>,
     task: std::thread::JoinHandle<(u64, Duration)>,
@@ -195,12 +195,12 @@ fn uploads(count: usize, connections: usize) {
 }
 
 #[test]
-fn twenty_uploads_that_nobody_takes_cost_their_own_identity_alone() {
+fn twenty_uploads_that_no_target_takes_cost_their_own_identity_alone() {
     uploads(20, 1);
 }
 
 #[test]
-fn forty_uploads_that_nobody_takes_cost_their_own_identity_alone() {
+fn forty_uploads_that_no_target_takes_cost_their_own_identity_alone() {
     uploads(40, 4);
 }
 
@@ -293,7 +293,7 @@ fn a_target_that_never_reads_is_given_up_for_those_who_wait_behind_it() {
     let stuck = client.forward("127.0.0.1", silent.port().into()).unwrap().unwrap();
     let block = vec![7; 32 * 1024];
     // More than its part of the budget and all kernels on the way hold together, and then some words for
-    // somebody else.
+    // another target.
     for _ in 0..(48 << 20) / block.len() {
         client.write(stuck, &block).unwrap();
     }
@@ -309,7 +309,7 @@ fn a_target_that_never_reads_is_given_up_for_those_who_wait_behind_it() {
 
 /// A target that pauses for longer than `timeouts.stalled_target` after its client has sent everything.
 #[test]
-fn a_target_may_pause_while_nobody_waits_behind_it() {
+fn a_target_may_pause_while_no_stream_waits_behind_it() {
     const LENGTH: u64 = 12 << 20;
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let waiting = Arc::clone(&gate);
@@ -341,8 +341,8 @@ fn a_target_may_pause_while_nobody_waits_behind_it() {
 /// that reads the answer only afterwards.
 #[test]
 fn an_answer_before_a_reset_arrives() {
-    // As much as certainly fits into the bastion's kernel while nobody reads it: the target's own throws the
-    // rest away.
+    // As much as certainly fits into the bastion's kernel while the client does not read it: the target's own
+    // throws the rest away.
     const ANSWER: usize = 50_000;
     const ROUNDS: usize = 20;
     let gone = Arc::new(AtomicU64::new(0));
@@ -350,7 +350,7 @@ fn an_answer_before_a_reset_arrives() {
     let target = Target::new(move |mut stream| {
         stream.read_exact(&mut [0; 1000]).ok()?;
         stream.write_all(&[8; ANSWER]).ok()?;
-        // Closed with bytes that nobody read, hence a reset.
+        // Closed with bytes that the target did not read, hence a reset.
         drop(stream);
         count.fetch_add(1, Ordering::SeqCst);
         None

@@ -58,7 +58,7 @@ const NAMES: [&str; 17] = [
 const HOSTS: &str =
     "127.0.0.1 localhost\n10.0.0.30 filed FILED.example.com\n10.0.0.31 filed\nfd00::30 filed.example.com\n";
 
-/// A cluster's name server: a wildcard that somebody put below a domain of the search list answers for
+/// A cluster's name server: a wildcard that an operator put below a domain of the search list answers for
 /// everything.
 fn first(name: &str) -> Answer {
     match name {
@@ -99,7 +99,7 @@ fn settings() -> Vec<String> {
     // Each server has its turn, and its no is a no.
     settings.push("nameserver 127.0.0.1\nnameserver 127.0.0.2\nsearch local.test\n".to_owned());
     settings.push("nameserver 127.0.0.2\nnameserver 127.0.0.1\nsearch local.test\n".to_owned());
-    // Nobody is there at the first.
+    // No server answers at the first.
     settings.push("nameserver 127.0.0.3\nnameserver 127.0.0.1\nsearch local.test\n".to_owned());
     settings
 }
@@ -184,8 +184,8 @@ fn the_systems_settings_for_names_are_followed() {
     });
 }
 
-/// A rule and a client that both mean the complete name, where somebody put a wildcard below a domain of the
-/// search list.
+/// A rule and a client that both mean the complete name, where an operator put a wildcard below a domain of
+/// the search list.
 #[test]
 fn a_final_dot_leads_a_client_to_the_complete_name() {
     inside("names::a_final_dot_leads_a_client_to_the_complete_name", || {

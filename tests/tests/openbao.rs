@@ -119,7 +119,7 @@ fn bootstrap_mends_what_was_changed_and_says_what() {
     let text = bao.vault_signer(&["bootstrap", "--domain", "example.com", "--max-ttl", "2h"]).succeed();
     assert!(text.contains("max_ttl: 3600 → 7200"), "{text}");
     let mended = bao.api("GET", "ssh/roles/forward", &Value::Null)["data"].clone();
-    assert_eq!(mended["key_id_format"], role["key_id_format"], "a field of somebody else's was reset");
+    assert_eq!(mended["key_id_format"], role["key_id_format"], "a field of the operator's was reset");
 }
 
 #[test]
@@ -140,9 +140,9 @@ fn bootstrap_leaves_alone_what_is_not_its_own() {
     assert_eq!(code, 4, "{told}");
     assert!(told.contains("not an SSH engine"), "{told}");
 
-    let nobody = bao.token(&["default"], "60s");
+    let unprivileged = bao.token(&["default"], "60s");
     let (code, told) =
-        failed(bao.vault_signer(&["bootstrap", "--domain", "example.com"]).env("BAO_TOKEN", nobody));
+        failed(bao.vault_signer(&["bootstrap", "--domain", "example.com"]).env("BAO_TOKEN", unprivileged));
     assert_eq!(code, 4, "{told}");
     assert!(told.contains("may administer mounts and policies"), "{told}");
 }
@@ -214,7 +214,7 @@ fn a_bastion_has_its_host_key_signed() {
 }
 
 #[test]
-fn a_principal_can_be_whoever_logged_in() {
+fn a_principal_can_be_the_user_who_logged_in() {
     let bao = OpenBao::start();
     bao.run(&["auth", "enable", "userpass"]);
     bao.run(&["write", "auth/userpass/users/alice", "password=canary", "token_policies=tunnel-user"]);
@@ -230,7 +230,7 @@ fn a_principal_can_be_whoever_logged_in() {
     let error = block(Credential::generate(&vault_of_alice, &user(&["bob"]))).unwrap_err();
     assert!(matches!(error, SignError::Refused { .. }), "{error:?}");
 
-    // The root token is nobody, and OpenBao signs the template as it stands.
+    // The root token has no entity, and OpenBao signs the template as it stands.
     let error = block(Credential::generate(&vault(&bao, bao.root_token(), "ssh"), &user(&[]))).unwrap_err();
     assert!(error.to_string().contains("could not fill in"), "{error}");
 }
@@ -255,7 +255,7 @@ fn machines_and_people_log_in() {
     assert_eq!(alice.display_name(), "alice");
     let wrong: [Box<dyn Login>; 4] = [
         Box::new(Userpass::new("people", "alice", "wrong".into())),
-        Box::new(Userpass::new("people", "nobody", "canary".into())),
+        Box::new(Userpass::new("people", "no-such-user", "canary".into())),
         Box::new(AppRole::new("approle", role_id.trim(), "wrong".into())),
         Box::new(Userpass::new("nowhere", "alice", "canary".into())),
     ];
@@ -333,8 +333,8 @@ fn a_wrong_role_or_mount_is_named() {
     let (code, told) = sign(&["sign", "--namespace", "other"]);
     assert_eq!(code, 3, "{told}");
     assert!(told.contains("namespace"), "{told}");
-    let nobody = format!("http://127.0.0.1:{}", ports::free());
-    let (code, told) = sign(&["sign", "--address", &nobody]);
+    let closed = format!("http://127.0.0.1:{}", ports::free());
+    let (code, told) = sign(&["sign", "--address", &closed]);
     assert_eq!(code, 3, "{told}");
     assert!(told.contains("does not answer"), "{told}");
 }
@@ -382,7 +382,7 @@ fn database_credentials_live_as_long_as_their_lease() {
     assert!(!has(made.username()), "revoking returned before the role was gone");
     let error = block(database::renew(&server, &token, &renewed, Duration::from_secs(120))).unwrap_err();
     assert!(matches!(error, Error::BadRequest { .. }), "{error:?}");
-    let error = block(database::credentials(&server, &token, "database/creds/nobody")).unwrap_err();
+    let error = block(database::credentials(&server, &token, "database/creds/no-such-role")).unwrap_err();
     assert!(matches!(error, Error::BadRequest { .. } | Error::NotFound { .. }), "{error:?}");
 }
 

@@ -72,8 +72,8 @@ fn a_local_forward_carries_many_connections() {
     assert!(opened.to_string().contains(&target.port().to_string()), "{opened}");
 }
 
-/// Clients in FIPS mode and old ones: each list by itself is what the client has in common with nobody, until
-/// the operator says so.
+/// Clients in FIPS mode and old ones: each list by itself has nothing in common with the bastion's, until the
+/// operator names some of it.
 #[test]
 fn what_fips_mode_speaks_is_opened_by_name_and_not_before() {
     const NAMED: [(&str, &str); 8] = [
@@ -118,7 +118,7 @@ fn what_fips_mode_speaks_is_opened_by_name_and_not_before() {
         [("Ciphers", "aes256-ctr"), ("KexAlgorithms", "ecdh-sha2-nistp256"), ("MACs", "hmac-sha2-256")];
     let some = started(&fips.map(|(_, value)| value));
     assert_eq!(ask(&some, &fips).stdout, b"in FIPS mode");
-    // Whoever knows better gets what is better, and nothing broken was opened.
+    // A client that knows better algorithms gets those, and no broken one was opened.
     let best = ask(&all, &[("LogLevel", "debug1")]);
     let said = String::from_utf8_lossy(&best.stderr).into_owned();
     let chosen =
@@ -206,7 +206,7 @@ fn a_host_that_the_authority_did_not_sign_is_not_believed() {
 }
 
 #[test]
-fn whoever_wants_a_shell_is_told_what_this_host_is_for() {
+fn a_client_that_wants_a_shell_is_told_what_this_host_is_for() {
     let mut fixture = fixture(&[]);
     for command in [&[][..], &["uname", "-a"]] {
         let output = fixture.person.ssh(fixture.bastion.address(), &[]).args(command).output();

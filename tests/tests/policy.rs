@@ -15,7 +15,7 @@ use tests::{
     wait,
 };
 
-/// How long a change may take to be in force, and to be felt by whoever is connected.
+/// How long a change may take to be in force, and to be felt by clients that are connected.
 const IN_FORCE: Duration = Duration::from_secs(5);
 
 fn rule(name: &str, who: Value, verb: &str, destinations: &[String]) -> Value {
@@ -93,10 +93,10 @@ fn a_broken_file_changes_nothing_and_is_told() {
 }
 
 #[test]
-fn whoever_may_not_log_in_any_more_is_sent_away() {
+fn a_client_that_may_not_log_in_any_more_is_sent_away() {
     let mut rules = two(|first, _| json!([rule("first", everybody(), "to", &[first.to_owned()])]));
     let client = &mut rules.fixture.login();
-    rules.fixture.bastion.change("/login/users", json!(["somebody-else"]));
+    rules.fixture.bastion.change("/login/users", json!(["another-user"]));
     let end = client.farewell(IN_FORCE).expect("a last word");
     assert!(format!("{end:?}").contains("unknown_user"), "{end:?}");
 }
@@ -131,8 +131,8 @@ fn rules_look_at_key_ids_and_authorities_and_may_deny() {
     assert_eq!(denied, "denied_by_rule: a rule denies this destination: never the second");
     let record = rules.fixture.bastion.audited("the denial", |record| record["reason"] == "denied_by_rule");
     assert_eq!(record["rule"], "never the second");
-    let mut nobody = rules.fixture.login_with(key_id("approle-me"));
-    assert!(open(&mut nobody, &rules.first).is_err());
+    let mut machine = rules.fixture.login_with(key_id("approle-me"));
+    assert!(open(&mut machine, &rules.first).is_err());
     rules.fixture.authority = other;
     let untrusted = Client::connect(rules.fixture.bastion.address()).unwrap().attempt(
         &tests::rogue::Attempt::certificate(

@@ -95,7 +95,7 @@ impl Crowd {
     fn asked(&self, list: &Path) -> Option<Vec<bool>> {
         let paths = self.certificates.iter().map(|(path, _)| path);
         let output = Program::new(installed("ssh-keygen")).args(["-Q", "-f"]).arg(list).args(paths).output();
-        // 1 says that somebody is revoked.
+        // 1 says that a certificate is revoked.
         if !matches!(output.status.code(), Some(0 | 1)) {
             return None;
         }
@@ -294,7 +294,7 @@ fn what_a_list_revokes_is_refused_as_by_sshd() {
         format!("key: {}", gone.public_line()),
     ];
     revoke(&scratch, &krl, Some(&authority), &lines);
-    revoke(&scratch, &krl, None, &["id: nobody's".to_owned()]);
+    revoke(&scratch, &krl, None, &["id: unused".to_owned()]);
     let (serial, key_id) = (Some("serial_revoked"), Some("key_id_revoked"));
     let (key, everything) = (Some("key_revoked"), Some("authority_revoked"));
     compare(
@@ -316,7 +316,7 @@ fn what_a_list_revokes_is_refused_as_by_sshd() {
             row("KRL: its key id", &by_line, &authority, 1, "leaver", key_id),
             row("KRL: another key id", &by_line, &authority, 1, "Leaver", None),
             row("KRL: the key id, by another authority", &by_line, &rsa, 1, "leaver", None),
-            row("KRL: a key id of every authority", &by_line, &rsa, 1, "nobody's", key_id),
+            row("KRL: a key id of every authority", &by_line, &rsa, 1, "unused", key_id),
             row("KRL: its authority", &by_line, &gone, 1, "me", everything),
         ],
     );
@@ -342,7 +342,7 @@ fn what_a_list_revokes_is_refused_as_by_sshd() {
     );
 }
 
-/// As a list must be replaced, so that nobody reads a part.
+/// As a list must be replaced, so that no reader sees a part.
 fn replace(list: &Path, content: impl AsRef<[u8]>) {
     let next = list.with_extension("next");
     fs::write(&next, content).unwrap();
@@ -354,7 +354,7 @@ fn a_changed_list_holds_within_seconds_and_a_bad_one_changes_nothing() {
     let scratch = Scratch::new("reload");
     let target = Target::echo();
     let (authority, leaver, stayer) = (Key::ed25519(), Key::ed25519(), Key::ed25519());
-    let list = scratch.write("revoked", "# nobody yet\n");
+    let list = scratch.write("revoked", "# empty yet\n");
     let bastion = bastion::Setup::new()
         .trust(&authority)
         .rule(LOGIN, &[&target.address().to_string()])

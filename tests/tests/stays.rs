@@ -109,7 +109,7 @@ fn a_vault_with_another_certificate_ends_no_tunnel() {
     assert_eq!(exchange(local, b"again").unwrap(), b"again");
 }
 
-/// Before anything worked, somebody is there to read an error.
+/// At the start a user is there to read an error.
 #[test]
 fn at_the_start_a_portal_is_an_error() {
     let fixture = TunnelFixture::new(&[]);
@@ -179,7 +179,7 @@ fn a_token_that_ends_is_waited_for() {
 }
 
 #[test]
-fn a_bastion_that_lets_nobody_in_for_now_ends_nothing() {
+fn a_bastion_that_lets_no_client_in_for_now_ends_nothing() {
     let echo = Target::echo();
     // The record of the first login is the first that cannot be written.
     let mut fixture = TunnelFixture::with(

@@ -39,7 +39,7 @@ pub(super) fn connected(local: SocketAddr) -> TcpStream {
     stream
 }
 
-/// How a stream ended that nobody ended on purpose.
+/// How a stream ended that neither end closed.
 fn end_of(mut stream: TcpStream) -> Result<usize, ErrorKind> {
     stream.read(&mut [0; 1]).map_err(|error| error.kind())
 }
@@ -178,7 +178,7 @@ fn a_connection_waits_for_so_long_and_no_longer() {
     assert!(ports::is_listening(local));
 }
 
-/// Twelve certificates one after the other, and nobody notices.
+/// Twelve certificates one after the other, while a stream stays open.
 #[test]
 fn certificates_of_twenty_seconds_last_for_three_minutes() {
     let echo = Target::echo();
@@ -287,7 +287,7 @@ fn every_failure_has_its_exit_code_and_its_remedy() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy_port = busy.local_addr().unwrap().port().to_string();
     let (to, forbidden) = (at(&echo), format!("127.0.0.1:{}", ports::free()));
-    let nobody = format!("127.0.0.1:{}", ports::free());
+    let closed = format!("127.0.0.1:{}", ports::free());
     let secret = fixture.authority.token();
     let foreign_key = Key::ed25519().public_line();
     let project = || {
@@ -295,7 +295,7 @@ fn every_failure_has_its_exit_code_and_its_remedy() {
             .host_authority(fixture.authority.hosts())
             .vault(fixture.authority.url(), secret)
     };
-    let closed_vault = format!("http://{nobody}");
+    let closed_vault = format!("http://{closed}");
     for (what, code, says, project, words) in [
         (
             "no such key",
@@ -307,9 +307,9 @@ fn every_failure_has_its_exit_code_and_its_remedy() {
         ("a wrong token", 3, "token", project().env("VAULT_TOKEN", "s.wrong"), vec![&to, "0"]),
         ("no token at all", 3, "token", project().env("VAULT_TOKEN", ""), vec![&to, "0"]),
         (
-            "nobody at Vault's address",
+            "no server at Vault's address",
             3,
-            &nobody,
+            &closed,
             project().set("/vault/address", json!(closed_vault)),
             vec!["--once", &to, "0"],
         ),
@@ -318,8 +318,8 @@ fn every_failure_has_its_exit_code_and_its_remedy() {
         (
             "no bastion",
             5,
-            &nobody,
-            project().set("/bastion/address", json!(nobody)),
+            &closed,
+            project().set("/bastion/address", json!(closed)),
             vec!["--once", &to, "0"],
         ),
         ("another host authority", 6, "SHA256:", project().host_authority(stranger.hosts()), vec![&to, "0"]),

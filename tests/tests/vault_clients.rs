@@ -98,17 +98,17 @@ fn what_bao_takes_from_its_environment_is_taken_or_named() {
     let key = place.scratch.write("id.pub", Key::ed25519().public_line());
     let token = place.scratch.write("token", "root-canary");
     let pem = std::fs::read_to_string(place.ca()).unwrap();
-    let (url, ca, nobody) = (place.url.as_str(), place.ca(), format!("http://127.0.0.1:{}", ports::free()));
+    let (url, ca, closed) = (place.url.as_str(), place.ca(), format!("http://127.0.0.1:{}", ports::free()));
     let (ca, folder) = (ca.to_str().unwrap(), place.scratch.join("authorities"));
     let (folder, token) = (folder.to_str().unwrap(), token.to_str().unwrap());
     let usual = [("BAO_ADDR", url), ("BAO_CACERT", ca), ("BAO_TOKEN", "root-canary")];
     for (set, unset, both) in [
         (&[] as &[(&str, &str)], &[] as &[&str], Both::Work),
         (&[("VAULT_ADDR", url)], &["BAO_ADDR"], Both::Work),
-        (&[("VAULT_ADDR", nobody.as_str())], &[], Both::Work),
-        (&[("VAULT_ADDR", url), ("BAO_ADDR", nobody.as_str())], &[], Both::Fail),
-        (&[("BAO_AGENT_ADDR", url), ("BAO_ADDR", nobody.as_str())], &[], Both::Work),
-        (&[("VAULT_AGENT_ADDR", nobody.as_str())], &[], Both::Fail),
+        (&[("VAULT_ADDR", closed.as_str())], &[], Both::Work),
+        (&[("VAULT_ADDR", url), ("BAO_ADDR", closed.as_str())], &[], Both::Fail),
+        (&[("BAO_AGENT_ADDR", url), ("BAO_ADDR", closed.as_str())], &[], Both::Work),
+        (&[("VAULT_AGENT_ADDR", closed.as_str())], &[], Both::Fail),
         (&[("VAULT_CACERT", ca)], &["BAO_CACERT"], Both::Work),
         (&[], &["BAO_CACERT"], Both::Fail),
         (&[("VAULT_CACERT_BYTES", pem.as_str())], &["BAO_CACERT"], Both::Work),
@@ -118,8 +118,8 @@ fn what_bao_takes_from_its_environment_is_taken_or_named() {
         (&[("VAULT_TOKEN", "root-canary")], &["BAO_TOKEN"], Both::Work),
         (&[("VAULT_TOKEN", "wrong-canary")], &[], Both::Work),
         (&[("BAO_TOKEN_PATH", token)], &["BAO_TOKEN"], Both::Work),
-        (&[("VAULT_PROXY_ADDR", nobody.as_str())], &[], Both::Fail),
-        (&[("BAO_HTTP_PROXY", nobody.as_str())], &[], Both::Fail),
+        (&[("VAULT_PROXY_ADDR", closed.as_str())], &[], Both::Fail),
+        (&[("BAO_HTTP_PROXY", closed.as_str())], &[], Both::Fail),
         (&[("VAULT_CLIENT_CERT", ca)], &[], Both::Fail),
         (&[("VAULT_SKIP_VERIFY", "true")], &["BAO_CACERT"], Both::OursRefuses("VAULT_SKIP_VERIFY is set")),
         (
@@ -386,12 +386,12 @@ fn a_public_key_is_taken_as_people_keep_it() {
     }
 }
 
-/// Without TLS a token goes to another computer only where somebody says that it may.
+/// Without TLS a token goes to another computer only where the user says that it may.
 #[test]
 fn plain_http_leaves_this_computer_only_where_the_danger_is_accepted() {
     let scratch = Scratch::new("plain");
     let key = scratch.write("id.pub", Key::ed25519().public_line());
-    // RFC 5737: it is nobody's, and nothing is sent there.
+    // An address for documentation (RFC 5737): no computer has it, and nothing is sent there.
     let far = "http://192.0.2.1:8200";
     let sign = |more: &[&str]| {
         Program::ours("vault-signer")

@@ -336,7 +336,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_header_that_nobody_asked_for_is_called_by_its_name() {
+    async fn a_header_that_is_not_expected_is_called_by_its_name() {
         for bytes in
             [&b"PROXY TCP4 192.0.2.7 10.0.0.1 40000 22\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"]
         {

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_at_its_addresses_and_endpoints_and_at_the_addresses_of_whoever_leads_there() {
+    fn a_service_is_at_its_addresses_and_endpoints_and_at_those_of_its_load_balancers() {
         use ServicePort::{Name, Number};
         let at = |text: &str| {
             let address: SocketAddr = text.parse().unwrap();

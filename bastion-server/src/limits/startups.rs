@@ -608,7 +608,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_has_none_gets_in_while_anybody_has_two(deeds in deeds(), total in 1..12_u32) {
+        fn a_source_that_has_none_gets_in_while_another_has_two(deeds in deeds(), total in 1..12_u32) {
             let mut throttle = Throttle::new(
                 Limits {
                     total: NonZeroU32::new(total).unwrap(),

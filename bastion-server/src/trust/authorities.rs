@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_trusted_until_every_source_has_answered() {
+    fn no_authority_is_trusted_until_every_source_has_answered() {
         let (one, two, three) = (key(), key(), key());
         let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(9));
         let mut known = Known::new(2);

@@ -55,7 +55,7 @@ mod tests {
     const OURS: &str = include_str!("../Containerfile");
 
     #[test]
-    fn ours_is_run_by_nobody() {
+    fn ours_is_run_without_privileges() {
         let stage = Stage::last(OURS, &[("VERSION", "1.2.3"), ("REVISION", "abc")]).unwrap();
         assert_eq!(stage.user, "65532:65532");
         assert_eq!(stage.entrypoint, ["/bastion-server"]);

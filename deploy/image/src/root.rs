@@ -24,7 +24,7 @@ impl<'a> Root<'a> {
             File { path: "bastion-server", mode: 0o755, content: binary.into() },
             // Where scanners of images look for it: by its ending.
             File { path: "bastion-server.cdx.json", mode: 0o644, content: sbom.into() },
-            // For a Vault whose certificate anybody would believe; others are named in the configuration.
+            // For a Vault with a certificate of a public authority; the configuration names others.
             File { path: "etc/ssl/certs/ca-certificates.crt", mode: 0o644, content: authorities().into() },
         ])
     }

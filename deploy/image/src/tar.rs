@@ -7,7 +7,7 @@ pub(crate) struct Tar(Vec<u8>);
 const BLOCK: usize = 512;
 
 impl Tar {
-    /// A folder that everybody may read.
+    /// A folder that all users may read.
     pub(crate) fn folder(&mut self, name: &str) {
         self.entry(&format!("{name}/"), 0o755, b'5', &[]);
     }

@@ -20,7 +20,7 @@ const CHOICE: &str = "CLUSTER_CNI";
 /// Who connects the pods of a cluster of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cni {
-    /// A pair of devices for each pod. Policies are nobody's business.
+    /// A pair of devices for each pod. It enforces no policies.
     Ptp,
     /// BPF programs, which obey NetworkPolicy and CiliumNetworkPolicy, and are told of names by a DNS proxy.
     /// kube-proxy stays in charge of Services, and the node's own rule of masquerading.

@@ -61,7 +61,7 @@ fn etcd(folder: &str, client: SocketAddr, peer: SocketAddr) -> Vec<String> {
         format!("--listen-peer-urls={peer}"),
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=default={peer}"),
-        // Nobody misses it after a power failure.
+        // No test needs it after a power failure.
         "--unsafe-no-fsync".to_owned(),
     ]
 }
@@ -152,7 +152,7 @@ pub(super) fn start_controllers(node: &Node, pki: &Pki) {
             format!("--cluster-signing-cert-file={}", pki.path("ca.crt")),
             format!("--cluster-signing-key-file={}", pki.path("ca.key")),
             "--use-service-account-credentials".to_owned(),
-            // Each node's pods have a range of their own, for whoever gives out addresses by it.
+            // Each node's pods have a range of their own, for the CNI plugin to give out addresses by.
             "--allocate-node-cidrs".to_owned(),
             format!("--cluster-cidr={PODS}"),
             "--leader-elect=false".to_owned(),
@@ -181,7 +181,7 @@ pub(super) fn wait_until_ready(kubeconfig: &Path, mut ended: impl FnMut() -> Opt
     });
 }
 
-/// kubectl with this kubeconfig, and no word yet. It finds nothing else of whoever runs it.
+/// kubectl with this kubeconfig, and no word yet. It finds no other setting of the user's.
 #[must_use]
 pub fn kubectl(kubeconfig: &Path) -> Program {
     Program::new(built("kubectl")).env("KUBECONFIG", kubeconfig)

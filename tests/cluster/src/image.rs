@@ -155,7 +155,7 @@ impl Image {
         self
     }
 
-    /// An empty folder that everybody may write to.
+    /// An empty folder that all users may write to.
     ///
     /// # Panics
     /// When it cannot be made.

@@ -53,7 +53,7 @@ use test_support::{
     scratch::Scratch,
 };
 
-/// Names the kubeconfig of a cluster that somebody has. Tests make and remove namespaces of their own in it.
+/// Names the kubeconfig of an operator's own cluster. Tests make and remove namespaces of their own in it.
 const KUBECONFIG: &str = "CLUSTER_KUBECONFIG";
 /// The command that brings an archive into that cluster; its path is added.
 const LOAD: &str = "CLUSTER_LOAD";
@@ -68,7 +68,7 @@ pub struct Cluster {
     kubeconfig: PathBuf,
     /// Of a cluster of ours.
     node: Option<Node>,
-    /// The command that brings an archive into somebody's.
+    /// The command that brings an archive into an operator's.
     load: Option<String>,
     address: IpAddr,
     imported: Mutex<Vec<String>>,
@@ -85,7 +85,7 @@ static TAKEN: Mutex<bool> = Mutex::new(false);
 static GIVEN_BACK: Condvar = Condvar::new();
 
 impl Turn {
-    /// Waits until nobody else has it.
+    /// Waits until no other test has it.
     fn wait() -> Self {
         *GIVEN_BACK.wait_while(TAKEN.lock().unwrap(), |taken| *taken).unwrap() = true;
         Self
@@ -117,14 +117,14 @@ impl Cluster {
     /// When there is none and none can be started; then for every test, at once.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Cluster> = LazyLock::new(|| match std::env::var_os(KUBECONFIG) {
-            Some(kubeconfig) => Cluster::somebodys(Path::new(&kubeconfig), std::env::var(LOAD).ok()),
+            Some(kubeconfig) => Cluster::of_an_operator(Path::new(&kubeconfig), std::env::var(LOAD).ok()),
             None => Cluster::standing().unwrap_or_else(Cluster::new),
         });
         &SHARED
     }
 
     /// A new cluster that ends with this process, or when it is dropped. Beside the shared one there is one
-    /// at a time, for the sake of memory and processors: whoever has one waits for ever for a second one.
+    /// at a time, for the sake of memory and processors: a test that has one waits for ever for a second one.
     ///
     /// # Panics
     /// When it does not come up.
@@ -134,7 +134,7 @@ impl Cluster {
         Self { _turn: Some(turn), ..Self::new() }
     }
 
-    /// The like of `make cluster`: it outlives this process, unless somebody has [`take_down`] end it. It has
+    /// The like of `make cluster`: it outlives this process, unless [`take_down`] ends it. It has
     /// the turn of [`Cluster::for_this_process`].
     ///
     /// # Panics
@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     fn new() -> Self {
-        // What somebody else's node left is no reason to have none.
+        // What another process's node left does not keep this one from starting.
         if let Err(error) = supervisor::sweep() {
             eprintln!("{error:#}");
         }
@@ -166,13 +166,13 @@ impl Cluster {
         Node::find(folder).map(|node| Self::of(node, folder.join("pki/admin.kubeconfig")))
     }
 
-    /// A cluster that somebody has, and the command that brings an archive into it, which is given the
+    /// An operator's own cluster, and the command that brings an archive into it, which is given the
     /// archive's path as its last word.
     ///
     /// # Panics
     /// When it does not answer.
     #[must_use]
-    pub fn somebodys(kubeconfig: &Path, load: Option<String>) -> Self {
+    pub fn of_an_operator(kubeconfig: &Path, load: Option<String>) -> Self {
         let internal = "jsonpath={.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
         let words = ["get", "nodes", "--output", internal];
         let addresses = control_plane::kubectl(kubeconfig).args(words).succeed();
@@ -240,9 +240,9 @@ impl Cluster {
     }
 
     fn our_node(&self) -> &Node {
-        self.node
-            .as_ref()
-            .expect("this is about a cluster of ours, and this one is somebody's: unset CLUSTER_KUBECONFIG")
+        self.node.as_ref().expect(
+            "this is about a cluster of ours, and this one is an operator's: unset CLUSTER_KUBECONFIG",
+        )
     }
 
     /// An administrator's kubeconfig. Its context is [`pki::CONTEXT`] in a cluster of ours.
@@ -259,7 +259,7 @@ impl Cluster {
     }
 
     /// A port of the node that no Service has, and that this process never gives out twice: of those that
-    /// Kubernetes gives nobody by itself.
+    /// Kubernetes does not give out by itself.
     ///
     /// # Panics
     /// When there is none left.
@@ -273,7 +273,7 @@ impl Cluster {
         let mut given = GIVEN.lock().unwrap();
         let free = STATIC_NODE_PORTS.filter(|port| !given.contains(port) && !taken.contains(&(*port).into()));
         // Any of them: another process may look at the same moment.
-        let port = free.choose(&mut rand::rng()).expect("a port that nobody has");
+        let port = free.choose(&mut rand::rng()).expect("a port that no Service has");
         given.insert(port);
         port
     }
@@ -459,7 +459,7 @@ impl Cluster {
     /// [`Image::write`] wrote. Pods that use it say `imagePullPolicy: Never`.
     ///
     /// # Panics
-    /// When the archive is none, or `CLUSTER_LOAD` does not say how it comes into somebody's cluster.
+    /// When the archive is none, or `CLUSTER_LOAD` does not say how it comes into an operator's cluster.
     pub fn import_image(&self, archive: &Path) {
         match &self.node {
             Some(node) => {

@@ -55,7 +55,7 @@ impl Addresses {
         inside(&format!("ip route add default via {host}"));
         // Connections whose other end was killed would keep the namespace for minutes.
         for (name, value) in [("ip_forward", 1), ("tcp_orphan_retries", 1), ("tcp_fin_timeout", 1)] {
-            // It is the switch of the network namespace of whoever writes to it.
+            // The switch is that of the writer's network namespace.
             enter().args(["sh", "-c", &format!("echo {value} >/proc/sys/net/ipv4/{name}")]).succeed();
         }
         inside("nft add table ip pods");
@@ -64,7 +64,7 @@ impl Addresses {
         addresses
     }
 
-    /// Four addresses that nobody on this machine uses.
+    /// Four addresses that no interface of this machine has.
     fn free() -> Self {
         let taken = Program::new("ip").args(["-4", "-oneline", "address"]).succeed();
         loop {

@@ -31,7 +31,7 @@ pub const NAME: &str = "node";
 pub enum Life {
     /// Until this process ends, however it ends.
     OfThisProcess,
-    /// Until somebody takes it down.
+    /// Until an operator takes it down.
     UntilTakenDown,
 }
 
@@ -137,7 +137,7 @@ impl Node {
         self.first
     }
 
-    /// Who dies with this process and takes the node along; nobody, of a node that stays.
+    /// The process that dies with this one and takes the node along; none for a node that stays.
     #[must_use]
     pub fn supervisor(&self) -> Option<u32> {
         self.supervisor.as_ref().map(Child::id)

@@ -68,10 +68,10 @@ pub enum Answer {
 /// Asks the runner at this socket.
 ///
 /// # Errors
-/// When nobody answers.
+/// When no runner answers.
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer> {
     let mut stream =
-        UnixStream::connect(socket).with_context(|| format!("nobody answers at {}", socket.display()))?;
+        UnixStream::connect(socket).with_context(|| format!("no runner answers at {}", socket.display()))?;
     writeln!(stream, "{}", serde_json::to_string(request)?)?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
@@ -93,7 +93,7 @@ pub(super) fn serve(socket: &Path) -> Result<()> {
     let mut daemons = HashMap::new();
     loop {
         let (stream, _) = listener.accept()?;
-        // Whoever hangs up before the answer does not matter.
+        // A client may hang up before the answer.
         let _ = answer(stream, &mut daemons);
     }
 }

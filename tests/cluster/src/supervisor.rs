@@ -185,8 +185,8 @@ pub fn sweep() -> Result<()> {
     result
 }
 
-/// The first process of a node: gives it folders of its own, starts its runner, and buries whom nobody else
-/// does until the runner ends.
+/// The first process of a node: gives it folders of its own, starts its runner, and reaps orphans until the
+/// runner ends.
 ///
 /// # Errors
 /// When it is not the first process of a namespace, or cannot mount.

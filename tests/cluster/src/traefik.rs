@@ -10,7 +10,7 @@ use super::{Cluster, Namespace, control_plane::built, image};
 /// Which of the two controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// The one for everybody, which serves the Gateway API too.
+    /// The one for all clients, which serves the Gateway API too.
     Public,
     /// The one for clients within a company's networks.
     Private,

@@ -135,7 +135,7 @@ fn bastion_yaml(listen: SocketAddr, vault: &Vault) -> String {
          hosts: {{demo.internal: [127.0.0.1]}}\n\
          open_networks: [loopback]\n\
          rules:\n\
-         - name: everybody reaches the demonstration\n\
+         - name: clients reach the demonstration\n\
          \x20 who: {{principals: [tunnel]}}\n\
          \x20 to: [\"demo.internal:*\"]\n",
         vault.address

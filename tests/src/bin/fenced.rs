@@ -101,7 +101,7 @@ fn asked() -> std::io::Result<()> {
     std::io::Read::read_exact(&mut &other, &mut buffer)
 }
 
-/// What whoever took it over might like to do.
+/// Tries what an attacker who took it over might like to do.
 fn forbidden(readable: &Path, elsewhere: &Path, port: u16) -> Report {
     let mut report = Report::default();
     let (own, other) = (readable.join("file"), elsewhere.join("file"));

@@ -132,7 +132,7 @@ impl Packets {
         &mut self.link
     }
 
-    /// The connection alone, for whoever only waits for its end.
+    /// The connection alone, for a test that only waits for its end.
     #[must_use]
     pub fn into_link(self) -> Link {
         self.link

@@ -76,7 +76,7 @@ pub fn postgres_programs() -> PathBuf {
     PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
 }
 
-/// Whether the tests run as root: some peers must then be told to run as somebody else.
+/// Whether the tests run as root: some peers must then be told to run as another user.
 #[must_use]
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

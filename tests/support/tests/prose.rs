@@ -1,5 +1,5 @@
-//! Holds what a machine can of how this repository is written: columns, the heads of modules, the languages
-//! of fenced blocks.
+//! Holds what a machine can of how this repository is written: columns, the heads of modules, the words for
+//! actors, the languages of fenced blocks.
 #![allow(clippy::unwrap_used, reason = "a test may assume: a panic is a failed test, and says why")]
 
 use std::{
@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proc_macro2::{TokenStream, TokenTree};
 use test_support::process::workspace;
 
 /// How wide a comment may be.
@@ -16,20 +17,44 @@ const COLUMNS: usize = 110;
 /// Words that stand where an actor has a name: client, peer, operator, attacker, kubelet.
 const NAMELESS: [&str; 5] = ["nobody", "whoever", "somebody", "anybody", "everybody"];
 
+/// The name of a setting that operators write, and of what stands for it in code.
+const SETTING: &str = "everybody";
+
 /// Words that a head does not open with: it opens with a verb, or with the field's noun.
 const HEADLESS: [&str; 9] = ["What", "Whatever", "Which", "Who", "Whom", "Whose", "Where", "Why", "How"];
 
 /// Folders whose comments are not that narrow yet. The list only ever shrinks.
 const WIDE_YET: [&str; 3] = ["ssh-transport", "tunnel-cli", "vault-signer"];
 
+/// Folders in which names of items do not name their actors yet. The list only ever shrinks.
+const NAMES_YET: [&str; 3] = ["ssh-transport", "tunnel-cli", "vault-signer"];
+
 #[test]
 fn comments_are_no_wider_than_a_page() {
-    held(&WIDE_YET, wide);
+    held("rs", &WIDE_YET, wide);
 }
 
 #[test]
-fn heads_open_with_a_verb_or_a_noun_and_name_their_actors() {
-    held(&[], heads);
+fn heads_open_with_a_verb_or_a_noun() {
+    held("rs", &[], heads);
+}
+
+#[test]
+fn sentences_name_their_actors() {
+    held("rs", &[], |file, text| nameless(file, text, "//"));
+    for ending in ["yaml", "toml"] {
+        held(ending, &[], |file, text| nameless(file, text, "#"));
+    }
+    held("md", &[], |file, text| nameless(file, text, ""));
+}
+
+#[test]
+fn names_in_code_name_their_actors() {
+    held("rs", &NAMES_YET, |file, text| {
+        let mut found = BTreeSet::new();
+        names(text.parse().unwrap(), &mut found);
+        found.iter().map(|name| format!("{}: {name}: name the actor", file.display())).collect()
+    });
 }
 
 #[test]
@@ -50,10 +75,10 @@ fn fenced_blocks_name_their_language() {
 }
 
 /// Asserts that a rule is kept, but for the folders where it is not yet; and that in each of those it is not.
-fn held(not_yet: &[&str], rule: impl Fn(&Path, &str) -> Vec<String>) {
+fn held(ending: &str, not_yet: &[&str], rule: impl Fn(&Path, &str) -> Vec<String>) {
     let mut unclean = BTreeSet::new();
     let mut broken = Vec::new();
-    for file in files("rs") {
+    for file in files(ending) {
         let found = rule(&file, &read(&file));
         match not_yet.iter().find(|folder| file.starts_with(folder)) {
             Some(folder) if !found.is_empty() => _ = unclean.insert(*folder),
@@ -77,17 +102,53 @@ fn wide(file: &Path, text: &str) -> Vec<String> {
 }
 
 fn heads(file: &Path, text: &str) -> Vec<String> {
-    let head: Vec<_> = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect();
-    let head = head.join(" ");
-    let mut words = head.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
-    let mut broken = Vec::new();
-    if let Some(first) = words.clone().next().filter(|first| HEADLESS.contains(first)) {
-        broken.push(format!("{}: the head opens with {first:?}", file.display()));
-    }
-    if let Some(word) = words.find(|word| NAMELESS.contains(&word.to_lowercase().as_str())) {
-        broken.push(format!("{}: the head says {word:?}: name the actor", file.display()));
+    let head = text.lines().map_while(|line| line.strip_prefix("//!"));
+    let first = head.flat_map(words).next().filter(|first| HEADLESS.contains(first));
+    first.map(|first| format!("{}: the head opens with {first:?}", file.display())).into_iter().collect()
+}
+
+/// Finds such words in the lines that begin with this mark, but for code: what stands in backquotes or in a
+/// fenced block.
+fn nameless(file: &Path, text: &str, mark: &str) -> Vec<String> {
+    let (mut fenced, mut quoted, mut broken) = (false, false, Vec::new());
+    for (number, line) in text.lines().enumerate() {
+        let Some(line) = line.trim_start().strip_prefix(mark).filter(|line| !line.trim().is_empty()) else {
+            (fenced, quoted) = (fenced && mark.is_empty(), false);
+            continue;
+        };
+        if line.trim_start_matches(['/', '!', ' ']).starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            for part in line.split_inclusive('`') {
+                let said = words(part).find(|word| !quoted && NAMELESS.contains(&&*word.to_lowercase()));
+                broken.extend(
+                    said.map(|word| format!("{}:{}: {word:?}: name the actor", file.display(), number + 1)),
+                );
+                quoted ^= part.ends_with('`');
+            }
+        }
     }
     broken
+}
+
+/// Collects such names, whatever is declared or used by them.
+fn names(code: TokenStream, found: &mut BTreeSet<String>) {
+    for token in code {
+        match token {
+            TokenTree::Group(group) => names(group.stream(), found),
+            TokenTree::Ident(name) => {
+                let name = name.to_string();
+                let lower = name.to_lowercase();
+                let is_nameless = NAMELESS.iter().any(|word| lower.contains(word)) && lower != SETTING;
+                found.extend(is_nameless.then_some(name));
+            }
+            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+        }
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
 fn read(file: &Path) -> String {

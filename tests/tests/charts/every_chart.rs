@@ -187,7 +187,7 @@ fn every_chart_tells_external_dns_by_one_prefix() {
         let Ok(text) = fs::read_to_string(chart.join("values.yaml")) else { continue };
         let values = tests::chart::yaml(&text);
         prefixes.extend(values.pointer("/service/externalDns/annotationPrefix").cloned());
-        // Whoever writes it writes it by the template for it.
+        // A template that writes it calls the template for it.
         for template in fs::read_dir(chart.join("templates")).unwrap() {
             let template = template.unwrap().path();
             let is_its_own = template.ends_with("common/templates/_services.tpl");

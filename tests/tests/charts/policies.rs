@@ -170,7 +170,7 @@ fn no_metadata_service_that_the_bastion_knows_is_of_the_internet() {
     for address in bastion_server::CLOUD_METADATA {
         let to = End::Address(address);
         let flow = Flow { from: End::Pod(&foo), to, port: 80, protocol: Protocol::Tcp };
-        assert!(!cluster.decide(&flow, Blocks::Everybody).passes(), "{address}");
+        assert!(!cluster.decide(&flow, Blocks::EveryAddress).passes(), "{address}");
     }
 }
 
@@ -226,7 +226,7 @@ fn a_way_between_namespaces_needs_both_halves() {
     let spaces: Vec<_> =
         objects.iter().map(|object| object["metadata"]["namespace"].as_str().unwrap()).collect();
     assert_eq!(spaces, ["data", "web"]);
-    // Whoever makes the other half.
+    // Two releases make a half each.
     let (here, there) = (way(", half: egress"), way(", half: ingress"));
     let two = cluster("", &here).apply(&render("netpol", &there), NAMESPACE);
     check("half and half", &two, Protocol::Tcp, &rows(YES));

@@ -19,7 +19,7 @@ use tests::{
 
 use super::fixture;
 
-/// How long somebody waits for an answer before it is said that the network drops what is sent.
+/// How long a client waits for an answer before it is said that the network drops what is sent.
 const PATIENCE: u8 = 2;
 const TWO_MINUTES: Duration = Duration::from_secs(120);
 /// How many flows are tried at the same time.
@@ -48,7 +48,7 @@ const PODS: [Inhabitant; 12] = [
     ("web", "operator", &[("app", "operator")], &[]),
 ];
 
-/// An end that somebody connects to.
+/// An end that a pod connects to.
 #[derive(Debug, Clone, Copy)]
 enum To {
     Pod(&'static str),
@@ -95,7 +95,7 @@ const OPENED: &[Row] = &[
     ("traefik", To::Pod("bar"), 8080, YES),
     ("traefik", To::Pod("a"), 1000, NO),
     ("neighbour", To::Pod("foo"), 8080, NO),
-    // Across namespaces, by number and by name, and with a half that nobody made.
+    // Across namespaces, by number and by name, and with a half that was not made.
     ("a", To::Pod("b"), 8080, YES),
     ("a", To::Pod("b"), 9090, NO),
     ("bar", To::Pod("b"), 8080, NO),
@@ -160,7 +160,7 @@ impl Fixture {
         self.namespaces[name].name()
     }
 
-    /// A name that nobody has asked for before: Cilium remembers where names led.
+    /// A name that no pod has asked for before: Cilium remembers where names led.
     fn name(&self, name: &str) -> String {
         format!("{name}.{}.outside.test", self.namespace("web"))
     }
@@ -179,7 +179,7 @@ impl Fixture {
         }
     }
 
-    /// Whether a connection comes about; nothing else may happen to one than that nobody answers.
+    /// Whether a connection comes about; nothing else may happen to one than that no answer comes.
     fn passes(&self, row: Row) -> bool {
         let (host, port) = self.place(row);
         let connect = format!("timeout {PATIENCE} bash -c 'exec 3<>/dev/tcp/{host}/{port}'; echo $?");

@@ -20,7 +20,7 @@ use tests::{
     wait,
 };
 
-/// How long somebody waits for an answer before it is said that the network drops what is sent.
+/// How long a client waits for an answer before it is said that the network drops what is sent.
 const PATIENCE: Duration = Duration::from_secs(2);
 const A_MINUTE: Duration = Duration::from_secs(60);
 const RELEASE: &str = "bastion";
@@ -122,12 +122,12 @@ impl Fixture {
         self.namespaces[name].name()
     }
 
-    /// Names that nobody has asked for before: Cilium remembers where names led.
+    /// Names that no pod has asked for before: Cilium remembers where names led.
     pub fn zone(&self) -> String {
         format!("{}.outside.test", self.own().name())
     }
 
-    /// A port where somebody listens outside: the first or the second one of this end's address.
+    /// A port where a server listens outside: the first or the second one of this end's address.
     pub fn port(&self, end: End, number: usize) -> u16 {
         let which = self.cluster.outside().iter().position(|address| *address == self.address(end));
         self.outside[which.unwrap()][number].port()
@@ -223,7 +223,7 @@ impl Fixture {
         }
     }
 
-    /// Whether a connection comes about; nothing else may happen to one than that nobody answers.
+    /// Whether a connection comes about; nothing else may happen to one than that no answer comes.
     pub fn passes(&self, from: End, to: End, port: u16) -> bool {
         match from {
             End::Bastion => self.bastion_reaches(to, port),
@@ -238,7 +238,7 @@ impl Fixture {
         self.own().node_port(RELEASE, None)
     }
 
-    /// Somebody who has logged in.
+    /// A client that has logged in.
     pub fn login(&self) -> Client {
         let certificate = Forge::user(&self.key, LOGIN).sign(&self.authority);
         wait::until("the bastion answers", A_MINUTE, || {
@@ -267,7 +267,7 @@ impl Fixture {
 
     fn pod_reaches(&self, name: &str, to: End, port: u16) -> bool {
         let (patience, address) = (PATIENCE.as_secs(), self.address(to));
-        // Whoever is there says something, unasked or asked. A server may take the end of what it is asked
+        // A server says something, unasked or asked. A server may take the end of what it is asked
         // for the end of interest.
         let question = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep {patience}");
         let ask = format!("({question}) | nc -w {patience} {address} {port} | head -c 1 | wc -c");
@@ -291,7 +291,7 @@ fn home(pod: &str) -> &'static str {
     PODS.iter().find(|known| known.1 == pod).unwrap().0
 }
 
-/// A pod that says something to whoever connects.
+/// A pod that says something to each client.
 fn pod(name: &str, (key, value): (&str, &str), ports: &[u16]) -> Value {
     let listen: String = ports.iter().map(|port| format!("nc -ll -p {port} -e echo hello & ")).collect();
     let container = json!({

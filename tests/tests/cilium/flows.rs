@@ -23,7 +23,7 @@ const AT_ONCE: usize = 4;
 const YES: bool = true;
 const NO: bool = false;
 
-/// One of somebody's ports: a number, or the first or second one of an address outside.
+/// One of an end's ports: a number, or the first or second one of an address outside.
 #[derive(Debug, Clone, Copy)]
 enum Port {
     Is(u16),
@@ -40,8 +40,7 @@ const SECOND: End = End::Outside(1);
 
 /// Whether it passes where something is listed, under either kind of policy.
 const LISTED: &[(Row, bool)] = &[
-    // In: SSH from the network and the pods that are listed, metrics for those who are, and nobody anything
-    // else.
+    // In: SSH from the network and the pods that are listed, metrics for those who are, and nothing else.
     ((FIRST, BASTION, Is(SSH)), YES),
     ((SECOND, BASTION, Is(SSH)), NO),
     ((End::Pod("runner"), BASTION, Is(SSH)), YES),
@@ -204,7 +203,7 @@ fn each_flow_passes_or_does_not_as_the_policy_says() {
         check(&fixture, &format!("{flavour}, open"), OPEN);
     }
 
-    // Where nobody says whose policy it is to be, the chart sees whose is obeyed.
+    // Where no value says which kind of policy to write, the chart sees which kind is obeyed.
     let mut policy = listed(&fixture, "auto");
     policy["egress"]["toFQDNs"] =
         json!([{"pattern": format!("*.{}", fixture.zone()), "ports": [fixture.port(SECOND, 0)]}]);

@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// One for all of this file: each test publishes in a namespace of its own.
 static SERVER: LazyLock<ApiServer> = LazyLock::new(|| ApiServer::alone(Minor::Newest));
 
-/// A namespace, and what somebody's kubeconfig has.
+/// A namespace, and the words of a user's kubeconfig.
 struct Space {
     name: &'static str,
     scratch: Scratch,
@@ -262,7 +262,7 @@ fn every_way_to_log_in_that_kubectl_has_works() {
             json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "true", "interactiveMode": "Always"}}),
             "no terminal",
         ),
-        ("nobody", json!({"token": "canary"}), "does not know you"),
+        ("stranger", json!({"token": "canary"}), "does not know you"),
     ] {
         let told = space.failure(&space.kubeconfig(name, &user), &["--kube-context", "prod"]);
         assert!(told.contains(words) && !told.contains("canary"), "{name}: {told}");
@@ -330,8 +330,8 @@ fn whatever_is_in_the_way_is_named_with_what_to_do() {
         change(&mut config["clusters"][0]["cluster"]);
         space.scratch.write(name, config.to_string())
     };
-    let nobody = format!("https://127.0.0.1:{}", ports::free());
-    let told = space.failure(&pointed("gone", &|cluster| cluster["server"] = json!(nobody)), &prod);
+    let closed = format!("https://127.0.0.1:{}", ports::free());
+    let told = space.failure(&pointed("gone", &|cluster| cluster["server"] = json!(closed)), &prod);
     assert!(
         told.contains("the API server of context prod is not reached: ") && told.contains("refused"),
         "{told}"
@@ -355,7 +355,7 @@ fn whatever_is_in_the_way_is_named_with_what_to_do() {
     assert!(told.contains("does not reach the API server through TLS"), "{told}");
 }
 
-/// The way to the API server: whoever drops it leaves the VPN.
+/// The way to the API server: a test that drops it leaves the VPN.
 fn relay(place: SocketAddr, server: SocketAddr) -> Target {
     Target::on(place, move |client| {
         let server = TcpStream::connect(server).ok()?;
@@ -368,7 +368,7 @@ fn relay(place: SocketAddr, server: SocketAddr) -> Target {
 
 /// A laptop outside the VPN, and one whose owner may no longer look.
 #[test]
-fn what_was_read_is_remembered_while_nobody_answers() {
+fn what_was_read_is_remembered_while_no_server_answers() {
     let space = Space::new("memory");
     space.publish(&[
         ("pf-tunnel.yaml", "bastion: {address: bastion.example.com}\n"),

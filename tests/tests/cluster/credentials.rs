@@ -59,7 +59,7 @@ fn a_token_that_is_replaced_is_read_again_behind_the_fence() {
         .set("/fence", json!("required"))
         .env("KUBECONFIG", kubeconfig.to_str().unwrap())
         .start();
-    let mut client = place.login(&bastion, "anybody");
+    let mut client = place.login(&bastion, "anyone");
     let channel = until_open(&mut client, HOST, 5432);
 
     // The kubelet replaces a token while the old one is still good. Here the old one is worthless first,
@@ -69,7 +69,7 @@ fn a_token_that_is_replaced_is_read_again_behind_the_fence() {
     place.server.start();
     let refused = |line: &str| line.contains("\"code\":401") && line.contains("tunnelpolicies");
     wait::until_true("the old token is refused", TOKEN_IS_READ, || place.server.audit().lines().any(refused));
-    assert!(echoes(&mut client, channel) && open(&mut client, HOST, 5432).is_ok(), "nobody feels it");
+    assert!(echoes(&mut client, channel) && open(&mut client, HOST, 5432).is_ok(), "clients do not notice");
     assert_eq!(bastion.page("/readyz").status, 200);
 
     projected.put(&second);

@@ -17,15 +17,15 @@ use tests::{
     wait,
 };
 
-/// How long a change may take to be in force, and to be felt by whoever is connected.
+/// How long a change may take to be in force, and to be felt by clients that are connected.
 pub const IN_FORCE: Duration = Duration::from_secs(5);
 /// How long a test waits for what is no such promise: a status, an Event, a program's start.
 pub const SOON: Duration = Duration::from_secs(30);
 /// The bastion's own namespace.
 pub const OWN: &str = "bastion";
-/// A namespace of somebody else, whose policies are followed.
+/// A team's namespace, whose policies the bastion follows.
 pub const THEIRS: &str = "databases";
-/// One that nobody looks at.
+/// One that the bastion does not watch.
 pub const ELSEWHERE: &str = "elsewhere";
 /// The bastion's ServiceAccount.
 const ACCOUNT: &str = "bastion";
@@ -132,13 +132,13 @@ impl Place {
             .env("POD_NAME", pod)
     }
 
-    /// Somebody with the principal.
+    /// A client with the principal.
     pub fn login(&self, bastion: &tests::bastion::Bastion, principal: &str) -> Client {
         let certificate = Forge::user(&self.key, LOGIN).with(|forge| forge.principals.push(principal.into()));
         Client::login(bastion.address(), LOGIN, &self.key, certificate.sign(&self.authority))
     }
 
-    /// What `explain` says of somebody with the principal, given these objects: its exit code and its answer.
+    /// What `explain` says of a client with the principal, given these objects: its exit code and its answer.
     pub fn explain(
         &self,
         bastion: &tests::bastion::Bastion,
@@ -201,7 +201,7 @@ pub fn policy(namespace: &str, name: &str, spec: Value) -> Value {
     })
 }
 
-/// A policy for everybody about a Service of the same name.
+/// A policy for every client, about a Service of the same name.
 pub fn everybody(name: &str) -> Value {
     policy(THEIRS, name, json!({"who": {"everybody": true}, "to": [{"service": {"name": name}}]}))
 }

@@ -166,7 +166,7 @@ fn pod(config: &Value, host_key: &str) -> Vec<Value> {
 }
 
 #[test]
-fn it_serves_as_nobody_with_nothing() {
+fn it_serves_without_privileges() {
     let cluster = Cluster::shared();
     cluster.image(image::BASTION);
     let namespace = cluster.namespace("image");
@@ -214,8 +214,8 @@ fn it_serves_as_nobody_with_nothing() {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    let nobody = [USER; 4].map(|id| id.to_string()).join(" ");
-    assert_eq!((field("Uid"), field("Gid")), (nobody.clone(), nobody));
+    let unprivileged = [USER; 4].map(|id| id.to_string()).join(" ");
+    assert_eq!((field("Uid"), field("Gid")), (unprivileged.clone(), unprivileged));
     for capabilities in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(field(capabilities), "0000000000000000", "{capabilities}");
     }

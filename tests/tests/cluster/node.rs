@@ -103,21 +103,21 @@ fn the_node_is_ready_and_says_what_was_installed() {
 }
 
 #[test]
-fn a_cluster_that_somebody_has_is_one_to_test_in() {
+fn an_operators_own_cluster_is_one_to_test_in() {
     let ours = Cluster::shared();
     let theirs = ours.node().map(|node| {
         let containerd = node.path("/run/containerd/containerd.sock");
         let load = format!("ctr --address {} --namespace k8s.io images import", containerd.display());
-        Cluster::somebodys(ours.kubeconfig(), Some(load))
+        Cluster::of_an_operator(ours.kubeconfig(), Some(load))
     });
     let theirs = theirs.as_ref().unwrap_or(ours);
     assert_eq!(theirs.node_address(), ours.node_address());
-    assert!(theirs.node().is_none(), "nobody looks behind its API");
-    let namespace = theirs.namespace("somebodys");
+    assert!(theirs.node().is_none(), "tests do not look behind its API");
+    let namespace = theirs.namespace("theirs");
     let (kubeconfig, asked) = (theirs.kubeconfig_of(namespace.name(), "default"), ["auth", "whoami"]);
     let said = control_plane::kubectl(&kubeconfig).args(asked).succeed();
     assert!(said.contains(&format!("system:serviceaccount:{}:default", namespace.name())), "{said}");
-    // An image that nobody else brings.
+    // An image that no other test brings.
     let scratch = Scratch::new("loaded");
     let (name, archive) = ("localhost/loaded:test", scratch.join("loaded.tar"));
     Image::new(name).busybox().entrypoint(&["/bin/sleep", "3600"]).write(&archive);
@@ -297,9 +297,9 @@ fn pods_and_services_go_on_without_the_api_server() {
     assert!(cluster.etcdctl(&["endpoint", "health"]).output().status.success());
     cluster.start_api_server();
     assert!(cluster.kubectl(&requests).contains(namespace.name()));
-    // As somebody who may do nothing, and is on record for having asked.
-    let nobody = cluster.kubeconfig_of(namespace.name(), "default");
-    let refused = control_plane::kubectl(&nobody).args(["get", "secrets"]).output();
+    // As a client that may do nothing, and that the audit log names for having asked.
+    let unprivileged = cluster.kubeconfig_of(namespace.name(), "default");
+    let refused = control_plane::kubectl(&unprivileged).args(["get", "secrets"]).output();
     assert!(String::from_utf8_lossy(&refused.stderr).contains("Forbidden"), "{refused:?}");
     let user = format!("\"username\":\"system:serviceaccount:{}:default\"", namespace.name());
     wait::until_true("the audit record", SECONDS_30, || {

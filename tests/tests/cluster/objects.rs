@@ -19,7 +19,7 @@ fn object(kind: &str, name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": OWN}, field: data})
 }
 
-/// Whether a certificate of this authority lets somebody in.
+/// Whether a certificate of this authority lets a client in.
 fn is_let_in(bastion: &tests::bastion::Bastion, authority: &Key, key: &Key) -> bool {
     let certificate = Forge::user(key, LOGIN).sign(authority);
     let mut client = Client::connect(bastion.address()).unwrap();
@@ -36,7 +36,7 @@ fn authorities_and_revocations_are_followed() {
         let ca = |text: &str| place.apply(&object(kind, "user-ca", json!({"ca.pub": text})));
         let revoke = |text: &str| place.apply(&object(kind, "revoked", json!({"list": text})));
         ca(&old.public_line());
-        revoke("# nobody\n");
+        revoke("# empty\n");
         let pod = format!("bastion-{authorities}").replace('_', "-");
         let bastion = place
             .setup(&pod)
@@ -72,8 +72,8 @@ fn authorities_and_revocations_are_followed() {
         let end = client.farewell(IN_FORCE).expect("a last word");
         assert!(format!("{end:?}").contains("revoked"), "{end:?}");
         assert!(!is_let_in(&bastion, &new, &key));
-        revoke("# nobody\n");
-        wait::until_true("nobody is revoked", IN_FORCE, || is_let_in(&bastion, &new, &key));
+        revoke("# empty\n");
+        wait::until_true("no certificate is revoked", IN_FORCE, || is_let_in(&bastion, &new, &key));
     }
 }
 
@@ -97,7 +97,7 @@ fn one_host_key_is_made_and_published() {
     });
     let made =
         bastions.iter().filter(|bastion| bastion.log().contains("host key created in a Secret")).count();
-    assert_eq!(made, 1, "by whoever came first");
+    assert_eq!(made, 1, "by the replica that came first");
     let secret = place.get(&["secret/bastion-host-key", "--namespace", OWN]);
     assert_eq!(secret["immutable"], true);
     let published = wait::until("the published identity", SOON, || {

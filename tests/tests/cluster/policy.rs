@@ -24,7 +24,7 @@ fn host(name: &str) -> String {
     format!("{name}.{THEIRS}.svc")
 }
 
-/// A rule about whoever has a principal of this name.
+/// A rule about clients with a principal of this name.
 fn who(principal: &str, to: Value) -> Value {
     json!({"who": {"principals": [principal]}, "to": to})
 }
@@ -51,7 +51,7 @@ fn a_policy_holds_within_seconds_and_ends_what_it_no_longer_permits() {
         (&json!("databases/sales"), &json!(here()))
     );
 
-    place.apply(&policy(THEIRS, "sales", who("somebody-else", json!([{"service": {"name": "sales"}}]))));
+    place.apply(&policy(THEIRS, "sales", who("another-user", json!([{"service": {"name": "sales"}}]))));
     let changed = Instant::now();
     let record = bastion.audited("the end of the forward", |record| record["event"] == "forward_closed");
     println!("ended {:?} after kubectl apply", changed.elapsed());
@@ -274,9 +274,9 @@ fn a_denied_service_is_closed_however_it_is_reached() {
     let record = bastion.audited("a refusal", |record| record["event"] == "forward_refused");
     assert_eq!((&record["reason"], &record["rule"]), (&json!("denied_by_rule"), &json!("databases/payroll")));
     let channel = open(&mut client, &here, another.port()).unwrap();
-    assert!(echoes(&mut client, channel), "another port of that address is nobody's");
+    assert!(echoes(&mut client, channel), "no Service has another port of that address");
 
-    // Whoever asks beforehand is told the same.
+    // `explain` says the same beforehand.
     let objects = ["tunnelpolicies/wide", "tunnelpolicies/payroll"].iter().zip([OWN, THEIRS]);
     let objects = objects.map(|(object, namespace)| place.get(&[object, "--namespace", namespace]));
     let all = place.get(&["services,endpointslices", "--namespace", THEIRS]);
@@ -351,7 +351,7 @@ fn what_a_policy_names_and_is_not_there_is_said_and_waited_for() {
 }
 
 #[test]
-fn what_nobody_looks_at_is_said_or_left_alone() {
+fn objects_that_the_bastion_does_not_watch_are_named_or_left_alone() {
     let place = shared();
     place.apply(&policy(ELSEWHERE, "unseen", who("unseen", json!([{"service": {"name": "x"}}]))));
     place.apply(&policy(

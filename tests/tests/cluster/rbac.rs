@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(30);
 const NAME: &str = "bastion";
 /// Its pods.
 const PODS: &str = "--selector=app.kubernetes.io/component=bastion";
-/// Where nobody lets the bastion do anything.
+/// A namespace where no Role lets the bastion do anything.
 const ELSEWHERE: &str = "kube-system";
 
 /// What is asked of an API server, as it decides about it. Empty is what is not said.
@@ -162,7 +162,7 @@ impl Server<'_> {
             .collect()
     }
 
-    /// Waits until each permission was used. What nobody uses is to be taken out of the chart.
+    /// Waits until each permission was used. A permission without a use is to be taken out of the chart.
     fn each_is_used(&self, namespace: &str) {
         let permissions = self.permissions(namespace);
         assert!(permissions.len() > 10, "{permissions:?}");
@@ -177,7 +177,7 @@ impl Server<'_> {
                 println!("{namespace}: {} permissions, {} requests", permissions.len(), requests.len());
                 break;
             }
-            assert!(Instant::now() < end, "nobody used {unused:#?}");
+            assert!(Instant::now() < end, "the bastion did not use {unused:#?}");
             std::thread::sleep(Duration::from_millis(200));
         }
         assert_eq!(self.refusals(namespace), BTreeSet::new(), "the bastion asks for what it may not");
@@ -205,7 +205,7 @@ impl Server<'_> {
                         "apiVersion": "tunnel-suite.internal/v1alpha1",
                         "kind": kind,
                         "metadata": {"name": name, "namespace": place},
-                        "spec": {"who": {"principals": ["nobody"]}, "to": [to]},
+                        "spec": {"who": {"principals": ["no-such-user"]}, "to": [to]},
                     })
                 })
             });
@@ -235,7 +235,7 @@ fn what_a_release_may_is_what_it_does() {
     let cluster = Cluster::shared();
     let (own, theirs) = (cluster.namespace("rbac"), cluster.namespace("rbac-theirs"));
     let server = Server { kubeconfig: cluster.kubeconfig(), audit: &|| cluster.audit() };
-    let (authority, revoked) = (Key::ed25519().public_line(), "# nobody\n");
+    let (authority, revoked) = (Key::ed25519().public_line(), "# empty\n");
     own.apply(&list([
         data("Secret", "user-ca", "ca.pub", &authority),
         data("ConfigMap", "user-ca", "ca.pub", &authority),
@@ -324,7 +324,7 @@ fn what_is_asked_of_a_whole_cluster_is_used() {
         let values = chart::folder().join(format!("ci/{case}-values.yaml"));
         let text = chart::template(&chart::folder(), &[&values], &["--namespace", case]).unwrap();
         let objects = chart::objects(&text);
-        // There is nobody here who would run pods.
+        // No kubelet would run pods here.
         let is_kept = |object: &&Value| {
             let kind = object["kind"].as_str().unwrap();
             ["ServiceAccount", "ConfigMap"].contains(&kind) || kind.contains("Role")

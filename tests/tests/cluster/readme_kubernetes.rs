@@ -161,7 +161,7 @@ fn four_installs_lead_to_a_page_and_a_database_in_a_closed_namespace() {
     });
     println!("four installs, a page and an answer of the database: {:?}", start.elapsed());
 
-    // Nobody else gets in, where policies are obeyed.
+    // No other pod gets in, where policies are obeyed.
     if cluster.has_cilium() {
         cluster.image(image::TOOLS);
         let stranger = cluster.namespace_called("stranger");

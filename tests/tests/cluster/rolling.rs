@@ -36,12 +36,13 @@ const A_MINUTE: Duration = Duration::from_secs(60);
 const TWO_MINUTES: Duration = Duration::from_secs(120);
 /// How long a bastion may take to hear from the API server again once it can.
 const WATCHED_AGAIN: Duration = Duration::from_secs(10);
-/// How long somebody talks who is to be cut.
+/// How long a client talks that is to be cut.
 const ENDLESS: Duration = Duration::from_secs(1800);
 /// How long the API server is away.
 const OUTAGE: Duration = Duration::from_secs(60);
 
-/// `config.drain`, shorter than the chart's. Within the delay, the cluster leads nobody to the pod any more.
+/// `config.drain`, shorter than the chart's. Within the delay, the cluster leads no client to the pod any
+/// more.
 const DELAY: Duration = Duration::from_secs(8);
 const GRACE: Duration = Duration::from_secs(24);
 
@@ -109,7 +110,7 @@ impl<'a> Place<'a> {
         place
     }
 
-    /// Lets whoever has this principal reach the database, and nobody else.
+    /// Lets clients with this principal reach the database, and no others.
     fn permit(&self, principal: &str) {
         let policy = json!({
             "apiVersion": "tunnel-suite.internal/v1alpha1",
@@ -161,8 +162,8 @@ impl<'a> Place<'a> {
         (tunnel, local)
     }
 
-    /// The words after `ssh` for a connection to the database, with a certificate, and with nobody believed
-    /// but who was published.
+    /// The words after `ssh` for a connection to the database, with a certificate, and with trust in the
+    /// published host keys alone.
     fn ssh(&self) -> Vec<String> {
         let key = Key::ed25519();
         let body = json!({"public_key": key.public_line(), "valid_principals": "tunnel"});
@@ -264,7 +265,7 @@ fn through_ssh(words: Vec<String>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let words = Arc::new(words);
-    // It ends with its connection, and that with whoever opened it.
+    // It ends with its connection, and that with the program that opened it.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (stream, words) = (OwnedFd::from(stream.unwrap()), Arc::clone(&words));
@@ -465,7 +466,7 @@ fn pods_are_deleted_and_replaced_and_no_connection_is_refused_or_lost() {
 }
 
 #[test]
-fn nobody_notices_that_the_api_server_is_away() {
+fn no_client_notices_that_the_api_server_is_away() {
     let cluster = Cluster::for_this_process();
     let place = Place::install(&cluster, "outage");
     let (_tunnel, tunnel) = place.pf_tunnel();
@@ -516,7 +517,7 @@ fn nobody_notices_that_the_api_server_is_away() {
     });
     // What is said then holds at once: talks that are no longer permitted end, and not before.
     assert!(staying.iter_mut().all(Talk::goes_on));
-    place.permit("somebody-else");
+    place.permit("another-user");
     let changed = Instant::now();
     for talk in &mut staying {
         assert_ne!(talk.process.code(SOON), 0);

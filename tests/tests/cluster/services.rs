@@ -79,7 +79,7 @@ fn a_service_is_where_it_is_said_to_be() {
     let asker = Asker::new(cluster);
     let space = cluster.namespace("services");
     let name = |service: &str| format!("{service}.{}.svc.cluster.local", space.name());
-    // Addresses that Kubernetes gives nobody by itself are the first ones of the range.
+    // Addresses that Kubernetes does not give out by itself are the first ones of the range.
     let address = format!("10.96.0.{}", rand::random_range(100..200));
     let static_address = json!({"service": {"ip": address, "cidr": "10.96.0.0/16"}});
     for (release, values) in [
@@ -128,7 +128,7 @@ fn a_service_is_where_it_is_said_to_be() {
     assert_eq!(asker.addresses(&name("fixed")), BTreeSet::from([address]));
     answers(&name("others"), 80, "plain");
     answers(&name("elsewhere"), 8080, "plain");
-    // Whose port is nobody's is no Service.
+    // A port that no pod has makes no Service.
     assert_eq!(asker.addresses(&name("silent")), BTreeSet::new());
 
     let pods = |release: &str| {

@@ -31,7 +31,7 @@ impl Place {
         for namespace in ["bastion", "other"] {
             kubectl(&["create", "namespace", namespace]);
             kubectl(&["create", "serviceaccount", "bastion", "--namespace", namespace]);
-            kubectl(&["create", "serviceaccount", "somebody", "--namespace", namespace]);
+            kubectl(&["create", "serviceaccount", "another", "--namespace", namespace]);
         }
         kubectl(&["create", "namespace", "vault"]);
         kubectl(&["create", "serviceaccount", "reviewer", "--namespace", "vault"]);
@@ -106,7 +106,7 @@ fn one_service_account_logs_in_with_a_token_for_vault_alone_and_signs_host_keys_
     let (last, before) =
         outcomes(&again).split_last().map(|(last, before)| (*last, before.to_vec())).unwrap();
     assert_eq!((last, &before[..9]), ("unchanged", &["unchanged"; 9][..]));
-    // Nobody can read the reviewer's token back, so it is written each time, and said.
+    // Vault does not give the reviewer's token back, so it is written each time, and the report says so.
     assert_eq!(
         again["steps"][9]["changes"],
         json!([{"field": "token_reviewer_jwt", "from": "not shown", "to": "as given"}])
@@ -121,7 +121,7 @@ fn one_service_account_logs_in_with_a_token_for_vault_alone_and_signs_host_keys_
     for (what, token) in [
         ("another audience", place.token("bastion", "bastion", &["--audience", "other"])),
         ("the API server's own audience", place.token("bastion", "bastion", &[])),
-        ("another ServiceAccount", place.token("bastion", "somebody", &vault)),
+        ("another ServiceAccount", place.token("bastion", "another", &vault)),
         ("another namespace", place.token("other", "bastion", &vault)),
         ("no token", place.scratch.write("none", "canary")),
         ("a changed token", {

@@ -15,14 +15,14 @@ const NOTICED: Duration = Duration::from_secs(30);
 const HOST: &str = "orders.databases.svc";
 
 #[test]
-fn a_lost_api_server_changes_nothing_for_anybody() {
+fn a_lost_api_server_changes_nothing_for_clients() {
     let mut place = Place::new(Minor::Newest);
     let target = target();
     place.apply(&service(THEIRS, "orders", json!([{"port": 5432}])));
     place.apply(&slice(THEIRS, "orders", json!([{"port": target.port()}]), ready()));
     place.apply(&everybody("orders"));
     let bastion = place.setup("lost").start();
-    let mut client = place.login(&bastion, "anybody");
+    let mut client = place.login(&bastion, "anyone");
     let channel = until_open(&mut client, HOST, 5432);
     let failures = || {
         let counted = |line: &&str| line.starts_with("bastion_kubernetes_watch_failures_total{");
@@ -39,8 +39,8 @@ fn a_lost_api_server_changes_nothing_for_anybody() {
     wait::until_true("every watch has failed", NOTICED, || failures() == 7 && said(fails) >= before + 7);
     assert!(echoes(&mut client, channel), "what is open stays open");
     assert!(open(&mut client, HOST, 5432).is_ok(), "and what was permitted is");
-    let mut another = place.login(&bastion, "anybody");
-    assert!(open(&mut another, HOST, 5432).is_ok(), "for whoever comes now too");
+    let mut another = place.login(&bastion, "anyone");
+    assert!(open(&mut another, HOST, 5432).is_ok(), "for a client that comes now too");
     assert_eq!(bastion.page("/readyz").status, 200);
     let log = bastion.log();
     let told: Vec<_> = log.lines().filter(|line| line.contains(fails)).skip(before).collect();
@@ -62,7 +62,7 @@ fn a_lost_api_server_changes_nothing_for_anybody() {
 }
 
 #[test]
-fn what_was_forgotten_while_nobody_listened_is_listed_again() {
+fn what_was_forgotten_while_no_watch_listened_is_listed_again() {
     let mut place = Place::new(Minor::Newest);
     let target = target();
     for name in ["orders", "users"] {
@@ -71,7 +71,7 @@ fn what_was_forgotten_while_nobody_listened_is_listed_again() {
         place.apply(&everybody(name));
     }
     let bastion = place.setup("forgotten").start();
-    let mut client = place.login(&bastion, "anybody");
+    let mut client = place.login(&bastion, "anyone");
     let (orders, users) =
         (until_open(&mut client, HOST, 5432), until_open(&mut client, "users.databases.svc", 5432));
 
@@ -112,8 +112,8 @@ fn a_bastion_that_has_seen_nothing_yet_is_not_ready() {
         assert!(waiting["waiting_for"].as_array().unwrap().contains(&json!("policies")), "{waiting}");
         place.server.start();
         let bastion = bastion.join().unwrap();
-        let mut client = place.login(&bastion, "anybody");
-        assert!(open(&mut client, HOST, 5432).is_ok(), "ready is whoever knows what there is");
+        let mut client = place.login(&bastion, "anyone");
+        assert!(open(&mut client, HOST, 5432).is_ok(), "a bastion that is ready knows its objects");
     });
 }
 
@@ -146,7 +146,7 @@ fn two_bastions_write_one_status_once() {
         json!({"who": {"everybody": true}, "to": [{"host": "a.example", "ports": [1]}]}),
     ));
     assert_eq!(place.verdict(&["tunnelpolicy/next", "--namespace", OWN])["status"], "True");
-    assert_eq!(place.get(&words)["metadata"]["resourceVersion"], version, "nobody wrote it again");
+    assert_eq!(place.get(&words)["metadata"]["resourceVersion"], version, "it was not written again");
     let audit = place.server.audit();
     let patches = audit.lines().filter(|line| {
         let record: serde_json::Value = serde_json::from_str(line).unwrap_or_default();

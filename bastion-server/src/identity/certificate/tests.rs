@@ -292,7 +292,7 @@ fn without_the_extension_there_is_a_login_and_nothing_else() {
 }
 
 #[test]
-fn the_empty_set_of_authorities_admits_nobody() {
+fn the_empty_set_of_authorities_admits_no_client() {
     let login = LoginName::new("tunnel");
     let claim = Claim { login: &login, client: [192, 0, 2, 7].into() };
     let trusting_none = Requirements { authorities: AuthoritySet::default(), ..requirements() };

@@ -1,5 +1,5 @@
-{{/* A path as an expression. All paths are: as soon as one Ingress rewrites, the engine takes those of the whole host for expressions, whoever they
-  belong to. Then they have an end here, and they are found by their length: an exact one before all below it, and a longer one before a shorter.
+{{/* A path as an expression. All paths are: as soon as one Ingress rewrites, the engine takes those of the whole host for expressions, to whichever
+  team they belong. Then they have an end here, and they are found by their length: an exact one before all below it, and a longer one before a shorter.
   From a list: the path, whether it is exact. */}}
 {{- define "ingress.expression" -}}
 {{- $path := index . 0 | trimPrefix "/" | trimSuffix "/" -}}

@@ -170,7 +170,7 @@
 {{- if $time -}}{{- $_ := include "ingress.seconds" (list (printf "timeouts.%s" $what) $time) -}}{{- end -}}
 {{- end -}}
 {{- if and (has "*" .cors.origins) .cors.credentials -}}
-{{- fail "cors.credentials: with origins \"*\" every site could act in the name of whoever looks at it. Name the origins, or leave credentials out." -}}
+{{- fail "cors.credentials: with origins \"*\" every site could act in the name of its visitors. Name the origins, or leave credentials out." -}}
 {{- end -}}
 {{- range .cors.origins -}}
 {{- if and (contains "*" .) (ne . "*") -}}

@@ -148,7 +148,7 @@ fn pods_are_replaced_only_for_what_is_read_at_the_start() {
     let before = checksum("{}");
     for live in [
         "rules: [{name: x, who: {everybody: true}, to: ['x.example.com:1']}]",
-        "login: {users: [somebody]}",
+        "login: {users: [another-user]}",
         "open_networks: [link-local]",
         "hosts: {x.example.com: [192.0.2.1]}",
         "dns: {servers: [192.0.2.1]}",

@@ -12,7 +12,7 @@ const NO: bool = false;
 type Row = (&'static str, &'static str, &'static str, u16, bool);
 
 const CONNECTIONS: &[Row] = &[
-    // In: SSH from anywhere outside; metrics for monitoring; `helm test` both; and nobody anything else.
+    // In: SSH from anywhere outside; metrics for monitoring; `helm test` both; and nothing else.
     ("default", "203.0.113.9", "bastion", 2222, YES),
     ("default", "2001:db8::9", "bastion", 2222, YES),
     ("default", "203.0.113.9", "bastion", 8080, NO),
@@ -90,7 +90,7 @@ const CONNECTIONS: &[Row] = &[
     ("mesh-opaque", "bastion", "orders", 4143, NO),
     ("default", "bastion", "destination", 8086, NO),
     ("networks", "bastion", "orders", 4143, NO),
-    // Where somebody turned it off.
+    // Where the operator turned it off.
     ("given-account", "orders", "bastion", 8080, YES),
 ];
 
@@ -159,7 +159,7 @@ fn each_flow_passes_or_does_not() {
 }
 
 #[test]
-fn what_another_node_passes_on_is_let_in_where_everybody_is() {
+fn what_another_node_passes_on_is_let_in_where_every_address_is() {
     let passed_on = |more: &[&str]| {
         let flavour =
             ["--set", "networkPolicy.flavour=cilium", "--set", "service.externalTrafficPolicy=Cluster"];

@@ -30,7 +30,7 @@ fn volume<'a>(objects: &'a [Value], name: &str) -> Option<&'a Value> {
 }
 
 #[test]
-fn every_pod_is_nobody_and_holds_nothing() {
+fn every_pod_is_without_privileges_and_holds_nothing() {
     for (case, values) in cases() {
         let objects = rendered(&values);
         let pods = pods(&objects);
@@ -283,7 +283,7 @@ fn a_cluster_role_is_there_only_where_the_whole_cluster_is_asked_for() {
 }
 
 #[test]
-fn a_policy_is_in_the_words_of_the_cluster_unless_somebody_chooses() {
+fn a_policy_is_in_the_words_of_the_cluster_unless_the_operator_chooses() {
     let cilium = ["--api-versions", "cilium.io/v2/CiliumNetworkPolicy"];
     let chosen = ["--set", "networkPolicy.flavour=kubernetes"];
     for (more, kind) in [
@@ -299,7 +299,7 @@ fn a_policy_is_in_the_words_of_the_cluster_unless_somebody_chooses() {
 }
 
 #[test]
-fn traffic_is_denied_in_both_directions_unless_somebody_turns_that_off() {
+fn traffic_is_denied_in_both_directions_unless_the_operator_turns_that_off() {
     for (case, values) in cases() {
         let objects = rendered(&values);
         let policies = kinds(&objects, "NetworkPolicy").len() + kinds(&objects, "CiliumNetworkPolicy").len();
@@ -344,7 +344,7 @@ fn traffic_is_denied_in_both_directions_unless_somebody_turns_that_off() {
 }
 
 #[test]
-fn nobody_who_drains_is_killed_or_alone() {
+fn no_draining_pod_is_killed_or_alone() {
     let objects = case("default");
     let spec = &deployment(&objects)["spec"];
     assert_eq!(spec["replicas"], 2);

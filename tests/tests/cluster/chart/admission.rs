@@ -39,7 +39,7 @@ fn stand_in((group, version, kind, plural): (&str, &str, &str, &str)) -> Value {
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": format!("{plural}.{group}"),
-            // Asked of whoever defines kinds in a group of Kubernetes.
+            // Kubernetes asks this of kinds in a group of its own.
             "annotations": {"api-approved.kubernetes.io": "unapproved, a stand-in"},
         },
         "spec": {
@@ -148,7 +148,7 @@ fn schemas(server: &ApiServer, folder: &Scratch) -> usize {
     written
 }
 
-/// OpenAPI's words in JSON Schema's, with no room for fields that nobody knows.
+/// OpenAPI's words in JSON Schema's, with no room for unknown fields.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(map) => {

@@ -87,7 +87,7 @@ fn a_release_lives_from_install_to_uninstall() {
     let values = json!({
         "service": {"type": "NodePort", "nodePort": port, "externalTrafficPolicy": "Cluster"},
         "minReadySeconds": 1,
-        // Nobody is there, and nobody needs to be: Vault alone is asked through a proxy.
+        // No server has this address, and none needs to: only Vault is asked through a proxy.
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://192.0.2.1:3128"}],
         "config": {"drain": {"readiness_delay": "1s", "timeout": "5s"}},
         "networkPolicy": {"egress": {"toNamespaces": [{"namespace": name}]}},
@@ -100,7 +100,7 @@ fn a_release_lives_from_install_to_uninstall() {
     let notes = namespace.release("install", &values, &[]);
     assert!(notes.contains("create configmap bastion-user-ca"), "{notes}");
 
-    // Two pods run, and are not ready: nobody has said whom to believe.
+    // Two pods run, and are not ready: no authority is configured yet.
     cluster.wait_for("two pods run", A_MINUTE, || {
         let list = namespace.get(&["pods", "--selector=app.kubernetes.io/component=bastion"]);
         let running = |pod: &&Value| pod["status"]["phase"] == "Running";
@@ -169,7 +169,7 @@ fn a_release_lives_from_install_to_uninstall() {
     };
     assert!(denied());
     let (ours, theirs) = (authority.users().trim(), another.public_line());
-    // How long after it was written whoever came found that it holds.
+    // How long after it was written a client found that it holds.
     let holds = |written: Instant, says: &dyn Fn() -> bool| {
         let after = wait::until("what was written holds", A_MINUTE, || {
             let asked = written.elapsed();

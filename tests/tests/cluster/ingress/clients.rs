@@ -53,7 +53,7 @@ fn who_has_no_password_is_asked_for_one() {
 }
 
 #[test]
-fn somebody_is_asked_about_each_request() {
+fn a_service_is_asked_about_each_request() {
     let fixture = shared();
     let url = format!("http://blog.{}.svc:{HTTP}/verify", fixture.web.name());
     let external = |more: serde_json::Value| {

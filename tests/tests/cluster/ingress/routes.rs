@@ -60,7 +60,7 @@ fn a_path_is_itself_and_what_is_below_it() {
                 None => assert_eq!(answer.status, 404, "{api:?}: {path}: {answer:?}"),
             }
         }
-        // Whoever is not named is not served.
+        // A host that is not named is not served.
         assert_eq!(fixture.http("other.example.com", "/plain").send().unwrap().status, 404);
     }
 }

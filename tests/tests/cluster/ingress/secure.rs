@@ -64,7 +64,7 @@ fn where_tls_ends_at_a_balancer_its_word_decides() {
     assert_eq!(answer.header("location"), Some(format!("https://{host}/a?b=c").as_str()));
     let https = ask.header("X-Forwarded-Proto", "https");
     assert_eq!(https.clone().from(balancer).send().unwrap().status, 200);
-    // Anybody may say so.
+    // Any client may send the header.
     assert_eq!(https.from(other).send().unwrap().status, 308);
 }
 
