@@ -1,13 +1,16 @@
-//! Waits before the next try: up to twice as long after each failure, and drawn at random from all of that
-//! time.
+//! Follows failures in a row: how long to wait before the next try, and which of them is worth a line.
 //!
+//! A wait is up to twice as long after each failure, and drawn at random from all of that time.
 //! Clients and replicas that lose a server lose it at the same moment. With the same waits they would all be
 //! back at the same moment too, again and again, and might well take down what has just come up. So a wait is
 //! any part of its bound ("full jitter"): the tries of many are spread evenly, and a lone one is back sooner.
 
+mod trouble;
+
 use std::time::Duration;
 
 use rand::RngExt;
+pub use trouble::{Again, Trouble};
 
 /// Counts the failures in a row.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 //! Standard output belongs to the audit records.
 
 pub(crate) mod metrics;
-pub(crate) mod trouble;
+pub(crate) mod repeated_failure;
 pub(crate) mod warnings;
 
 use std::{io::IsTerminal, sync::Arc};

@@ -80,7 +80,7 @@ const CLIENT: Layout = Layout {
         &["verdict"],
         &["ssh"],
         &["trust", "kubernetes", "output"],
-        &["endpoint", "failure", "suspend", "trouble"],
+        &["endpoint", "failure", "suspend"],
     ],
     libraries: &[
         // `trust` judges keys by russh's types of them.
@@ -91,7 +91,7 @@ const CLIENT: Layout = Layout {
         ("clap_complete", &["cli"]),
     ],
     // What decides neither waits nor reads a clock of its own.
-    kept_out: &[("tokio", &["verdict", "trust", "endpoint", "failure", "trouble", "config"])],
+    kept_out: &[("tokio", &["verdict", "trust", "endpoint", "failure", "config"])],
     confined: &[],
 };
 

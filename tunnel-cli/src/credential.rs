@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backoff::Backoff;
+use backoff::{Again, Backoff, Trouble};
 use plain_text::rough;
 use tokio::{
     sync::{Mutex, MutexGuard},
@@ -27,7 +27,6 @@ use crate::{
     failure::{Failure, Retry, Stage},
     output::{Event, Output},
     suspend::{Clocks, woken},
-    trouble::{Again, Trouble},
     verdict::{Standing, Verdict, judge},
 };
 pub(crate) use sign_in::SignIn;
@@ -255,7 +254,7 @@ impl Credentials {
     fn mind_the_clock(&self, state: &mut MutexGuard<'_, State>) {
         let offset = self.server.clock();
         match offset {
-            None => state.clock.clear(),
+            None => _ = state.clock.clear(),
             Some(offset) if state.clock.raise("", Again::Never, Instant::now()) => {
                 self.output.say(&Event::Warning(&format!("{}; set it right", off(offset, &self.server))));
             }

@@ -27,7 +27,6 @@ mod login;
 mod output;
 mod ssh;
 mod suspend;
-mod trouble;
 mod trust;
 mod tunnel;
 mod verdict;

@@ -11,6 +11,7 @@ mod supervisor;
 
 use std::{sync::Arc, time::Duration};
 
+use backoff::Trouble;
 use tokio::{
     sync::oneshot,
     task::JoinSet,
@@ -23,7 +24,6 @@ use crate::{
     failure::Failure,
     output::{Event, Link, Output, Status},
     suspend::Clocks,
-    trouble::Trouble,
 };
 pub(crate) use dialler::Dialler;
 pub(crate) use listener::{Bound, Listener};

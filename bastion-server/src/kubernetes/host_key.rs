@@ -120,7 +120,7 @@ impl Cluster {
                         published = current;
                     }
                     Err(error) => {
-                        tracing::error!(
+                        tracing::warn!(
                             config_map,
                             error = one_line(&error),
                             "cannot publish the host identity; retrying"

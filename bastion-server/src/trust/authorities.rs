@@ -29,7 +29,7 @@ use crate::{
     },
     telemetry::{
         metrics::Metrics,
-        trouble::Trouble,
+        repeated_failure::RepeatedFailure,
         warnings::{Reason, Warnings},
     },
     trust::Upstreams,
@@ -301,10 +301,6 @@ struct Report {
 }
 
 impl Report {
-    fn trouble(&self, meanwhile: &'static str) -> Trouble {
-        Trouble::new(Reason::AuthorityUnreadable, meanwhile, self.warnings.clone())
-    }
-
     /// Sends the news, and returns whether the receiver is still there.
     async fn tell(&self, news: News) -> bool {
         self.sender.send((self.index, news)).await.is_ok()
@@ -320,17 +316,21 @@ async fn confirm(report: Report) {
 
 /// Checks a local source, or one that a watch keeps local, again and again.
 async fn look_again(mut look: impl FnMut() -> Result<News, Error> + Send, report: Report) {
-    let mut trouble = report.trouble("cannot read authorities; the last good ones stay trusted");
+    let mut failure = RepeatedFailure::of_a_source(
+        Reason::AuthorityUnreadable,
+        "cannot read authorities; the last good ones stay trusted",
+        report.warnings.clone(),
+    );
     loop {
         let news = match look() {
             Ok(News::Keys(keys)) => {
-                trouble.over();
+                failure.over();
                 Some(News::Keys(keys))
             }
             // The state that was found bad has not changed, so it is still bad.
-            Ok(news) => (!trouble.lasts()).then_some(news),
+            Ok(news) => (!failure.lasts()).then_some(news),
             Err(error) => {
-                if trouble.met(&error) {
+                if failure.met(&error) {
                     report.metrics.authorities_failed();
                 }
                 None
@@ -362,8 +362,11 @@ async fn published(
 
 async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Notify>, report: Report) {
     let mut backoff = RETRY;
-    let mut trouble =
-        report.trouble("cannot read authorities from Vault; the last good ones stay trusted; retrying");
+    let mut failure = RepeatedFailure::retried(
+        Reason::AuthorityUnreadable,
+        "cannot read authorities from Vault; the last good ones stay trusted; retrying",
+        report.warnings.clone(),
+    );
     loop {
         let source_name = format!("Vault's SSH engine at `{}`", authority.mount);
         let asked = match published(&server, &authority).await {
@@ -372,7 +375,7 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
         };
         let next = match asked {
             Ok(keys) => {
-                if trouble.over() {
+                if failure.over() {
                     tracing::info!(mount = authority.mount, "Vault answers again");
                 }
                 backoff.worked();
@@ -383,7 +386,7 @@ async fn follow_vault(server: Server, authority: VaultAuthority, reload: Arc<Not
             }
             Err(error) => {
                 report.metrics.authorities_failed();
-                trouble.met(&error);
+                failure.met(&error);
                 backoff.failed(&mut rand::rng())
             }
         };

@@ -28,7 +28,7 @@ use crate::{
     kubernetes::{self, Cluster},
     telemetry::{
         metrics::Metrics,
-        trouble::Trouble,
+        repeated_failure::RepeatedFailure,
         warnings::{Reason, Warnings},
     },
     trust::{
@@ -222,7 +222,8 @@ async fn find_secret(
     warnings: Warnings,
 ) {
     let mut backoff = RETRY;
-    let mut trouble = Trouble::new(Reason::HostKeyUnavailable, "no host key yet; retrying", warnings);
+    let mut failure =
+        RepeatedFailure::retried(Reason::HostKeyUnavailable, "no host key yet; retrying", warnings);
     loop {
         let found = match cluster.private_key(&name, fresh.as_ref()).await {
             Ok(text) => parse_key(&format!("Secret {name}"), &text),
@@ -234,7 +235,7 @@ async fn find_secret(
                 return;
             }
             Err(error) => {
-                trouble.met(&error);
+                failure.met(&error);
             }
         }
         let next = backoff.failed(&mut rand::rng());
@@ -335,7 +336,7 @@ async fn follow_file(
     warnings: Warnings,
 ) {
     let meanwhile = "cannot use the new host certificate; the current one stays in use";
-    let mut trouble = Trouble::new(Reason::HostKeyUnavailable, meanwhile, warnings);
+    let mut failure = RepeatedFailure::of_a_source(Reason::HostKeyUnavailable, meanwhile, warnings);
     while !publish.is_closed() {
         let looked = file
             .changed()
@@ -348,7 +349,7 @@ async fn follow_file(
         match looked {
             Ok(None) => {}
             Ok(Some(certificate)) => {
-                trouble.over();
+                failure.over();
                 let known =
                     publish.borrow().as_ref().is_some_and(|key| key.certificate() == Some(&certificate));
                 if !known {
@@ -358,7 +359,7 @@ async fn follow_file(
             Err(error) => {
                 // A certificate that is not valid yet becomes valid without a change of the file.
                 file.forget();
-                if trouble.met(&error) {
+                if failure.met(&error) {
                     metrics.host_certificate_failed();
                 }
             }
@@ -392,11 +393,12 @@ impl Renewal {
     async fn run(self) {
         let mut backoff = RETRY;
         let meanwhile = "cannot renew the host certificate; retrying";
-        let mut trouble = Trouble::new(Reason::HostKeyUnavailable, meanwhile, self.warnings.clone());
+        let mut failure =
+            RepeatedFailure::retried(Reason::HostKeyUnavailable, meanwhile, self.warnings.clone());
         loop {
             let next = match self.sign().await {
                 Ok(certificate) => {
-                    trouble.over();
+                    failure.over();
                     backoff.worked();
                     let next = renew_in(end(&certificate), SystemTime::now());
                     let key = publishable(self.key.clone(), certificate, &self.metrics);
@@ -406,7 +408,7 @@ impl Renewal {
                 Err(error) => {
                     self.metrics.host_certificate_failed();
                     let in_use = self.publish.borrow().as_ref().and_then(|key| key.certificate().map(end));
-                    trouble.met(&match in_use.map(moment) {
+                    failure.met(&match in_use.map(moment) {
                         Some(expires) => format!("{error}\nthe certificate in use expires {expires}"),
                         None => error.to_string(),
                     });

@@ -19,7 +19,7 @@ use crate::{
     kubernetes::entry::{Entry, Look, Missing, ObjectRef},
     telemetry::{
         metrics::Metrics,
-        trouble::Trouble,
+        repeated_failure::RepeatedFailure,
         warnings::{Reason, Warnings},
     },
     trust::Upstreams,
@@ -93,7 +93,7 @@ pub(crate) fn follow(config: &Revocation, upstreams: Upstreams<'_>) -> Result<Cu
             if changed && let Some(list) = list(&sources) {
                 publish.send_replace(Some(list));
             }
-            if heard && sources.iter().all(|source| !source.trouble.lasts()) {
+            if heard && sources.iter().all(|source| !source.failure.lasts()) {
                 confirm(&publish, &metrics);
             }
         }
@@ -107,8 +107,8 @@ fn confirm(publish: &watch::Sender<Option<RevocationList>>, metrics: &Metrics) {
     }
 }
 
-fn trouble(warnings: &Warnings) -> Trouble {
-    Trouble::new(
+fn failure(warnings: &Warnings) -> RepeatedFailure {
+    RepeatedFailure::of_a_source(
         Reason::RevocationUnreadable,
         "cannot use a revocation list; its last good content stays in force",
         warnings.clone(),
@@ -125,7 +125,7 @@ fn list(sources: &[Source]) -> Option<RevocationList> {
 struct Source {
     origin: Origin,
     known: Option<Arc<Revocations>>,
-    trouble: Trouble,
+    failure: RepeatedFailure,
 }
 
 #[derive(Debug)]
@@ -147,15 +147,15 @@ enum Looked {
 
 impl Source {
     fn file(path: &PathBuf, warnings: &Warnings) -> Result<Self, Error> {
-        let trouble = trouble(warnings);
+        let failure = failure(warnings);
         let mut file = WatchedFile::new(path);
         let bytes = changed(&mut file)?.unwrap_or_default();
         let known = parsed(&path.display().to_string(), Revocations::parse(&bytes))?;
-        Ok(Self { origin: Origin::File(file), known: Some(known), trouble })
+        Ok(Self { origin: Origin::File(file), known: Some(known), failure })
     }
 
     fn entry(entry: Entry, warnings: &Warnings) -> Self {
-        Self { origin: Origin::Entry(entry), known: None, trouble: trouble(warnings) }
+        Self { origin: Origin::Entry(entry), known: None, failure: failure(warnings) }
     }
 
     /// Reads the source if it changed.
@@ -172,11 +172,11 @@ impl Source {
                 let (source, entries) = (self.name(), known.entries());
                 tracing::info!(source, entries, "revocation list loaded");
                 self.known = Some(known);
-                self.trouble.over();
+                self.failure.over();
                 Looked::Changed
             }
             Err(failed) => {
-                if self.trouble.met(&failed) {
+                if self.failure.met(&failed) {
                     metrics.revocations_failed();
                 }
                 Looked::Unchanged

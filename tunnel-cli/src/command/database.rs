@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use backoff::Backoff;
+use backoff::{Again, Backoff, Trouble};
 use plain_text::rough;
 use serde_json::json;
 use tokio::{
@@ -32,7 +32,6 @@ use crate::{
     failure::{Failure, Stage, exit_code},
     output::{Event, Output},
     suspend::Clocks,
-    trouble::{Again, Trouble},
     tunnel::{Listener, RunOptions, Tunnel},
 };
 

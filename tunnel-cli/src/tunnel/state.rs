@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use backoff::{Again, Trouble};
 use ssh_transport::relay::Account;
 use tokio::{
     sync::{Notify, watch},
@@ -16,11 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::carrier::Carrier;
-use crate::{
-    endpoint::Endpoint,
-    output::Link,
-    trouble::{Again, Trouble},
-};
+use crate::{endpoint::Endpoint, output::Link};
 
 /// A carrier that was just lost is replaced in the state by the task that notices first; others look again this much later.
 const AFTER_LOSS: Duration = Duration::from_millis(20);

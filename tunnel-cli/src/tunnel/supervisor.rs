@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use backoff::{Backoff, between};
+use backoff::{Again, Backoff, Trouble, between};
 use futures_util::future::join_all;
 use tokio::{
     sync::oneshot,
@@ -22,7 +22,6 @@ use crate::{
     output::{Event, Link, Output},
     ssh::NotOpened,
     suspend::{Clocks, woken},
-    trouble::{Again, Trouble},
     verdict::{Standing, Verdict, judge},
 };
 

@@ -1,13 +1,14 @@
-//! Decides whether something that goes wrong is worth a line: once, until it changes or has passed.
+//! Decides which of many failures in a row is worth a line: the first one, and the first of another cause.
 
 use std::time::{Duration, Instant};
 
-/// How much is left of what ends, when it is worth another line that it has not been replaced yet.
+/// How much time is left of a credential or lease, when it is worth another line that it has not been
+/// renewed.
 const MILESTONES: [Duration; 3] = [Duration::from_secs(600), Duration::from_secs(60), Duration::ZERO];
 
-/// One thing that may go wrong, and what was last said of it.
+/// The failures of one task that retries, and the cause that was last said.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+pub struct Trouble {
     said: Option<Said>,
 }
 
@@ -18,20 +19,20 @@ struct Said {
     left: Duration,
 }
 
-/// When the same is worth another line, although it has not changed.
+/// When the same cause is worth another line.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Again {
-    /// After it has passed.
+pub enum Again {
+    /// After the task has worked again.
     Never,
     /// This long after it was said.
     After(Duration),
-    /// This long after it last happened.
+    /// This long after it was last met.
     AfterQuiet(Duration),
 }
 
 impl Trouble {
-    /// Whether `what`, which goes wrong at `now`, is worth a line. It counts as said then.
-    pub(crate) fn raise(&mut self, what: &str, again: Again, now: Instant) -> bool {
+    /// Records a failure by this cause, and returns whether it is worth a line. It counts as said then.
+    pub fn raise(&mut self, what: &str, again: Again, now: Instant) -> bool {
         let since = |said: &Said| now.saturating_duration_since(said.at);
         let is_old = self.said.as_ref().is_some_and(|said| {
             said.what == what
@@ -49,9 +50,9 @@ impl Trouble {
         !is_old
     }
 
-    /// The same of a renewal that fails with `left` until what is to be renewed ends: it is worth a line at first and at each
-    /// milestone, and whenever it is another failure that waiting does not mend.
-    pub(crate) fn raise_renewal(&mut self, what: &str, passes: bool, left: Duration, now: Instant) -> bool {
+    /// Records that a renewal failed with this much time left: it is worth a line at first and at each
+    /// milestone, and whenever it is another failure that does not pass by waiting.
+    pub fn raise_renewal(&mut self, what: &str, passes: bool, left: Duration, now: Instant) -> bool {
         let is_news = self.said.as_ref().is_none_or(|said| {
             let reached = |mark: &Duration| said.left > *mark && left <= *mark;
             MILESTONES.iter().any(reached) || (!passes && said.what != what)
@@ -62,9 +63,16 @@ impl Trouble {
         is_news
     }
 
-    /// It has passed: the next time is worth a line.
-    pub(crate) fn clear(&mut self) {
-        self.said = None;
+    /// Whether the task failed when it was last tried.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        self.said.is_some()
+    }
+
+    /// Records that the task worked, and returns whether it had failed before. The next failure is worth a
+    /// line.
+    pub fn clear(&mut self) -> bool {
+        self.said.take().is_some()
     }
 }
 
@@ -81,7 +89,7 @@ mod tests {
         let (mut trouble, now) = (Trouble::default(), Instant::now());
         let mut raise = |what| trouble.raise(what, Again::Never, now);
         assert_eq!([raise("a"), raise("a"), raise("b"), raise("a")], [true, false, true, true]);
-        trouble.clear();
+        assert!(trouble.lasts() && trouble.clear() && !trouble.clear() && !trouble.lasts());
         assert!(trouble.raise("a", Again::Never, now));
     }
 
