@@ -28,41 +28,6 @@ const SAVED: Duration = Duration::from_millis(100);
 /// The number of queues above which empty ones are dropped.
 const QUEUES: usize = 64;
 
-/// The processor time that is left, in nanoseconds of one processor. One turn may overdraw it.
-#[derive(Debug)]
-struct CpuBudget {
-    left: i64,
-    /// Nanoseconds that are earned each microsecond.
-    rate: i64,
-    filled: Instant,
-}
-
-impl CpuBudget {
-    fn new(processors: usize, now: Instant) -> Self {
-        let rate = processors.saturating_mul(1000) / ONE_IN;
-        Self { left: nanoseconds(SAVED), rate: i64::try_from(rate).unwrap_or(i64::MAX).max(1), filled: now }
-    }
-
-    /// How long to wait until a turn may begin.
-    fn wait(&mut self, now: Instant) -> Option<Duration> {
-        let passed = now.saturating_duration_since(self.filled).as_micros();
-        let earned = i64::try_from(passed).unwrap_or(i64::MAX).saturating_mul(self.rate);
-        self.left = self.left.saturating_add(earned).min(nanoseconds(SAVED));
-        self.filled += Duration::from_micros(u64::try_from(passed).unwrap_or(u64::MAX));
-        let missing = u64::try_from(self.left.saturating_neg()).ok()?;
-        let rate = u64::try_from(self.rate).unwrap_or(1).max(1);
-        Some(Duration::from_micros(missing / rate + 1))
-    }
-
-    fn spend(&mut self, cost: Duration) {
-        self.left = self.left.saturating_sub(nanoseconds(cost));
-    }
-}
-
-fn nanoseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
 /// The turns of all clients that have not logged in.
 #[derive(Debug)]
 pub(crate) struct FairQueue {
@@ -151,6 +116,46 @@ impl Drop for Turn {
     }
 }
 
+/// The processor time that this thread has used.
+pub(crate) fn processor_time() -> Option<Duration> {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok().map(Duration::from)
+}
+
+/// The processor time that is left, in nanoseconds of one processor. One turn may overdraw it.
+#[derive(Debug)]
+struct CpuBudget {
+    left: i64,
+    /// Nanoseconds that are earned each microsecond.
+    rate: i64,
+    filled: Instant,
+}
+
+impl CpuBudget {
+    fn new(processors: usize, now: Instant) -> Self {
+        let rate = processors.saturating_mul(1000) / ONE_IN;
+        Self { left: nanoseconds(SAVED), rate: i64::try_from(rate).unwrap_or(i64::MAX).max(1), filled: now }
+    }
+
+    /// How long to wait until a turn may begin.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.filled).as_micros();
+        let earned = i64::try_from(passed).unwrap_or(i64::MAX).saturating_mul(self.rate);
+        self.left = self.left.saturating_add(earned).min(nanoseconds(SAVED));
+        self.filled += Duration::from_micros(u64::try_from(passed).unwrap_or(u64::MAX));
+        let missing = u64::try_from(self.left.saturating_neg()).ok()?;
+        let rate = u64::try_from(self.rate).unwrap_or(1).max(1);
+        Some(Duration::from_micros(missing / rate + 1))
+    }
+
+    fn spend(&mut self, cost: Duration) {
+        self.left = self.left.saturating_sub(nanoseconds(cost));
+    }
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
 /// Work that began on one thread.
 #[derive(Debug)]
 struct Work {
@@ -172,11 +177,6 @@ impl Work {
         };
         of_processor().unwrap_or_else(|| self.wall.elapsed())
     }
-}
-
-/// The processor time that this thread has used.
-pub(crate) fn processor_time() -> Option<Duration> {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok().map(Duration::from)
 }
 
 #[cfg(test)]

@@ -35,18 +35,6 @@ const MOST_WORK: Duration = Duration::from_millis(500);
 /// A packet that costs this much makes its connection wait for others.
 const NOTICEABLE: Duration = Duration::from_micros(100);
 
-type Waiting = Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
-
-/// The state of a turn.
-enum TurnState {
-    /// The connection has no packet to process.
-    Idle,
-    /// The connection waits for its turn.
-    Waiting(Waiting),
-    /// SSH processes the connection's packet.
-    Working(Turn),
-}
-
 /// A byte stream for SSH, whose client has not logged in yet.
 pub(crate) struct PacketGate<S> {
     inner: S,
@@ -204,6 +192,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacketGate<S> {
         self.end_turn();
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
+}
+
+type Waiting = Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
+
+/// The state of a turn.
+enum TurnState {
+    /// The connection has no packet to process.
+    Idle,
+    /// The connection waits for its turn.
+    Waiting(Waiting),
+    /// SSH processes the connection's packet.
+    Working(Turn),
 }
 
 #[cfg(test)]

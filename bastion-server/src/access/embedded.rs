@@ -6,6 +6,22 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// The address itself, and every address that a translator or tunnel makes of it.
+pub(super) fn spellings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let inner = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(embedded(address)),
+    };
+    std::iter::once(address.to_canonical()).chain(inner.into_iter().flatten().map(IpAddr::V4))
+}
+
+/// The IPv4 addresses inside an IPv6 one.
+fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
+    // :: and ::1 are complete addresses, not embedded ones.
+    let its_own = address.is_unspecified() || address.is_loopback();
+    LAYOUTS.iter().filter(move |_| !its_own).filter_map(move |layout| layout.read(address))
+}
+
 /// A way to write an IPv4 address into an IPv6 one.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
@@ -56,22 +72,6 @@ const LAYOUTS: [Layout; 12] = [
     // ISATAP below any prefix, whether or not the address is unique in the world (RFC 5214 §6.1).
     Layout { mask: 0xfdff_ffff << 32, bits: 0x0000_5efe << 32, octets: BY_96, veil: 0, shared: false },
 ];
-
-/// The address itself, and every address that a translator or tunnel makes of it.
-pub(super) fn spellings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
-    let inner = match address {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(address) => Some(embedded(address)),
-    };
-    std::iter::once(address.to_canonical()).chain(inner.into_iter().flatten().map(IpAddr::V4))
-}
-
-/// The IPv4 addresses inside an IPv6 one.
-fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
-    // :: and ::1 are complete addresses, not embedded ones.
-    let its_own = address.is_unspecified() || address.is_loopback();
-    LAYOUTS.iter().filter(move |_| !its_own).filter_map(move |layout| layout.read(address))
-}
 
 impl Layout {
     fn read(self, address: Ipv6Addr) -> Option<Ipv4Addr> {

@@ -17,13 +17,6 @@ pub(super) fn run(path: PathBuf) -> Outcome {
     told(format, fence_and_serve(path, config))
 }
 
-fn fence_and_serve(path: PathBuf, config: Config) -> Result<(), server::Error> {
-    // The sandbox hides the number of processors.
-    let workers = workers();
-    let prepared = server::prepare(&path, &config)?;
-    run_on(workers, server::run(path, config, prepared))
-}
-
 /// Reports a failure where the operator looks for it: in the log, if machines read that.
 pub(super) fn told(format: Format, outcome: Result<(), server::Error>) -> Outcome {
     match (outcome, format) {
@@ -34,4 +27,11 @@ pub(super) fn told(format: Format, outcome: Result<(), server::Error>) -> Outcom
             Err(ExitCode::from(error.exit_code()))
         }
     }
+}
+
+fn fence_and_serve(path: PathBuf, config: Config) -> Result<(), server::Error> {
+    // The sandbox hides the number of processors.
+    let workers = workers();
+    let prepared = server::prepare(&path, &config)?;
+    run_on(workers, server::run(path, config, prepared))
 }

@@ -294,6 +294,20 @@ pub fn admit_again(
     }
 }
 
+/// Whether a signature by `key` with this algorithm is accepted, an authority's or a user's. An RSA key can
+/// sign with SHA-1 under another name, so the algorithm's name is checked (RFC 8332).
+pub fn accepted_signature(key: &KeyData, algorithm: &Algorithm) -> bool {
+    match algorithm {
+        Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) } => matches!(key, KeyData::Rsa(_)),
+        Algorithm::Ed25519
+        | Algorithm::Ecdsa { .. }
+        | Algorithm::SkEd25519
+        | Algorithm::SkEcdsaSha2NistP256 => key.algorithm() == *algorithm,
+        // The library's enum may gain variants; unknown algorithms are refused.
+        Algorithm::Rsa { .. } | Algorithm::Dsa | Algorithm::Other(_) | _ => false,
+    }
+}
+
 fn sizes(certificate: &Certificate) -> Result<(), Refused> {
     let blob = certificate.to_bytes().map_err(|_| Refused::Malformed)?;
     if blob.len() > MAX_BLOB { Err(Refused::TooLarge) } else { Ok(()) }
@@ -312,20 +326,6 @@ fn trusted_authority<'a>(
     }
     authorities::check(authority).map_err(Refused::WeakAuthority)?;
     Ok(authority)
-}
-
-/// Whether a signature by `key` with this algorithm is accepted, an authority's or a user's. An RSA key can
-/// sign with SHA-1 under another name, so the algorithm's name is checked (RFC 8332).
-pub fn accepted_signature(key: &KeyData, algorithm: &Algorithm) -> bool {
-    match algorithm {
-        Algorithm::Rsa { hash: Some(HashAlg::Sha256 | HashAlg::Sha512) } => matches!(key, KeyData::Rsa(_)),
-        Algorithm::Ed25519
-        | Algorithm::Ecdsa { .. }
-        | Algorithm::SkEd25519
-        | Algorithm::SkEcdsaSha2NistP256 => key.algorithm() == *algorithm,
-        // The library's enum may gain variants; unknown algorithms are refused.
-        Algorithm::Rsa { .. } | Algorithm::Dsa | Algorithm::Other(_) | _ => false,
-    }
 }
 
 /// Checks the validity in whole seconds: `valid after` is the first valid second, `valid before` one past the

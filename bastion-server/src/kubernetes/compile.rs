@@ -148,10 +148,6 @@ impl fmt::Display for Unresolved {
     }
 }
 
-fn listed(ports: &[ServicePort]) -> String {
-    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// The result for one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compiled {
@@ -199,6 +195,10 @@ impl Compiled {
     pub(crate) fn nothing(refused: Refused) -> Self {
         Self { rules: Vec::new(), verdict: Err(refused), unresolved: Vec::new() }
     }
+}
+
+fn listed(ports: &[ServicePort]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn who(who: &crd::Who) -> Result<access::Who, Refused> {

@@ -41,15 +41,6 @@ pub(crate) fn service(object: Service) -> Known {
     Known::Service(access::Service { labels: object.metadata.labels.unwrap_or_default(), ports, addresses })
 }
 
-/// The addresses that the cluster assigned to a Service. Its external addresses are left out: its author may
-/// write any address there, and could deny access to targets of others with them.
-fn addresses(spec: &ServiceSpec, status: ServiceStatus) -> Vec<IpAddr> {
-    let balancers = status.load_balancer.and_then(|balancer| balancer.ingress).into_iter().flatten();
-    let texts = spec.cluster_ips.iter().flatten().cloned().chain(balancers.filter_map(|ingress| ingress.ip));
-    // A headless Service has the address `None`.
-    texts.filter_map(|text| text.parse().ok()).collect()
-}
-
 /// The properties of an EndpointSlice that dialling depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slice {
@@ -57,14 +48,6 @@ pub(crate) struct Slice {
     /// The ports by the name that the Service gives them. A port without a number stands for all ports.
     ports: Vec<(String, Option<u16>)>,
     endpoints: Vec<Endpoint>,
-}
-
-/// An address of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Endpoint {
-    address: IpAddr,
-    /// Whether it takes new connections.
-    ready: bool,
 }
 
 /// Extracts the properties of an EndpointSlice that dialling depends on.
@@ -96,14 +79,6 @@ pub(crate) fn slice(object: EndpointSlice) -> Slice {
         ports: ports.collect(),
         endpoints: endpoints.collect(),
     }
-}
-
-fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == TCP)
-}
-
-fn number(port: i32) -> Option<u16> {
-    u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
 /// Every Service with endpoints, and those of type ExternalName.
@@ -158,6 +133,31 @@ impl Slice {
             })
         })
     }
+}
+
+/// An address of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Endpoint {
+    address: IpAddr,
+    /// Whether it takes new connections.
+    ready: bool,
+}
+
+/// The addresses that the cluster assigned to a Service. Its external addresses are left out: its author may
+/// write any address there, and could deny access to targets of others with them.
+fn addresses(spec: &ServiceSpec, status: ServiceStatus) -> Vec<IpAddr> {
+    let balancers = status.load_balancer.and_then(|balancer| balancer.ingress).into_iter().flatten();
+    let texts = spec.cluster_ips.iter().flatten().cloned().chain(balancers.filter_map(|ingress| ingress.ip));
+    // A headless Service has the address `None`.
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == TCP)
+}
+
+fn number(port: i32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
 #[cfg(test)]

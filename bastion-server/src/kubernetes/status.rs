@@ -178,16 +178,6 @@ impl Report {
     }
 }
 
-/// Cuts a text that is too long.
-fn short(text: &str) -> String {
-    const MORE: &str = "…";
-    if text.len() <= LONGEST_MESSAGE {
-        return text.to_owned();
-    }
-    let end = (0..=LONGEST_MESSAGE - MORE.len()).rev().find(|end| text.is_char_boundary(*end));
-    format!("{}{MORE}", text.get(..end.unwrap_or_default()).unwrap_or_default())
-}
-
 /// Writes the findings that are new, until the sender of the reports is gone.
 pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Receiver<Vec<Report>>) {
     let recorder = events.then(|| recorder(&cluster));
@@ -233,6 +223,56 @@ pub(super) async fn write(cluster: Cluster, events: bool, mut reports: watch::Re
             return;
         }
     }
+}
+
+/// A recorder of Events in the bastion's name.
+pub(super) fn recorder(cluster: &Cluster) -> Recorder {
+    let reporter = Reporter {
+        controller: format!("{}/{MANAGER}", super::crd::GROUP),
+        instance: cluster.pod.as_ref().map(|pod| pod.name.clone()),
+    };
+    Recorder::new(cluster.client.clone(), reporter)
+}
+
+/// Records warnings as Events on the bastion's own pod, one at a time.
+pub(crate) async fn tell_of_pod(cluster: Cluster, mut warnings: mpsc::Receiver<Warning>) {
+    let Some(pod) = cluster.pod.clone() else { return };
+    let recorder = recorder(&cluster);
+    let about = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(cluster.namespace.clone()),
+        name: Some(pod.name),
+        uid: pod.uid,
+        ..ObjectReference::default()
+    };
+    while let Some(notice) = warnings.recv().await {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: notice.reason.name().to_owned(),
+            note: Some(short(&notice.message)),
+            action: "Follow".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &about).await {
+            tracing::debug!(
+                reason = notice.reason.name(),
+                error = one_line(&error),
+                "cannot write the Event"
+            );
+        }
+        sleep(BETWEEN_EVENTS).await;
+    }
+}
+
+/// Cuts a text that is too long.
+fn short(text: &str) -> String {
+    const MORE: &str = "…";
+    if text.len() <= LONGEST_MESSAGE {
+        return text.to_owned();
+    }
+    let end = (0..=LONGEST_MESSAGE - MORE.len()).rev().find(|end| text.is_char_boundary(*end));
+    format!("{}{MORE}", text.get(..end.unwrap_or_default()).unwrap_or_default())
 }
 
 /// The last write to the status of an object, and when the next is allowed.
@@ -290,46 +330,6 @@ async fn patch(cluster: &Cluster, name: &PolicyName, conditions: &[Condition; 2]
             let patch = Patch::Apply(body(&ClusterTunnelPolicy::kind(&())));
             api.patch_status(&name.name, &params, &patch).await.map(drop)
         }
-    }
-}
-
-/// A recorder of Events in the bastion's name.
-pub(super) fn recorder(cluster: &Cluster) -> Recorder {
-    let reporter = Reporter {
-        controller: format!("{}/{MANAGER}", super::crd::GROUP),
-        instance: cluster.pod.as_ref().map(|pod| pod.name.clone()),
-    };
-    Recorder::new(cluster.client.clone(), reporter)
-}
-
-/// Records warnings as Events on the bastion's own pod, one at a time.
-pub(crate) async fn tell_of_pod(cluster: Cluster, mut warnings: mpsc::Receiver<Warning>) {
-    let Some(pod) = cluster.pod.clone() else { return };
-    let recorder = recorder(&cluster);
-    let about = ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        namespace: Some(cluster.namespace.clone()),
-        name: Some(pod.name),
-        uid: pod.uid,
-        ..ObjectReference::default()
-    };
-    while let Some(notice) = warnings.recv().await {
-        let event = Event {
-            type_: EventType::Warning,
-            reason: notice.reason.name().to_owned(),
-            note: Some(short(&notice.message)),
-            action: "Follow".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = recorder.publish(&event, &about).await {
-            tracing::debug!(
-                reason = notice.reason.name(),
-                error = one_line(&error),
-                "cannot write the Event"
-            );
-        }
-        sleep(BETWEEN_EVENTS).await;
     }
 }
 

@@ -19,11 +19,6 @@ pub(crate) fn interfaces() -> io::Result<Vec<IpAddr>> {
     Ok(getifaddrs()?.filter_map(|interface| ip(&interface.address?)).collect())
 }
 
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-}
-
 /// The variable holds something that [`kubernetes_api`] cannot parse.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
@@ -44,6 +39,11 @@ pub(crate) fn kubernetes_api(
     let Some(written) = variable(SERVICE_HOST).filter(|text| !text.is_empty()) else { return Ok(None) };
     let bare = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&written);
     Host::parse(bare).map(Some).map_err(|_| NoServiceHost(written.clone()))
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
 }
 
 #[cfg(test)]

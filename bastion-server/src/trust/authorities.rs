@@ -95,6 +95,86 @@ pub(crate) fn check(sources: &[AuthoritySource]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The current set of trusted authorities; `None` until every source has answered once.
+pub(crate) type Current = watch::Receiver<Option<AuthoritySet>>;
+
+/// Keeps the set fresh for as long as a receiver of the result is held.
+///
+/// Sources that need no network are read before this returns.
+///
+/// # Errors
+/// A file or key that cannot be used: at the start there is no last good one to keep.
+pub(crate) fn follow(sources: &[AuthoritySource], upstreams: Upstreams<'_>) -> Result<Current, Error> {
+    let Upstreams { vault, cluster, reload, metrics, warnings } = upstreams;
+    let (sender, mut reports) = mpsc::channel(sources.len().max(1));
+    let mut known = Known::new(sources.len());
+    let now = SystemTime::now();
+    for (index, source) in sources.iter().enumerate() {
+        let report = Report {
+            index,
+            sender: sender.clone(),
+            metrics: Arc::clone(&metrics),
+            warnings: warnings.clone(),
+        };
+        let reload = Arc::clone(&reload);
+        match source {
+            AuthoritySource::Key(key) => {
+                known.learn(index, News::Keys(fit("authorities: key", vec![key.0.clone()])?), now);
+                tokio::spawn(confirm(report));
+            }
+            AuthoritySource::File(path) => {
+                let mut file = WatchedFile::new(path);
+                known.learn(index, look_at_file(&mut file)?.into(), now);
+                tokio::spawn(look_again(move || look_at_file(&mut file).map(News::from), report));
+            }
+            AuthoritySource::Folder(path) => {
+                let mut folder = folder(path);
+                known.learn(index, look_at_folder(&mut folder)?.into(), now);
+                tokio::spawn(look_again(move || look_at_folder(&mut folder).map(News::from), report));
+            }
+            AuthoritySource::Secret(key) => {
+                let mut entry = entry(cluster, ObjectRef::Secret(key.clone()))?;
+                tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
+            }
+            AuthoritySource::ConfigMap(key) => {
+                let mut entry = entry(cluster, ObjectRef::ConfigMap(key.clone()))?;
+                tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
+            }
+            AuthoritySource::Vault(authority) => {
+                let server = vault.ok_or(Error::NoVault)?.server().clone();
+                tokio::spawn(follow_vault(server, authority.clone(), reload, report));
+            }
+        }
+    }
+    let (publish, current) = watch::channel(known.all());
+    tokio::spawn(async move {
+        loop {
+            if let (Some(confirmed), Some(set)) = (known.confirmed(), publish.borrow().as_ref()) {
+                metrics.authorities_read(set.len(), confirmed);
+            }
+            let (index, news) = tokio::select! {
+                report = reports.recv() => match report {
+                    Some(report) => report,
+                    None => return,
+                },
+                () = publish.closed() => return,
+            };
+            known.learn(index, news, SystemTime::now());
+            if let Some(set) = known.all() {
+                publish.send_if_modified(|published| {
+                    let changed = published.as_ref() != Some(&set);
+                    if changed {
+                        tracing::info!(keys = set.len(), "authorities loaded");
+                        *published = Some(set);
+                    }
+                    changed
+                });
+            }
+        }
+    });
+    Ok(current)
+}
+
 /// A folder of files with names that end in `.pub`.
 fn folder(path: &Path) -> WatchedFolder {
     WatchedFolder::new(path, ".pub")
@@ -206,86 +286,6 @@ impl Known {
     fn confirmed(&self) -> Option<SystemTime> {
         self.0.iter().map(|answer| answer.as_ref().map(|answer| answer.confirmed)).min().flatten()
     }
-}
-
-/// The current set of trusted authorities; `None` until every source has answered once.
-pub(crate) type Current = watch::Receiver<Option<AuthoritySet>>;
-
-/// Keeps the set fresh for as long as a receiver of the result is held.
-///
-/// Sources that need no network are read before this returns.
-///
-/// # Errors
-/// A file or key that cannot be used: at the start there is no last good one to keep.
-pub(crate) fn follow(sources: &[AuthoritySource], upstreams: Upstreams<'_>) -> Result<Current, Error> {
-    let Upstreams { vault, cluster, reload, metrics, warnings } = upstreams;
-    let (sender, mut reports) = mpsc::channel(sources.len().max(1));
-    let mut known = Known::new(sources.len());
-    let now = SystemTime::now();
-    for (index, source) in sources.iter().enumerate() {
-        let report = Report {
-            index,
-            sender: sender.clone(),
-            metrics: Arc::clone(&metrics),
-            warnings: warnings.clone(),
-        };
-        let reload = Arc::clone(&reload);
-        match source {
-            AuthoritySource::Key(key) => {
-                known.learn(index, News::Keys(fit("authorities: key", vec![key.0.clone()])?), now);
-                tokio::spawn(confirm(report));
-            }
-            AuthoritySource::File(path) => {
-                let mut file = WatchedFile::new(path);
-                known.learn(index, look_at_file(&mut file)?.into(), now);
-                tokio::spawn(look_again(move || look_at_file(&mut file).map(News::from), report));
-            }
-            AuthoritySource::Folder(path) => {
-                let mut folder = folder(path);
-                known.learn(index, look_at_folder(&mut folder)?.into(), now);
-                tokio::spawn(look_again(move || look_at_folder(&mut folder).map(News::from), report));
-            }
-            AuthoritySource::Secret(key) => {
-                let mut entry = entry(cluster, ObjectRef::Secret(key.clone()))?;
-                tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
-            }
-            AuthoritySource::ConfigMap(key) => {
-                let mut entry = entry(cluster, ObjectRef::ConfigMap(key.clone()))?;
-                tokio::spawn(look_again(move || look_at_entry(&mut entry), report));
-            }
-            AuthoritySource::Vault(authority) => {
-                let server = vault.ok_or(Error::NoVault)?.server().clone();
-                tokio::spawn(follow_vault(server, authority.clone(), reload, report));
-            }
-        }
-    }
-    let (publish, current) = watch::channel(known.all());
-    tokio::spawn(async move {
-        loop {
-            if let (Some(confirmed), Some(set)) = (known.confirmed(), publish.borrow().as_ref()) {
-                metrics.authorities_read(set.len(), confirmed);
-            }
-            let (index, news) = tokio::select! {
-                report = reports.recv() => match report {
-                    Some(report) => report,
-                    None => return,
-                },
-                () = publish.closed() => return,
-            };
-            known.learn(index, news, SystemTime::now());
-            if let Some(set) = known.all() {
-                publish.send_if_modified(|published| {
-                    let changed = published.as_ref() != Some(&set);
-                    if changed {
-                        tracing::info!(keys = set.len(), "authorities loaded");
-                        *published = Some(set);
-                    }
-                    changed
-                });
-            }
-        }
-    });
-    Ok(current)
 }
 
 fn entry(cluster: Option<&Cluster>, place: ObjectRef) -> Result<Entry, Error> {

@@ -203,6 +203,25 @@ pub(crate) fn follow(config: &config::HostKey, upstreams: Upstreams<'_>) -> Resu
     }
 }
 
+/// The lines by which OpenSSH recognizes the bastion (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): by the authority
+/// that signed its certificate, or by the key itself. A key without names matches any host name.
+pub(crate) fn known_hosts(host_key: &HostKey, names: &[config::PublicName]) -> Option<String> {
+    let said = names.iter().map(config::PublicName::as_str).collect::<Vec<_>>().join(",");
+    let line = match host_key.certificate() {
+        Some(certificate) => {
+            let names = if said.is_empty() { certificate.valid_principals().join(",") } else { said };
+            let key = ssh_key::PublicKey::from(certificate.signature_key().clone()).to_openssh().ok()?;
+            format!("@cert-authority {names} {key}\n")
+        }
+        None => {
+            let names = if said.is_empty() { "*" } else { said.as_str() };
+            let public = ssh_key::PublicKey::from(host_key.key().public_key().key_data().clone());
+            format!("{names} {}\n", public.to_openssh().ok()?)
+        }
+    };
+    Some(line)
+}
+
 fn generate() -> Result<PrivateKey, Error> {
     PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(Error::Random)
 }
@@ -428,25 +447,6 @@ impl Renewal {
         let credential = Credential::for_key(&signer, self.key.clone(), &self.request).await?;
         Ok(credential.certificate().clone())
     }
-}
-
-/// The lines by which OpenSSH recognizes the bastion (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): by the authority
-/// that signed its certificate, or by the key itself. A key without names matches any host name.
-pub(crate) fn known_hosts(host_key: &HostKey, names: &[config::PublicName]) -> Option<String> {
-    let said = names.iter().map(config::PublicName::as_str).collect::<Vec<_>>().join(",");
-    let line = match host_key.certificate() {
-        Some(certificate) => {
-            let names = if said.is_empty() { certificate.valid_principals().join(",") } else { said };
-            let key = ssh_key::PublicKey::from(certificate.signature_key().clone()).to_openssh().ok()?;
-            format!("@cert-authority {names} {key}\n")
-        }
-        None => {
-            let names = if said.is_empty() { "*" } else { said.as_str() };
-            let public = ssh_key::PublicKey::from(host_key.key().public_key().key_data().clone());
-            format!("{names} {}\n", public.to_openssh().ok()?)
-        }
-    };
-    Some(line)
 }
 
 #[cfg(test)]

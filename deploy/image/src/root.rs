@@ -8,13 +8,6 @@ use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 use crate::tar::Tar;
 
-/// One file; its folders are made as they are needed.
-struct File<'a> {
-    path: &'static str,
-    mode: u32,
-    content: std::borrow::Cow<'a, [u8]>,
-}
-
 /// All of them, in the order of their paths.
 pub(crate) struct Root<'a>([File<'a>; 3]);
 
@@ -53,6 +46,13 @@ impl<'a> Root<'a> {
         }
         Ok(())
     }
+}
+
+/// One file; its folders are made as they are needed.
+struct File<'a> {
+    path: &'static str,
+    mode: u32,
+    content: std::borrow::Cow<'a, [u8]>,
 }
 
 /// The authorities of TLS that Mozilla trusts, as PEM.

@@ -17,20 +17,6 @@ use crate::failure::{Failure, Stage};
 /// The longest answer that is read, in bytes.
 const LONGEST: u64 = 256 * 1024;
 
-/// What a plugin prints: `ExecCredential` of client.authentication.k8s.io.
-#[derive(Deserialize)]
-struct Printed {
-    status: Option<Credentials>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Credentials {
-    token: Option<SecretString>,
-    client_certificate_data: Option<String>,
-    client_key_data: Option<SecretString>,
-}
-
 /// Runs the plugin, if this user has one and nothing that goes before it, and puts in its place what it gave.
 pub(super) async fn log_in(user: &mut AuthInfo, context: &str) -> Result<(), Failure> {
     if user.token.is_some() || user.token_file.is_some() || user.auth_provider.is_some() {
@@ -99,4 +85,18 @@ async fn run(exec: &ExecConfig, context: &str) -> Result<Credentials, Failure> {
     given
         .filter(|given| given.token.is_some() || given.client_key_data.is_some())
         .ok_or_else(|| failed(format!("`{program}` printed no credentials for Kubernetes")))
+}
+
+/// What a plugin prints: `ExecCredential` of client.authentication.k8s.io.
+#[derive(Deserialize)]
+struct Printed {
+    status: Option<Credentials>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Credentials {
+    token: Option<SecretString>,
+    client_certificate_data: Option<String>,
+    client_key_data: Option<SecretString>,
 }

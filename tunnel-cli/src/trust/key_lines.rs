@@ -27,10 +27,6 @@ pub(super) fn is_text(text: &str) -> bool {
     text.lines().any(is_line)
 }
 
-fn is_algorithm(word: &str) -> bool {
-    ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| word.starts_with(prefix))
-}
-
 /// The keys in the text, each with its line, counted from 1. Lines that name hosts have to name the same ones: which of
 /// several hosts is the bastion is not for us to guess.
 ///
@@ -60,6 +56,10 @@ pub(super) fn keys(text: &str, wanted: Wanted) -> Result<Vec<PublicKey>, (usize,
         all.push(line.key);
     }
     if all.is_empty() { Err((1, BadTrust::Empty)) } else { Ok(all) }
+}
+
+fn is_algorithm(word: &str) -> bool {
+    ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| word.starts_with(prefix))
 }
 
 struct Line<'a> {
