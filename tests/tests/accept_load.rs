@@ -30,91 +30,6 @@ const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4));
 const BYSTANDER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 const SOON: Duration = Duration::from_secs(10);
 
-/// One whose log is not that of each connection.
-fn fixture(adjust: impl FnOnce(Setup) -> Setup) -> Fixture {
-    Fixture::without_rules(|setup| adjust(setup.set("/log/level", json!("info"))))
-}
-
-/// A login from a given address.
-fn login_from(fixture: &Fixture, from: IpAddr) -> Result<(Client, Verdict), Gone> {
-    let mut client = Client::over(Link::connect_from(from, fixture.bastion.address())?)?;
-    let verdict = client.attempt(&fixture.attempt());
-    Ok((client, verdict))
-}
-
-fn must_login(fixture: &Fixture, from: IpAddr) -> Client {
-    let (client, verdict) = login_from(fixture, from).unwrap();
-    assert!(verdict.accepted, "{verdict:?}");
-    client
-}
-
-fn counted(fixture: &Fixture, reason: &str) -> u64 {
-    let metrics = fixture.bastion.page("/metrics").body;
-    let name = format!("bastion_connections_refused_total{{reason=\"{reason}\"}} ");
-    metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
-}
-
-fn waits_for(fixture: &Fixture, reason: &str, count: u64) {
-    wait::until_true(reason, SOON, || counted(fixture, reason) >= count);
-}
-
-/// What a client does that floods, once; what it returns is held.
-type Deed = Box<dyn Fn(SocketAddr) -> Option<Link> + Send + Sync>;
-
-/// Measures the logins of one while another floods, and what is left of the flood when it is over.
-fn flood(name: &str, fixture: &mut Fixture, deed: Deed) {
-    const FLOODERS: usize = 6;
-    let address = fixture.bastion.address();
-    let process = fixture.bastion.process().id();
-    drop(must_login(fixture, BYSTANDER));
-    let idle = || open_files(process);
-    let (files, memory) = (idle(), resident(process));
-    let (stop, deeds) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let mut took = Vec::new();
-    std::thread::scope(|scope| {
-        for _ in 0..FLOODERS {
-            scope.spawn(|| {
-                let mut held = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    held.extend(deed(address));
-                    // Its own descriptors have an end.
-                    if held.len() > 300 {
-                        held.clear();
-                    }
-                    deeds.fetch_add(1, Ordering::Relaxed);
-                    // Together some 500 a second, if the bastion answers as fast.
-                    std::thread::sleep(Duration::from_millis(12));
-                }
-            });
-        }
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(4) {
-            let start = Instant::now();
-            drop(must_login(fixture, BYSTANDER));
-            took.push(start.elapsed());
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    took.sort();
-    let at = |part: usize| took[(took.len() - 1) * part / 100];
-    wait::until_true("the files of a flood to be closed", SOON, || idle() <= files + 2);
-    println!(
-        "{name:<22} {:>5}/s  logins {:>4}  p50 {:>6.0?}  p99 {:>6.0?}  files {files} -> {}  resident {memory} -> {} KiB",
-        deeds.load(Ordering::Relaxed) / 4,
-        took.len(),
-        at(50),
-        at(99),
-        idle(),
-        resident(process),
-    );
-    assert!(at(99) < Duration::from_millis(1500), "{name}: {took:?}");
-    assert!(
-        resident(process) < memory + 48 * 1024,
-        "{name}: {memory} KiB before, {} after",
-        resident(process)
-    );
-}
-
 #[test]
 fn one_that_floods_does_not_keep_others_out() {
     // As it comes, but for penalties: with those the flood is over after some connections.
@@ -729,4 +644,89 @@ fn one_identity_has_its_share() {
     assert_eq!(failure.reason, 4, "a resource shortage");
     assert!(failure.text.starts_with("too_fast: "), "{failure:?}");
     wait::until_true("a second to pass", SOON, || first.forward("127.0.0.1", port).unwrap().is_ok());
+}
+
+/// One whose log is not that of each connection.
+fn fixture(adjust: impl FnOnce(Setup) -> Setup) -> Fixture {
+    Fixture::without_rules(|setup| adjust(setup.set("/log/level", json!("info"))))
+}
+
+/// A login from a given address.
+fn login_from(fixture: &Fixture, from: IpAddr) -> Result<(Client, Verdict), Gone> {
+    let mut client = Client::over(Link::connect_from(from, fixture.bastion.address())?)?;
+    let verdict = client.attempt(&fixture.attempt());
+    Ok((client, verdict))
+}
+
+fn must_login(fixture: &Fixture, from: IpAddr) -> Client {
+    let (client, verdict) = login_from(fixture, from).unwrap();
+    assert!(verdict.accepted, "{verdict:?}");
+    client
+}
+
+fn counted(fixture: &Fixture, reason: &str) -> u64 {
+    let metrics = fixture.bastion.page("/metrics").body;
+    let name = format!("bastion_connections_refused_total{{reason=\"{reason}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
+}
+
+fn waits_for(fixture: &Fixture, reason: &str, count: u64) {
+    wait::until_true(reason, SOON, || counted(fixture, reason) >= count);
+}
+
+/// What a client does that floods, once; what it returns is held.
+type Deed = Box<dyn Fn(SocketAddr) -> Option<Link> + Send + Sync>;
+
+/// Measures the logins of one while another floods, and what is left of the flood when it is over.
+fn flood(name: &str, fixture: &mut Fixture, deed: Deed) {
+    const FLOODERS: usize = 6;
+    let address = fixture.bastion.address();
+    let process = fixture.bastion.process().id();
+    drop(must_login(fixture, BYSTANDER));
+    let idle = || open_files(process);
+    let (files, memory) = (idle(), resident(process));
+    let (stop, deeds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut took = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..FLOODERS {
+            scope.spawn(|| {
+                let mut held = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    held.extend(deed(address));
+                    // Its own descriptors have an end.
+                    if held.len() > 300 {
+                        held.clear();
+                    }
+                    deeds.fetch_add(1, Ordering::Relaxed);
+                    // Together some 500 a second, if the bastion answers as fast.
+                    std::thread::sleep(Duration::from_millis(12));
+                }
+            });
+        }
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(4) {
+            let start = Instant::now();
+            drop(must_login(fixture, BYSTANDER));
+            took.push(start.elapsed());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    took.sort();
+    let at = |part: usize| took[(took.len() - 1) * part / 100];
+    wait::until_true("the files of a flood to be closed", SOON, || idle() <= files + 2);
+    println!(
+        "{name:<22} {:>5}/s  logins {:>4}  p50 {:>6.0?}  p99 {:>6.0?}  files {files} -> {}  resident {memory} -> {} KiB",
+        deeds.load(Ordering::Relaxed) / 4,
+        took.len(),
+        at(50),
+        at(99),
+        idle(),
+        resident(process),
+    );
+    assert!(at(99) < Duration::from_millis(1500), "{name}: {took:?}");
+    assert!(
+        resident(process) < memory + 48 * 1024,
+        "{name}: {memory} KiB before, {} after",
+        resident(process)
+    );
 }

@@ -26,68 +26,6 @@ const SOON: Duration = Duration::from_secs(30);
 /// More than the bastion lets wait for its writer.
 const MORE_THAN_WAIT: usize = 9000;
 
-fn echoes(client: &mut Client, channel: Channel) {
-    client.write(channel, b"still here").unwrap();
-    assert_eq!(client.read(channel, 10).unwrap(), b"still here");
-}
-
-/// A pipe that takes one page and is not read.
-fn pipe(scratch: &Scratch) -> (PathBuf, File) {
-    let path = scratch.join("pipe");
-    nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    let reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-    (path, reader)
-}
-
-/// One that records like this. One client makes all the records.
-fn recording(audit: Value) -> Fixture {
-    let limits = json!({"opens": 100_000, "opens_per_second": 100_000});
-    Fixture::with(|setup| setup.set("/audit", audit).set("/limits/per_identity", limits))
-}
-
-/// Why a login is refused, if it is.
-fn refused(fixture: &Fixture) -> Option<String> {
-    let mut client = Client::connect(fixture.bastion.address()).unwrap();
-    let attempt = fixture.attempt();
-    let verdict = client.attempt_to_the_end(&attempt, SOON);
-    if verdict.accepted {
-        return None;
-    }
-    match verdict.gone {
-        Some(Gone::Disconnected { text, .. }) => Some(text),
-        gone => panic!("refused without a word: {gone:?}"),
-    }
-}
-
-/// A forward that comes and goes, which is two records while there is room for them.
-fn is_recorded(fixture: &Fixture, client: &mut Client) -> bool {
-    let channel = fixture.open(client);
-    channel.inspect(|channel| client.close(*channel).unwrap()).is_ok()
-}
-
-fn metric(fixture: &Fixture, name: &str) -> u64 {
-    let page = fixture.bastion.page("/metrics").body;
-    let line = page.lines().find(|line| line.starts_with(name)).unwrap();
-    line.rsplit(' ').next().unwrap().parse().unwrap()
-}
-
-fn is_ready(fixture: &Fixture) -> bool {
-    fixture.bastion.page("/readyz").status == 200
-}
-
-/// The bastion grants nothing new, and tells each client why.
-fn has_stopped(fixture: &Fixture, client: &mut Client) {
-    let refused = refused(fixture).expect("no login");
-    assert!(refused.starts_with("audit_stopped: "), "{refused}");
-    let refused = fixture.open(client).expect_err("no forward");
-    assert!(refused.starts_with("audit_stopped: "), "{refused}");
-    let page = fixture.bastion.page("/readyz");
-    assert_eq!(page.status, 503);
-    assert_eq!(page.json()["waiting_for"], json!(["audit"]));
-    assert_eq!(fixture.bastion.page("/livez").status, 200, "to start it again would not help");
-}
-
 #[test]
 fn a_blocked_sink_stops_what_is_new_and_only_that() {
     let scratch = Scratch::new("sink");
@@ -166,4 +104,66 @@ fn a_pipe_without_a_reader_is_refused_at_the_start() {
     let output = tests::process::Program::ours("bastion-server").arg(config).output();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("audit.to"));
+}
+
+fn echoes(client: &mut Client, channel: Channel) {
+    client.write(channel, b"still here").unwrap();
+    assert_eq!(client.read(channel, 10).unwrap(), b"still here");
+}
+
+/// A pipe that takes one page and is not read.
+fn pipe(scratch: &Scratch) -> (PathBuf, File) {
+    let path = scratch.join("pipe");
+    nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    (path, reader)
+}
+
+/// One that records like this. One client makes all the records.
+fn recording(audit: Value) -> Fixture {
+    let limits = json!({"opens": 100_000, "opens_per_second": 100_000});
+    Fixture::with(|setup| setup.set("/audit", audit).set("/limits/per_identity", limits))
+}
+
+/// Why a login is refused, if it is.
+fn refused(fixture: &Fixture) -> Option<String> {
+    let mut client = Client::connect(fixture.bastion.address()).unwrap();
+    let attempt = fixture.attempt();
+    let verdict = client.attempt_to_the_end(&attempt, SOON);
+    if verdict.accepted {
+        return None;
+    }
+    match verdict.gone {
+        Some(Gone::Disconnected { text, .. }) => Some(text),
+        gone => panic!("refused without a word: {gone:?}"),
+    }
+}
+
+/// A forward that comes and goes, which is two records while there is room for them.
+fn is_recorded(fixture: &Fixture, client: &mut Client) -> bool {
+    let channel = fixture.open(client);
+    channel.inspect(|channel| client.close(*channel).unwrap()).is_ok()
+}
+
+fn metric(fixture: &Fixture, name: &str) -> u64 {
+    let page = fixture.bastion.page("/metrics").body;
+    let line = page.lines().find(|line| line.starts_with(name)).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn is_ready(fixture: &Fixture) -> bool {
+    fixture.bastion.page("/readyz").status == 200
+}
+
+/// The bastion grants nothing new, and tells each client why.
+fn has_stopped(fixture: &Fixture, client: &mut Client) {
+    let refused = refused(fixture).expect("no login");
+    assert!(refused.starts_with("audit_stopped: "), "{refused}");
+    let refused = fixture.open(client).expect_err("no forward");
+    assert!(refused.starts_with("audit_stopped: "), "{refused}");
+    let page = fixture.bastion.page("/readyz");
+    assert_eq!(page.status, 503);
+    assert_eq!(page.json()["waiting_for"], json!(["audit"]));
+    assert_eq!(fixture.bastion.page("/livez").status, 200, "to start it again would not help");
 }

@@ -23,6 +23,245 @@ use tests::{
     wire::Writer,
 };
 
+use Answer::{Admitted, Refused, Unproved};
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let ecdsa = || [256, 384, 521].map(|bits| Key::generate(Kind::Ecdsa(bits)));
+    Keys {
+        user: Key::ed25519(),
+        other: Key::ed25519(),
+        authority: Key::ed25519(),
+        stranger: Key::ed25519(),
+        user_rsa: Key::generate(Kind::Rsa(2048)),
+        user_rsa_1024: Key::generate(Kind::Rsa(1024)),
+        user_ecdsa: ecdsa(),
+        authority_rsa: Key::generate(Kind::Rsa(2048)),
+        authority_rsa_4096: Key::generate(Kind::Rsa(4096)),
+        authority_rsa_1024: Key::generate(Kind::Rsa(1024)),
+        authority_ecdsa: ecdsa(),
+    }
+});
+
+/// The one row where the wire is more lenient than the function: russh parses the certificate out of the
+/// request, and hands on neither its bytes nor what follows them. Nothing that the authority signed can be
+/// changed that way.
+const TRAILING: &str = "bytes after the signature";
+/// The one untrusted authority whose signature russh cannot even verify.
+const DSA: &str = "authority DSA";
+
+const DAY: u64 = 24 * 3600;
+const IP: &str = "127.0.0.1";
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Principals beside the login's own: as identity providers make them, and as none should.
+const OTHERS: &[&str] = &[
+    "alice+ops@example.com",
+    "role:dba",
+    "team/dba",
+    "arn:aws:iam::123456789012:role/dba",
+    "spiffe://example.com/ns/a/sa/b",
+    "system:serviceaccount:a:b",
+    "google-oauth2|11",
+    "CORP\\alice",
+    "domain admins",
+    "josé",
+    "",
+    " ",
+    "\u{1b}[2J",
+    "*",
+    "al?ce",
+    "!tunnel",
+    "alice,root",
+    "alice\0",
+];
+
+#[test]
+fn every_certificate_gets_the_answer_of_the_table() {
+    let keys = &*KEYS;
+    let login = user();
+    let authorities = keys.trusted().into_iter().filter(|key| key.kind() != Kind::Rsa(1024));
+    let requirements = Requirements {
+        authorities: AuthoritySet::new(authorities.clone().map(|key| key.private().public_key().clone()))
+            .unwrap(),
+        users: [LOGIN, &login].map(LoginName::new).to_vec(),
+        max_lifetime: Duration::from_secs(DAY),
+        revoked: RevocationList::default(),
+        removed_authority: RemovedAuthority::EndSessions,
+    };
+    let mut bastion = authorities.fold(bastion::Setup::new(), bastion::Setup::trust).start();
+    let sshd = keys.trusted().into_iter().fold(sshd::Setup::new(), sshd::Setup::trust).start();
+
+    println!("{:<48} {:<36} {:<28} {:<8} sshd", "certificate", "admit()", "bastion says", "bastion");
+    let mut wrong = Vec::new();
+    for row in table() {
+        let decided = decide(&row, &requirements);
+        let ours = present_to_ours(bastion.address(), &row);
+        let theirs = present(sshd.address(), &row.attempt);
+        let (admits, why) = match row.oracle {
+            Oracle::Agrees => (row.answer == Admitted, ""),
+            Oracle::Admits(why) => (true, why),
+        };
+        let word = |verdict: &Verdict| if verdict.accepted { "admits" } else { "refuses" };
+        println!(
+            "{:<48} {:<36} {:<28} {:<8} {} {why}",
+            row.name,
+            decided.map_or_else(String::new, |answer| format!("{answer:?}")),
+            ours.reason().unwrap_or_default(),
+            word(&ours),
+            word(&theirs),
+        );
+        if decided.is_some_and(|answer| answer != row.answer) {
+            wrong.push(format!("{}: should be {:?}, admit() says {decided:?}", row.name, row.answer));
+        }
+        if !agrees(&row, &ours) {
+            wrong.push(format!("{}: should be {:?}, the bastion says {ours:?}", row.name, row.answer));
+        }
+        if theirs.accepted != admits {
+            wrong.push(format!("{}: sshd {} it", row.name, word(&theirs)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(bastion.process().ended().is_none(), "the bastion lives");
+}
+
+/// A signer that is asked for a day puts the start back by itself: by up to 118 s for `ssh-keygen`, whose
+/// minute begins when it likes.
+#[test]
+fn a_day_is_a_day_with_every_signer() {
+    let scratch = Scratch::new("day");
+    let (key, authority) = (Key::ed25519(), Key::ed25519());
+    let bastion = bastion::Setup::new().trust(&authority).start();
+    let ca = scratch.write("ca", authority.private_pem());
+    let public = scratch.write("id.pub", key.public_line());
+    let signed = |validity: &str| {
+        let keygen =
+            Program::new(installed("ssh-keygen")).args(["-q", "-I", "id", "-n", LOGIN, "-V", validity, "-s"]);
+        keygen.arg(&ca).arg(&public).succeed();
+        let text = std::fs::read_to_string(scratch.join("id-cert.pub")).unwrap();
+        ssh_key::Certificate::from_openssh(&text).unwrap()
+    };
+    let day = signed("+1d");
+    println!("{} s longer than a day", day.valid_before() - day.valid_after() - DAY);
+    for (certificate, admitted) in [(day, true), (signed("+1445m"), false)] {
+        let attempt = Attempt::certificate(LOGIN, &key, certificate.to_bytes().unwrap());
+        let verdict = Client::connect(bastion.address()).unwrap().attempt_to_the_end(&attempt, SAYS_WHY);
+        assert_eq!(verdict.accepted, admitted, "{verdict:?}");
+        assert_eq!(verdict.reason(), (!admitted).then(|| "lifetime_too_long".to_owned()));
+    }
+}
+
+#[test]
+fn without_permit_port_forwarding_a_login_reaches_nothing() {
+    let keys = &*KEYS;
+    let login = user();
+    let target = Target::echo();
+    let to = format!("127.0.0.1:{}", target.port());
+    let bastion = bastion::Setup::new().trust(&keys.authority).rule(&login, &[&to]).start();
+    let sshd = sshd::Setup::new().trust(&keys.authority).start();
+    for server in [bastion.address(), sshd.address()] {
+        for (permitted, forge) in [
+            (true, Forge::user(&keys.user, &login)),
+            (false, Forge::user(&keys.user, &login).with(|forge| forge.extensions.clear())),
+        ] {
+            let mut client = Client::login(server, &login, &keys.user, forge.sign(&keys.authority));
+            let opened = client.forward(IP, target.port().into()).unwrap();
+            assert_eq!(opened.is_ok(), permitted, "{server}: {opened:?}");
+            if let Err(failure) = opened {
+                assert_eq!(failure.reason, 1, "prohibited: {failure:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_other_way_to_log_in_is_offered() {
+    let keys = &*KEYS;
+    let bastion = bastion::Setup::new().trust(&keys.authority).start();
+    let password = Writer::new().flag(false).string("password").0;
+    let interactive = Writer::new().string("").string("").0;
+    let hostbased = Writer::new()
+        .string("ssh-ed25519")
+        .string(keys.user.blob())
+        .string("host")
+        .string("root")
+        .string("")
+        .0;
+    for (method, fields) in [
+        ("none", Vec::new()),
+        ("password", password),
+        ("keyboard-interactive", interactive),
+        ("hostbased", hostbased),
+    ] {
+        let mut client = Client::connect(bastion.address()).unwrap();
+        let verdict = client.authenticate_by(LOGIN, method, &fields);
+        assert!(!verdict.accepted, "{method}: {verdict:?}");
+        assert!(verdict.methods.is_none_or(|methods| methods == "publickey"), "{method}");
+    }
+}
+
+/// A client that proves one name and then asks for another is never let in as the other.
+#[test]
+fn a_name_changed_half_way_gains_nothing() {
+    let keys = &*KEYS;
+    let bastion = bastion::Setup::new().trust(&keys.authority).start();
+    // Good for both names, and both may log in: only the proof is for one of them.
+    let both = Forge::user(&keys.user, LOGIN).with(|forge| forge.principals.push(user().into_bytes()));
+    let both = both.sign(&keys.authority);
+    let good = |name: &str| Attempt::certificate(name, &keys.user, both.clone());
+    for name in [LOGIN, &user()] {
+        assert!(Client::connect(bastion.address()).unwrap().attempt(&good(name)).accepted, "{name}");
+    }
+    let proved_for_the_first = || {
+        let mut client = Client::connect(bastion.address()).unwrap();
+        // The first name is told that the certificate would do, as in an honest login.
+        assert!(client.query(&good(LOGIN)).unwrap());
+        client
+    };
+    let replayed = good(&user()).with(|attempt| attempt.signed_user = Some(LOGIN.into()));
+    let changed = proved_for_the_first().attempt(&replayed);
+    assert!(!changed.accepted, "a signature for the first name: {changed:?}");
+    let none = good(&user()).with(|attempt| attempt.flip = true);
+    let changed = proved_for_the_first().attempt(&none);
+    assert!(!changed.accepted, "no signature for either: {changed:?}");
+
+    // A certificate for the first name alone, which was refused once only for its signature.
+    let mine = Forge::user(&keys.user, LOGIN).sign(&keys.authority);
+    let mut client = Client::connect(bastion.address()).unwrap();
+    let refused = client
+        .attempt(&Attempt::certificate(LOGIN, &keys.user, mine.clone()).with(|attempt| attempt.flip = true));
+    assert!(!refused.accepted);
+    let changed = client.attempt(&Attempt::certificate(user(), &keys.user, mine));
+    assert!(!changed.accepted, "{changed:?}");
+
+    // A client that changes to a name and proves it has that name alone.
+    let mut client = proved_for_the_first();
+    let port = client.packets.link().stream().local_addr().unwrap().port();
+    assert!(client.attempt(&good(&user())).accepted);
+    let accepted = bastion
+        .audited("the login", |record| record["event"] == "login_accepted" && record["source_port"] == port);
+    assert_eq!(accepted["login"], user(), "{accepted}");
+}
+
+/// A blob that once overflowed a parser's stack: the process must live, and log others in.
+#[test]
+fn a_certificate_nested_a_thousand_deep_kills_nothing() {
+    let keys = &*KEYS;
+    let mut bastion = bastion::Setup::new().trust(&keys.authority).start();
+    let honest = Forge::user(&keys.user, LOGIN);
+    let mut nested = keys.authority.blob();
+    while nested.len() < 200 * 1024 {
+        nested = honest
+            .clone()
+            .with(|forge| forge.authority = Some(nested))
+            .with(|forge| forge.signature = Some(Vec::new()))
+            .sign(&keys.authority);
+    }
+    let mut client = Client::connect(bastion.address()).unwrap();
+    assert!(!client.attempt(&Attempt::certificate(LOGIN, &keys.user, nested)).accepted);
+    let _ = Client::login(bastion.address(), LOGIN, &keys.user, honest.sign(&keys.authority));
+    assert!(bastion.process().ended().is_none());
+}
+
 /// What the bastion must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -32,8 +271,6 @@ enum Answer {
     /// Whatever is presented, that it is the client's own is not proved: no certificate is looked at.
     Unproved,
 }
-
-use Answer::{Admitted, Refused, Unproved};
 
 /// Where sshd answers otherwise, and why it may.
 #[derive(Clone, Copy, Debug)]
@@ -80,23 +317,6 @@ struct Keys {
     authority_ecdsa: [Key; 3],
 }
 
-static KEYS: LazyLock<Keys> = LazyLock::new(|| {
-    let ecdsa = || [256, 384, 521].map(|bits| Key::generate(Kind::Ecdsa(bits)));
-    Keys {
-        user: Key::ed25519(),
-        other: Key::ed25519(),
-        authority: Key::ed25519(),
-        stranger: Key::ed25519(),
-        user_rsa: Key::generate(Kind::Rsa(2048)),
-        user_rsa_1024: Key::generate(Kind::Rsa(1024)),
-        user_ecdsa: ecdsa(),
-        authority_rsa: Key::generate(Kind::Rsa(2048)),
-        authority_rsa_4096: Key::generate(Kind::Rsa(4096)),
-        authority_rsa_1024: Key::generate(Kind::Rsa(1024)),
-        authority_ecdsa: ecdsa(),
-    }
-});
-
 impl Keys {
     fn trusted(&self) -> Vec<&Key> {
         let mut trusted =
@@ -133,17 +353,6 @@ impl Table {
         self.differs(name, answer, Oracle::Agrees, &forge);
     }
 }
-
-/// The one row where the wire is more lenient than the function: russh parses the certificate out of the
-/// request, and hands on neither its bytes nor what follows them. Nothing that the authority signed can be
-/// changed that way.
-const TRAILING: &str = "bytes after the signature";
-/// The one untrusted authority whose signature russh cannot even verify.
-const DSA: &str = "authority DSA";
-
-const DAY: u64 = 24 * 3600;
-const IP: &str = "127.0.0.1";
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub(crate) fn table() -> Vec<Row> {
     let keys = &*KEYS;
@@ -190,28 +399,6 @@ fn kinds_of_keys(table: &mut Table, keys: &Keys) {
     let oracle = Oracle::Admits("RequiredRSASize is 1024 unless set");
     table.attempt("user key RSA-1024", Refused("weak_key"), oracle, attempt);
 }
-
-/// Principals beside the login's own: as identity providers make them, and as none should.
-const OTHERS: &[&str] = &[
-    "alice+ops@example.com",
-    "role:dba",
-    "team/dba",
-    "arn:aws:iam::123456789012:role/dba",
-    "spiffe://example.com/ns/a/sa/b",
-    "system:serviceaccount:a:b",
-    "google-oauth2|11",
-    "CORP\\alice",
-    "domain admins",
-    "josé",
-    "",
-    " ",
-    "\u{1b}[2J",
-    "*",
-    "al?ce",
-    "!tunnel",
-    "alice,root",
-    "alice\0",
-];
 
 fn names(table: &mut Table, keys: &Keys) {
     let login = table.login.clone();
@@ -619,191 +806,4 @@ fn agrees(row: &Row, verdict: &Verdict) -> bool {
             !verdict.accepted && told
         }
     }
-}
-
-#[test]
-fn every_certificate_gets_the_answer_of_the_table() {
-    let keys = &*KEYS;
-    let login = user();
-    let authorities = keys.trusted().into_iter().filter(|key| key.kind() != Kind::Rsa(1024));
-    let requirements = Requirements {
-        authorities: AuthoritySet::new(authorities.clone().map(|key| key.private().public_key().clone()))
-            .unwrap(),
-        users: [LOGIN, &login].map(LoginName::new).to_vec(),
-        max_lifetime: Duration::from_secs(DAY),
-        revoked: RevocationList::default(),
-        removed_authority: RemovedAuthority::EndSessions,
-    };
-    let mut bastion = authorities.fold(bastion::Setup::new(), bastion::Setup::trust).start();
-    let sshd = keys.trusted().into_iter().fold(sshd::Setup::new(), sshd::Setup::trust).start();
-
-    println!("{:<48} {:<36} {:<28} {:<8} sshd", "certificate", "admit()", "bastion says", "bastion");
-    let mut wrong = Vec::new();
-    for row in table() {
-        let decided = decide(&row, &requirements);
-        let ours = present_to_ours(bastion.address(), &row);
-        let theirs = present(sshd.address(), &row.attempt);
-        let (admits, why) = match row.oracle {
-            Oracle::Agrees => (row.answer == Admitted, ""),
-            Oracle::Admits(why) => (true, why),
-        };
-        let word = |verdict: &Verdict| if verdict.accepted { "admits" } else { "refuses" };
-        println!(
-            "{:<48} {:<36} {:<28} {:<8} {} {why}",
-            row.name,
-            decided.map_or_else(String::new, |answer| format!("{answer:?}")),
-            ours.reason().unwrap_or_default(),
-            word(&ours),
-            word(&theirs),
-        );
-        if decided.is_some_and(|answer| answer != row.answer) {
-            wrong.push(format!("{}: should be {:?}, admit() says {decided:?}", row.name, row.answer));
-        }
-        if !agrees(&row, &ours) {
-            wrong.push(format!("{}: should be {:?}, the bastion says {ours:?}", row.name, row.answer));
-        }
-        if theirs.accepted != admits {
-            wrong.push(format!("{}: sshd {} it", row.name, word(&theirs)));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(bastion.process().ended().is_none(), "the bastion lives");
-}
-
-/// A signer that is asked for a day puts the start back by itself: by up to 118 s for `ssh-keygen`, whose
-/// minute begins when it likes.
-#[test]
-fn a_day_is_a_day_with_every_signer() {
-    let scratch = Scratch::new("day");
-    let (key, authority) = (Key::ed25519(), Key::ed25519());
-    let bastion = bastion::Setup::new().trust(&authority).start();
-    let ca = scratch.write("ca", authority.private_pem());
-    let public = scratch.write("id.pub", key.public_line());
-    let signed = |validity: &str| {
-        let keygen =
-            Program::new(installed("ssh-keygen")).args(["-q", "-I", "id", "-n", LOGIN, "-V", validity, "-s"]);
-        keygen.arg(&ca).arg(&public).succeed();
-        let text = std::fs::read_to_string(scratch.join("id-cert.pub")).unwrap();
-        ssh_key::Certificate::from_openssh(&text).unwrap()
-    };
-    let day = signed("+1d");
-    println!("{} s longer than a day", day.valid_before() - day.valid_after() - DAY);
-    for (certificate, admitted) in [(day, true), (signed("+1445m"), false)] {
-        let attempt = Attempt::certificate(LOGIN, &key, certificate.to_bytes().unwrap());
-        let verdict = Client::connect(bastion.address()).unwrap().attempt_to_the_end(&attempt, SAYS_WHY);
-        assert_eq!(verdict.accepted, admitted, "{verdict:?}");
-        assert_eq!(verdict.reason(), (!admitted).then(|| "lifetime_too_long".to_owned()));
-    }
-}
-
-#[test]
-fn without_permit_port_forwarding_a_login_reaches_nothing() {
-    let keys = &*KEYS;
-    let login = user();
-    let target = Target::echo();
-    let to = format!("127.0.0.1:{}", target.port());
-    let bastion = bastion::Setup::new().trust(&keys.authority).rule(&login, &[&to]).start();
-    let sshd = sshd::Setup::new().trust(&keys.authority).start();
-    for server in [bastion.address(), sshd.address()] {
-        for (permitted, forge) in [
-            (true, Forge::user(&keys.user, &login)),
-            (false, Forge::user(&keys.user, &login).with(|forge| forge.extensions.clear())),
-        ] {
-            let mut client = Client::login(server, &login, &keys.user, forge.sign(&keys.authority));
-            let opened = client.forward(IP, target.port().into()).unwrap();
-            assert_eq!(opened.is_ok(), permitted, "{server}: {opened:?}");
-            if let Err(failure) = opened {
-                assert_eq!(failure.reason, 1, "prohibited: {failure:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn no_other_way_to_log_in_is_offered() {
-    let keys = &*KEYS;
-    let bastion = bastion::Setup::new().trust(&keys.authority).start();
-    let password = Writer::new().flag(false).string("password").0;
-    let interactive = Writer::new().string("").string("").0;
-    let hostbased = Writer::new()
-        .string("ssh-ed25519")
-        .string(keys.user.blob())
-        .string("host")
-        .string("root")
-        .string("")
-        .0;
-    for (method, fields) in [
-        ("none", Vec::new()),
-        ("password", password),
-        ("keyboard-interactive", interactive),
-        ("hostbased", hostbased),
-    ] {
-        let mut client = Client::connect(bastion.address()).unwrap();
-        let verdict = client.authenticate_by(LOGIN, method, &fields);
-        assert!(!verdict.accepted, "{method}: {verdict:?}");
-        assert!(verdict.methods.is_none_or(|methods| methods == "publickey"), "{method}");
-    }
-}
-
-/// A client that proves one name and then asks for another is never let in as the other.
-#[test]
-fn a_name_changed_half_way_gains_nothing() {
-    let keys = &*KEYS;
-    let bastion = bastion::Setup::new().trust(&keys.authority).start();
-    // Good for both names, and both may log in: only the proof is for one of them.
-    let both = Forge::user(&keys.user, LOGIN).with(|forge| forge.principals.push(user().into_bytes()));
-    let both = both.sign(&keys.authority);
-    let good = |name: &str| Attempt::certificate(name, &keys.user, both.clone());
-    for name in [LOGIN, &user()] {
-        assert!(Client::connect(bastion.address()).unwrap().attempt(&good(name)).accepted, "{name}");
-    }
-    let proved_for_the_first = || {
-        let mut client = Client::connect(bastion.address()).unwrap();
-        // The first name is told that the certificate would do, as in an honest login.
-        assert!(client.query(&good(LOGIN)).unwrap());
-        client
-    };
-    let replayed = good(&user()).with(|attempt| attempt.signed_user = Some(LOGIN.into()));
-    let changed = proved_for_the_first().attempt(&replayed);
-    assert!(!changed.accepted, "a signature for the first name: {changed:?}");
-    let none = good(&user()).with(|attempt| attempt.flip = true);
-    let changed = proved_for_the_first().attempt(&none);
-    assert!(!changed.accepted, "no signature for either: {changed:?}");
-
-    // A certificate for the first name alone, which was refused once only for its signature.
-    let mine = Forge::user(&keys.user, LOGIN).sign(&keys.authority);
-    let mut client = Client::connect(bastion.address()).unwrap();
-    let refused = client
-        .attempt(&Attempt::certificate(LOGIN, &keys.user, mine.clone()).with(|attempt| attempt.flip = true));
-    assert!(!refused.accepted);
-    let changed = client.attempt(&Attempt::certificate(user(), &keys.user, mine));
-    assert!(!changed.accepted, "{changed:?}");
-
-    // A client that changes to a name and proves it has that name alone.
-    let mut client = proved_for_the_first();
-    let port = client.packets.link().stream().local_addr().unwrap().port();
-    assert!(client.attempt(&good(&user())).accepted);
-    let accepted = bastion
-        .audited("the login", |record| record["event"] == "login_accepted" && record["source_port"] == port);
-    assert_eq!(accepted["login"], user(), "{accepted}");
-}
-
-/// A blob that once overflowed a parser's stack: the process must live, and log others in.
-#[test]
-fn a_certificate_nested_a_thousand_deep_kills_nothing() {
-    let keys = &*KEYS;
-    let mut bastion = bastion::Setup::new().trust(&keys.authority).start();
-    let honest = Forge::user(&keys.user, LOGIN);
-    let mut nested = keys.authority.blob();
-    while nested.len() < 200 * 1024 {
-        nested = honest
-            .clone()
-            .with(|forge| forge.authority = Some(nested))
-            .with(|forge| forge.signature = Some(Vec::new()))
-            .sign(&keys.authority);
-    }
-    let mut client = Client::connect(bastion.address()).unwrap();
-    assert!(!client.attempt(&Attempt::certificate(LOGIN, &keys.user, nested)).accepted);
-    let _ = Client::login(bastion.address(), LOGIN, &keys.user, honest.sign(&keys.authority));
-    assert!(bastion.process().ended().is_none());
 }

@@ -32,119 +32,6 @@ use tests::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A bastion with an echo behind it, and the files of a person.
-/// Logs in by `ssh`, with files of its own.
-struct SshLogin {
-    fixture: Fixture,
-    scratch: Scratch,
-    identity: PathBuf,
-}
-
-impl SshLogin {
-    fn new(adjust: impl FnOnce(Setup) -> Setup) -> Self {
-        let fixture = Fixture::with(adjust);
-        let scratch = Scratch::new("login");
-        let identity = write_identity(&scratch, "id", &fixture.key, &fixture.certificate());
-        Self { fixture, scratch, identity }
-    }
-
-    /// `ssh` with these options before all others, which says `through` to the echo.
-    fn ssh(&self, options: &[&str]) -> Program {
-        self.ssh_to(self.fixture.bastion.address(), options)
-    }
-
-    fn ssh_to(&self, server: SocketAddr, options: &[&str]) -> Program {
-        let known = format!(
-            "[{}]:{} {}\n",
-            server.ip(),
-            server.port(),
-            self.fixture.bastion.host_key().public_line()
-        );
-        let known = self.scratch.write("known_hosts", known);
-        Program::new(installed("ssh"))
-            .again_if(gave_up)
-            .args(["-F", "none"])
-            .args(options.iter().flat_map(|option| ["-o", option]))
-            .args(["-o", &format!("UserKnownHostsFile={}", known.display())])
-            .args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"])
-            .args(["-o", "IdentityAgent=none", "-o", "UpdateHostKeys=no", "-o", "ControlPath=none"])
-            .args(["-l", LOGIN, "-p", &server.port().to_string()])
-            .args(["-W", &self.fixture.echo.address().to_string(), &server.ip().to_string()])
-            .env("SSH_ASKPASS_REQUIRE", "never")
-            .input("through")
-    }
-
-    /// A certificate for the key of the person, in a file.
-    fn certificate(&self, name: &str, forge: &Forge, authority: &Key) -> String {
-        let file = self.scratch.write(&format!("{name}.pub"), line(&forge.sign(authority)));
-        format!("CertificateFile={}", file.display())
-    }
-
-    fn honest(&self) -> Forge {
-        Forge::user(&self.fixture.key, LOGIN)
-    }
-
-    /// Only with certificates that are named.
-    fn only_key(&self) -> String {
-        let key = self.scratch.write("only", self.fixture.key.private_pem());
-        permit(&key, 0o600);
-        format!("IdentityFile={}", key.display())
-    }
-
-    /// An agent that holds keys with their certificates, in this order.
-    fn agent(&self, keys: &[(&Key, Vec<u8>)]) -> (Process, String) {
-        let socket = self.scratch.join("agent");
-        let agent = Program::new(installed("ssh-agent")).args(["-D", "-a"]).arg(&socket).start();
-        wait::until_true("the agent listens", SOON, || socket.exists());
-        for (number, (key, certificate)) in keys.iter().enumerate() {
-            let file = write_identity(&self.scratch, &format!("agent-{number}"), key, certificate);
-            let _ = Program::new(installed("ssh-add"))
-                .arg("-q")
-                .arg(file)
-                .env("SSH_AUTH_SOCK", &socket)
-                .succeed();
-        }
-        (agent, format!("IdentityAgent={}", socket.display()))
-    }
-}
-
-fn permit(file: &Path, mode: u32) {
-    std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
-}
-
-/// A way to `server` on which what a client sends is counted.
-fn counted(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let sent = Arc::clone(&count);
-    std::thread::spawn(move || {
-        let (mut client, _) = listener.accept().unwrap();
-        let mut upstream = TcpStream::connect(server).unwrap();
-        let (mut answers, mut to_client) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut answers, &mut to_client);
-            let _ = to_client.shutdown(Shutdown::Both);
-        });
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = client.read(&mut buffer) {
-            sent.fetch_add(read, Ordering::Relaxed);
-            if upstream.write_all(&buffer[..read]).is_err() {
-                break;
-            }
-        }
-        let _ = upstream.shutdown(Shutdown::Write);
-    });
-    (address, count)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn through(output: &Output) -> bool {
-    output.stdout == b"through"
-}
-
 /// Longer than a silent client may be once it has logged in: five times the interval, and three are too many.
 #[test]
 fn a_person_may_take_their_time_to_type_a_passphrase() {
@@ -439,4 +326,117 @@ fn an_agent_of_too_many_is_told_so() {
     let identity = format!("IdentityFile={}", login.identity.display());
     let output = login.ssh(&["BatchMode=yes", "IdentitiesOnly=yes", &identity]).output();
     assert!(through(&output));
+}
+
+/// A bastion with an echo behind it, and the files of a person.
+/// Logs in by `ssh`, with files of its own.
+struct SshLogin {
+    fixture: Fixture,
+    scratch: Scratch,
+    identity: PathBuf,
+}
+
+impl SshLogin {
+    fn new(adjust: impl FnOnce(Setup) -> Setup) -> Self {
+        let fixture = Fixture::with(adjust);
+        let scratch = Scratch::new("login");
+        let identity = write_identity(&scratch, "id", &fixture.key, &fixture.certificate());
+        Self { fixture, scratch, identity }
+    }
+
+    /// `ssh` with these options before all others, which says `through` to the echo.
+    fn ssh(&self, options: &[&str]) -> Program {
+        self.ssh_to(self.fixture.bastion.address(), options)
+    }
+
+    fn ssh_to(&self, server: SocketAddr, options: &[&str]) -> Program {
+        let known = format!(
+            "[{}]:{} {}\n",
+            server.ip(),
+            server.port(),
+            self.fixture.bastion.host_key().public_line()
+        );
+        let known = self.scratch.write("known_hosts", known);
+        Program::new(installed("ssh"))
+            .again_if(gave_up)
+            .args(["-F", "none"])
+            .args(options.iter().flat_map(|option| ["-o", option]))
+            .args(["-o", &format!("UserKnownHostsFile={}", known.display())])
+            .args(["-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"])
+            .args(["-o", "IdentityAgent=none", "-o", "UpdateHostKeys=no", "-o", "ControlPath=none"])
+            .args(["-l", LOGIN, "-p", &server.port().to_string()])
+            .args(["-W", &self.fixture.echo.address().to_string(), &server.ip().to_string()])
+            .env("SSH_ASKPASS_REQUIRE", "never")
+            .input("through")
+    }
+
+    /// A certificate for the key of the person, in a file.
+    fn certificate(&self, name: &str, forge: &Forge, authority: &Key) -> String {
+        let file = self.scratch.write(&format!("{name}.pub"), line(&forge.sign(authority)));
+        format!("CertificateFile={}", file.display())
+    }
+
+    fn honest(&self) -> Forge {
+        Forge::user(&self.fixture.key, LOGIN)
+    }
+
+    /// Only with certificates that are named.
+    fn only_key(&self) -> String {
+        let key = self.scratch.write("only", self.fixture.key.private_pem());
+        permit(&key, 0o600);
+        format!("IdentityFile={}", key.display())
+    }
+
+    /// An agent that holds keys with their certificates, in this order.
+    fn agent(&self, keys: &[(&Key, Vec<u8>)]) -> (Process, String) {
+        let socket = self.scratch.join("agent");
+        let agent = Program::new(installed("ssh-agent")).args(["-D", "-a"]).arg(&socket).start();
+        wait::until_true("the agent listens", SOON, || socket.exists());
+        for (number, (key, certificate)) in keys.iter().enumerate() {
+            let file = write_identity(&self.scratch, &format!("agent-{number}"), key, certificate);
+            let _ = Program::new(installed("ssh-add"))
+                .arg("-q")
+                .arg(file)
+                .env("SSH_AUTH_SOCK", &socket)
+                .succeed();
+        }
+        (agent, format!("IdentityAgent={}", socket.display()))
+    }
+}
+
+fn permit(file: &Path, mode: u32) {
+    std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+}
+
+/// A way to `server` on which what a client sends is counted.
+fn counted(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let sent = Arc::clone(&count);
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut upstream = TcpStream::connect(server).unwrap();
+        let (mut answers, mut to_client) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut answers, &mut to_client);
+            let _ = to_client.shutdown(Shutdown::Both);
+        });
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = client.read(&mut buffer) {
+            sent.fetch_add(read, Ordering::Relaxed);
+            if upstream.write_all(&buffer[..read]).is_err() {
+                break;
+            }
+        }
+        let _ = upstream.shutdown(Shutdown::Write);
+    });
+    (address, count)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn through(output: &Output) -> bool {
+    output.stdout == b"through"
 }

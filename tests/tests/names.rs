@@ -22,9 +22,6 @@ use tests::{
     wait,
 };
 
-/// What each name leads to; nothing, if it leads nowhere.
-type Found = BTreeMap<String, BTreeSet<IpAddr>>;
-
 const GETADDRINFO: &str = "
 import json, socket, sys
 def ask(name):
@@ -78,45 +75,6 @@ fn first(name: &str) -> Answer {
 }
 
 const SERVER: &str = "nameserver 127.0.0.1\n";
-
-fn settings() -> Vec<String> {
-    let mut settings: Vec<String> = [
-        "",
-        "search wild.test\noptions ndots:5\n",
-        "search wild.test\n",
-        "search local.test second.test\n",
-        "search local.test second.test wild.test\noptions ndots:5\n",
-        "search wild.test\nsearch local.test\n",
-        "search wild.test\ndomain local.test\n",
-        "domain wild.test\nsearch local.test\noptions ndots:2\n",
-        "search wild.test.\noptions ndots:0\n",
-        "search wild.test\noptions ndots:99\n",
-        "# a comment\nsearch local.test ; and another\noptions rotate ndots:3\n",
-    ]
-    .iter()
-    .map(|more| format!("{SERVER}{more}"))
-    .collect();
-    // Each server has its turn, and its no is a no.
-    settings.push("nameserver 127.0.0.1\nnameserver 127.0.0.2\nsearch local.test\n".to_owned());
-    settings.push("nameserver 127.0.0.2\nnameserver 127.0.0.1\nsearch local.test\n".to_owned());
-    // No server answers at the first.
-    settings.push("nameserver 127.0.0.3\nnameserver 127.0.0.1\nsearch local.test\n".to_owned());
-    settings
-}
-
-fn getaddrinfo() -> Found {
-    let said = Program::new(installed("python3")).args(["-c", GETADDRINFO]).args(NAMES).succeed();
-    serde_json::from_str(&said).unwrap()
-}
-
-fn resolver() -> Resolver {
-    Resolver::new(Settings { patience: Duration::from_secs(10), ..Settings::default() }).unwrap()
-}
-
-async fn ours(resolver: &Resolver, name: &str) -> BTreeSet<IpAddr> {
-    let host = Host::parse(name).unwrap();
-    resolver.addresses(&host).await.map(|found| found.into_iter().collect()).unwrap_or_default()
-}
 
 #[test]
 fn names_lead_where_getaddrinfo_leads() {
@@ -220,4 +178,46 @@ fn a_final_dot_leads_a_client_to_the_complete_name() {
         let failure = client.forward("wide.example.com.", port.into()).unwrap().expect_err("there is none");
         assert!(failure.text.starts_with("unresolved"), "{}", failure.text);
     });
+}
+
+/// What each name leads to; nothing, if it leads nowhere.
+type Found = BTreeMap<String, BTreeSet<IpAddr>>;
+
+fn settings() -> Vec<String> {
+    let mut settings: Vec<String> = [
+        "",
+        "search wild.test\noptions ndots:5\n",
+        "search wild.test\n",
+        "search local.test second.test\n",
+        "search local.test second.test wild.test\noptions ndots:5\n",
+        "search wild.test\nsearch local.test\n",
+        "search wild.test\ndomain local.test\n",
+        "domain wild.test\nsearch local.test\noptions ndots:2\n",
+        "search wild.test.\noptions ndots:0\n",
+        "search wild.test\noptions ndots:99\n",
+        "# a comment\nsearch local.test ; and another\noptions rotate ndots:3\n",
+    ]
+    .iter()
+    .map(|more| format!("{SERVER}{more}"))
+    .collect();
+    // Each server has its turn, and its no is a no.
+    settings.push("nameserver 127.0.0.1\nnameserver 127.0.0.2\nsearch local.test\n".to_owned());
+    settings.push("nameserver 127.0.0.2\nnameserver 127.0.0.1\nsearch local.test\n".to_owned());
+    // No server answers at the first.
+    settings.push("nameserver 127.0.0.3\nnameserver 127.0.0.1\nsearch local.test\n".to_owned());
+    settings
+}
+
+fn getaddrinfo() -> Found {
+    let said = Program::new(installed("python3")).args(["-c", GETADDRINFO]).args(NAMES).succeed();
+    serde_json::from_str(&said).unwrap()
+}
+
+fn resolver() -> Resolver {
+    Resolver::new(Settings { patience: Duration::from_secs(10), ..Settings::default() }).unwrap()
+}
+
+async fn ours(resolver: &Resolver, name: &str) -> BTreeSet<IpAddr> {
+    let host = Host::parse(name).unwrap();
+    resolver.addresses(&host).await.map(|found| found.into_iter().collect()).unwrap_or_default()
 }

@@ -14,6 +14,62 @@ use tests::{
     scratch::Scratch,
 };
 
+#[test]
+fn the_man_pages_and_the_references_are_those_of_the_programs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let write = std::env::var_os("WRITE_DOCS").is_some();
+    let documents = documents();
+    assert!(documents.len() >= 5, "{:?}", documents.keys());
+    for (path, text) in &documents {
+        let file = root.join(path);
+        if write {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        } else {
+            let old = fs::read_to_string(file).unwrap_or_default();
+            assert!(old == *text, "{} is old: `make docs` writes it anew", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_setting_of_a_reference_has_a_meaning() {
+    for (path, text) in documents().iter().filter(|(path, _)| path.starts_with("docs/configuration-")) {
+        for row in text.lines().filter(|line| line.starts_with("| `")) {
+            assert!(row.trim_end_matches(" |").ends_with('.'), "{}: {row}", path.display());
+        }
+    }
+}
+
+/// What a shell offers after these words.
+fn completed(program: &str, script: &str, words: &[&str]) -> Vec<String> {
+    let scratch = Scratch::new("completion");
+    let file = scratch.write("script", script);
+    let last = words.len();
+    let line = format!(
+        "source {}; COMP_WORDS=({program} {}); COMP_CWORD={last}; f=$(complete -p {program}); f=${{f#*-F }}; \
+         ${{f%% *}} {program} '{}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        file.display(),
+        words.join(" "),
+        words[last - 1],
+    );
+    let offered = Program::new(installed("bash")).args(["--norc", "-c", &line]).succeed();
+    offered.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shell_completes_both_programs() {
+    let tunnel = Program::ours("pf-tunnel").args(["completion", "bash"]).succeed();
+    assert_eq!(completed("pf-tunnel", &tunnel, &["conf"]), ["config"]);
+    assert_eq!(completed("pf-tunnel", &tunnel, &["--kube-cont"]), ["--kube-context"]);
+    let database = Program::ours("pf-db-tunnel").args(["--completion", "bash"]).succeed();
+    assert_eq!(completed("pf-db-tunnel", &database, &["--li"]), ["--list"]);
+    for shell in ["zsh", "fish", "powershell", "elvish"] {
+        let script = Program::ours("pf-tunnel").args(["completion", shell]).succeed();
+        assert!(script.contains("pf-tunnel") && script.contains("kube-context"), "{shell}: {script}");
+    }
+}
+
 /// Every document, with its path in the repository.
 fn documents() -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
@@ -161,61 +217,5 @@ fn kind_of_items(items: &Value) -> Option<&'static str> {
         "object" => Some("sections"),
         "integer" | "number" => Some("numbers"),
         _ => None,
-    }
-}
-
-#[test]
-fn the_man_pages_and_the_references_are_those_of_the_programs() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let write = std::env::var_os("WRITE_DOCS").is_some();
-    let documents = documents();
-    assert!(documents.len() >= 5, "{:?}", documents.keys());
-    for (path, text) in &documents {
-        let file = root.join(path);
-        if write {
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, text).unwrap();
-        } else {
-            let old = fs::read_to_string(file).unwrap_or_default();
-            assert!(old == *text, "{} is old: `make docs` writes it anew", path.display());
-        }
-    }
-}
-
-#[test]
-fn every_setting_of_a_reference_has_a_meaning() {
-    for (path, text) in documents().iter().filter(|(path, _)| path.starts_with("docs/configuration-")) {
-        for row in text.lines().filter(|line| line.starts_with("| `")) {
-            assert!(row.trim_end_matches(" |").ends_with('.'), "{}: {row}", path.display());
-        }
-    }
-}
-
-/// What a shell offers after these words.
-fn completed(program: &str, script: &str, words: &[&str]) -> Vec<String> {
-    let scratch = Scratch::new("completion");
-    let file = scratch.write("script", script);
-    let last = words.len();
-    let line = format!(
-        "source {}; COMP_WORDS=({program} {}); COMP_CWORD={last}; f=$(complete -p {program}); f=${{f#*-F }}; \
-         ${{f%% *}} {program} '{}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
-        file.display(),
-        words.join(" "),
-        words[last - 1],
-    );
-    let offered = Program::new(installed("bash")).args(["--norc", "-c", &line]).succeed();
-    offered.lines().map(str::to_owned).collect()
-}
-
-#[test]
-fn a_shell_completes_both_programs() {
-    let tunnel = Program::ours("pf-tunnel").args(["completion", "bash"]).succeed();
-    assert_eq!(completed("pf-tunnel", &tunnel, &["conf"]), ["config"]);
-    assert_eq!(completed("pf-tunnel", &tunnel, &["--kube-cont"]), ["--kube-context"]);
-    let database = Program::ours("pf-db-tunnel").args(["--completion", "bash"]).succeed();
-    assert_eq!(completed("pf-db-tunnel", &database, &["--li"]), ["--list"]);
-    for shell in ["zsh", "fish", "powershell", "elvish"] {
-        let script = Program::ours("pf-tunnel").args(["completion", shell]).succeed();
-        assert!(script.contains("pf-tunnel") && script.contains("kube-context"), "{shell}: {script}");
     }
 }

@@ -26,113 +26,9 @@ use tests::{
     wait,
 };
 
-/// Makes a list, or adds to one, from lines as `ssh-keygen -k` reads them. Without an authority they are
-/// about all.
-fn revoke(scratch: &Scratch, list: &Path, authority: Option<&Key>, lines: &[String]) {
-    let spec = scratch.write("spec", lines.join("\n") + "\n");
-    let authority = authority.map_or_else(|| "none".into(), |key| scratch.write("ca.pub", key.public_line()));
-    let update: &[&str] = if list.exists() { &["-u"] } else { &[] };
-    let _ = Program::new(installed("ssh-keygen"))
-        .args(["-k", "-q", "-f"])
-        .arg(list)
-        .args(update)
-        .arg("-s")
-        .arg(authority)
-        .arg(spec)
-        .succeed();
-}
-
-/// Certificates, and where they are.
-struct Crowd {
-    authorities: Vec<Key>,
-    users: Vec<Key>,
-    certificates: Vec<(PathBuf, Certificate)>,
-}
-
 /// Serial numbers that are likely to be at an edge of what lists hold.
 const SERIALS: [u64; 14] = [0, 1, 2, 3, 7, 8, 63, 64, 100, 255, 256, 1000, u64::MAX - 1, u64::MAX];
 const KEY_IDS: [&str; 6] = ["alice", "alice@example.com", "two words", "ünïcode", "Alice", ""];
-
-impl Crowd {
-    fn new(scratch: &Scratch) -> Self {
-        let kinds = [Kind::Ed25519, Kind::Ecdsa(384), Kind::Rsa(2048)];
-        let authorities: Vec<_> = kinds.map(Key::generate).into();
-        let users: Vec<_> = kinds.map(Key::generate).into_iter().chain([Key::ed25519()]).collect();
-        let mut certificates = Vec::new();
-        for authority in &authorities {
-            for (index, serial) in SERIALS.into_iter().enumerate() {
-                let key = &users[rand::random_range(0..users.len())];
-                let blob = Forge::user(key, "x")
-                    .with(|forge| {
-                        forge.serial = serial;
-                        forge.key_id = KEY_IDS[index % KEY_IDS.len()].into();
-                    })
-                    .sign(authority);
-                let path = scratch.write(&format!("{}.pub", certificates.len()), line(&blob));
-                certificates.push((path, Certificate::from_bytes(&blob).unwrap()));
-            }
-        }
-        Self { authorities, users, certificates }
-    }
-
-    /// Something that `ssh-keygen` can revoke.
-    fn spec_line(&self) -> String {
-        let pick = |count: usize| rand::random_range(0..count);
-        // Authorities are revoked as a whole, but rarely, or little else would be seen.
-        let key = if pick(6) == 0 { &self.authorities[pick(3)] } else { &self.users[pick(4)] };
-        match pick(16) {
-            0..11 => serials_or_key_id(),
-            11 => format!("key: {}", key.public_line()),
-            12 => format!("sha1: {}", key.public_line()),
-            13 => format!("sha256: {}", key.public_line()),
-            14 => format!("hash: {}", key.private().fingerprint(HashAlg::Sha256)),
-            // A certificate stands for its serial number, or for its key id if it has none.
-            _ => fs::read_to_string(&self.certificates[pick(self.certificates.len())].0).unwrap(),
-        }
-    }
-
-    /// Whom `ssh-keygen` takes for revoked, if it takes the list.
-    fn asked(&self, list: &Path) -> Option<Vec<bool>> {
-        let paths = self.certificates.iter().map(|(path, _)| path);
-        let output = Program::new(installed("ssh-keygen")).args(["-Q", "-f"]).arg(list).args(paths).output();
-        // 1 says that a certificate is revoked.
-        if !matches!(output.status.code(), Some(0 | 1)) {
-            return None;
-        }
-        let said = String::from_utf8(output.stdout).unwrap();
-        let answer = |line: &str| match line.rsplit_once(": ") {
-            Some((_, "REVOKED")) => true,
-            Some((_, "ok")) => false,
-            _ => panic!("ssh-keygen says {line:?}"),
-        };
-        let answers: Vec<_> = said.lines().map(answer).collect();
-        assert_eq!(answers.len(), self.certificates.len(), "{said}");
-        Some(answers)
-    }
-}
-
-/// What only certificates have.
-fn serials_or_key_id() -> String {
-    let pick = |count: usize| rand::random_range(0..count);
-    let serial = SERIALS[1 + pick(SERIALS.len() - 1)];
-    match pick(11) {
-        0..4 => format!("serial: {serial}"),
-        4 => format!("serial: {}", rand::random_range(1..300)),
-        5 => range(serial.saturating_sub(rand::random_range(0..20)).max(1), serial),
-        6 => range(serial, serial.saturating_add(rand::random_range(0..20_000))),
-        // Many that are near each other become a bitmap.
-        7 => {
-            let one = |_| format!("serial: {}", rand::random_range(1..400));
-            (0..100).map(one).collect::<Vec<_>>().join("\n")
-        }
-        _ => format!("id: {}", KEY_IDS[pick(KEY_IDS.len() - 1)]),
-    }
-}
-
-/// `ssh-keygen` does not take a range of one.
-fn range(first: u64, last: u64) -> String {
-    if first == last { format!("serial: {first}") } else { format!("serial: {first}-{last}") }
-}
 
 #[test]
 fn hundreds_of_lists_mean_what_ssh_keygen_says() {
@@ -453,4 +349,108 @@ fn without_its_lists_the_bastion_does_not_start() {
     fs::write(&list, krl).unwrap();
     let checked = Program::ours("bastion-server").arg("--check-config").arg(&config).output();
     assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+/// Makes a list, or adds to one, from lines as `ssh-keygen -k` reads them. Without an authority they are
+/// about all.
+fn revoke(scratch: &Scratch, list: &Path, authority: Option<&Key>, lines: &[String]) {
+    let spec = scratch.write("spec", lines.join("\n") + "\n");
+    let authority = authority.map_or_else(|| "none".into(), |key| scratch.write("ca.pub", key.public_line()));
+    let update: &[&str] = if list.exists() { &["-u"] } else { &[] };
+    let _ = Program::new(installed("ssh-keygen"))
+        .args(["-k", "-q", "-f"])
+        .arg(list)
+        .args(update)
+        .arg("-s")
+        .arg(authority)
+        .arg(spec)
+        .succeed();
+}
+
+/// Certificates, and where they are.
+struct Crowd {
+    authorities: Vec<Key>,
+    users: Vec<Key>,
+    certificates: Vec<(PathBuf, Certificate)>,
+}
+
+impl Crowd {
+    fn new(scratch: &Scratch) -> Self {
+        let kinds = [Kind::Ed25519, Kind::Ecdsa(384), Kind::Rsa(2048)];
+        let authorities: Vec<_> = kinds.map(Key::generate).into();
+        let users: Vec<_> = kinds.map(Key::generate).into_iter().chain([Key::ed25519()]).collect();
+        let mut certificates = Vec::new();
+        for authority in &authorities {
+            for (index, serial) in SERIALS.into_iter().enumerate() {
+                let key = &users[rand::random_range(0..users.len())];
+                let blob = Forge::user(key, "x")
+                    .with(|forge| {
+                        forge.serial = serial;
+                        forge.key_id = KEY_IDS[index % KEY_IDS.len()].into();
+                    })
+                    .sign(authority);
+                let path = scratch.write(&format!("{}.pub", certificates.len()), line(&blob));
+                certificates.push((path, Certificate::from_bytes(&blob).unwrap()));
+            }
+        }
+        Self { authorities, users, certificates }
+    }
+
+    /// Something that `ssh-keygen` can revoke.
+    fn spec_line(&self) -> String {
+        let pick = |count: usize| rand::random_range(0..count);
+        // Authorities are revoked as a whole, but rarely, or little else would be seen.
+        let key = if pick(6) == 0 { &self.authorities[pick(3)] } else { &self.users[pick(4)] };
+        match pick(16) {
+            0..11 => serials_or_key_id(),
+            11 => format!("key: {}", key.public_line()),
+            12 => format!("sha1: {}", key.public_line()),
+            13 => format!("sha256: {}", key.public_line()),
+            14 => format!("hash: {}", key.private().fingerprint(HashAlg::Sha256)),
+            // A certificate stands for its serial number, or for its key id if it has none.
+            _ => fs::read_to_string(&self.certificates[pick(self.certificates.len())].0).unwrap(),
+        }
+    }
+
+    /// Whom `ssh-keygen` takes for revoked, if it takes the list.
+    fn asked(&self, list: &Path) -> Option<Vec<bool>> {
+        let paths = self.certificates.iter().map(|(path, _)| path);
+        let output = Program::new(installed("ssh-keygen")).args(["-Q", "-f"]).arg(list).args(paths).output();
+        // 1 says that a certificate is revoked.
+        if !matches!(output.status.code(), Some(0 | 1)) {
+            return None;
+        }
+        let said = String::from_utf8(output.stdout).unwrap();
+        let answer = |line: &str| match line.rsplit_once(": ") {
+            Some((_, "REVOKED")) => true,
+            Some((_, "ok")) => false,
+            _ => panic!("ssh-keygen says {line:?}"),
+        };
+        let answers: Vec<_> = said.lines().map(answer).collect();
+        assert_eq!(answers.len(), self.certificates.len(), "{said}");
+        Some(answers)
+    }
+}
+
+/// What only certificates have.
+fn serials_or_key_id() -> String {
+    let pick = |count: usize| rand::random_range(0..count);
+    let serial = SERIALS[1 + pick(SERIALS.len() - 1)];
+    match pick(11) {
+        0..4 => format!("serial: {serial}"),
+        4 => format!("serial: {}", rand::random_range(1..300)),
+        5 => range(serial.saturating_sub(rand::random_range(0..20)).max(1), serial),
+        6 => range(serial, serial.saturating_add(rand::random_range(0..20_000))),
+        // Many that are near each other become a bitmap.
+        7 => {
+            let one = |_| format!("serial: {}", rand::random_range(1..400));
+            (0..100).map(one).collect::<Vec<_>>().join("\n")
+        }
+        _ => format!("id: {}", KEY_IDS[pick(KEY_IDS.len() - 1)]),
+    }
+}
+
+/// `ssh-keygen` does not take a range of one.
+fn range(first: u64, last: u64) -> String {
+    if first == last { format!("serial: {first}") } else { format!("serial: {first}-{last}") }
 }

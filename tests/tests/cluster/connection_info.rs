@@ -27,115 +27,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// One for all of this file: each test publishes in a namespace of its own.
 static SERVER: LazyLock<ApiServer> = LazyLock::new(|| ApiServer::alone(Minor::Newest));
 
-/// A namespace, and the words of a user's kubeconfig.
-struct Space {
-    name: &'static str,
-    scratch: Scratch,
-    token: String,
-}
-
-impl Space {
-    /// A new namespace with the ServiceAccounts `reader`, who may read the one ConfigMap, and `stranger`.
-    fn new(name: &'static str) -> Self {
-        apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
-        for account in ["reader", "stranger"] {
-            kubectl(&["create", "serviceaccount", account, "--namespace", name]);
-        }
-        let metadata = json!({"name": "bastion-connection-info", "namespace": name});
-        apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata,
-                "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["bastion-connection-info"], "verbs": ["get"]}],
-            },
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "bastion-connection-info"},
-                "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": name}],
-            },
-        ]}));
-        let token = token_of(name, "reader");
-        Self { name, scratch: Scratch::new(name), token }
-    }
-
-    /// Publishes these keys, and no others.
-    fn publish(&self, data: &[(&str, &str)]) {
-        apply(&json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": "bastion-connection-info", "namespace": self.name},
-            "data": data.iter().copied().collect::<BTreeMap<_, _>>(),
-        }));
-    }
-
-    /// A kubeconfig with one context `prod` for a user who is this.
-    fn kubeconfig(&self, name: &str, user: &Value) -> PathBuf {
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "prod",
-            "clusters": [{"name": "c", "cluster": cluster()}],
-            "users": [{"name": "u", "user": user}],
-            "contexts": [{"name": "prod", "context": {"cluster": "c", "user": "u"}}],
-        });
-        self.scratch.write(name, config.to_string())
-    }
-
-    /// The reader's, with a token in it.
-    fn readers(&self) -> PathBuf {
-        self.kubeconfig("reader", &json!({"token": self.token}))
-    }
-
-    /// `pf-tunnel` in an empty folder, with nothing but this kubeconfig, and nowhere to remember anything.
-    fn pf_tunnel(&self, kubeconfig: &Path, words: &[&str]) -> Program {
-        let program = Program::ours("pf-tunnel").folder(self.scratch.path()).args(words);
-        program.env("KUBECONFIG", kubeconfig).env("XDG_CACHE_HOME", "/dev/null/none")
-    }
-
-    /// `pf-tunnel config --json`: each setting, its value and where it came from.
-    fn settings(&self, kubeconfig: &Path, words: &[&str]) -> BTreeMap<String, (Value, String)> {
-        let words = [&["config", "--json", "--kube-namespace", self.name], words].concat();
-        let rows = self.pf_tunnel(kubeconfig, &words).succeed();
-        rows.lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap())
-            .filter(|row| row["setting"].is_string())
-            .map(|row| {
-                let text = |key: &str| row[key].as_str().unwrap().to_owned();
-                (text("setting"), (row["value"].clone(), text("source")))
-            })
-            .collect()
-    }
-
-    /// What `pf-tunnel config` says when it fails, as it must.
-    fn failure(&self, kubeconfig: &Path, words: &[&str]) -> String {
-        let words = [&["config", "--kube-namespace", self.name], words].concat();
-        let output = self.pf_tunnel(kubeconfig, &words).output();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert!(!told.contains(&self.token), "{told}");
-        told
-    }
-}
-
-fn kubectl(words: &[&str]) -> String {
-    SERVER.kubectl().args(words).succeed()
-}
-
-fn apply(object: &Value) {
-    SERVER.kubectl().args(["apply", "--server-side", "--filename", "-"]).input(object.to_string()).succeed();
-}
-
-fn token_of(namespace: &str, account: &str) -> String {
-    kubectl(&["create", "token", account, "--namespace", namespace]).trim().to_owned()
-}
-
-/// Where the API server is, and whom it is signed by, as a kubeconfig has it.
-fn cluster() -> Value {
-    let config = kubectl(&["config", "view", "--raw", "--flatten", "--output", "json"]);
-    serde_json::from_str::<Value>(&config).unwrap()["clusters"][0]["cluster"].clone()
-}
-
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
-
-fn known_hosts() -> String {
-    format!("@cert-authority bastion.example.com {KEY}\n")
-}
 
 #[test]
 fn each_value_says_that_the_cluster_published_it_and_loses_against_every_other() {
@@ -445,4 +337,112 @@ fn a_laptop_needs_no_file_at_all() {
     space.publish(&[("pf-tunnel.yaml", &published), ("known_hosts", &other)]);
     let mut process = space.pf_tunnel(&space.readers(), &words).env("VAULT_TOKEN", &token).start();
     assert_eq!(process.code(SOON), 6, "{}", process.stderr());
+}
+
+/// A namespace, and the words of a user's kubeconfig.
+struct Space {
+    name: &'static str,
+    scratch: Scratch,
+    token: String,
+}
+
+impl Space {
+    /// A new namespace with the ServiceAccounts `reader`, who may read the one ConfigMap, and `stranger`.
+    fn new(name: &'static str) -> Self {
+        apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+        for account in ["reader", "stranger"] {
+            kubectl(&["create", "serviceaccount", account, "--namespace", name]);
+        }
+        let metadata = json!({"name": "bastion-connection-info", "namespace": name});
+        apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata,
+                "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["bastion-connection-info"], "verbs": ["get"]}],
+            },
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "bastion-connection-info"},
+                "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": name}],
+            },
+        ]}));
+        let token = token_of(name, "reader");
+        Self { name, scratch: Scratch::new(name), token }
+    }
+
+    /// Publishes these keys, and no others.
+    fn publish(&self, data: &[(&str, &str)]) {
+        apply(&json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "bastion-connection-info", "namespace": self.name},
+            "data": data.iter().copied().collect::<BTreeMap<_, _>>(),
+        }));
+    }
+
+    /// A kubeconfig with one context `prod` for a user who is this.
+    fn kubeconfig(&self, name: &str, user: &Value) -> PathBuf {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "prod",
+            "clusters": [{"name": "c", "cluster": cluster()}],
+            "users": [{"name": "u", "user": user}],
+            "contexts": [{"name": "prod", "context": {"cluster": "c", "user": "u"}}],
+        });
+        self.scratch.write(name, config.to_string())
+    }
+
+    /// The reader's, with a token in it.
+    fn readers(&self) -> PathBuf {
+        self.kubeconfig("reader", &json!({"token": self.token}))
+    }
+
+    /// `pf-tunnel` in an empty folder, with nothing but this kubeconfig, and nowhere to remember anything.
+    fn pf_tunnel(&self, kubeconfig: &Path, words: &[&str]) -> Program {
+        let program = Program::ours("pf-tunnel").folder(self.scratch.path()).args(words);
+        program.env("KUBECONFIG", kubeconfig).env("XDG_CACHE_HOME", "/dev/null/none")
+    }
+
+    /// `pf-tunnel config --json`: each setting, its value and where it came from.
+    fn settings(&self, kubeconfig: &Path, words: &[&str]) -> BTreeMap<String, (Value, String)> {
+        let words = [&["config", "--json", "--kube-namespace", self.name], words].concat();
+        let rows = self.pf_tunnel(kubeconfig, &words).succeed();
+        rows.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|row| row["setting"].is_string())
+            .map(|row| {
+                let text = |key: &str| row[key].as_str().unwrap().to_owned();
+                (text("setting"), (row["value"].clone(), text("source")))
+            })
+            .collect()
+    }
+
+    /// What `pf-tunnel config` says when it fails, as it must.
+    fn failure(&self, kubeconfig: &Path, words: &[&str]) -> String {
+        let words = [&["config", "--kube-namespace", self.name], words].concat();
+        let output = self.pf_tunnel(kubeconfig, &words).output();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(!told.contains(&self.token), "{told}");
+        told
+    }
+}
+
+fn kubectl(words: &[&str]) -> String {
+    SERVER.kubectl().args(words).succeed()
+}
+
+fn apply(object: &Value) {
+    SERVER.kubectl().args(["apply", "--server-side", "--filename", "-"]).input(object.to_string()).succeed();
+}
+
+fn token_of(namespace: &str, account: &str) -> String {
+    kubectl(&["create", "token", account, "--namespace", namespace]).trim().to_owned()
+}
+
+/// Where the API server is, and whom it is signed by, as a kubeconfig has it.
+fn cluster() -> Value {
+    let config = kubectl(&["config", "view", "--raw", "--flatten", "--output", "json"]);
+    serde_json::from_str::<Value>(&config).unwrap()["clusters"][0]["cluster"].clone()
+}
+
+fn known_hosts() -> String {
+    format!("@cert-authority bastion.example.com {KEY}\n")
 }

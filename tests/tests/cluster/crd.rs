@@ -5,6 +5,22 @@ use tests::cluster::Minor;
 
 use super::fixture::{OWN, Place, cluster_policy, policy, printed};
 
+#[test]
+fn the_newest_minor_judges_objects_as_the_table_says() {
+    is_judged_as_the_table_says(Minor::Newest);
+}
+
+#[test]
+fn the_minor_before_judges_objects_as_the_table_says() {
+    is_judged_as_the_table_says(Minor::Before);
+}
+
+#[test]
+fn what_crdgen_prints_is_what_the_chart_installs() {
+    let chart = tests::process::workspace().join("deploy/charts/bastion/crds/tunnelpolicies.yaml");
+    assert_eq!(printed(&["crdgen"]), std::fs::read_to_string(chart).unwrap());
+}
+
 /// Specifications, and what is said to those that are refused.
 fn table() -> Vec<(Value, Option<&'static str>)> {
     let dev = || json!({"principals": ["dev"]});
@@ -158,20 +174,4 @@ fn is_judged_as_the_table_says(minor: Minor) {
         json!({"who": {"everybody": true}, "to": [{"service": {"name": "a"}}]}),
     ));
     assert!(place.kubectl(&["get", "tp,ctp", "--all-namespaces"]).contains("short"), "they have short names");
-}
-
-#[test]
-fn the_newest_minor_judges_objects_as_the_table_says() {
-    is_judged_as_the_table_says(Minor::Newest);
-}
-
-#[test]
-fn the_minor_before_judges_objects_as_the_table_says() {
-    is_judged_as_the_table_says(Minor::Before);
-}
-
-#[test]
-fn what_crdgen_prints_is_what_the_chart_installs() {
-    let chart = tests::process::workspace().join("deploy/charts/bastion/crds/tunnelpolicies.yaml");
-    assert_eq!(printed(&["crdgen"]), std::fs::read_to_string(chart).unwrap());
 }

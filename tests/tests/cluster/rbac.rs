@@ -27,209 +27,6 @@ const PODS: &str = "--selector=app.kubernetes.io/component=bastion";
 /// A namespace where no Role lets the bastion do anything.
 const ELSEWHERE: &str = "kube-system";
 
-/// What is asked of an API server, as it decides about it. Empty is what is not said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Asked {
-    verb: String,
-    group: String,
-    /// With its subresource: `pods/exec`.
-    resource: String,
-    namespace: String,
-    name: String,
-}
-
-/// A line of the audit log.
-struct Request {
-    asked: Asked,
-    status: u64,
-    /// Which role let it through.
-    reason: String,
-}
-
-impl Request {
-    fn read(line: &str) -> Self {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let object = &line["objectRef"];
-        let parts = [&object["resource"], &object["subresource"]];
-        let resource: Vec<_> = parts.into_iter().filter_map(Value::as_str).collect();
-        let asked = Asked {
-            verb: text(&line["verb"]),
-            group: text(&object["apiGroup"]),
-            resource: resource.join("/"),
-            namespace: text(&object["namespace"]),
-            name: text(&object["name"]),
-        };
-        let reason = text(&line["annotations"]["authorization.k8s.io/reason"]);
-        Self { asked, status: line["responseStatus"]["code"].as_u64().unwrap(), reason }
-    }
-}
-
-/// One word of a role: without a name, for objects of any.
-#[derive(Debug)]
-struct Permission {
-    /// `Role "bastion"`, as the API server gives its reasons.
-    role: String,
-    to: Asked,
-}
-
-impl Permission {
-    /// All that a role permits.
-    fn of(role: &Value) -> Vec<Self> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
-        let kind = format!("{} {}", role["kind"].as_str().unwrap(), role["metadata"]["name"]);
-        let namespace = text(&role["metadata"]["namespace"]);
-        let mut all = Vec::new();
-        for rule in role["rules"].as_array().into_iter().flatten() {
-            let mut names = list(&rule["resourceNames"]);
-            if names.is_empty() {
-                names.push(String::new());
-            }
-            for (group, resource) in product(&list(&rule["apiGroups"]), &list(&rule["resources"])) {
-                for (verb, name) in product(&list(&rule["verbs"]), &names) {
-                    let (group, resource, namespace) = (group.clone(), resource.clone(), namespace.clone());
-                    let to = Asked { verb, group, resource, namespace, name };
-                    all.push(Self { role: kind.clone(), to });
-                }
-            }
-        }
-        all
-    }
-
-    fn is_used_by(&self, request: &Request) -> bool {
-        let (to, asked) = (&self.to, &request.asked);
-        // To list or watch one namespace, a Role would have done.
-        let anywhere = to.namespace.is_empty() && !["list", "watch"].contains(&to.verb.as_str());
-        request.status < 300
-            && request.reason.contains(&format!(" of {} to ", self.role))
-            && (&to.verb, &to.group, &to.resource) == (&asked.verb, &asked.group, &asked.resource)
-            && (anywhere || to.namespace == asked.namespace)
-            && (to.name.is_empty() || to.name == asked.name)
-    }
-}
-
-fn product(left: &[String], right: &[String]) -> Vec<(String, String)> {
-    left.iter().flat_map(|left| right.iter().map(move |right| (left.clone(), right.clone()))).collect()
-}
-
-/// An API server: as whom we administer it, and what it has written down.
-struct Server<'a> {
-    kubeconfig: &'a Path,
-    audit: &'a dyn Fn() -> String,
-}
-
-impl Server<'_> {
-    fn kubectl(&self, words: &[&str]) -> Program {
-        kubectl(self.kubeconfig).args(words)
-    }
-
-    fn get(&self, words: &[&str], input: &str) -> Vec<Value> {
-        let text = self.kubectl(&["get", "--output=json"]).args(words).input(input).succeed();
-        let mut list: Value = serde_json::from_str(&text).unwrap();
-        serde_json::from_value(list["items"].take()).unwrap()
-    }
-
-    /// What the bastion in this namespace has asked for.
-    fn requests(&self, namespace: &str) -> Vec<Request> {
-        let user = format!("\"username\":\"system:serviceaccount:{namespace}:{NAME}\"");
-        (self.audit)().lines().filter(|line| line.contains(&user)).map(Request::read).collect()
-    }
-
-    /// What it was refused.
-    fn refusals(&self, namespace: &str) -> BTreeSet<Asked> {
-        let requests = self.requests(namespace).into_iter();
-        requests.filter(|request| request.status == 403).map(|request| request.asked).collect()
-    }
-
-    /// What it may: the words of every role that is bound to its account.
-    fn permissions(&self, namespace: &str) -> Vec<Permission> {
-        let all = self.get(&["roles,clusterroles,rolebindings,clusterrolebindings", "--all-namespaces"], "");
-        let account = json!({"kind": "ServiceAccount", "name": NAME, "namespace": namespace});
-        let binds = |object: &&Value| object["subjects"].as_array().is_some_and(|all| all.contains(&account));
-        all.iter()
-            .filter(binds)
-            .flat_map(|binding| {
-                let bound = |role: &&Value| {
-                    let (role, wanted) = (*role, &binding["roleRef"]);
-                    let here = role["metadata"]["namespace"] == binding["metadata"]["namespace"];
-                    role["kind"] == wanted["kind"]
-                        && role["metadata"]["name"] == wanted["name"]
-                        && (here || role["kind"] == "ClusterRole")
-                };
-                Permission::of(all.iter().find(bound).expect("the role of a binding"))
-            })
-            .collect()
-    }
-
-    /// Waits until each permission was used. A permission without a use is to be taken out of the chart.
-    fn each_is_used(&self, namespace: &str) {
-        let permissions = self.permissions(namespace);
-        assert!(permissions.len() > 10, "{permissions:?}");
-        let end = Instant::now() + SOON;
-        loop {
-            let requests = self.requests(namespace);
-            let unused: Vec<_> = permissions
-                .iter()
-                .filter(|permission| !requests.iter().any(|request| permission.is_used_by(request)))
-                .collect();
-            if unused.is_empty() {
-                println!("{namespace}: {} permissions, {} requests", permissions.len(), requests.len());
-                break;
-            }
-            assert!(Instant::now() < end, "the bastion did not use {unused:#?}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        assert_eq!(self.refusals(namespace), BTreeSet::new(), "the bastion asks for what it may not");
-    }
-
-    /// Writes policies in namespaces, or in none, of which one can be accepted and one cannot. The latter is
-    /// then changed for one that can be accepted no more: its Event is not made again but counted up.
-    fn apply_policies(&self, places: &[Option<&str>]) {
-        for refused in ["one", "another"] {
-            let policies = places.iter().flat_map(|place| {
-                let (kind, accepted, refused) = match place {
-                    Some(_) => (
-                        "TunnelPolicy",
-                        json!({"service": {"name": "web"}}),
-                        json!({"service": {"name": refused, "namespace": ELSEWHERE}}),
-                    ),
-                    None => (
-                        "ClusterTunnelPolicy",
-                        json!({"host": "db.example.com", "ports": [5432]}),
-                        json!({"service": {"name": refused}}),
-                    ),
-                };
-                [("accepted", accepted), ("refused", refused)].map(|(name, to)| {
-                    json!({
-                        "apiVersion": "tunnel-suite.internal/v1alpha1",
-                        "kind": kind,
-                        "metadata": {"name": name, "namespace": place},
-                        "spec": {"who": {"principals": ["no-such-user"]}, "to": [to]},
-                    })
-                })
-            });
-            let policies = list(policies);
-            self.kubectl(&["apply", "--filename=-"]).input(policies.as_str()).succeed();
-            wait::until_true("a verdict about each policy", SOON, || {
-                self.get(&["--filename=-"], &policies).iter().all(|policy| {
-                    policy["status"]["conditions"][0]["observedGeneration"]
-                        == policy["metadata"]["generation"]
-                })
-            });
-        }
-    }
-}
-
-fn list(objects: impl IntoIterator<Item = Value>) -> String {
-    json!({"apiVersion": "v1", "kind": "List", "items": objects.into_iter().collect::<Vec<_>>()}).to_string()
-}
-
-fn data(kind: &str, name: &str, key: &str, text: &str) -> Value {
-    let field = if kind == "Secret" { "stringData" } else { "data" };
-    json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, field: {key: text}})
-}
-
 #[test]
 fn what_a_release_may_is_what_it_does() {
     let cluster = Cluster::shared();
@@ -535,4 +332,207 @@ fn everything_else_is_refused(server: &Server<'_>, kubeconfig: &Path, own: &str,
     });
     assert_eq!(server.refusals(own), expected);
     println!("{} requests refused", expected.len());
+}
+
+/// What is asked of an API server, as it decides about it. Empty is what is not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Asked {
+    verb: String,
+    group: String,
+    /// With its subresource: `pods/exec`.
+    resource: String,
+    namespace: String,
+    name: String,
+}
+
+/// A line of the audit log.
+struct Request {
+    asked: Asked,
+    status: u64,
+    /// Which role let it through.
+    reason: String,
+}
+
+impl Request {
+    fn read(line: &str) -> Self {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let object = &line["objectRef"];
+        let parts = [&object["resource"], &object["subresource"]];
+        let resource: Vec<_> = parts.into_iter().filter_map(Value::as_str).collect();
+        let asked = Asked {
+            verb: text(&line["verb"]),
+            group: text(&object["apiGroup"]),
+            resource: resource.join("/"),
+            namespace: text(&object["namespace"]),
+            name: text(&object["name"]),
+        };
+        let reason = text(&line["annotations"]["authorization.k8s.io/reason"]);
+        Self { asked, status: line["responseStatus"]["code"].as_u64().unwrap(), reason }
+    }
+}
+
+/// One word of a role: without a name, for objects of any.
+#[derive(Debug)]
+struct Permission {
+    /// `Role "bastion"`, as the API server gives its reasons.
+    role: String,
+    to: Asked,
+}
+
+impl Permission {
+    /// All that a role permits.
+    fn of(role: &Value) -> Vec<Self> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+        let kind = format!("{} {}", role["kind"].as_str().unwrap(), role["metadata"]["name"]);
+        let namespace = text(&role["metadata"]["namespace"]);
+        let mut all = Vec::new();
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            let mut names = list(&rule["resourceNames"]);
+            if names.is_empty() {
+                names.push(String::new());
+            }
+            for (group, resource) in product(&list(&rule["apiGroups"]), &list(&rule["resources"])) {
+                for (verb, name) in product(&list(&rule["verbs"]), &names) {
+                    let (group, resource, namespace) = (group.clone(), resource.clone(), namespace.clone());
+                    let to = Asked { verb, group, resource, namespace, name };
+                    all.push(Self { role: kind.clone(), to });
+                }
+            }
+        }
+        all
+    }
+
+    fn is_used_by(&self, request: &Request) -> bool {
+        let (to, asked) = (&self.to, &request.asked);
+        // To list or watch one namespace, a Role would have done.
+        let anywhere = to.namespace.is_empty() && !["list", "watch"].contains(&to.verb.as_str());
+        request.status < 300
+            && request.reason.contains(&format!(" of {} to ", self.role))
+            && (&to.verb, &to.group, &to.resource) == (&asked.verb, &asked.group, &asked.resource)
+            && (anywhere || to.namespace == asked.namespace)
+            && (to.name.is_empty() || to.name == asked.name)
+    }
+}
+
+fn product(left: &[String], right: &[String]) -> Vec<(String, String)> {
+    left.iter().flat_map(|left| right.iter().map(move |right| (left.clone(), right.clone()))).collect()
+}
+
+/// An API server: as whom we administer it, and what it has written down.
+struct Server<'a> {
+    kubeconfig: &'a Path,
+    audit: &'a dyn Fn() -> String,
+}
+
+impl Server<'_> {
+    fn kubectl(&self, words: &[&str]) -> Program {
+        kubectl(self.kubeconfig).args(words)
+    }
+
+    fn get(&self, words: &[&str], input: &str) -> Vec<Value> {
+        let text = self.kubectl(&["get", "--output=json"]).args(words).input(input).succeed();
+        let mut list: Value = serde_json::from_str(&text).unwrap();
+        serde_json::from_value(list["items"].take()).unwrap()
+    }
+
+    /// What the bastion in this namespace has asked for.
+    fn requests(&self, namespace: &str) -> Vec<Request> {
+        let user = format!("\"username\":\"system:serviceaccount:{namespace}:{NAME}\"");
+        (self.audit)().lines().filter(|line| line.contains(&user)).map(Request::read).collect()
+    }
+
+    /// What it was refused.
+    fn refusals(&self, namespace: &str) -> BTreeSet<Asked> {
+        let requests = self.requests(namespace).into_iter();
+        requests.filter(|request| request.status == 403).map(|request| request.asked).collect()
+    }
+
+    /// What it may: the words of every role that is bound to its account.
+    fn permissions(&self, namespace: &str) -> Vec<Permission> {
+        let all = self.get(&["roles,clusterroles,rolebindings,clusterrolebindings", "--all-namespaces"], "");
+        let account = json!({"kind": "ServiceAccount", "name": NAME, "namespace": namespace});
+        let binds = |object: &&Value| object["subjects"].as_array().is_some_and(|all| all.contains(&account));
+        all.iter()
+            .filter(binds)
+            .flat_map(|binding| {
+                let bound = |role: &&Value| {
+                    let (role, wanted) = (*role, &binding["roleRef"]);
+                    let here = role["metadata"]["namespace"] == binding["metadata"]["namespace"];
+                    role["kind"] == wanted["kind"]
+                        && role["metadata"]["name"] == wanted["name"]
+                        && (here || role["kind"] == "ClusterRole")
+                };
+                Permission::of(all.iter().find(bound).expect("the role of a binding"))
+            })
+            .collect()
+    }
+
+    /// Waits until each permission was used. A permission without a use is to be taken out of the chart.
+    fn each_is_used(&self, namespace: &str) {
+        let permissions = self.permissions(namespace);
+        assert!(permissions.len() > 10, "{permissions:?}");
+        let end = Instant::now() + SOON;
+        loop {
+            let requests = self.requests(namespace);
+            let unused: Vec<_> = permissions
+                .iter()
+                .filter(|permission| !requests.iter().any(|request| permission.is_used_by(request)))
+                .collect();
+            if unused.is_empty() {
+                println!("{namespace}: {} permissions, {} requests", permissions.len(), requests.len());
+                break;
+            }
+            assert!(Instant::now() < end, "the bastion did not use {unused:#?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        assert_eq!(self.refusals(namespace), BTreeSet::new(), "the bastion asks for what it may not");
+    }
+
+    /// Writes policies in namespaces, or in none, of which one can be accepted and one cannot. The latter is
+    /// then changed for one that can be accepted no more: its Event is not made again but counted up.
+    fn apply_policies(&self, places: &[Option<&str>]) {
+        for refused in ["one", "another"] {
+            let policies = places.iter().flat_map(|place| {
+                let (kind, accepted, refused) = match place {
+                    Some(_) => (
+                        "TunnelPolicy",
+                        json!({"service": {"name": "web"}}),
+                        json!({"service": {"name": refused, "namespace": ELSEWHERE}}),
+                    ),
+                    None => (
+                        "ClusterTunnelPolicy",
+                        json!({"host": "db.example.com", "ports": [5432]}),
+                        json!({"service": {"name": refused}}),
+                    ),
+                };
+                [("accepted", accepted), ("refused", refused)].map(|(name, to)| {
+                    json!({
+                        "apiVersion": "tunnel-suite.internal/v1alpha1",
+                        "kind": kind,
+                        "metadata": {"name": name, "namespace": place},
+                        "spec": {"who": {"principals": ["no-such-user"]}, "to": [to]},
+                    })
+                })
+            });
+            let policies = list(policies);
+            self.kubectl(&["apply", "--filename=-"]).input(policies.as_str()).succeed();
+            wait::until_true("a verdict about each policy", SOON, || {
+                self.get(&["--filename=-"], &policies).iter().all(|policy| {
+                    policy["status"]["conditions"][0]["observedGeneration"]
+                        == policy["metadata"]["generation"]
+                })
+            });
+        }
+    }
+}
+
+fn list(objects: impl IntoIterator<Item = Value>) -> String {
+    json!({"apiVersion": "v1", "kind": "List", "items": objects.into_iter().collect::<Vec<_>>()}).to_string()
+}
+
+fn data(kind: &str, name: &str, key: &str, text: &str) -> Value {
+    let field = if kind == "Secret" { "stringData" } else { "data" };
+    json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, field: {key: text}})
 }

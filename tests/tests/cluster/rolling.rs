@@ -52,6 +52,109 @@ const HAVE_YOU_TLS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// How often each of those who do so begins again.
 const EVERY: Duration = Duration::from_millis(400);
 
+#[test]
+fn pods_are_deleted_and_replaced_and_no_connection_is_refused_or_lost() {
+    let place = Place::install(Cluster::shared(), "rolling");
+    let (_tunnel, tunnel) = place.pf_tunnel();
+    let ssh = through_ssh(place.ssh());
+    for address in [tunnel, ssh] {
+        assert_eq!(psql(address, &["-c", "select 6 * 7"]).succeed().trim(), "42");
+    }
+
+    // A pod goes. Who talks through it may finish, others find the other one. Half of the grace is left for a
+    // slow machine.
+    let load = Load::of_all_kinds(&place, tunnel);
+    let mut talks = [ssh, ssh, ssh, tunnel].map(|address| Talk::start(address, DELAY + GRACE / 2));
+    let busy = place.pods().iter().map(name).max_by_key(|pod| place.forwards(pod)).unwrap();
+    place.namespace.kubectl(&["delete", "pod", &busy, "--wait=false"]);
+    for talk in &mut talks {
+        talk.is_finished(TWO_MINUTES);
+    }
+    place.namespace.wait_for_rollout("deployment/bastion");
+    wait::until_true("the pod is gone", TWO_MINUTES, || place.pods().iter().all(|pod| name(pod) != busy));
+
+    // All of them go, one by one. Who talks for longer than the grace is cut then, and not before.
+    let old: Vec<_> = place.pods().iter().map(name).collect();
+    let mut talks = [ssh, ssh].map(|address| Talk::start(address, ENDLESS));
+    place.namespace.release("upgrade", &place.values, &["--set", "config.limits.max_sessions=500"]);
+    let first = wait::until("a pod is told to go", TWO_MINUTES, || {
+        place.pods().iter().filter(|pod| old.contains(&name(pod))).filter_map(told_to_go).min()
+    });
+    for talk in &mut talks {
+        assert_ne!(talk.process.code(TWO_MINUTES), 0);
+        let served = first.elapsed().unwrap_or_default();
+        println!("served for {served:?} after the first pod was told to go");
+        assert!(served + Duration::from_secs(2) > DELAY + GRACE, "{served:?}");
+    }
+    place.namespace.wait_for_rollout("deployment/bastion");
+    wait::until_true("the old pods are gone", TWO_MINUTES, || {
+        place.pods().iter().all(|pod| !old.contains(&name(pod)))
+    });
+    assert_eq!(psql(tunnel, &["-c", "select 6 * 7"]).succeed().trim(), "42");
+    Load::lost_nothing(load);
+}
+
+#[test]
+fn no_client_notices_that_the_api_server_is_away() {
+    let cluster = Cluster::for_this_process();
+    let place = Place::install(&cluster, "outage");
+    let (_tunnel, tunnel) = place.pf_tunnel();
+    let ssh = through_ssh(place.ssh());
+
+    let pods = place.pods();
+    let mut staying = [ssh, tunnel].map(|address| Talk::start(address, ENDLESS));
+    let mut talks = [ssh, tunnel].map(|address| Talk::start(address, OUTAGE));
+    let load = Load::of_all_kinds(&place, tunnel);
+    let began = Instant::now();
+    cluster.stop_api_server();
+    for talk in &mut talks {
+        talk.is_finished(OUTAGE + TWO_MINUTES);
+    }
+    std::thread::sleep(OUTAGE.saturating_sub(began.elapsed()));
+    assert_eq!(psql(ssh, &["-c", "select 6 * 7"]).succeed().trim(), "42");
+    assert_eq!(psql(tunnel, &["-c", "select 6 * 7"]).succeed().trim(), "42");
+    // Until here: a node that could not say for so long that it is well may be taken for lost for some
+    // seconds, and its pods too. Then Services lead new connections nowhere, whatever the bastion does. What
+    // is open stays open.
+    Load::lost_nothing(load);
+    let again = SystemTime::now();
+    cluster.start_api_server();
+    println!("the API server was away for {:?}", began.elapsed());
+
+    // Pods reach it again when kube-proxy has heard of it again, which waits for longer each time that it
+    // does not: up to a minute.
+    let service = cluster.get(&["service", "kubernetes"]);
+    let knock = format!("exec 3<>/dev/tcp/{}/443", service["spec"]["clusterIP"].as_str().unwrap());
+    let process = cluster.process_of(&pods[0]);
+    let inside = ["nsenter", "--target", &process, "--net", "timeout", "2", "bash", "-c", &knock];
+    let reached = wait::until("pods reach the API server", TWO_MINUTES, || {
+        let asked = SystemTime::now();
+        cluster.enter(&inside).output().status.success().then_some(asked)
+    });
+    println!("pods reach it after {:?}", reached.duration_since(again).unwrap());
+    for pod in pods.iter().map(name) {
+        let heard = wait::until("a word from the API server", TWO_MINUTES, || {
+            place.heard(&pod).filter(|heard| *heard > again + Duration::from_secs(1))
+        });
+        let took = heard.duration_since(reached).unwrap_or_default();
+        println!("{pod} has heard from it within {took:?} after that");
+        assert!(took < WATCHED_AGAIN, "{took:?}");
+    }
+    wait::until_true("the cluster believes that all is well", TWO_MINUTES, || place.is_served());
+    wait::until_true("psql through ssh", TWO_MINUTES, || {
+        psql(ssh, &["-c", "select 6 * 7"]).output().stdout == b"42\n"
+    });
+    // What is said then holds at once: talks that are no longer permitted end, and not before.
+    assert!(staying.iter_mut().all(Talk::goes_on));
+    place.permit("another-user");
+    let changed = Instant::now();
+    for talk in &mut staying {
+        assert_ne!(talk.process.code(SOON), 0);
+        println!("a policy holds after {:?}", changed.elapsed());
+        assert!(changed.elapsed() < IN_FORCE, "{:?}", changed.elapsed());
+    }
+}
+
 /// Two bastions, with everything that they stand on in the cluster too, and a person outside.
 struct Place<'a> {
     cluster: &'a Cluster,
@@ -420,108 +523,5 @@ impl Load {
             assert!(lost.is_empty(), "{kind}: {lost:#?}");
             assert!(opened > 20 && given_up * 10 <= opened, "{kind}: {opened}, {given_up}");
         }
-    }
-}
-
-#[test]
-fn pods_are_deleted_and_replaced_and_no_connection_is_refused_or_lost() {
-    let place = Place::install(Cluster::shared(), "rolling");
-    let (_tunnel, tunnel) = place.pf_tunnel();
-    let ssh = through_ssh(place.ssh());
-    for address in [tunnel, ssh] {
-        assert_eq!(psql(address, &["-c", "select 6 * 7"]).succeed().trim(), "42");
-    }
-
-    // A pod goes. Who talks through it may finish, others find the other one. Half of the grace is left for a
-    // slow machine.
-    let load = Load::of_all_kinds(&place, tunnel);
-    let mut talks = [ssh, ssh, ssh, tunnel].map(|address| Talk::start(address, DELAY + GRACE / 2));
-    let busy = place.pods().iter().map(name).max_by_key(|pod| place.forwards(pod)).unwrap();
-    place.namespace.kubectl(&["delete", "pod", &busy, "--wait=false"]);
-    for talk in &mut talks {
-        talk.is_finished(TWO_MINUTES);
-    }
-    place.namespace.wait_for_rollout("deployment/bastion");
-    wait::until_true("the pod is gone", TWO_MINUTES, || place.pods().iter().all(|pod| name(pod) != busy));
-
-    // All of them go, one by one. Who talks for longer than the grace is cut then, and not before.
-    let old: Vec<_> = place.pods().iter().map(name).collect();
-    let mut talks = [ssh, ssh].map(|address| Talk::start(address, ENDLESS));
-    place.namespace.release("upgrade", &place.values, &["--set", "config.limits.max_sessions=500"]);
-    let first = wait::until("a pod is told to go", TWO_MINUTES, || {
-        place.pods().iter().filter(|pod| old.contains(&name(pod))).filter_map(told_to_go).min()
-    });
-    for talk in &mut talks {
-        assert_ne!(talk.process.code(TWO_MINUTES), 0);
-        let served = first.elapsed().unwrap_or_default();
-        println!("served for {served:?} after the first pod was told to go");
-        assert!(served + Duration::from_secs(2) > DELAY + GRACE, "{served:?}");
-    }
-    place.namespace.wait_for_rollout("deployment/bastion");
-    wait::until_true("the old pods are gone", TWO_MINUTES, || {
-        place.pods().iter().all(|pod| !old.contains(&name(pod)))
-    });
-    assert_eq!(psql(tunnel, &["-c", "select 6 * 7"]).succeed().trim(), "42");
-    Load::lost_nothing(load);
-}
-
-#[test]
-fn no_client_notices_that_the_api_server_is_away() {
-    let cluster = Cluster::for_this_process();
-    let place = Place::install(&cluster, "outage");
-    let (_tunnel, tunnel) = place.pf_tunnel();
-    let ssh = through_ssh(place.ssh());
-
-    let pods = place.pods();
-    let mut staying = [ssh, tunnel].map(|address| Talk::start(address, ENDLESS));
-    let mut talks = [ssh, tunnel].map(|address| Talk::start(address, OUTAGE));
-    let load = Load::of_all_kinds(&place, tunnel);
-    let began = Instant::now();
-    cluster.stop_api_server();
-    for talk in &mut talks {
-        talk.is_finished(OUTAGE + TWO_MINUTES);
-    }
-    std::thread::sleep(OUTAGE.saturating_sub(began.elapsed()));
-    assert_eq!(psql(ssh, &["-c", "select 6 * 7"]).succeed().trim(), "42");
-    assert_eq!(psql(tunnel, &["-c", "select 6 * 7"]).succeed().trim(), "42");
-    // Until here: a node that could not say for so long that it is well may be taken for lost for some
-    // seconds, and its pods too. Then Services lead new connections nowhere, whatever the bastion does. What
-    // is open stays open.
-    Load::lost_nothing(load);
-    let again = SystemTime::now();
-    cluster.start_api_server();
-    println!("the API server was away for {:?}", began.elapsed());
-
-    // Pods reach it again when kube-proxy has heard of it again, which waits for longer each time that it
-    // does not: up to a minute.
-    let service = cluster.get(&["service", "kubernetes"]);
-    let knock = format!("exec 3<>/dev/tcp/{}/443", service["spec"]["clusterIP"].as_str().unwrap());
-    let process = cluster.process_of(&pods[0]);
-    let inside = ["nsenter", "--target", &process, "--net", "timeout", "2", "bash", "-c", &knock];
-    let reached = wait::until("pods reach the API server", TWO_MINUTES, || {
-        let asked = SystemTime::now();
-        cluster.enter(&inside).output().status.success().then_some(asked)
-    });
-    println!("pods reach it after {:?}", reached.duration_since(again).unwrap());
-    for pod in pods.iter().map(name) {
-        let heard = wait::until("a word from the API server", TWO_MINUTES, || {
-            place.heard(&pod).filter(|heard| *heard > again + Duration::from_secs(1))
-        });
-        let took = heard.duration_since(reached).unwrap_or_default();
-        println!("{pod} has heard from it within {took:?} after that");
-        assert!(took < WATCHED_AGAIN, "{took:?}");
-    }
-    wait::until_true("the cluster believes that all is well", TWO_MINUTES, || place.is_served());
-    wait::until_true("psql through ssh", TWO_MINUTES, || {
-        psql(ssh, &["-c", "select 6 * 7"]).output().stdout == b"42\n"
-    });
-    // What is said then holds at once: talks that are no longer permitted end, and not before.
-    assert!(staying.iter_mut().all(Talk::goes_on));
-    place.permit("another-user");
-    let changed = Instant::now();
-    for talk in &mut staying {
-        assert_ne!(talk.process.code(SOON), 0);
-        println!("a policy holds after {:?}", changed.elapsed());
-        assert!(changed.elapsed() < IN_FORCE, "{:?}", changed.elapsed());
     }
 }

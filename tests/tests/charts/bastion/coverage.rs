@@ -15,116 +15,6 @@ use tests::{
 
 use super::refusals::REFUSED;
 
-/// A place in a template where a branch begins, and what marks it: text that fails when it is reached.
-struct Mark {
-    place: usize,
-    before: &'static str,
-    what: String,
-}
-
-/// The parts of a template between `{{` and `}}`, as start, end and content.
-fn actions(text: &str) -> Vec<(usize, usize, &str)> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(start) = text[at..].find("{{").map(|offset| at + offset) {
-        let inner = start + 2;
-        let comment = text[inner..].trim_start_matches(['-', ' ']).starts_with("/*");
-        let end = if comment {
-            text[inner..].find("*/").map(|offset| inner + offset + text[inner + offset..].find("}}").unwrap())
-        } else {
-            let mut quote = None;
-            text[inner..].char_indices().find_map(|(offset, letter)| {
-                match (quote, letter) {
-                    (None, '"' | '`') => quote = Some(letter),
-                    (Some(open), _) if open == letter => quote = None,
-                    (None, '}') if text[inner + offset..].starts_with("}}") => return Some(inner + offset),
-                    _ => {}
-                }
-                None
-            })
-        };
-        let end = end.expect("an action has an end") + 2;
-        found.push((start, end, text[inner..end - 2].trim_matches(['-', ' ', '\n'])));
-        at = end;
-    }
-    found
-}
-
-/// Whether this `with` only shortens a path: to a part of the values that is never empty.
-fn is_a_shorthand(content: &str, defaults: &Value) -> bool {
-    let Some(path) = content.strip_prefix("with ") else { return false };
-    let path = path.replace("$policy.", ".Values.networkPolicy.");
-    let Some(path) = path.strip_prefix(".Values.") else { return false };
-    path.split('.').fold(defaults, |value, key| &value[key]).as_object().is_some_and(|map| map.len() > 1)
-}
-
-/// Whether only a cluster takes this branch: without one, nothing is looked up.
-fn is_looked_up(name: &str, content: &str) -> bool {
-    name == "templates/NOTES.txt" && ["range $slice.endpoints", "range .addresses"].contains(&content)
-}
-
-/// All branches of one template: those that are there, and the ones that an `if` or `with` without `else`
-/// skips.
-fn branches(name: &str, text: &str, defaults: &Value) -> Vec<Mark> {
-    struct Open {
-        branching: bool,
-        otherwise: bool,
-        what: String,
-    }
-    let mut open: Vec<Open> = Vec::new();
-    let mut marks = Vec::new();
-    for (start, end, content) in actions(text) {
-        let word = content.split([' ', '\n']).next().unwrap_or_default();
-        let line = text[..start].matches('\n').count() + 1;
-        let what = format!("{name}:{line}: {content}");
-        match word {
-            "if" | "with" | "range" => {
-                if !is_looked_up(name, content) {
-                    marks.push(Mark { place: end, before: "", what: what.clone() });
-                }
-                let branching = word != "range" && !is_a_shorthand(content, defaults);
-                open.push(Open { branching, otherwise: false, what });
-            }
-            "define" | "block" => open.push(Open { branching: false, otherwise: false, what }),
-            "else" => {
-                marks.push(Mark { place: end, before: "", what });
-                open.last_mut().unwrap().otherwise |= content == "else";
-            }
-            "end" => {
-                let closed = open.pop().expect("an end has a beginning");
-                if closed.branching && !closed.otherwise {
-                    // The text before it is trimmed, or not, as it was.
-                    let before = if text[start..].starts_with("{{-") { "{{- else }}" } else { "{{ else }}" };
-                    marks.push(Mark { place: start, before, what: format!("not {}", closed.what) });
-                }
-            }
-            _ => {}
-        }
-    }
-    assert!(open.is_empty(), "{name}: an action has no end");
-    marks
-}
-
-fn templates(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { templates(&path, found) } else { found.push(path) }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn every_branch_is_taken_by_a_case() {
     let defaults = yaml(&chart::file("values.yaml"));
@@ -246,4 +136,114 @@ fn every_value_changes_what_is_rendered() {
     }
     println!("{} values, {renders} renders", all.len());
     assert!(dead.is_empty(), "these values change nothing, in no case:\n{}", dead.join("\n"));
+}
+
+/// A place in a template where a branch begins, and what marks it: text that fails when it is reached.
+struct Mark {
+    place: usize,
+    before: &'static str,
+    what: String,
+}
+
+/// The parts of a template between `{{` and `}}`, as start, end and content.
+fn actions(text: &str) -> Vec<(usize, usize, &str)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(start) = text[at..].find("{{").map(|offset| at + offset) {
+        let inner = start + 2;
+        let comment = text[inner..].trim_start_matches(['-', ' ']).starts_with("/*");
+        let end = if comment {
+            text[inner..].find("*/").map(|offset| inner + offset + text[inner + offset..].find("}}").unwrap())
+        } else {
+            let mut quote = None;
+            text[inner..].char_indices().find_map(|(offset, letter)| {
+                match (quote, letter) {
+                    (None, '"' | '`') => quote = Some(letter),
+                    (Some(open), _) if open == letter => quote = None,
+                    (None, '}') if text[inner + offset..].starts_with("}}") => return Some(inner + offset),
+                    _ => {}
+                }
+                None
+            })
+        };
+        let end = end.expect("an action has an end") + 2;
+        found.push((start, end, text[inner..end - 2].trim_matches(['-', ' ', '\n'])));
+        at = end;
+    }
+    found
+}
+
+/// Whether this `with` only shortens a path: to a part of the values that is never empty.
+fn is_a_shorthand(content: &str, defaults: &Value) -> bool {
+    let Some(path) = content.strip_prefix("with ") else { return false };
+    let path = path.replace("$policy.", ".Values.networkPolicy.");
+    let Some(path) = path.strip_prefix(".Values.") else { return false };
+    path.split('.').fold(defaults, |value, key| &value[key]).as_object().is_some_and(|map| map.len() > 1)
+}
+
+/// Whether only a cluster takes this branch: without one, nothing is looked up.
+fn is_looked_up(name: &str, content: &str) -> bool {
+    name == "templates/NOTES.txt" && ["range $slice.endpoints", "range .addresses"].contains(&content)
+}
+
+/// All branches of one template: those that are there, and the ones that an `if` or `with` without `else`
+/// skips.
+fn branches(name: &str, text: &str, defaults: &Value) -> Vec<Mark> {
+    struct Open {
+        branching: bool,
+        otherwise: bool,
+        what: String,
+    }
+    let mut open: Vec<Open> = Vec::new();
+    let mut marks = Vec::new();
+    for (start, end, content) in actions(text) {
+        let word = content.split([' ', '\n']).next().unwrap_or_default();
+        let line = text[..start].matches('\n').count() + 1;
+        let what = format!("{name}:{line}: {content}");
+        match word {
+            "if" | "with" | "range" => {
+                if !is_looked_up(name, content) {
+                    marks.push(Mark { place: end, before: "", what: what.clone() });
+                }
+                let branching = word != "range" && !is_a_shorthand(content, defaults);
+                open.push(Open { branching, otherwise: false, what });
+            }
+            "define" | "block" => open.push(Open { branching: false, otherwise: false, what }),
+            "else" => {
+                marks.push(Mark { place: end, before: "", what });
+                open.last_mut().unwrap().otherwise |= content == "else";
+            }
+            "end" => {
+                let closed = open.pop().expect("an end has a beginning");
+                if closed.branching && !closed.otherwise {
+                    // The text before it is trimmed, or not, as it was.
+                    let before = if text[start..].starts_with("{{-") { "{{- else }}" } else { "{{ else }}" };
+                    marks.push(Mark { place: start, before, what: format!("not {}", closed.what) });
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(open.is_empty(), "{name}: an action has no end");
+    marks
+}
+
+fn templates(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { templates(&path, found) } else { found.push(path) }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, target).unwrap();
+        }
+    }
 }
