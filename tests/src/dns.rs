@@ -10,7 +10,7 @@ use std::{
 /// What is said about a name.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// These addresses, to be forgotten at once.
+    /// These addresses, to be forgotten immediately.
     Addresses(Vec<IpAddr>),
     /// Another name, and where that is.
     Alias(String, Vec<IpAddr>),

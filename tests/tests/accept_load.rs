@@ -239,7 +239,7 @@ fn sources_that_only_ask_hold_up_no_other() {
                     };
                     connected.fetch_add(1, Ordering::Relaxed);
                     let question = attempt.query();
-                    // All at once, and the answers are of no interest.
+                    // All together, and the answers are of no interest.
                     let all = (0..300).map(|_| question.as_slice());
                     if client.packets.send_all(all).is_ok() {
                         asked.fetch_add(300, Ordering::Relaxed);
@@ -364,7 +364,8 @@ struct Wave {
 fn idle_wave(wave: usize, fixture: &mut Fixture, count: usize, files: usize) -> Wave {
     let (address, process) = (fixture.bastion.address(), fixture.bastion.process().id());
     let began = Instant::now();
-    // From eight sources at once: on a busy machine one after the other would take longer than the deadline.
+    // From eight sources simultaneously: on a busy machine one after the other would take longer than the
+    // deadline.
     let mut idle: Vec<_> = std::thread::scope(|scope| {
         let sources: Vec<_> = (1..=8)
             .map(|number| {
@@ -639,7 +640,7 @@ fn one_identity_has_its_share() {
     let asked: Vec<_> = (0..20).map(|_| first.begin_open("direct-tcpip", &fields).unwrap()).collect();
     let answers: Vec<_> = asked.into_iter().map(|asked| first.opened(asked).unwrap()).collect();
     let opened = answers.iter().filter(|answer| answer.is_ok()).count();
-    assert!(opened >= 15, "five at once, and one a second for as long as one may wait: {answers:?}");
+    assert!(opened >= 15, "five immediately, and one a second for as long as one may wait: {answers:?}");
     let failure = answers.into_iter().find_map(Result::err).expect("too fast");
     assert_eq!(failure.reason, 4, "a resource shortage");
     assert!(failure.text.starts_with("too_fast: "), "{failure:?}");

@@ -528,7 +528,7 @@ fn opens_towards_a_black_hole_time_out_and_hold_up_no_other() {
     let took = began.elapsed();
     assert!(
         (8.0..16.0).contains(&took.as_secs_f64()),
-        "all of them at once, not one after the other: {took:?}"
+        "all of them simultaneously, not one after the other: {took:?}"
     );
 }
 

@@ -199,7 +199,7 @@ fn a_command_comes_out_at_the_tunnel_whatever_the_shell_says() {
     let select = "select current_user || ' ' || current_database()";
     let psql = ["psql", "-X", "-A", "-t", "-c", select];
     // One at a time would be thirteen tunnels: a command runs psql with each of them, by the one way that our
-    // own program takes them away, and the whole list at once.
+    // own program takes them away, and the whole list together.
     let words = [&["-v", "orders", "--"][..], &psql].concat();
     let mut program = fixture.project.program("pf-db-tunnel", &words);
     for (name, value) in all {

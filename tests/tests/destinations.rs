@@ -139,7 +139,7 @@ fn a_name_server_that_is_silent_holds_up_no_other_client() {
         let failure = client.opened(channel).unwrap().unwrap_err();
         assert!(failure.text.starts_with("resolve_timeout: "), "{}", failure.text);
     }
-    assert!(start.elapsed() < RESOLVE * 2, "all of them at once: {:?}", start.elapsed());
+    assert!(start.elapsed() < RESOLVE * 2, "all of them simultaneously: {:?}", start.elapsed());
     drop(client);
     // Refusals that are alike are counted together.
     wait::until_true("all on record", Duration::from_secs(10), || {

@@ -1,4 +1,4 @@
-//! Many streams in both directions at once while keys are replaced, through each pair of ends: none ends
+//! Many streams in both directions while keys are replaced, through each pair of ends: none ends
 //! before its time.
 //!
 //! `make soak-rekey` moves gigabytes through each pair instead of megabytes.

@@ -102,7 +102,7 @@ fn the_next_certificate_is_tried_whatever_is_wrong_with_the_first() {
             assert!(through(&output), "{name}, {batch}: {}", said(&output));
         }
     }
-    // All of them at once, from an agent, before the good one.
+    // All of them in one login, from an agent, before the good one.
     let keys: Vec<_> = (0..=wrong.len()).map(|_| Key::ed25519()).collect();
     let mut held: Vec<_> = wrong
         .iter()
@@ -151,7 +151,8 @@ fn who_is_refused_reads_why() {
             assert_eq!(said.matches(word).count(), 1, "{word}: {said}");
         }
     }
-    // A script has no person to show anything to; it ends at once all the same, and the bastion knows why.
+    // A script has no person to show anything to; it ends immediately all the same, and the bastion knows
+    // why.
     let output = login.ssh(&[&key, "IdentitiesOnly=yes", "BatchMode=yes", &other]).output();
     assert_eq!(output.status.code(), Some(255), "{}", said(&output));
     let _ = login.fixture.bastion.audited("the reason", |record| record["reason"] == "not_a_principal");

@@ -142,7 +142,8 @@ fn flood(local: SocketAddr, sent: &Arc<AtomicU64>) -> (TcpStream, std::thread::J
     (stream, task)
 }
 
-/// As many uploads at once as given, over some connections of stock `ssh -L`, to a target that does not read.
+/// As many simultaneous uploads as given, over some connections of stock `ssh -L`, to a target that does not
+/// read.
 fn uploads(count: usize, connections: usize) {
     let (silent, attacker, bystander) = (Target::silent(), Who::new("attacker"), Who::new("bystander"));
     let mut fixture = Fixture::new(&[&silent], |setup| setup);

@@ -20,7 +20,7 @@ use tests::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-/// So few that a test meets the bound at once.
+/// So few that a test meets the bound immediately.
 const BURST: u32 = 100;
 const EACH_SECOND: u32 = 500;
 const ONE_BY_ONE: u32 = 900;

@@ -44,7 +44,7 @@ fn hundreds_of_lists_mean_what_ssh_keygen_says() {
     assert_eq!(answers.keys().copied().collect::<Vec<_>>(), all);
 }
 
-/// Does something so many times, some of them at once, since most of it is waiting for programs.
+/// Does something so many times, some of them simultaneously, since most of it is waiting for programs.
 fn many<T: Send>(times: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     const WORKERS: usize = 4;
     let share = || (0..times / WORKERS).map(|_| work()).collect::<Vec<_>>();

@@ -114,7 +114,7 @@ impl Cluster {
     /// The cluster of this run.
     ///
     /// # Panics
-    /// When there is none and none can be started; then for every test, at once.
+    /// When there is none and none can be started; then for every test, immediately.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Cluster> = LazyLock::new(|| match std::env::var_os(KUBECONFIG) {
             Some(kubeconfig) => Cluster::of_an_operator(Path::new(&kubeconfig), std::env::var(LOAD).ok()),

@@ -108,7 +108,7 @@ fn start_kubelet(node: &Node, pki: &Pki) {
         // could not be pulled again.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "200Mi", "nodefs.inodesFree": "1%", "imagefs.available": "200Mi"},
         "imageGCHighThresholdPercent": 100,
-        // A pod's end, and its probes, show up at once.
+        // A pod's end, and its probes, show up immediately.
         "nodeStatusUpdateFrequency": "5s",
     });
     let config = write(node, "kubelet.json", &config.to_string());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long a peer may take to start before the test gives up; generous, since two cores may run many tests
-/// at once.
+/// simultaneously.
 pub const START: Duration = Duration::from_secs(60);
 
 /// Asks until the answer is there.

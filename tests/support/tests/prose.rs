@@ -1,5 +1,5 @@
 //! Holds what a machine can of how this repository is written: columns, the heads of modules, the words for
-//! actors, the languages of fenced blocks.
+//! actors, words with two meanings, the languages of fenced blocks.
 #![allow(clippy::unwrap_used, reason = "a test may assume: a panic is a failed test, and says why")]
 
 use std::{
@@ -16,6 +16,9 @@ const COLUMNS: usize = 110;
 
 /// Words that stand where an actor has a name: client, peer, operator, attacker, kubelet.
 const NAMELESS: [&str; 5] = ["nobody", "whoever", "somebody", "anybody", "everybody"];
+
+/// Words that mean either *immediately* or *simultaneously*.
+const VAGUE: [&str; 2] = ["at", "once"];
 
 /// The name of a setting that operators write, and of what stands for it in code.
 const SETTING: &str = "everybody";
@@ -41,11 +44,19 @@ fn heads_open_with_a_verb_or_a_noun() {
 
 #[test]
 fn sentences_name_their_actors() {
-    held("rs", &[], |file, text| nameless(file, text, "//"));
-    for ending in ["yaml", "toml"] {
-        held(ending, &[], |file, text| nameless(file, text, "#"));
-    }
-    held("md", &[], |file, text| nameless(file, text, ""));
+    in_prose(&[], |said| {
+        let word = words(said).find(|word| NAMELESS.contains(&&*word.to_lowercase()))?;
+        Some(format!("{word:?}: name the actor"))
+    });
+}
+
+#[test]
+fn what_is_immediate_is_told_from_what_is_simultaneous() {
+    in_prose(&["ssh-transport"], |said| {
+        let said: Vec<_> = words(said).map(str::to_lowercase).collect();
+        let is_vague = said.windows(2).any(|pair| pair == VAGUE);
+        is_vague.then(|| format!("{:?}: immediately, or simultaneously?", VAGUE.join(" ")))
+    });
 }
 
 #[test]
@@ -107,10 +118,21 @@ fn heads(file: &Path, text: &str) -> Vec<String> {
     first.map(|first| format!("{}: the head opens with {first:?}", file.display())).into_iter().collect()
 }
 
-/// Finds such words in the lines that begin with this mark, but for code: what stands in backquotes or in a
-/// fenced block.
-fn nameless(file: &Path, text: &str, mark: &str) -> Vec<String> {
-    let (mut fenced, mut quoted, mut broken) = (false, false, Vec::new());
+/// [`held`] for comments and documents.
+fn in_prose(not_yet: &[&str], rule: impl Fn(&str) -> Option<String>) {
+    for (ending, mark) in [("rs", "//"), ("yaml", "#"), ("toml", "#"), ("md", "")] {
+        let not_yet = if ending == "rs" { not_yet } else { &[] };
+        held(ending, not_yet, |file, text| {
+            let broken = prose(text, mark).into_iter().filter_map(|(line, said)| Some((line, rule(said)?)));
+            broken.map(|(line, broken)| format!("{}:{line}: {broken}", file.display())).collect()
+        });
+    }
+}
+
+/// The parts of lines that begin with this mark, with the numbers of the lines, but for code: what stands in
+/// backquotes or in a fenced block.
+fn prose<'a>(text: &'a str, mark: &str) -> Vec<(usize, &'a str)> {
+    let (mut fenced, mut quoted, mut found) = (false, false, Vec::new());
     for (number, line) in text.lines().enumerate() {
         let Some(line) = line.trim_start().strip_prefix(mark).filter(|line| !line.trim().is_empty()) else {
             (fenced, quoted) = (fenced && mark.is_empty(), false);
@@ -120,15 +142,12 @@ fn nameless(file: &Path, text: &str, mark: &str) -> Vec<String> {
             fenced = !fenced;
         } else if !fenced {
             for part in line.split_inclusive('`') {
-                let said = words(part).find(|word| !quoted && NAMELESS.contains(&&*word.to_lowercase()));
-                broken.extend(
-                    said.map(|word| format!("{}:{}: {word:?}: name the actor", file.display(), number + 1)),
-                );
+                found.extend((!quoted).then_some((number + 1, part)));
                 quoted ^= part.ends_with('`');
             }
         }
     }
-    broken
+    found
 }
 
 /// Collects such names, whatever is declared or used by them.

@@ -245,7 +245,7 @@ mod tests {
     fn each_header_is_what_it_is() {
         for (name, bytes, expected) in table() {
             assert_eq!(read(&bytes).0, expected, "{name}");
-            // However much of it arrives at once, and never is more asked for than belongs to it.
+            // However much of it arrives together, and never is more asked for than belongs to it.
             assert_eq!(step(&bytes), expected, "{name}");
         }
         let header = v2(0x21, 0x11, &V4);

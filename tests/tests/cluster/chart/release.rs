@@ -183,7 +183,7 @@ fn a_release_lives_from_install_to_uninstall() {
     println!("another authority: believed after {believed:?}, and no more after {no_more:?}");
     assert!(served());
 
-    // A rule in the file holds at once; no pod is replaced for it.
+    // A rule in the file holds immediately; no pod is replaced for it.
     let before = pods(&namespace);
     let rule = r#"config.rules=[{"name":"x","who":{"everybody":true},"deny":["x.example.com:1"]}]"#;
     namespace.release("upgrade", &values, &["--set-json", rule]);
