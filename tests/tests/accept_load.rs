@@ -272,7 +272,7 @@ fn sources_that_only_ask_hold_up_no_other() {
         asked.load(Ordering::Relaxed),
         100.0 * worked
     );
-    // What a busy machine takes by itself is not the bastion's.
+    // The time that a busy machine takes by itself is not the bastion's.
     let machine = at(&before, 95) * 4;
     assert!(at(&took, 95) < Duration::from_millis(100) + machine, "{took:?}");
     assert!(at(&took, 100) < Duration::from_millis(500) + machine, "{took:?}");
@@ -405,7 +405,7 @@ fn it_survives_having_no_more_files() {
     let mut held: Vec<_> =
         (0..30).map(|_| Link::connect_from(FLOODER, fixture.bastion.address()).unwrap()).collect();
     wait::until_true("it to notice", SOON, || fixture.bastion.log().contains("cannot accept connections"));
-    // Who does not get in is turned away rather than left waiting.
+    // A client that does not get in is turned away rather than left waiting.
     let mut late = Link::connect_from(BYSTANDER, fixture.bastion.address()).unwrap();
     late.patience(SOON);
     assert_ne!(late.receive_to_end().1, Gone::Silent);

@@ -323,7 +323,7 @@ fn a_channel_that_waits_for_its_place_and_outlives_its_session_says_so() {
     let first = client.forward("127.0.0.1", target.port().into()).unwrap().unwrap();
     let fields = Writer::new().string("127.0.0.1").u32(target.port().into()).string("127.0.0.1").u32(40_000);
     let _unanswered = client.begin_open("direct-tcpip", &fields.0).unwrap();
-    // What comes after it in the session has been answered, so it waits.
+    // The session has answered a later request, so this one waits.
     client.write(first, b"x").unwrap();
     assert_eq!(client.read(first, 1).unwrap(), b"x");
     drop(client);

@@ -112,7 +112,7 @@ fn whatever_comes_before_a_login_is_cut_short() {
         .start();
     let address = bastion.address();
     let certificate = Forge::user(&key, LOGIN).sign(&authority);
-    // Who is there already is not disturbed, and neither is who comes.
+    // Clients that are logged in are not disturbed, and neither are new ones.
     let mut bystander = Client::login(address, LOGIN, &key, certificate.clone());
     let _ = Client::login(address, LOGIN, &key, certificate.clone());
     let process = bastion.process().id();

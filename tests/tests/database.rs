@@ -216,7 +216,7 @@ fn a_command_comes_out_at_the_tunnel_whatever_the_shell_says() {
         assert!(stderr.contains(&format!("{name} is kept from the command")), "{name}: {stderr}");
     }
     assert!(!stderr.contains(wrong), "{stderr}");
-    // What each of them alone does to psql is why it is in the list.
+    // Each of them alone changes what psql does, which is why it is in the list.
     for (name, value) in all.into_iter().filter(|(name, _)| {
         !matches!(*name, "PGLOADBALANCEHOSTS" | "PGREQUIREPEER" | "PGSERVICEFILE" | "PGSYSCONFDIR")
     }) {
@@ -291,7 +291,7 @@ fn a_program_can_verify_the_name_of_the_database() {
         String::from_utf8_lossy(&output.stdout).lines().any(|line| line.trim() == "127.0.0.1"),
         "{output:?}"
     );
-    // What is printed works as it stands.
+    // The printed words work as they stand.
     let (tunnel, told) = fixture.tunnel();
     let printed = Program::new(tests::process::installed("psql"))
         .args(["-X", "-A", "-t", "-c", select, told["verify_full_url"].as_str().unwrap()])

@@ -185,7 +185,7 @@ fn a_dial_that_its_session_does_not_outlive_says_so() {
     let fields =
         Writer::new().string("127.0.0.1").u32(hole.address().port().into()).string("127.0.0.1").u32(40_000);
     let _unanswered = client.begin_open("direct-tcpip", &fields.0).unwrap();
-    // What comes after it in the session has been answered, so it was begun.
+    // The session has answered a later request, so it has begun this one.
     assert_eq!(ask(&mut client, "missing.test", 80), "unresolved");
     drop(client);
     let refused = |record: &serde_json::Value| {

@@ -373,7 +373,7 @@ fn an_answer_before_a_reset_arrives() {
         wait::until_true("the target to reset", Duration::from_secs(10), || {
             gone.load(Ordering::SeqCst) > round as u64
         });
-        // What the kernel refuses now.
+        // The kernel refuses these bytes.
         for _ in 0..4 {
             client.write(channel, &[1; 16 * 1024]).unwrap();
             client.global_request("keepalive@openssh.com", b"").unwrap();

@@ -159,7 +159,7 @@ fn a_token_that_ends_is_waited_for() {
         let needed = tunnel.event("sign-in-needed", LATER);
         println!("{source}: {needed}");
         assert_eq!(needed["command"], format!("bao login -address={}", bao.url()), "{source}");
-        // What is open lives as long as its certificate.
+        // An open stream lives as long as its certificate.
         if needed["seconds_left"].as_u64().unwrap() > 1 {
             use std::io::{Read, Write};
             stream.write_all(b"y").unwrap();

@@ -67,7 +67,7 @@ fn every_case_renders_as_is_written_beside_it() {
             path.display()
         );
     });
-    // What is rendered of no case is not left behind.
+    // No rendered file without a case is left behind.
     for chart in charts() {
         let cases: Vec<_> = cases_of(&folder_of(&chart)).into_iter().map(|(case, _)| case).collect();
         for entry in fs::read_dir(folder_of(&chart).join("ci")).unwrap() {

@@ -43,7 +43,7 @@ fn each_row_has_a_level_and_tests_that_are_there() {
             let here = source.contains(&format!("#[test]\nfn {name}("));
             assert!(here, "{id}: there is no test {test}");
         }
-        // What runs, runs in a cluster.
+        // Rows of these levels are tested in a cluster.
         let in_cluster = tests.iter().any(|test| test.starts_with("cluster/") || test.starts_with("cilium/"));
         assert_eq!(in_cluster, ["run", "served"].contains(&level), "{id}: {level}");
     }

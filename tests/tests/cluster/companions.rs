@@ -185,7 +185,7 @@ fn a_workload_is_upgraded_whatever_changes_and_leaves_nothing() {
     releases.run("web", &["rollback", "shop", "1"]);
     assert_eq!((service()["clusterIP"].clone(), service()["ports"].as_array().unwrap().len()), (address, 1));
 
-    // What clients call it may change; what its members are called may not, and does not.
+    // The name that clients use may change; the names of its members may not, and do not.
     let database = |name: &str| json!({"controller": {"kind": "StatefulSet"}, "service": {"name": name}, "containers": container("1", json!([tcp]))});
     releases.helm("web", &["install", "orders"], "workload", &database("db")).succeed();
     releases.helm("web", &["upgrade", "orders"], "workload", &database("database")).succeed();

@@ -250,7 +250,7 @@ fn postgres_and_openbao_run_as_pods_under_the_strictest_pod_security() {
         namespace.name(),
         "pod-security.kubernetes.io/enforce=restricted",
     ]);
-    // What is not so careful does not get in.
+    // A pod that is not so careful is not admitted.
     let refused =
         namespace.kubectl_program(&["apply", "--filename=-"]).input(tools("client").to_string()).output();
     assert!(String::from_utf8_lossy(&refused.stderr).contains("violates PodSecurity"), "{refused:?}");

@@ -285,7 +285,7 @@ fn everything_else_is_refused(server: &Server<'_>, kubeconfig: &Path, own: &str,
         .unwrap();
     let request = |method: &str, path: &str| http::request(method, address, path, &[], "").unwrap();
     let root = |api: &str| if api == "v1" { "/api/v1".to_owned() } else { format!("/apis/{api}") };
-    // What the server does not know, it refuses as well: that would prove nothing.
+    // The server refuses an unknown resource as well, which would prove nothing.
     let mut offers: BTreeMap<String, Value> = BTreeMap::new();
     let mut expected = BTreeSet::new();
     for (table, namespace) in [

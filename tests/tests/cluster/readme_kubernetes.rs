@@ -36,7 +36,7 @@ fn commands(section: &str) -> Vec<String> {
 
 #[test]
 fn the_readme_leads_to_a_database() {
-    // What the README says is there: a cluster with the image, and a Service `orders` in the namespace
+    // The README assumes a cluster with the image, and a Service `orders` in the namespace
     // `databases`.
     let cluster = Cluster::for_this_process();
     cluster.image(image::BASTION);
@@ -93,7 +93,7 @@ fn fenced<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn four_installs_lead_to_a_page_and_a_database_in_a_closed_namespace() {
-    // What the page says is there: an ingress controller, the definitions of cert-manager, a bastion; and the
+    // The page assumes an ingress controller, the definitions of cert-manager, a bastion; and the
     // images that it names.
     let cluster = Cluster::for_this_process();
     cluster.name_image(image::ECHO, "registry.example.com/web:1.2");

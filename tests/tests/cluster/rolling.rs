@@ -144,7 +144,8 @@ fn no_client_notices_that_the_api_server_is_away() {
     wait::until_true("psql through ssh", TWO_MINUTES, || {
         psql(ssh, &["-c", "select 6 * 7"]).output().stdout == b"42\n"
     });
-    // What is said then holds immediately: talks that are no longer permitted end, and not before.
+    // A policy that is applied then holds immediately: talks that are no longer permitted end, and not
+    // before.
     assert!(staying.iter_mut().all(Talk::goes_on));
     place.permit("another-user");
     let changed = Instant::now();

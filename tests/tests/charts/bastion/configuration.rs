@@ -24,7 +24,7 @@ fn the_bastion_reads_the_file_of_every_case() {
         let text = map["data"]["bastion.yaml"].as_str().unwrap();
         let config: Config = config_file::parse(Path::new("bastion.yaml"), text)
             .unwrap_or_else(|error| panic!("{case}: {error}\n{text}"));
-        // What pods and probes go by is what the file says.
+        // Pods and probes use the ports of the file.
         let container = &kinds(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["ports"][0]["containerPort"], config.listen.port(), "{case}");
         assert_eq!(container["ports"][1]["containerPort"], config.admin.unwrap().listen.port(), "{case}");
@@ -118,7 +118,7 @@ fn clients_are_told_what_the_chart_knows() {
             "{bastion: {address: ['bastion.example.com:22'], user: tunnel}, vault: {address: 'https://vault.example.com:8200', namespace: team, mount: ssh}}"
         )
     );
-    // What was said wins over what is known.
+    // A value of the operator wins over one that the chart derives.
     let nodeport = told("nodeport");
     assert_eq!(nodeport["bastion"]["address"], "192.0.2.10:30022");
     assert_eq!(nodeport["databases"]["orders"]["port"], 5432);

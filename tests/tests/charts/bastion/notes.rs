@@ -32,7 +32,7 @@ fn a_tunnel_is_promised_where_there_is_one() {
     let said = notes("default");
     assert!(!said.contains("    pf-tunnel --kube-context "), "{said}");
     assert!(said.contains("    bastion.address, or service.hostnames\n    vault.address, "), "{said}");
-    // Who it is is published through Kubernetes, or said.
+    // The chart publishes the host key through Kubernetes, or the notes ask for it.
     assert!(notes("vault").contains("Set connectionInfo.file.bastion.host_authority"));
     assert!(!notes("files").contains("host_authority"));
     assert!(!notes("behind-a-balancer").contains("helm test"));

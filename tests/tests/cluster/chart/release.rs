@@ -115,7 +115,7 @@ fn a_release_lives_from_install_to_uninstall() {
         &format!("--from-literal=ca.pub={}", authority.users().trim()),
     ]);
     namespace.wait_for_rollout("deployment/bastion");
-    // What the notes end with works as it stands there.
+    // The commands at the end of the notes work as they stand.
     let command = |start: &str| {
         let line = notes.lines().map(str::trim_start).rfind(|line| line.starts_with(start));
         line.unwrap_or_else(|| panic!("no {start}: {notes}"))
@@ -124,7 +124,7 @@ fn a_release_lives_from_install_to_uninstall() {
     let said = cluster.shell(command("helm test ")).succeed();
     assert!(said.contains("SSH-2.0-bastion_") && said.contains("HTTP/1.1 200"), "{said}");
 
-    // Who may reach what is said by an object beside the Service, and a laptop needs nothing but a
+    // An object beside the Service permits its use, and a laptop needs nothing but a
     // kubeconfig.
     namespace.apply(&web());
     namespace.wait_for_pod("web");
@@ -150,7 +150,7 @@ fn a_release_lives_from_install_to_uninstall() {
     let served = || http::get(local, "/").is_ok_and(|page| page.body.contains(PAGE));
     assert!(served());
 
-    // Whom to believe is changed by `kubectl apply` too.
+    // `kubectl apply` changes the authorities too.
     let (another, key) = (Key::ed25519(), Key::ed25519());
     let person = Person::new(LOGIN, &key, &Forge::user(&key, LOGIN).sign(&another)).knows_line(&who);
     let ssh = || {
@@ -190,7 +190,7 @@ fn a_release_lives_from_install_to_uninstall() {
     namespace.wait_for_rollout("deployment/bastion");
     assert_eq!(pods(&namespace), before);
 
-    // What is read at the start replaces them, and the bastion stays who it is.
+    // A setting that the bastion reads at its start replaces the pods, and its host key stays.
     let more = ["--set", "config.limits.max_sessions=500", "--set", "replicaCount=3"];
     namespace.release("upgrade", &values, &more);
     namespace.wait_for_rollout("deployment/bastion");
@@ -209,6 +209,6 @@ fn a_release_lives_from_install_to_uninstall() {
     helm("uninstall", &["--wait"]);
     let left = namespace.kubectl(&["get", "deployments,services,configmaps,secrets,roles,rolebindings,networkpolicies,poddisruptionbudgets,serviceaccounts", "--output=name"]);
     let left: Vec<_> = left.lines().filter(|line| line.contains("bastion")).collect();
-    // Who the bastion is survives it, and so does what others made.
+    // The host key survives it, and so do the operator's own objects.
     assert_eq!(left, ["configmap/bastion-user-ca", "secret/bastion-host-key"]);
 }

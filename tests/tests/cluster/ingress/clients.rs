@@ -64,7 +64,7 @@ fn a_service_is_asked_about_each_request() {
     let host = fixture.serve(Api::Ingress, "asked", external(json!({"method": "POST"})));
     fixture.until_plain(&host, "/", 401);
     let signed_in = |host: &str| {
-        // What a client says of itself does not count.
+        // The address that a client claims does not count.
         fixture
             .http(host, "/")
             .header("Cookie", "session=yes")
