@@ -330,8 +330,8 @@ fn a_reason_that_is_too_long_or_no_text_is_cut_and_replaced() {
     assert!(reason(&[0xFF; 600]).len() <= 512);
 }
 
-/// All frames of a stream of bytes that is cut at these places, how many bytes they stand for, and whether it ended
-/// between two.
+/// All frames of a stream of bytes that is cut at these places, how many bytes they stand for, and whether it
+/// ended between two.
 fn read_in_pieces(wire: &[u8], cuts: &[usize]) -> (Result<Vec<String>, Malformed>, usize, bool) {
     let mut decoder = Decoder::default();
     let mut frames = Vec::new();

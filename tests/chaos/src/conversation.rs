@@ -349,7 +349,7 @@ fn record(number: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Says what one script has until told to stop, hears what the other has, and writes down how it went.
-/// Without somebody to tell it, it stops when the peer says goodbye.
+/// Without a `stop`, it ends when the peer says goodbye.
 fn talk(stream: &TcpStream, says: (u64, u64), hears: (u64, u64), side: &Side, stop: Option<&AtomicBool>) {
     let heard = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -3,7 +3,8 @@
 //!
 //! A [`row`] is a fault; [`fault`] injects it; a [`peer`] is who is tried; a [`conversation`] is the
 //! application that has a connection open meanwhile; a [`report`] has what was measured beside what is
-//! demanded, and the [`table`] all of them. Each case runs in network namespaces of its own, which end with it.
+//! demanded, and the [`table`] all of them. Each case runs in network namespaces of its own, which end with
+//! it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! Moves an association to another carrier: the client asks, the bastion agrees, and each end goes on from where
-//! the other one stands.
+//! Moves an association to another carrier: the client asks, the bastion agrees, and each end goes on from
+//! where the other one stands.
 
 use thiserror::Error;
 

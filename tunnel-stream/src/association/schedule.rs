@@ -1,5 +1,5 @@
-//! Chooses the next frame of an association: what is owed first, then small frames, then one frame of each stream
-//! in turn.
+//! Chooses the next frame of an association: what is owed first, then small frames, then one frame of each
+//! stream in turn.
 
 use super::{Association, Attachment, Outgoing, SMALL, stream::Stream};
 use crate::{Moment, StreamId, frame::Frame, reason::Code, ring::Next};
@@ -56,8 +56,8 @@ impl Association {
         }
     }
 
-    /// Forgets a stream. It leaves its place in the queues too: a peer that takes nothing could make streams come
-    /// and go, and the queues grow by what is left of them.
+    /// Forgets a stream. It leaves its place in the queues too: a peer that takes nothing could make streams
+    /// come and go, and the queues grow by what is left of them.
     pub(super) fn forget(&mut self, id: StreamId) -> Option<Stream> {
         let stream = self.streams.remove(&id)?;
         if stream.in_control {
