@@ -1,4 +1,4 @@
-//! How long answers take.
+//! Measures how long answers take.
 
 use std::{
     io::{self, Read, Write},
@@ -12,7 +12,7 @@ const MESSAGE: usize = 64;
 /// An answer that takes longer does not come.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many answers nobody counts, until all is warm.
+/// The number of answers that are not counted, until all is warm.
 const WARM_UP: usize = 50;
 
 /// Asks one question after another for a while: the time of each answer, in microseconds.
