@@ -13,7 +13,7 @@ use crate::{ClearPassword, Explanation, LocalTls, Password, Reason, Step, TlsFac
 const SCRAMBLE: [u8; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20];
 const VERIFIED: TlsFacts<'_> = TlsFacts { verified: true, certificate: None };
 const UNVERIFIED: TlsFacts<'_> = TlsFacts { verified: false, certificate: None };
-const ALL: u32 = u32::MAX & !flag::LONG_PASSWORD;
+const ALL: u32 = !flag::LONG_PASSWORD;
 
 fn password(text: &str) -> Password {
     Password::new(text.into()).unwrap()
