@@ -179,7 +179,8 @@ impl Server {
         Self { tls, ask, end_point: None, framer: Framer::new(), state: State::First(Answered::default()) }
     }
 
-    /// A client that began with TLS instead of asking for it. The certificate in DER is ours.
+    /// A client that began with TLS instead of asking for it. The certificate in DER is ours. PostgreSQL's
+    /// clients want both ends to have agreed on the application protocol `postgresql` (ALPN).
     #[must_use]
     pub fn over_tls(ask: Ask, certificate: Option<&[u8]>) -> Self {
         let mut server = Self::new(LocalTls::Offered, ask);

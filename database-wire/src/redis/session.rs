@@ -271,28 +271,40 @@ impl Refusing {
     /// nothing when the connection has to end: after a hundred commands, and after what is none.
     #[must_use]
     pub fn answers(&mut self, mut input: &[u8]) -> Option<Outgoing> {
+        if self.left == 0 {
+            return None;
+        }
         let mut answers = Vec::new();
-        while !input.is_empty() {
-            let passed = self.commands.arguments(input).ok()?;
-            input = input.get(passed..).unwrap_or_default();
-            if !matches!(self.commands.state, State::Head) {
-                break;
-            }
-            match self.commands.collect(&mut input).ok()? {
-                Head::More => break,
-                Head::Nothing { .. } => self.commands.held.clear(),
-                told => {
-                    self.commands.held = Zeroizing::new(Vec::new());
-                    match told {
-                        Head::Auth { left, .. } => self.commands.expect(0, left),
-                        Head::Other { skip, left, .. } => self.commands.expect(skip, left),
-                        Head::More | Head::Nothing { .. } | Head::Whole { .. } => {}
-                    }
-                    self.left = self.left.checked_sub(1)?;
+        while self.left > 0 && !input.is_empty() {
+            match self.begins(&mut input) {
+                Ok(true) => {
+                    self.left -= 1;
                     answers.extend_from_slice(explain(&self.explanation).as_ref());
                 }
+                Ok(false) => {}
+                Err(_) => self.left = 0,
             }
         }
         Some(Outgoing::new(answers))
+    }
+
+    /// Takes bytes off the front, up to the beginning of a command, and tells whether there is one.
+    fn begins(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
+        let passed = self.commands.arguments(input)?;
+        *input = input.get(passed..).unwrap_or_default();
+        if !matches!(self.commands.state, State::Head) {
+            return Ok(false);
+        }
+        let told = self.commands.collect(input)?;
+        if told != Head::More {
+            self.commands.held = Zeroizing::new(Vec::new());
+        }
+        match told {
+            Head::More | Head::Nothing { .. } => return Ok(false),
+            Head::Auth { left, .. } => self.commands.expect(0, left),
+            Head::Other { skip, left, .. } => self.commands.expect(skip, left),
+            Head::Whole { .. } => {}
+        }
+        Ok(true)
     }
 }

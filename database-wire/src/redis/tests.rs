@@ -147,7 +147,12 @@ fn each_command_is_refused_a_hundred_times() {
     assert_eq!(String::from_utf8(answers).unwrap(), line.repeat(4));
     assert_eq!(refusing.answers(&b"PING\r\n".repeat(96)).unwrap().as_ref().len(), 96 * line.len());
     assert_eq!(refusing.answers(b"PING\r\n"), None);
-    assert_eq!(Refusing::new(explanation()).answers(b"*x\r\n"), None);
+    let mut many = Refusing::new(explanation());
+    assert_eq!(many.answers(&b"PING\r\n".repeat(150)).unwrap().as_ref().len(), 100 * line.len());
+    assert_eq!(many.answers(b"PING\r\n"), None);
+    let mut broken = Refusing::new(explanation());
+    assert_eq!(broken.answers(b"PING\r\n*x\r\nPING\r\n").unwrap().as_ref(), line.as_bytes());
+    assert_eq!(broken.answers(b"PING\r\n"), None);
 }
 
 /// How a login ends at a server that says this, what was written, and what is not read.
