@@ -68,7 +68,7 @@ bench: peers ## our programs beside OpenSSH's, as a table and as JSON: all of it
 	cargo build --release --locked -p bench -p bastion-server -p tunnel-cli -p vault-signer --bins
 	target/release/bench $(BENCH)
 
-peers: ## other SSH programs, PostgreSQL and OpenBao, for the tests
+peers: ## other SSH programs, databases and OpenBao, for the tests
 	tests/install
 
 # The code that decides and does no I/O: `make mutants MUTANTS=access/policy.rs` for some of it.

@@ -4,8 +4,10 @@
 //! Every peer listens on a free port of the loopback interface, keeps its files in a scratch folder, and dies
 //! with the test that started it; what it wrote is shown when that test fails.
 //!
-//! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`], a Kubernetes ([`cluster`]); and, from the
-//!   outside, programs of our own: [`bastion`], [`authority`], [`tunnel`], [`process`];
+//! - real peers: [`openbao`], [`sshd`], [`ssh`], [`postgres`], [`mariadb`], [`redis`], a Kubernetes
+//!   ([`cluster`]); and, from the outside, programs of our own: [`bastion`], [`authority`], [`tunnel`],
+//!   [`process`];
+//! - what a database's client meets in the place of the database: [`database_proxy`];
 //! - what a cluster's network would permit: [`network_policy`];
 //! - a clock that is wrong: [`clock`];
 //! - what is behind a bastion: [`target`]; what may stand in front of Vault: [`front`];
@@ -30,6 +32,7 @@ pub mod authority;
 pub mod bastion;
 pub mod chart;
 pub mod clock;
+pub mod database_proxy;
 pub mod dns;
 pub mod echo;
 pub mod fixture;
@@ -38,10 +41,12 @@ pub mod front;
 pub mod fuzz;
 pub mod http;
 pub mod key;
+pub mod mariadb;
 pub mod memory;
 pub mod openbao;
 pub mod postgres;
 pub mod private;
+pub mod redis;
 pub mod rogue;
 pub mod settings;
 pub mod socks;

@@ -95,13 +95,37 @@ impl Postgres {
         &self.password
     }
 
+    /// Puts lines at the head of `pg_hba.conf`, and has them read.
+    ///
+    /// # Panics
+    /// When the server does not take them.
+    pub fn admit(&self, lines: &[&str]) {
+        let file = self.data().join("pg_hba.conf");
+        let before = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, lines.join("\n") + "\n" + &before).unwrap();
+        let errors = self.query("select count(error) from pg_hba_file_rules");
+        assert_eq!(errors, "0", "{lines:?}");
+        let _ = self.query("select pg_reload_conf()");
+    }
+
     /// Has it speak TLS, with a certificate for this name, and returns the file of the authority that signed
     /// that.
     ///
     /// # Panics
     /// When it does not.
     pub fn with_tls(&self, name: &str) -> PathBuf {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        self.with_tls_of(name, &rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// The same, with a key and a signature of this algorithm.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn with_tls_of(&self, name: &str, algorithm: &'static rcgen::SignatureAlgorithm) -> PathBuf {
+        let signing_key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let cert =
+            rcgen::CertificateParams::new([name.to_owned()]).unwrap().self_signed(&signing_key).unwrap();
+        let made = rcgen::CertifiedKey { cert, signing_key };
         let (certificate, key) = (self.scratch.join("server.crt"), self.scratch.join("server.key"));
         std::fs::write(&certificate, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();

@@ -22,6 +22,7 @@ mod certificates;
 mod chart_documents;
 mod clients;
 mod database;
+mod database_logins;
 mod demo;
 mod destinations;
 mod endings;
