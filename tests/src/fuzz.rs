@@ -20,6 +20,8 @@ use ssh_key::Certificate;
 
 use crate::{forge::USER, key::Key, process::workspace, scratch::Scratch, wire::Writer};
 
+pub mod logins;
+
 /// A parser by its name, which is also that of its corpus.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
@@ -30,7 +32,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "certificate", run: certificate },
     Target { name: "certificate_fields", run: certificate_fields },
     Target { name: "bastion_config", run: bastion_config },
@@ -39,6 +41,12 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "destination", run: destination },
     Target { name: "revocation", run: revocation },
     Target { name: "proxy_header", run: proxy_header },
+    Target { name: "postgres_server", run: logins::postgres_server },
+    Target { name: "postgres_client", run: logins::postgres_client },
+    Target { name: "mysql_server", run: logins::mysql_server },
+    Target { name: "mysql_client", run: logins::mysql_client },
+    Target { name: "redis_session", run: logins::redis_session },
+    Target { name: "redis_client", run: logins::redis_client },
 ];
 
 /// The moment at which everything happens: the certificates of the corpus are valid then.
