@@ -28,7 +28,7 @@ use crate::{
     inbound::FIRST_WINDOW,
     proof::{AssociationId, Epoch, Secret, Secrets},
     reason::Reason,
-    ring::{Payload, Ring},
+    ring::{Payload, Ring, Total},
     transit::Transit,
 };
 pub use moving::Refused;
@@ -70,6 +70,8 @@ pub struct Limits {
     /// How far the window of one stream may grow, in bytes; this end keeps no more for the peer either,
     /// whatever that would take.
     pub window: u64,
+    /// How much may be kept of all streams together until the peer acknowledges it, in bytes.
+    pub kept: u64,
 }
 
 /// What the caller has to do after a frame.
@@ -142,6 +144,8 @@ pub struct Association {
     id: AssociationId,
     limits: Limits,
     streams: BTreeMap<StreamId, Stream>,
+    /// What is kept of all of them.
+    kept: Total,
     /// The highest number of a stream so far.
     highest: StreamId,
     /// The highest attempt to attach so far.
@@ -175,6 +179,7 @@ impl Association {
             id,
             limits: Limits { streams: limits.streams.min(MOST_STREAMS), ..limits },
             streams: BTreeMap::new(),
+            kept: Total::default(),
             highest: StreamId(0),
             epoch: Epoch(0),
             secrets: Secrets::new(secret),
@@ -245,7 +250,7 @@ impl Association {
         }
         let id = StreamId(self.highest.0.checked_add(1)?);
         self.highest = id;
-        let mut stream = Stream::new(id, State::Opening, FIRST_WINDOW, &self.limits);
+        let mut stream = Stream::new(id, State::Opening, FIRST_WINDOW, &self.limits, &self.kept);
         stream.request = Some(request);
         stream.owed.open = true;
         self.streams.insert(id, stream);
@@ -275,20 +280,24 @@ impl Association {
         stream.state = State::Ended;
         stream.request = None;
         stream.reason = Some(reason);
-        stream.ring = Ring::new(id, 0, 0);
+        stream.ring = Ring::new(id, 0, 0, &self.kept);
         stream.owed = Owed { reset: true, ..Owed::default() };
         self.owes(id);
     }
 
     /// How many bytes may be taken from a stream's socket now.
     pub fn room(&self, id: StreamId) -> usize {
-        self.streams.get(&id).filter(|stream| stream.is_live()).map_or(0, |stream| stream.ring.room())
+        self.streams
+            .get(&id)
+            .filter(|stream| stream.is_live())
+            .map_or(0, |stream| stream.room(&self.limits, &self.kept))
     }
 
-    /// The socket has data, and there is no room: the peer may have a larger window to give.
+    /// The socket has data, and there is no room: the peer may have something to acknowledge, or a larger
+    /// window to give.
     pub fn blocked(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_live())
-            && stream.ring.is_at_limit()
+            && stream.ring.awaits_credit()
         {
             stream.owed.blocked = true;
             self.owes(id);
@@ -335,7 +344,7 @@ impl Association {
         }
     }
 
-    fn credits(&mut self, id: StreamId) {
+    pub(super) fn credits(&mut self, id: StreamId) {
         let owes = self.streams.get_mut(&id).is_some_and(|stream| {
             stream.owed.credit |= stream.inbound.owes_credit();
             stream.owed.credit

@@ -148,7 +148,7 @@ pub enum Frame {
     Open { stream: StreamId, limit: u64, request: Request },
     /// It is there. The client may send up to `limit`.
     Opened { stream: StreamId, limit: u64 },
-    /// There is more to send than the limit lets.
+    /// There is more to send than may be before `limit` is acknowledged or raised.
     Blocked { stream: StreamId, limit: u64 },
     /// See [`Hello`].
     Hello(Hello),

@@ -38,6 +38,7 @@ pub(crate) struct Inbound {
     largest: u64,
     /// Frames that have arrived since the peer was told of credit.
     frames: u32,
+    is_asked: bool,
     /// Where each frame ends that the socket has not taken.
     ends: VecDeque<u64>,
     /// The offset of the end, once it is known.
@@ -57,6 +58,7 @@ impl Inbound {
             window: WINDOW.min(largest).max(FIRST_WINDOW),
             largest: largest.max(FIRST_WINDOW),
             frames: 0,
+            is_asked: false,
             ends: VecDeque::new(),
             end: None,
             end_written: false,
@@ -126,17 +128,23 @@ impl Inbound {
         true
     }
 
+    /// The peer waits for an acknowledgement, also of less than is worth one otherwise.
+    pub(crate) fn asked(&mut self) {
+        self.is_asked = true;
+    }
+
     /// Whether the peer should hear of what it may send by now.
     pub(crate) fn owes_credit(&self) -> bool {
         let step = STEP.min(self.window / 4);
         (self.end_written && !self.end_acknowledged)
             || self.written - self.acknowledged >= step
-            || (self.frames >= FRAMES && self.written > self.acknowledged)
+            || ((self.is_asked || self.frames >= FRAMES) && self.written > self.acknowledged)
     }
 
     /// What is acknowledged, and the limit, which the peer hears now.
     pub(crate) fn credit(&mut self) -> (u64, u64) {
         self.frames = 0;
+        self.is_asked = false;
         self.acknowledged = self.written;
         self.limit = self.limit.max(self.written.saturating_add(self.window));
         self.end_acknowledged |= self.end_written;

@@ -1,6 +1,13 @@
 //! The sending half of a stream: what was taken from the TCP socket and is not acknowledged yet.
 
-use std::{collections::VecDeque, fmt};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -34,6 +41,14 @@ impl Payload {
         Self(frame)
     }
 
+    /// Of a buffer whose first [`HEADER`] bytes are free for the header.
+    pub fn with_header_room(mut frame: BytesMut) -> Self {
+        if frame.len() < HEADER {
+            frame.resize(HEADER, 0);
+        }
+        Self(frame)
+    }
+
     /// Where the bytes are put, behind the room for the header. Only what is appended counts.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.0
@@ -45,6 +60,13 @@ impl Payload {
         let mut payload = Self::with_capacity(data.len());
         payload.0.extend_from_slice(data);
         payload
+    }
+
+    /// Takes the first `length` bytes out, by a copy.
+    pub fn split_off_front(&mut self, length: usize) -> Self {
+        let front = Self::copy_of(self.bytes().get(..length).unwrap_or_default());
+        *self = Self::copy_of(self.bytes().get(front.len()..).unwrap_or_default());
+        front
     }
 
     /// How many bytes of data it has.
@@ -88,6 +110,41 @@ impl fmt::Debug for Kept {
     }
 }
 
+/// What the rings of an association hold together, in bytes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Total(Arc<AtomicU64>);
+
+impl Total {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one ring holds, which counts in the total for as long as the ring is there.
+#[derive(Debug)]
+struct Held {
+    own: u64,
+    total: Total,
+}
+
+impl Held {
+    fn more(&mut self, bytes: u64) {
+        self.own += bytes;
+        self.total.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn less(&mut self, bytes: u64) {
+        self.own -= bytes;
+        self.total.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.less(self.own);
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -112,7 +169,7 @@ pub(crate) struct Ring {
     resent: u64,
     /// The offset behind everything that was ever sent.
     sent: u64,
-    held: u64,
+    held: Held,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +194,7 @@ pub(crate) enum Next {
 }
 
 impl Ring {
-    pub(crate) fn new(stream: StreamId, limit: u64, most: u64) -> Self {
+    pub(crate) fn new(stream: StreamId, limit: u64, most: u64, total: &Total) -> Self {
         Self {
             stream,
             frames: VecDeque::new(),
@@ -151,7 +208,7 @@ impl Ring {
             fin_sent: false,
             resent: 0,
             sent: 0,
-            held: 0,
+            held: Held { own: 0, total: total.clone() },
         }
     }
 
@@ -166,9 +223,9 @@ impl Ring {
         usize::try_from(room).unwrap_or(usize::MAX).min(MOST_DATA)
     }
 
-    /// Whether it is the peer's limit that leaves no room.
-    pub(crate) fn is_at_limit(&self) -> bool {
-        self.fin == Fin::Open && self.taken >= self.limit
+    /// Whether only an acknowledgement makes room: all that was taken has been sent.
+    pub(crate) fn awaits_credit(&self) -> bool {
+        self.fin == Fin::Open && !self.has_next()
     }
 
     /// The offset behind what was sent on the present carrier.
@@ -187,7 +244,7 @@ impl Ring {
             return;
         }
         self.taken += payload.len() as u64;
-        self.held += payload.len() as u64;
+        self.held.more(payload.len() as u64);
         match &mut self.tail {
             Some(tail) if tail.len() < SMALL && tail.len() + payload.len() <= MOST_DATA => {
                 tail.0.extend_from_slice(payload.bytes());
@@ -203,7 +260,7 @@ impl Ring {
         let Some(Payload(mut frame)) = self.tail.take() else { return };
         let offset = self.frames.back().map_or(self.acknowledged, Kept::end);
         write_data_header(&mut frame, self.stream, offset);
-        self.held += OVERHEAD;
+        self.held.more(OVERHEAD);
         self.frames.push_back(Kept { frame: frame.freeze(), offset });
     }
 
@@ -252,10 +309,10 @@ impl Ring {
     /// The peer has written all before `acknowledged`, and takes all before `limit`. Says how much less is
     /// held, or `None` where the peer acknowledges what was never sent.
     pub(crate) fn credit(&mut self, acknowledged: u64, limit: u64) -> Option<u64> {
-        let before = self.held;
+        let before = self.held.own;
         self.acknowledge(acknowledged)?;
         self.limit = self.limit.max(limit);
-        Some(before - self.held)
+        Some(before - self.held.own)
     }
 
     fn acknowledge(&mut self, acknowledged: u64) -> Option<()> {
@@ -272,7 +329,7 @@ impl Ring {
         while let Some(kept) = self.frames.front()
             && kept.end() <= self.acknowledged
         {
-            self.held -= (kept.frame.len() - HEADER) as u64 + OVERHEAD;
+            self.held.less((kept.frame.len() - HEADER) as u64 + OVERHEAD);
             self.frames.pop_front();
             // What was acknowledged on one carrier need not be sent on the next.
             self.next = self.next.saturating_sub(1);
@@ -315,13 +372,14 @@ impl Ring {
 
     /// How much memory it holds, in bytes.
     pub(crate) fn held(&self) -> u64 {
-        self.held
+        self.held.own
     }
 
     pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
 
+    #[cfg(test)]
     pub(crate) fn limit(&self) -> u64 {
         self.limit
     }
@@ -363,7 +421,7 @@ mod tests {
         assert_eq!(format!("{payload:?}"), "Payload(3 bytes)");
         assert_eq!(Payload::copy_of(&[1; MOST_DATA + 1]).len(), MOST_DATA);
         assert!(Payload::with_capacity(usize::MAX).0.capacity() < 2 * MOST_DATA);
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         ring.push(payload);
         let Some(Next::Data(frame)) = ring.send_next() else { panic!() };
         assert_eq!(format!("{:?}", ring.frames), "[0..3]", "what users send does not print");
@@ -372,7 +430,7 @@ mod tests {
 
     #[test]
     fn small_pieces_share_a_frame_until_it_is_sent_or_no_longer_small() {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         ring.push(payload(0));
         assert!(!ring.has_next());
         for _ in 0..3 {
@@ -398,8 +456,8 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_than_two_frames_ahead_or_the_peer_allows() {
-        let mut ring = Ring::new(ID, 300_000, MANY);
-        assert_eq!((ring.room(), ring.is_at_limit()), (MOST_DATA, false));
+        let mut ring = Ring::new(ID, 300_000, MANY, &Total::default());
+        assert_eq!(ring.room(), MOST_DATA);
         ring.push(payload(MOST_DATA));
         assert_eq!(ring.room(), MOST_DATA);
         ring.push(payload(MOST_DATA - 100));
@@ -408,23 +466,23 @@ mod tests {
         let left = 300_000 - (2 * MOST_DATA - 100);
         assert_eq!(ring.room(), left);
         ring.push(payload(left));
-        assert_eq!((ring.room(), ring.is_at_limit()), (0, true));
+        assert_eq!(ring.room(), 0);
         send(&mut ring);
         assert_eq!(ring.credit(100_000, 300_050), Some(0));
-        assert_eq!((ring.room(), ring.is_at_limit(), ring.limit()), (50, false, 300_050));
+        assert_eq!((ring.room(), ring.limit()), (50, 300_050));
         assert_eq!(ring.credit(100_000, 200_000), Some(0), "a limit is not taken back");
         assert_eq!(ring.room(), 50);
         ring.finish();
-        assert_eq!((ring.room(), ring.is_at_limit()), (0, false));
+        assert_eq!(ring.room(), 0);
     }
 
     #[test]
     fn no_more_is_kept_than_this_end_allows() {
-        let mut ring = Ring::new(ID, u64::MAX, 1000);
+        let mut ring = Ring::new(ID, u64::MAX, 1000, &Total::default());
         assert_eq!(ring.room(), 1000);
         ring.push(payload(1000));
         send(&mut ring);
-        assert_eq!((ring.room(), ring.is_at_limit()), (0, false));
+        assert_eq!(ring.room(), 0);
         ring.credit(0, u64::MAX);
         assert_eq!(ring.room(), 0);
         ring.credit(1000, u64::MAX);
@@ -433,7 +491,7 @@ mod tests {
 
     #[test]
     fn no_more_frames_are_kept_than_the_peer_expects() {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         for _ in 0..MOST_FRAMES {
             assert!(ring.room() > 0);
             ring.push(payload(1));
@@ -447,7 +505,7 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_is_let_go_frame_by_frame() {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         for _ in 0..3 {
             ring.push(payload(5000));
         }
@@ -469,7 +527,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_and_not_sent_cannot_be_acknowledged() {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         ring.push(payload(5000));
         assert_eq!(ring.credit(1, 0), None);
         send(&mut ring);
@@ -480,7 +538,7 @@ mod tests {
 
     #[test]
     fn the_end_is_a_number_of_its_own_and_is_sent_last() {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         ring.push(payload(10));
         ring.finish();
         assert_eq!(ring.credit(11, 0), None, "not sent");
@@ -499,7 +557,7 @@ mod tests {
 
     /// Three frames of 100 bytes and the end were sent; the peer says what it has.
     fn resumed(received: u64) -> (Vec<usize>, Option<u64>, u64) {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         for _ in 0..3 {
             ring.push(payload(100));
             send(&mut ring);
@@ -524,7 +582,7 @@ mod tests {
 
     #[test]
     fn a_peer_has_nothing_that_was_never_sent() {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         ring.push(payload(100));
         assert!(ring.can_resume(0) && !ring.can_resume(1));
         send(&mut ring);
@@ -540,7 +598,7 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_is_not_sent_again_however_far_back_the_peer_says_it_is() {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         for _ in 0..3 {
             ring.push(payload(100));
             send(&mut ring);
@@ -552,7 +610,7 @@ mod tests {
 
     #[test]
     fn room_is_counted_from_what_was_sent_on_the_present_carrier() {
-        let mut ring = Ring::new(ID, MANY, MANY);
+        let mut ring = Ring::new(ID, MANY, MANY, &Total::default());
         for _ in 0..3 {
             ring.push(payload(MOST_DATA));
             send(&mut ring);

@@ -21,7 +21,7 @@ const LEAST: usize = 256 * 1024;
 
 /// A client whose peer takes anything: as many open streams.
 fn generous(streams: usize) -> Association {
-    let mut client = client(Limits { streams: 8, window: 1 << 30 });
+    let mut client = client(Limits { streams: 8, window: 1 << 30, kept: 1 << 30 });
     for _ in 0..streams {
         let id = client.open(request()).unwrap();
         assert!(matches!(next(&mut client, NOW), Some(Frame::Open { .. })));
@@ -271,7 +271,7 @@ fn a_receipt_goes_first_and_counts_whole_frames() {
 
 #[test]
 fn no_end_keeps_more_than_its_own_window_for_a_peer_that_would_take_anything() {
-    let (mut client, mut server) = opened_with(1, Limits { streams: 4, window: 300_000 });
+    let (mut client, mut server) = opened_with(1, Limits { streams: 4, window: 300_000, kept: 1 << 30 });
     hear(&mut client, Frame::Credit { stream: ONE, acknowledged: 0, limit: u64::MAX }).unwrap();
     for _ in 0..100 {
         let room = client.room(ONE);
@@ -280,17 +280,52 @@ fn no_end_keeps_more_than_its_own_window_for_a_peer_that_would_take_anything() {
     }
     assert_eq!(client.status(ONE).unwrap().taken, 300_000);
     client.blocked(ONE);
-    assert!(said(&mut client).is_empty(), "the peer's window is not what holds it up");
+    let asked = said(&mut client);
+    assert!(matches!(*asked, [Frame::Blocked { stream: ONE, limit: 300_000 }]), "{asked:?}");
     assert!(!client.has_something_to_send());
     hear(&mut client, Frame::Credit { stream: ONE, acknowledged: 1000, limit: u64::MAX }).unwrap();
     assert_eq!(client.room(ONE), 1000);
     drop(said(&mut server));
 }
 
+/// Whatever the streams do, their sum has a bound, no stream is without room, and none waits for ever.
+#[test]
+fn several_busy_streams_share_what_may_be_kept() {
+    let limits = Limits { streams: 64, window: 1 << 20, kept: 900_000 };
+    let kept = |client: &Association| (1..=64).map(|id| held(client, StreamId(id))).sum::<u64>();
+    let (mut client, mut server) = opened_with(64, limits);
+    let mut most = 0;
+    let mut arrived = [0_u64; 65];
+    for round in 0..320 {
+        for turn in 0..64 {
+            let stream = StreamId((round + turn) % 64 + 1);
+            match client.room(stream) {
+                0 => client.blocked(stream),
+                room => drop(client.push(stream, Payload::copy_of(&vec![0; room]), NOW)),
+            }
+        }
+        most = most.max(kept(&client));
+        for event in flow(&mut client, &mut server) {
+            if let Event::Data(id, data) = event {
+                arrived[id.0 as usize] += data.len() as u64;
+                server.wrote(id, data.len() as u64);
+            }
+        }
+        flow(&mut server, &mut client);
+    }
+    assert!((800_000..2_000_000).contains(&most), "{most}");
+    let (fewest, greatest) = (arrived[1..].iter().min().unwrap(), arrived[1..].iter().max().unwrap());
+    assert!(*fewest > 1_000_000 && greatest / fewest < 4, "{fewest} {greatest}");
+}
+
+fn held(end: &Association, id: StreamId) -> u64 {
+    end.status(id).map_or(0, |status| status.held)
+}
+
 #[test]
 fn a_window_grows_when_it_is_what_holds_the_peer_up() {
     let largest = 4 << 20;
-    let (mut client, mut server) = opened_with(1, Limits { streams: 4, window: largest });
+    let (mut client, mut server) = opened_with(1, Limits { streams: 4, window: largest, kept: 1 << 30 });
     let mut limits = Vec::new();
     for _ in 0..200 {
         while client.room(ONE) > 0 {
@@ -601,7 +636,7 @@ fn an_association_never_has_more_streams_than_their_list_has_room_for() {
         Role::Server,
         ID,
         first_secret(),
-        Limits { streams: usize::MAX, window: 0 },
+        Limits { streams: usize::MAX, window: 0, kept: 1 << 30 },
         Duration::ZERO,
     );
     let most = tunnel_stream::frame::MOST_STREAMS as u32;

@@ -63,7 +63,7 @@ fn carry(client: &mut End, server: &mut End, stream: StreamId, rounds: Vec<Round
 /// How many instructions a round takes. In the process that is counted, moves the rounds instead.
 fn count(test: &str, round: impl Fn() -> Round) -> Option<u64> {
     if let Ok(rounds) = std::env::var(ROUNDS) {
-        let limits = Limits { streams: 4, window: 8 << 20 };
+        let limits = Limits { streams: 4, window: 8 << 20, kept: 1 << 30 };
         let mut client = End(client(limits), Decoder::default());
         let mut server = End(server(limits), Decoder::default());
         let stream = client.0.open(request()).unwrap();

@@ -22,7 +22,7 @@ use tunnel_stream::{
     proof::{AssociationId, Challenge, Secret},
 };
 
-const LIMITS: Limits = Limits { streams: 6, window: 1 << 20 };
+const LIMITS: Limits = Limits { streams: 6, window: 1 << 20, kept: 200_000 };
 
 /// What one end of one stream keeps beside its window: what was read ahead, and what its frames cost.
 const SLACK: u64 = 2 << 20;

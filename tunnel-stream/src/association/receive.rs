@@ -39,10 +39,9 @@ impl Association {
             Frame::Credit { stream, acknowledged, limit } => self.on_credit(stream, acknowledged, limit),
             Frame::Blocked { stream, limit } => {
                 let Some(known) = self.live(stream)? else { return self.gone(stream) };
-                if known.inbound.blocked(limit) {
-                    known.owed.credit = true;
-                    self.owes(stream);
-                }
+                known.owed.credit |= known.inbound.blocked(limit);
+                known.inbound.asked();
+                self.credits(stream);
                 Ok(None)
             }
             Frame::Reset { stream, reason } => self.on_reset(stream, reason),
@@ -111,7 +110,7 @@ impl Association {
         let Some(stream) = self.streams.get_mut(&id) else { return self.gone(id) };
         let was_live = stream.is_live();
         stream.state = State::Answering;
-        stream.ring = Ring::new(id, 0, 0);
+        stream.ring = Ring::new(id, 0, 0, &self.kept);
         stream.owed = Owed { gone: true, ..Owed::default() };
         self.owes(id);
         Ok(was_live.then_some(Event::Reset(id, reason)))
@@ -125,7 +124,7 @@ impl Association {
             if self.streams.len() >= 2 * self.limits.streams {
                 return Err(Violation::BadStream);
             }
-            self.streams.insert(id, Stream::new(id, State::Answering, 0, &self.limits));
+            self.streams.insert(id, Stream::new(id, State::Answering, 0, &self.limits, &self.kept));
         }
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.state == State::Answering
@@ -164,7 +163,7 @@ impl Association {
         }
         self.highest = id;
         let is_too_many = self.streams.len() >= self.limits.streams;
-        self.streams.insert(id, Stream::new(id, State::Opening, limit, &self.limits));
+        self.streams.insert(id, Stream::new(id, State::Opening, limit, &self.limits, &self.kept));
         if is_too_many {
             self.reset(id, Reason::new(Code::RESOURCE_SHORTAGE, "too many streams at the same time"));
             return Ok(None);

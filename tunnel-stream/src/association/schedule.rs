@@ -146,10 +146,10 @@ impl Association {
             Frame::Credit { stream: id, acknowledged, limit }
         } else if take(&mut owed.blocked) {
             // It may have got room since.
-            if stream.ring.room() > 0 {
+            if stream.room(&self.limits, &self.kept) > 0 {
                 return None;
             }
-            Frame::Blocked { stream: id, limit: stream.ring.limit() }
+            Frame::Blocked { stream: id, limit: stream.ring.taken() }
         } else {
             return None;
         };

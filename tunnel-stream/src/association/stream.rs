@@ -6,12 +6,20 @@ use crate::{
     frame::Request,
     inbound::{FIRST_WINDOW, Inbound},
     reason::Reason,
-    ring::Ring,
+    ring::{Ring, Total},
 };
 
 /// A stream that gave so many small pieces in a row is interactive. A single one is how most bulk transfers
 /// begin.
 const SMALL_PIECES: u8 = 3;
+
+/// A stream may keep so many times what all of them together leave of [`Limits::kept`], so that each newcomer
+/// finds room, however many are busy: one busy stream gets eight ninths of it, two get eight seventeenths
+/// each.
+const SHARE: u64 = 8;
+
+/// What a stream may keep in any case, in bytes.
+const LEAST: u64 = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -58,18 +66,26 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(id: StreamId, state: State, limit: u64, limits: &Limits) -> Self {
+    pub(super) fn new(id: StreamId, state: State, limit: u64, limits: &Limits, kept: &Total) -> Self {
         Self {
             state,
             request: None,
             reason: None,
-            ring: Ring::new(id, limit, limits.window.max(FIRST_WINDOW)),
+            ring: Ring::new(id, limit, limits.window.max(FIRST_WINDOW), kept),
             inbound: Inbound::new(limits.window),
             owed: Owed::default(),
             in_control: false,
             in_data: false,
             small_pieces: 0,
         }
+    }
+
+    /// How many bytes may be taken from its socket now: as the peer lets, and as what is kept of all streams
+    /// lets.
+    pub(super) fn room(&self, limits: &Limits, kept: &Total) -> usize {
+        let left = limits.kept.saturating_sub(kept.get());
+        let share = SHARE.saturating_mul(left).max(LEAST).saturating_sub(self.ring.held());
+        self.ring.room().min(usize::try_from(share).unwrap_or(usize::MAX))
     }
 
     pub(super) fn is_live(&self) -> bool {

@@ -10,7 +10,7 @@ use tunnel_stream::{
     proof::{AssociationId, Challenge, Secret},
 };
 
-pub(crate) const LIMITS: Limits = Limits { streams: 4, window: 1 << 20 };
+pub(crate) const LIMITS: Limits = Limits { streams: 4, window: 1 << 20, kept: 1 << 30 };
 pub(crate) const ID: AssociationId = AssociationId([3; 16]);
 pub(crate) const NOW: Duration = Duration::from_secs(100);
 pub(crate) const ONE: StreamId = StreamId(1);
