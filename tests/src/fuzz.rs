@@ -3,6 +3,8 @@
 //! Coverage-guided runs (`make fuzz`) and the ordinary tests call the same functions. What they find once is
 //! kept in `tests/fuzz/corpus`, and tried at every run of the tests.
 
+pub mod streams;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -32,7 +34,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "certificate", run: certificate },
     Target { name: "certificate_fields", run: certificate_fields },
     Target { name: "bastion_config", run: bastion_config },
@@ -47,6 +49,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "mysql_client", run: logins::mysql_client },
     Target { name: "redis_session", run: logins::redis_session },
     Target { name: "redis_client", run: logins::redis_client },
+    Target { name: "streams", run: streams::streams },
 ];
 
 /// The moment at which everything happens: the certificates of the corpus are valid then.

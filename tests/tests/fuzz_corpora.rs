@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tests::fuzz::{self, TARGETS, Target};
+use tunnel_stream::Frame;
 
 /// Changed inputs that each parser is given.
 const TRIES: usize = 3000;
@@ -92,6 +93,16 @@ fn the_corpora_hold_what_is_accepted_too() {
     let fields = fuzz::honest_fields();
     assert!(corpus(&TARGETS[1]).contains(&fields));
     assert!(fuzz::admits(&fuzz::sign_fields(&fields)));
+    // Each end's inputs are frames to their last byte, and an attempt to resume is among them.
+    for (name, count) in [("to_a_client", 17), ("to_a_bastion", 19)] {
+        let frames = fuzz::streams::frames(&std::fs::read(fuzz::corpus("streams").join(name)).unwrap());
+        let resumes = |frame: &Frame| matches!(frame, Frame::Attach(_) | Frame::Attached(_));
+        assert_eq!(
+            (frames.len(), frames.iter().filter(|frame| resumes(frame)).count()),
+            (count, 1),
+            "{name}"
+        );
+    }
 }
 
 /// A target that `make fuzz` does not know, or that has no corpus, would be forgotten.
