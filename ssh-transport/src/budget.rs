@@ -94,9 +94,19 @@ impl Budget {
     /// A new carrier of the owner of that name.
     #[must_use]
     pub fn carrier(&self, owner: &str) -> Arc<Carrier> {
+        self.enter(|ledger| ledger.carrier(owner))
+    }
+
+    /// A new association of the owner of that name. Its streams have credit, so none of them holds up another.
+    #[must_use]
+    pub fn association(&self, owner: &str) -> Arc<Carrier> {
+        self.enter(|ledger| ledger.association(owner))
+    }
+
+    fn enter(&self, enter: impl FnOnce(&mut Ledger) -> Id) -> Arc<Carrier> {
         let (verdict, gate) = (Arc::<Verdict>::default(), Arc::<Gate>::default());
         let mut state = self.0.state();
-        let id = state.ledger.carrier(owner);
+        let id = enter(&mut state.ledger);
         state.verdicts.insert(id, Arc::clone(&verdict));
         state.gates.insert(id, Arc::clone(&gate));
         drop(state);

@@ -1,10 +1,11 @@
 //! An SSH channel as the two ends that a relay copies between.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 
 use crate::{
-    relay::{Incoming, Lost, Sink, Source},
+    budget,
+    relay::{End, Incoming, Lost, Sink, Source},
     socket::Cutter,
 };
 
@@ -43,6 +44,17 @@ impl Source for ChannelSource {
     }
 }
 
+impl<S> ChannelSink<S>
+where
+    S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
+{
+    /// Sends bytes that are accounted for elsewhere.
+    pub(crate) async fn frame(&mut self, frame: Bytes) -> Result<(), Lost> {
+        self.carrier.caught_up().await;
+        self.channel.data_bytes(frame).await.map_err(|_| Lost)
+    }
+}
+
 impl<S> Sink for ChannelSink<S>
 where
     S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
@@ -51,16 +63,15 @@ where
         self.channel.writable_packet_size().await
     }
 
-    async fn data(&mut self, data: Bytes) -> Result<(), Lost> {
-        self.carrier.caught_up().await;
-        self.channel.data_bytes(data).await.map_err(|_| Lost)
+    async fn data(&mut self, data: BytesMut, budget: &budget::Stream) -> Result<(), Lost> {
+        self.frame(budget.carrier().lend(data.freeze())).await
     }
 
     async fn finish(&mut self) -> Result<(), Lost> {
         self.channel.eof().await.map_err(|_| Lost)
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, _end: End) {
         // A carrier that is gone has closed everything already.
         let _ = self.channel.close().await;
     }

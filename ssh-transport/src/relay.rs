@@ -83,18 +83,26 @@ pub struct Lost;
 pub trait Source: Send {
     /// The next piece. Must lose nothing when it is dropped before it is ready.
     fn next(&mut self) -> impl Future<Output = Incoming> + Send;
+    /// The socket took so many bytes of what came.
+    fn took(&mut self, _bytes: u64) {}
+    /// The socket took all, and was told that nothing follows.
+    fn took_end(&mut self) {}
 }
 
 /// The sending end of a stream.
 pub trait Sink: Send {
+    /// How many bytes are kept free before the data, for what goes before it.
+    const HEADROOM: usize = 0;
+    /// How much one read from the socket takes at most, in bytes.
+    const MOST: usize = READ;
     /// How much can be sent at this moment without waiting for the far end, in bytes.
     fn room(&self) -> impl Future<Output = usize> + Send;
-    /// Sends bytes; waits for as long as the far end has no room.
-    fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Lost>> + Send;
+    /// Sends the bytes behind the first [`Sink::HEADROOM`], and charges them; waits for as long as the far end has no room.
+    fn data(&mut self, data: BytesMut, budget: &Stream) -> impl Future<Output = Result<(), Lost>> + Send;
     /// Says that nothing more will be sent.
     fn finish(&mut self) -> impl Future<Output = Result<(), Lost>> + Send;
-    /// Ends the stream, in both directions.
-    fn close(&mut self) -> impl Future<Output = ()> + Send;
+    /// The relay has ended so: ends the stream, in both directions.
+    fn close(&mut self, end: End) -> impl Future<Output = ()> + Send;
 }
 
 /// Holds back a relay that moves more than it may.
@@ -182,7 +190,7 @@ pub async fn relay(
         let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
     }
     drop(socket);
-    sink.close().await;
+    sink.close(end).await;
     end
 }
 
@@ -242,6 +250,7 @@ async fn deliver(
         return Err(End::Closed);
     }
     shut_down(socket).await?;
+    source.took_end();
     // The other direction may go on for hours; the far end can still give up on it.
     tokio::select! {
         biased;
@@ -254,9 +263,9 @@ async fn deliver(
 }
 
 /// From the socket to the stream, until the socket's end.
-async fn collect(
+async fn collect<S: Sink>(
     socket: &mut ReadHalf<'_>,
-    sink: &mut impl Sink,
+    sink: &mut S,
     account: &Account,
     budget: &Stream,
     between: &Between,
@@ -269,9 +278,10 @@ async fn collect(
         budget.carrier().room().await;
         let most = match sink.room().await {
             0 => PROBE,
-            room => room.min(READ),
+            room => room.min(S::MOST),
         };
-        buffer.reserve(most);
+        buffer.reserve(S::HEADROOM + most);
+        buffer.resize(S::HEADROOM, 0);
         let count = match socket.try_read_buf(&mut (&mut buffer).limit(most)) {
             Ok(0) => break,
             Ok(count) => count,
@@ -282,13 +292,13 @@ async fn collect(
             Err(error) => return Err(End::Socket(error.kind())),
         };
         let data = if count < SMALL {
-            let copy = Bytes::copy_from_slice(&buffer);
+            let copy = BytesMut::from(buffer.as_ref());
             buffer.clear();
             copy
         } else {
-            buffer.split().freeze()
+            buffer.split()
         };
-        sink.data(budget.carrier().lend(data)).await.map_err(|Lost| End::Lost)?;
+        sink.data(data, budget).await.map_err(|Lost| End::Lost)?;
         let wait = account.moved(&account.from_socket, count as u64);
         if !wait.is_zero() {
             sleep(wait).await;
@@ -454,6 +464,7 @@ impl<'a> Spill<'a> {
     /// Writes down what was moved. If that was too fast, moves nothing for a while, and takes in what the carrier brings
     /// meanwhile.
     async fn moved(&mut self, account: &Account, bytes: u64, source: &mut impl Source) -> Result<(), End> {
+        source.took(bytes);
         let wait = account.moved(&account.to_socket, bytes);
         if wait.is_zero() {
             return Ok(());
@@ -526,13 +537,13 @@ mod tests {
         async fn room(&self) -> usize {
             READ
         }
-        async fn data(&mut self, data: Bytes) -> Result<(), Lost> {
-            self.0.send(Some(data)).await.map_err(|_| Lost)
+        async fn data(&mut self, data: BytesMut, budget: &Stream) -> Result<(), Lost> {
+            self.0.send(Some(budget.carrier().lend(data.freeze()))).await.map_err(|_| Lost)
         }
         async fn finish(&mut self) -> Result<(), Lost> {
             self.0.send(None).await.map_err(|_| Lost)
         }
-        async fn close(&mut self) {}
+        async fn close(&mut self, _end: End) {}
     }
 
     impl Far {

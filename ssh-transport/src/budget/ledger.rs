@@ -68,6 +68,8 @@ pub enum Opened {
 struct Holder {
     owner: u64,
     carrier: Id,
+    /// Its sender sends no more than it has room for.
+    has_credit: bool,
     held: u64,
     /// Since when it could not move anything.
     stalled: Option<Instant>,
@@ -111,6 +113,15 @@ impl Ledger {
 
     /// A new carrier of the owner of that name.
     pub fn carrier(&mut self, owner: &str) -> Id {
+        self.carrier_of(owner, false)
+    }
+
+    /// A new carrier whose streams have credit: what waits for one of them holds up no other, however much it is.
+    pub fn association(&mut self, owner: &str) -> Id {
+        self.carrier_of(owner, true)
+    }
+
+    fn carrier_of(&mut self, owner: &str, has_credit: bool) -> Id {
         let id = self.next();
         let owner = match self.names.get(owner) {
             Some(known) => *known,
@@ -119,15 +130,18 @@ impl Ledger {
                 id.0
             }
         };
-        self.enter(id, owner, id)
+        self.enter(id, owner, id, has_credit)
     }
 
     /// A new stream on a carrier.
     pub fn stream(&mut self, carrier: Id) -> Id {
         let id = self.next();
         // A carrier outlives its streams.
-        let owner = self.holders.get(&carrier).map_or(carrier.0, |holder| holder.owner);
-        self.enter(id, owner, carrier)
+        let (owner, has_credit) = match self.holders.get(&carrier) {
+            Some(holder) => (holder.owner, holder.has_credit),
+            None => (carrier.0, false),
+        };
+        self.enter(id, owner, carrier, has_credit)
     }
 
     fn next(&mut self) -> Id {
@@ -135,8 +149,9 @@ impl Ledger {
         Id(self.last)
     }
 
-    fn enter(&mut self, id: Id, owner: u64, carrier: Id) -> Id {
-        let holder = Holder { owner, carrier, held: 0, stalled: None, finished: false, ended: false };
+    fn enter(&mut self, id: Id, owner: u64, carrier: Id, has_credit: bool) -> Id {
+        let holder =
+            Holder { owner, carrier, has_credit, held: 0, stalled: None, finished: false, ended: false };
         self.holders.insert(id, holder);
         self.owners.entry(owner).or_default().holders += 1;
         id
@@ -295,7 +310,7 @@ impl Ledger {
     }
 
     fn holds_up(&self, id: Id, holder: &Holder) -> bool {
-        holder.carrier != id && !holder.finished && holder.held >= self.limits.stream
+        holder.carrier != id && !holder.has_credit && !holder.finished && holder.held >= self.limits.stream
     }
 
     /// Changes a holder, and keeps all sums.
