@@ -189,7 +189,21 @@ pub(crate) fn reauthorize(
     address: SocketAddr,
     now: SystemTime,
 ) -> Result<Permit, Denied> {
-    let candidate = authorize(policy, &permit.identity, permit.destination.clone(), now)?;
+    reauthorize_for(policy, permit, &permit.identity, address, now)
+}
+
+/// [`reauthorize`], for the identity of a new login by the forward's owner.
+///
+/// # Errors
+/// When the policy does not permit the forward to that identity.
+pub(crate) fn reauthorize_for(
+    policy: &Policy,
+    permit: &Permit,
+    identity: &Arc<Identity>,
+    address: SocketAddr,
+    now: SystemTime,
+) -> Result<Permit, Denied> {
+    let candidate = authorize(policy, identity, permit.destination.clone(), now)?;
     // The address behind a name says nothing about the endpoints of a Service that has that name now.
     let is_endpoint = candidate.backend.is_some() && candidate.backend != permit.backend;
     // Nor does an address that was found below a domain of the search list say anything about the complete

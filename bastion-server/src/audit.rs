@@ -21,6 +21,7 @@
 //! | `count` | how many refusals this record stands for; without it, one |
 //! | `bytes_sent`, `bytes_received` | from the client to the target, and back |
 //! | `duration_ms` | from open to close |
+//! | `streams` | how many open forwards went on in this session |
 //!
 //! Repeated refusals of a session are counted: the first `forward_refused` or `request_refused` of a kind
 //! (the same reason, destination and rule, or the same request) is written immediately; those like it become
@@ -114,6 +115,12 @@ pub(crate) enum Event<'a> {
     },
     /// A forwarded connection ended.
     ForwardClosed { identity: &'a Identity, route: Route<'a>, traffic: Traffic, reason: &'static str },
+    /// The client went on, after a new login, with forwards that it had opened in an earlier session.
+    StreamsResumed {
+        identity: &'a Identity,
+        /// How many.
+        streams: u64,
+    },
     /// The client asked for something that the bastion never grants, such as a shell.
     RequestRefused { identity: &'a Identity, request: &'static str, reason: &'static str },
     /// More refusals of a kind that was recorded before.
@@ -171,6 +178,7 @@ impl Event<'_> {
                 "request_refused"
             }
             Self::SessionClosed { .. } => "session_closed",
+            Self::StreamsResumed { .. } => "streams_resumed",
         }
     }
 }

@@ -97,6 +97,9 @@ pub struct Config {
     /// How the bastion notices that a client is gone.
     #[serde(default)]
     pub keepalive: Keepalive,
+    /// How forwarded connections of `pf-tunnel` outlive its SSH connection.
+    #[serde(default)]
+    pub streams: Streams,
     /// When the bastion replaces a session's keys.
     #[serde(default)]
     pub rekey: Rekey,
@@ -425,6 +428,32 @@ impl Default for Keepalive {
     fn default() -> Self {
         const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
         Self { interval: seconds(15), max_missed: THREE }
+    }
+}
+
+/// How long forwarded connections of `pf-tunnel` wait for its next login when its SSH connection is lost, and
+/// how much of each is under way. Other clients' connections end with their SSH connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Streams {
+    /// The longest time for which open connections wait. With `0s` they end with the SSH connection. Default:
+    /// `10m`.
+    pub keep_detached: Delay,
+    /// The longest time for which they wait beyond the end of the certificate. Until the client has logged in
+    /// with another one, no byte flows. Default: `10m`.
+    pub keep_after_expiry: Delay,
+    /// The most bytes of one connection that may be under way in each direction. Default: `16MiB`.
+    pub max_window: BufferSize,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        const TEN_MINUTES: Delay = Delay(Duration::from_secs(600));
+        Self {
+            keep_detached: TEN_MINUTES,
+            keep_after_expiry: TEN_MINUTES,
+            max_window: BufferSize(ByteSize(16 << 20)),
+        }
     }
 }
 

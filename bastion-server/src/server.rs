@@ -283,6 +283,7 @@ impl Bastion {
             max_channels: self.config.limits.max_channels_per_session.get(),
             quotas: Quotas::new(self.config.limits.per_identity),
             budget: Budget::start(build::memory(&self.config)),
+            streams: ssh::Registry::new(build::streams(&self.config), drain.clone()),
         });
         authorities.apply({
             let service = Arc::clone(&service);

@@ -6,6 +6,7 @@ pub(crate) mod handler;
 mod liveness;
 mod offers;
 mod refusals;
+mod streams;
 
 use std::{
     borrow::Cow,
@@ -22,7 +23,7 @@ use russh::{
 };
 use ssh_key::{Certificate, PrivateKey};
 use ssh_transport::{
-    CHANNEL_PACKET, CHANNEL_WINDOW, algorithms,
+    BASTION_PACKET, BASTION_WINDOW, algorithms,
     budget::{self, Budget},
     key_exchange::{self, Rekey},
     socket::Cutter,
@@ -52,6 +53,7 @@ use crate::{
 use ended::Ended;
 use handler::{Admitted, Handler, Login};
 use liveness::Gone;
+pub(crate) use streams::{Registry, Settings as StreamSettings};
 
 /// How long a session may take to end itself before its socket is cut.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -91,6 +93,8 @@ pub(crate) struct Service {
     pub quotas: Quotas,
     /// The memory budget of all sessions.
     pub budget: Budget,
+    /// The streams that outlive their sessions.
+    pub streams: Registry,
 }
 
 /// How the bastion finds out whether a client that has logged in is still there.
@@ -117,9 +121,10 @@ pub(crate) struct Settings {
 pub(crate) fn config(settings: &Settings, key: PrivateKey, certificate: Option<Certificate>) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Owned(format!(
-            "{IDENTIFICATION} {} {}",
+            "{IDENTIFICATION} {} {} {}",
             settings.rekey.announcement(),
-            settings.opens.announcement()
+            settings.opens.announcement(),
+            tunnel_stream::announcement()
         ))),
         methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
         // Only certificates are accepted, and a signature cannot be guessed: a delay would only slow clients
@@ -130,8 +135,8 @@ pub(crate) fn config(settings: &Settings, key: PrivateKey, certificate: Option<C
         keys: vec![key],
         certificates: certificate.into_iter().collect(),
         limits: key_exchange::left_to_the_peer(),
-        window_size: CHANNEL_WINDOW,
-        maximum_packet_size: CHANNEL_PACKET,
+        window_size: BASTION_WINDOW,
+        maximum_packet_size: BASTION_PACKET,
         channel_buffer_size: CHANNEL_BUFFER,
         event_buffer_size: EVENT_BUFFER,
         preferred: algorithms::for_server(&settings.more_algorithms),
@@ -189,6 +194,7 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
     // The order matters: relays end and release their channels, which a session that is stuck waits for; then
     // the client is told; then the socket is closed.
     stop.cancel();
+    streams::session_ended(&forwards, &ended);
     if let Some(farewell) = ended.farewell() {
         let told = async {
             say_goodbye(&running.handle(), farewell).await;
@@ -275,8 +281,18 @@ impl Watched<'_> {
     /// drain allows otherwise.
     async fn must_leave(&self) {
         self.drain.begun().await;
+        let carried = self.forwards.carried();
+        if let Some(held) = &carried {
+            held.streams().drain();
+        }
+        let idle = async {
+            if let Some(held) = &carried {
+                held.streams().idle().await;
+            }
+            self.forwards.idle().await;
+        };
         tokio::select! {
-            () = self.forwards.idle() => {}
+            () = idle => {}
             () = self.drain.over() => {}
         }
     }

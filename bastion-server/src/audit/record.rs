@@ -35,6 +35,8 @@ pub(super) struct Record {
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streams: Option<u64>,
     #[serde(flatten)]
     traffic: Option<TrafficFields>,
 }
@@ -182,6 +184,9 @@ impl Record {
                 count: Some(count.get()),
                 ..record
             },
+            Event::StreamsResumed { identity, streams } => {
+                Self { who: identity.into(), streams: Some(streams), ..record }
+            }
             Event::SessionClosed { identity, traffic, reason } => {
                 Self { who: identity.into(), traffic: Some(traffic.into()), reason: Some(reason), ..record }
             }

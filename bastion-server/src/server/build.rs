@@ -95,6 +95,17 @@ pub(super) fn ssh(config: &Config) -> ssh::Settings {
     }
 }
 
+/// The streams of one client keep no more than three quarters of its identity's budget, so that those which
+/// wait for nothing but their turn are never taken for stalled ones when it is spent.
+pub(super) fn streams(config: &Config) -> ssh::StreamSettings {
+    ssh::StreamSettings {
+        keep_detached: config.streams.keep_detached.0,
+        keep_after_expiry: config.streams.keep_after_expiry.0,
+        max_window: config.streams.max_window.0.0,
+        kept: memory(config).owner / 4 * 3,
+    }
+}
+
 pub(super) fn liveness(config: &Config) -> ssh::Liveness {
     ssh::Liveness { interval: config.keepalive.interval.0, most_missed: config.keepalive.max_missed }
 }

@@ -28,9 +28,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span};
 
-use super::{MEMORY_BUDGET, Service, handler::Admitted, refusals::Refusals};
+use super::{MEMORY_BUDGET, Service, handler::Admitted, refusals::Refusals, streams::Held};
 use crate::{
-    access::{self, Candidate, Denied, Permit, Policy},
+    access::{self, Candidate, Denied, Permit},
     audit::{Event, Route, Stopped as AuditStopped, Traffic},
     destination::Destination,
     dial::{DialError, Dialled},
@@ -61,6 +61,8 @@ pub(crate) struct Forwards {
     received: Arc<AtomicU64>,
     refusals: Refusals,
     gate: Arc<Mutex<Gate>>,
+    /// The association of streams that the session carries, if it carries one.
+    carried: Arc<Mutex<Option<Arc<Held>>>>,
 }
 
 /// Whether the session may open more forwards.
@@ -89,7 +91,7 @@ pub(crate) struct Request {
 
 /// Why a forward was refused. The same value makes the audit record, the metric and the client's message.
 #[derive(Debug)]
-enum Refusal {
+pub(super) enum Refusal {
     /// The policy denies the destination.
     Denied(Denied),
     /// The target cannot be reached.
@@ -105,7 +107,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Denied(denied) => denied.code(),
             Self::Dial(error) => error.code(),
@@ -117,7 +119,7 @@ impl Refusal {
     }
 
     /// The name of the rule that denies, if one does.
-    fn rule(&self) -> Option<&str> {
+    pub(super) fn rule(&self) -> Option<&str> {
         match self {
             Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => denied.rule(),
             Self::Dial(_) | Self::TooMany | Self::RateExceeded | Self::SessionEnded | Self::Unrecorded(_) => {
@@ -126,8 +128,14 @@ impl Refusal {
         }
     }
 
-    /// The client's message (RFC 4254 §5.1): `code: sentence`.
+    /// The client's message (RFC 4254 §5.1).
     fn answer(&self) -> ChannelOpenFailure {
+        let (kind, reason) = self.told();
+        ChannelOpenFailure::Other { code: kind.code(), reason }
+    }
+
+    /// The kind of refusal, and the client's message: `code: sentence`.
+    pub(super) fn told(&self) -> (ChannelOpenFailure, String) {
         let (kind, sentence): (_, Cow<'static, str>) = match self {
             Self::Denied(denied) | Self::Dial(DialError::Denied(denied)) => {
                 (ChannelOpenFailure::AdministrativelyProhibited, denied.to_string().into())
@@ -151,7 +159,7 @@ impl Refusal {
                 "the session ended before the target answered; ask again in the next one".into(),
             ),
         };
-        ChannelOpenFailure::Other { code: kind.code(), reason: format!("{}: {sentence}", self.code()) }
+        (kind, format!("{}: {sentence}", self.code()))
     }
 }
 
@@ -168,6 +176,7 @@ impl Forwards {
             places: Arc::new(Semaphore::new(service.max_channels)),
             refusals: Refusals::new(session, service.audit.clone()),
             gate: Arc::new(Mutex::new(Gate::Open)),
+            carried: Arc::default(),
             service,
             tasks: TaskTracker::new(),
             stop,
@@ -180,6 +189,44 @@ impl Forwards {
     /// Records the refusals of this session, of forwards and of other requests.
     pub(super) fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+
+    /// The association of streams that the session carries, if it carries one.
+    pub(super) fn carried(&self) -> Option<Arc<Held>> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on the session carries this association.
+    pub(super) fn carry(&self, held: Option<Arc<Held>>) {
+        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    pub(super) fn session(&self) -> Session {
+        self.session
+    }
+
+    pub(super) fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// The socket of the session.
+    pub(super) fn carrier(&self) -> &Cutter {
+        &self.carrier
+    }
+
+    /// Cancelled when the session ends.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Whether these are the forwards of the same session.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.gate, &other.gate)
+    }
+
+    /// The span of the session.
+    pub(super) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Takes a place for one more channel of any kind, if there is one.
@@ -273,14 +320,12 @@ impl Forwards {
         };
         drop(waiting);
         // The decision follows the wait, during which the rules may have changed.
-        let candidate = Destination::parse(&request.host, request.port)
-            .map_err(Denied::from)
-            .and_then(|destination| {
-                access::authorize(&self.policy(), identity, destination, SystemTime::now())
-            })
-            .map_err(Refusal::Denied)?;
+        let candidate = decide(&self.service, identity, request)?;
         let place = place.ok_or(Refusal::TooMany)?;
-        Ok((self.dial(candidate).await?, flow, place))
+        tokio::select! {
+            dialled = dial(&self.service, candidate) => Ok((dialled?, flow, place)),
+            () = self.stop.cancelled() => Err(Refusal::SessionEnded),
+        }
     }
 
     /// Takes a place for one more channel after `wait`; if there is none, waits in time for the first that
@@ -295,23 +340,6 @@ impl Forwards {
         }
         let free = Arc::clone(&self.places).acquire_owned();
         timeout_at(began + LONGEST_WAIT, free).await.ok()?.ok()
-    }
-
-    /// The current policy.
-    fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.service.policy.borrow())
-    }
-
-    async fn dial(&self, candidate: Candidate) -> Result<Dialled, Refusal> {
-        self.service.audit.ready().map_err(Refusal::Unrecorded)?;
-        let dialler = self.service.dialler.load_full();
-        tokio::select! {
-            dialled = dialler.dial(candidate) => dialled.map_err(|error| match error {
-                DialError::Denied(denied) => Refusal::Denied(denied),
-                error => Refusal::Dial(error),
-            }),
-            () = self.stop.cancelled() => Err(Refusal::SessionEnded),
-        }
     }
 
     async fn relay(
@@ -340,7 +368,8 @@ impl Forwards {
         let (source, sink) = channel::split(channel, self.carrier.clone());
         let mut stopped = None;
         let stop = async { stopped = Some(self.stopped(&permit, address).await) };
-        let end = self.metered(&account, relay(socket, source, sink, &account, &budget, stop)).await;
+        let relay = relay(socket, source, sink, &account, &budget, stop);
+        let end = metered(service, &account, |traffic| self.count(traffic), relay).await;
         drop(active);
         if let End::Evicted(reason) = end {
             super::warn_of_eviction(identity, Some(request), reason, evicted(reason));
@@ -353,29 +382,10 @@ impl Forwards {
         service.audit.record(self.session, event);
     }
 
-    /// Runs a relay, and adds the bytes that it has moved to the totals at intervals and at its end.
-    async fn metered(&self, account: &Account, relay: impl Future<Output = End> + Send) -> End {
-        let (sent, received) =
-            (self.service.metrics.bytes(Direction::Sent), self.service.metrics.bytes(Direction::Received));
-        let mut counted = (0, 0);
-        let mut count = || {
-            let now = (account.to_socket(), account.from_socket());
-            let more = (now.0 - counted.0, now.1 - counted.1);
-            counted = now;
-            self.sent.fetch_add(more.0, Ordering::Relaxed);
-            self.received.fetch_add(more.1, Ordering::Relaxed);
-            sent.inc_by(more.0);
-            received.inc_by(more.1);
-        };
-        let mut relay = pin!(relay);
-        let end = loop {
-            match timeout(COUNT_EVERY, &mut relay).await {
-                Ok(end) => break end,
-                Err(_) => count(),
-            }
-        };
-        count();
-        end
+    /// Adds bytes that were moved to the totals of the session.
+    pub(super) fn count(&self, traffic: Traffic) {
+        self.sent.fetch_add(traffic.sent, Ordering::Relaxed);
+        self.received.fetch_add(traffic.received, Ordering::Relaxed);
     }
 
     /// Waits until the permit is void: its session ends, or the current policy would not grant it again.
@@ -395,9 +405,62 @@ impl Forwards {
     }
 }
 
+/// Decides about a request by the current policy.
+pub(super) fn decide(
+    service: &Service,
+    identity: &Arc<Identity>,
+    request: &Request,
+) -> Result<Candidate, Refusal> {
+    let policy = Arc::clone(&service.policy.borrow());
+    Destination::parse(&request.host, request.port)
+        .map_err(Denied::from)
+        .and_then(|destination| access::authorize(&policy, identity, destination, SystemTime::now()))
+        .map_err(Refusal::Denied)
+}
+
+/// Connects to a destination, unless that could not be recorded.
+pub(super) async fn dial(service: &Service, candidate: Candidate) -> Result<Dialled, Refusal> {
+    service.audit.ready().map_err(Refusal::Unrecorded)?;
+    let dialler = service.dialler.load_full();
+    dialler.dial(candidate).await.map_err(|error| match error {
+        DialError::Denied(denied) => Refusal::Denied(denied),
+        error => Refusal::Dial(error),
+    })
+}
+
+/// Runs a relay, and adds the bytes that it has moved to the totals at intervals and at its end: to those of
+/// the bastion, and by `count` to those of the session.
+pub(super) async fn metered(
+    service: &Service,
+    account: &Account,
+    count: impl Fn(Traffic),
+    relay: impl Future<Output = End> + Send,
+) -> End {
+    let (sent, received) =
+        (service.metrics.bytes(Direction::Sent), service.metrics.bytes(Direction::Received));
+    let mut counted = (0, 0);
+    let mut add = || {
+        let now = (account.to_socket(), account.from_socket());
+        let more = Traffic { sent: now.0 - counted.0, received: now.1 - counted.1, ..Traffic::default() };
+        counted = now;
+        count(more);
+        sent.inc_by(more.sent);
+        received.inc_by(more.received);
+    };
+    let mut relay = pin!(relay);
+    let end = loop {
+        match timeout(COUNT_EVERY, &mut relay).await {
+            Ok(end) => break end,
+            Err(_) => add(),
+        }
+    };
+    add();
+    end
+}
+
 /// Why a relay must stop.
 #[derive(Debug, Clone)]
-enum Stopped {
+pub(super) enum Stopped {
     /// Its session ends.
     SessionEnded,
     /// A new policy denies the destination.
@@ -405,7 +468,7 @@ enum Stopped {
 }
 
 /// The reason code of a forward that was ended to free memory for others.
-fn evicted(reason: budget::Reason) -> &'static str {
+pub(super) fn evicted(reason: budget::Reason) -> &'static str {
     match reason {
         budget::Reason::OwnerBudget | budget::Reason::ProcessBudget => MEMORY_BUDGET,
         budget::Reason::Stalled => "target_stalled",
@@ -413,7 +476,7 @@ fn evicted(reason: budget::Reason) -> &'static str {
 }
 
 /// The reason code in audit records.
-fn code(end: End, stopped: Option<Stopped>) -> &'static str {
+pub(super) fn code(end: End, stopped: Option<Stopped>) -> &'static str {
     match (end, stopped) {
         (End::Finished, _) => "finished",
         (End::Socket(_), _) => "target_reset",

@@ -1,7 +1,8 @@
 //! Takes each request of an SSH client to the module that answers it. Nothing is decided here.
 //!
 //! The handler overrides every callback of russh for a request, because the defaults accept some requests and
-//! leave others unanswered. Everything but a certificate login and a `direct-tcpip` channel is refused.
+//! leave others unanswered. Everything but a certificate login, a `direct-tcpip` channel and the subsystem of
+//! resumable streams is refused.
 
 use std::{
     borrow::Cow,
@@ -26,11 +27,13 @@ use tokio::{
     task::unconstrained,
     time::sleep,
 };
+use tunnel_stream::SUBSYSTEM;
 
 use super::{
     Service,
     forward::{Forwards, Request},
     offers::{Offers, Reasons, refused_text},
+    streams,
 };
 use crate::{
     accept::PendingLogin,
@@ -74,6 +77,8 @@ pub(super) struct Admitted {
     pub(super) certificate: Certificate,
     /// The connection's share of the identity's memory budget.
     pub(super) carrier: Arc<Carrier>,
+    /// The place among the connections of the same identity.
+    pub(super) slot: ConnectionSlot,
 }
 
 /// Requests that the bastion never grants.
@@ -118,8 +123,6 @@ pub(super) struct Handler {
     forwards: Forwards,
     pending: Option<PendingLogin>,
     login: watch::Sender<Login>,
-    /// The place among the connections of the same identity.
-    member: Option<ConnectionSlot>,
     handle: Arc<OnceLock<Handle>>,
     cutter: Cutter,
     /// Whether the client has asked which methods are left (RFC 4252 §5.2), so that it has other keys to
@@ -150,7 +153,6 @@ impl Handler {
             forwards,
             pending: Some(pending),
             login,
-            member: None,
             handle: Arc::default(),
             cutter,
             exploring: false,
@@ -253,7 +255,7 @@ impl Handler {
 
     /// Counts a channel that the client requests.
     fn turn(&self) -> Result<ChannelGrant, RateExceeded> {
-        self.member.as_ref().map_or(Err(RateExceeded), |member| member.open(Instant::now()))
+        self.admitted().map_or(Err(RateExceeded), |admitted| admitted.slot.open(Instant::now()))
     }
 
     fn refuse(&self, unserved: Unserved) {
@@ -384,17 +386,17 @@ impl russh::server::Handler for Handler {
                     self.postpone_login(&login, certificate, stopped.code(), stopped);
                     return Ok(Auth::reject());
                 }
-                match self.service.quotas.enter(&identity, Instant::now()) {
-                    Ok(member) => self.member = Some(member),
+                let slot = match self.service.quotas.enter(&identity, Instant::now()) {
+                    Ok(slot) => slot,
                     Err(too_many) => {
                         self.postpone_login(&login, certificate, too_many.code(), too_many);
                         return Ok(Auth::reject());
                     }
-                }
+                };
                 let carrier = self.service.budget.carrier(&identities::account_of(&identity));
                 self.cutter.charge_to(Arc::clone(&carrier));
                 let certificate = certificate.clone();
-                let admitted = Admitted { identity: Arc::new(identity), certificate, carrier };
+                let admitted = Admitted { identity: Arc::new(identity), certificate, carrier, slot };
                 self.login.send_replace(Login::Accepted(Arc::new(admitted)));
                 Ok(Auth::Accept)
             }
@@ -450,6 +452,9 @@ impl russh::server::Handler for Handler {
         match self.forwards.place().filter(|_| self.turn().is_ok_and(|turn| turn.wait.is_zero())) {
             Some(place) => {
                 self.session_channels.push((channel.id(), place));
+                if let Some(admitted) = self.admitted() {
+                    streams::await_request(channel, &self.forwards, admitted);
+                }
                 reply.accept().await;
             }
             None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
@@ -520,9 +525,12 @@ impl russh::server::Handler for Handler {
     async fn subsystem_request(
         &mut self,
         channel: ChannelId,
-        _name: &str,
+        name: &str,
         wire: &mut Wire,
     ) -> Result<(), Self::Error> {
+        if name == SUBSYSTEM {
+            return wire.channel_success(channel);
+        }
         self.refuse(Unserved::Subsystem);
         wire.channel_failure(channel)
     }

@@ -32,6 +32,11 @@ struct Reason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Resumption {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Upstreams {
     kind: &'static str,
 }
@@ -109,6 +114,7 @@ pub struct Metrics {
     auth: Family<Outcome, Counter>,
     forward: Family<Outcome, Counter>,
     evictions: Family<Reason, Counter>,
+    stream_resumptions: Family<Resumption, Counter>,
     ca_keys: Gauge,
     ca_refresh_timestamp: Moment,
     ca_refresh_failures: Counter,
@@ -158,6 +164,10 @@ impl Metrics {
             bytes: metric!("bytes", "Bytes forwarded; sent is from client to target"),
             auth: metric!("auth", "Logins by result and reason"),
             forward: metric!("forward", "Requests to forward by result and reason"),
+            stream_resumptions: metric!(
+                "stream_resumptions",
+                "Attempts of clients to go on with their open connections after a new login, by result"
+            ),
             evictions: metric!(
                 "evictions",
                 "Forwarded connections and sessions that took nothing, and ended so that others could go on, by reason"
@@ -274,6 +284,11 @@ impl Metrics {
     /// code of its record.
     pub fn evicted(&self, reason: &'static str) {
         self.evictions.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts an attempt to resume streams; `result` is `resumed`, or the code of the refusal.
+    pub fn resumed(&self, result: &'static str) {
+        self.stream_resumptions.get_or_create(&Resumption { result }).inc();
     }
 
     /// Records that the trusted set changed, or was confirmed, at `now`.
