@@ -80,11 +80,13 @@ const CLIENT: Layout = Layout {
         &["verdict"],
         &["ssh"],
         &["trust", "kubernetes", "output"],
+        &["network"],
         &["endpoint", "failure", "suspend"],
     ],
     libraries: &[
         // `trust` judges keys by russh's types of them.
         ("russh", &["ssh", "trust"]),
+        ("tunnel_stream", &["ssh"]),
         ("ssh_transport", &["ssh", "tunnel"]),
         ("kube", &["kubernetes"]),
         ("clap", &["cli"]),

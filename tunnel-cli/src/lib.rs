@@ -24,6 +24,7 @@ mod endpoint;
 mod failure;
 mod kubernetes;
 mod login;
+mod network;
 mod output;
 mod ssh;
 mod suspend;

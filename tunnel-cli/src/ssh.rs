@@ -6,6 +6,7 @@ mod own_key;
 mod refusal;
 mod refusal_text;
 mod stream;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ use russh::{
     keys::{HashAlg, PublicKey},
 };
 use ssh_transport::{
-    CHANNEL_PACKET, CHANNEL_WINDOW, algorithms,
+    BASTION_PACKET, CHANNEL_PACKET, CHANNEL_WINDOW, algorithms,
     budget::{self, Budget},
     key_exchange::{self, Rekey, UNREACHED_WINDOW},
     preamble::Preamble,
@@ -46,7 +47,9 @@ use own_key::{OwnKey, Unsigned};
 pub(crate) use refusal::{NotOpened, Refusal, code, is_for_now};
 use refusal::{admitted, lost, not_opened, reason_in, reason_of, refusal};
 use refusal_text::RefusalTexts;
+use stream::OwnChannel;
 pub(crate) use stream::Stream;
+pub(crate) use streams::{Carried, NotCarried, Streams};
 
 /// How long a server may take for the handshake and the login together.
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -63,6 +66,8 @@ pub(crate) struct Session {
     cutter: Cutter,
     turns: Option<Paced>,
     memory: Arc<budget::Carrier>,
+    /// Whether the server announces streams that outlive a session.
+    knows_streams: bool,
 }
 
 /// How fast the bastion wants streams to be opened, and those that were.
@@ -139,12 +144,13 @@ impl Session {
                 .as_deref()
                 .and_then(Rate::announced)
                 .map(|rate| Paced { rate, turns: Mutex::new(Turns::new(std::time::Instant::now())) });
-            admitted(&answer, told, &shared).map(|()| (handle, turns))
+            let knows_streams = server.as_deref().is_some_and(tunnel_stream::is_announced);
+            admitted(&answer, told, &shared).map(|()| (handle, turns, knows_streams))
         };
-        let (handle, turns) = timeout(HANDSHAKE, connecting)
+        let (handle, turns, knows_streams) = timeout(HANDSHAKE, connecting)
             .await
             .map_err(|_| Refusal::Lost(format!("no login within {} s", HANDSHAKE.as_secs())))??;
-        Ok(Self { handle, shared, ended, cutter: guard.disarm(), turns, memory })
+        Ok(Self { handle, shared, ended, cutter: guard.disarm(), turns, memory, knows_streams })
     }
 
     /// How long to wait before the next [`Self::open`], so that the bastion need not refuse it. `None` where that is longer than
@@ -155,15 +161,29 @@ impl Session {
         turns.take(paced.rate, longest, std::time::Instant::now())
     }
 
-    /// Asks the bastion to connect to `destination`, on behalf of the local program at `peer`.
+    /// Asks the bastion to connect to `destination`, on behalf of the local program at `peer`: as one of `streams`, or by a
+    /// channel.
     ///
     /// # Errors
     /// See [`NotOpened`]. A stream that opens after the caller has gone is closed again.
     pub(crate) async fn open(
         self: &Arc<Self>,
+        streams: Option<&Streams>,
         destination: &Endpoint,
         peer: SocketAddr,
     ) -> Result<Stream, NotOpened> {
+        match streams {
+            Some(streams) => streams.open(destination).await.map(Stream::Resumable),
+            None => self.open_channel(destination, peer).await.map(Stream::Channel),
+        }
+    }
+
+    /// A `direct-tcpip` channel (RFC 4254 §7.2).
+    async fn open_channel(
+        self: &Arc<Self>,
+        destination: &Endpoint,
+        peer: SocketAddr,
+    ) -> Result<OwnChannel, NotOpened> {
         let session = Arc::clone(self);
         let (host, port) = (destination.host().bare(), u32::from(destination.port()));
         let (sender, receiver) = oneshot::channel();
@@ -193,7 +213,7 @@ impl Session {
             }
         });
         let channel = receiver.await.unwrap_or(Err(NotOpened::Lost))?;
-        Ok(Stream { channel, carrier: self.cutter.clone(), budget: self.memory.stream() })
+        Ok(OwnChannel { channel, carrier: self.cutter.clone(), budget: self.memory.stream() })
     }
 
     /// One question and its answer, whatever that is.
@@ -289,15 +309,15 @@ fn config(trust: &Trust, rekey: Option<Rekey>) -> Arc<client::Config> {
             algorithms::with_pinned_keys(&kinds)
         }
     };
-    let (limits, window_size) = match rekey {
-        Some(rekey) => (rekey.limits(), UNREACHED_WINDOW),
-        None => (key_exchange::left_to_the_peer(), CHANNEL_WINDOW),
+    let (limits, window_size, maximum_packet_size) = match rekey {
+        Some(rekey) => (rekey.limits(), UNREACHED_WINDOW, BASTION_PACKET),
+        None => (key_exchange::left_to_the_peer(), CHANNEL_WINDOW, CHANNEL_PACKET),
     };
     Arc::new(client::Config {
         client_id: SshId::Standard(IDENTIFICATION.into()),
         limits,
         window_size,
-        maximum_packet_size: CHANNEL_PACKET,
+        maximum_packet_size,
         preferred,
         // Who is dead is decided in `tunnel/liveness.rs`: russh takes a line that is busy sending for a dead one.
         keepalive_interval: None,

@@ -96,6 +96,9 @@ impl Tunnel {
             outage: Trouble::default(),
             renewal: Trouble::default(),
             lost_at: None,
+            streams: None,
+            resumed: 0,
+            wants_another: None,
         };
         let result = tokio::select! {
             biased;

@@ -88,6 +88,8 @@ pub(crate) enum Event<'a> {
         bastion: &'a Endpoint,
         /// How long it was gone.
         away: Duration,
+        /// How many open connections went on.
+        kept: usize,
     },
     /// A new connection with a new certificate took over; nothing was lost.
     Renewed {
@@ -237,8 +239,13 @@ impl Event<'_> {
             Self::Retry { tries, next, reason, .. } => {
                 format!("Try {tries} failed, next in {} ms: {reason}", next.as_millis())
             }
-            Self::Back { bastion, away } => {
-                format!("Back at {} after {:.1} s", bastion.host(), away.as_secs_f64())
+            Self::Back { bastion, away, kept } => {
+                let kept = match kept {
+                    0 => String::new(),
+                    1 => "; the open connection goes on".to_owned(),
+                    several => format!("; {several} open connections go on"),
+                };
+                format!("Back at {} after {:.1} s{kept}", bastion.host(), away.as_secs_f64())
             }
             Self::Renewed { until } => {
                 format!("New connection with a new certificate, until {}", time(*until))
@@ -298,8 +305,8 @@ impl Event<'_> {
                 "event": "retry", "tries": tries, "next_ms": u64::try_from(next.as_millis()).unwrap_or(u64::MAX),
                 "reason": reason,
             }),
-            Self::Back { bastion, away } => json!({
-                "event": "back", "bastion": bastion.to_string(),
+            Self::Back { bastion, away, kept } => json!({
+                "event": "back", "bastion": bastion.to_string(), "kept": kept,
                 "away_ms": u64::try_from(away.as_millis()).unwrap_or(u64::MAX),
             }),
             Self::Renewed { until } => json!({ "event": "renewed", "certificate_until": time(*until) }),

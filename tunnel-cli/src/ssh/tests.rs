@@ -241,7 +241,7 @@ async fn keys_are_replaced_and_streams_opened_as_the_bastion_announces() {
         let session = connected(server(said), Taking).await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let stream = session.open(&"demo.internal:1".parse().unwrap(), address).await.unwrap();
+        let stream = session.open(None, &"demo.internal:1".parse().unwrap(), address).await.unwrap();
         let mut program = TcpStream::connect(address).await.unwrap();
         let (local, _) = listener.accept().await.unwrap();
         let account = Account::default();
@@ -253,7 +253,7 @@ async fn keys_are_replaced_and_streams_opened_as_the_bastion_announces() {
             stream.relay(local, &account, std::future::pending()),
         );
         written.unwrap();
-        assert_eq!(end, End::Finished, "{said}");
+        assert_eq!(end, (End::Finished, None), "{said}");
         let exchanges = session.exchanges();
         assert!(if least > 1 { exchanges >= least } else { exchanges == 1 }, "{said}: {exchanges}");
         let longest = Duration::from_secs(9);
@@ -271,7 +271,7 @@ async fn each_of_many_refusals_has_its_own_words() {
         let session = Arc::clone(&session);
         async move {
             let destination = format!("demo.internal:{port}").parse().unwrap();
-            let refused = session.open(&destination, address).await.err();
+            let refused = session.open(None, &destination, address).await.err();
             assert_eq!(refused, Some(NotOpened::Policy(format!("port {port}"))));
         }
     });

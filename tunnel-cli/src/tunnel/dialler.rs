@@ -118,10 +118,11 @@ impl Dialler {
         held: &Arc<Held>,
     ) -> Result<Arc<Carrier>, Failure> {
         prepare(&socket);
+        let local = socket.local_addr().ok().map(|local| local.ip());
         let session = Session::connect(socket, &self.trust, bastion.host(), &self.login, &held.credential)
             .await
             .map_err(|refusal| self.explain(bastion, refusal, held))?;
-        Ok(Carrier::new(session, bastion.clone(), Arc::clone(held)))
+        Ok(Carrier::new(session, bastion.clone(), Arc::clone(held), local))
     }
 
     /// Every address of `bastion`, in the order in which they are tried: the one that worked last, then the families by

@@ -193,14 +193,15 @@ impl Connection {
         };
         self.output.say(&Event::Opened { peer: self.peer, destination: &self.destination });
         let open = self.state.opened();
-        let end = stream.relay(socket, self.state.account(), self.state.stopped()).await;
+        // A carrier lives as long as a stream that needs it.
+        let carrier = stream.needs_its_session().then_some(carrier);
+        let (end, told) = stream.relay(socket, self.state.account(), self.state.stopped()).await;
         drop(open);
-        // The carrier lives as long as a stream of it does.
         drop(carrier);
         self.output.say(&Event::Closed {
             peer: self.peer,
             destination: &self.destination,
-            reason: words(end),
+            reason: told.as_deref().unwrap_or_else(|| words(end)),
         });
     }
 

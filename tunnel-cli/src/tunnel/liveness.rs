@@ -6,6 +6,9 @@ use tokio::time::Instant;
 
 /// A peer that has not been heard for this long is dead.
 pub(super) const SILENCE: Duration = Duration::from_secs(13);
+/// A peer that has not been heard for this long, though it was asked, may be: where another connection to it can be had, it
+/// is the better one.
+pub(super) const SUSPICION: Duration = Duration::from_secs(5);
 /// A line that took this many bytes from us in the meantime is busy, not dead: the answer to our keepalive is behind
 /// them. Keepalives alone stay far below it. (A vanished peer is noticed by `TCP_USER_TIMEOUT` even then.)
 const BUSY: u64 = 16 * 1024;
@@ -23,15 +26,20 @@ impl Liveness {
         Self { alive: now, sent }
     }
 
-    /// Whether a peer that was last `heard` then, and to whom `sent` bytes have gone by now, is dead.
-    pub(super) fn is_dead(&mut self, now: Instant, heard: Instant, sent: u64) -> bool {
+    /// How long a peer has been silent that was last `heard` then, and to whom `sent` bytes have gone by now.
+    pub(super) fn silence(&mut self, now: Instant, heard: Instant, sent: u64) -> Duration {
         if sent.saturating_sub(self.sent) >= BUSY {
             *self = Self { alive: now, sent };
         }
         if heard > self.alive {
             *self = Self { alive: heard, sent };
         }
-        now.saturating_duration_since(self.alive) >= SILENCE
+        now.saturating_duration_since(self.alive)
+    }
+
+    #[cfg(test)]
+    fn is_dead(&mut self, now: Instant, heard: Instant, sent: u64) -> bool {
+        self.silence(now, heard, sent) >= SILENCE
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -19,8 +20,9 @@ use crate::{
     credential::{Credentials, Held},
     endpoint::Endpoint,
     failure::{Failure, Retry, Stage},
+    network,
     output::{Event, Link, Output},
-    ssh::NotOpened,
+    ssh::{NotOpened, Streams},
     suspend::{Clocks, woken},
     verdict::{Standing, Verdict, judge},
 };
@@ -54,6 +56,12 @@ pub(super) struct CarrierSupervisor {
     /// The renewal of a carrier that is there.
     pub(super) renewal: Trouble,
     pub(super) lost_at: Option<Instant>,
+    /// The streams that outlive their carriers.
+    pub(super) streams: Option<Streams>,
+    /// How many streams the last carrier took over.
+    pub(super) resumed: usize,
+    /// Why there should be another carrier, where there should.
+    pub(super) wants_another: Option<Another>,
 }
 
 /// The waits between tries.
@@ -112,14 +120,27 @@ impl CarrierSupervisor {
                 self.pause(&mut pace, None).await;
                 continue;
             }
-            match self.attempt(present.as_ref()).await {
+            let attempted = match (present.clone(), self.wants_another) {
+                // A carrier that does not answer may be found dead before there is another.
+                (Some(carrier), Some(Another::Suspected)) => tokio::select! {
+                    biased;
+                    attempted = self.attempt(Some(&carrier)) => attempted,
+                    _ = carrier.ended() => continue,
+                },
+                (present, _) => self.attempt(present.as_ref()).await,
+            };
+            match attempted {
                 Ok(Attempt::Nothing(held)) => {
-                    if let Some(carrier) = &present {
-                        self.idle(carrier, &held).await;
+                    if let Some(carrier) = present.clone() {
+                        self.wants_another = self.idle(&carrier, &held).await;
+                        if self.wants_another == Some(Another::Drained) {
+                            self.leave(carrier);
+                        }
                     }
                 }
                 Ok(Attempt::New(carrier)) => {
-                    self.publish(&carrier, present.is_some());
+                    self.wants_another = None;
+                    self.publish(&carrier, present.as_ref());
                     present = Some(Arc::clone(&carrier));
                     if !self.said_ready {
                         self.get_ready(&carrier).await?;
@@ -143,12 +164,18 @@ impl CarrierSupervisor {
     }
 
     /// One try: a certificate that is fit for use, and a carrier that was logged in with it.
-    async fn attempt(&self, present: Option<&Arc<Carrier>>) -> Result<Attempt, Failure> {
+    async fn attempt(&mut self, present: Option<&Arc<Carrier>>) -> Result<Attempt, Failure> {
         let held = self.credentials.current().await?;
         if self.state.shown().link == Link::SigningIn {
             self.state.show(Link::Connecting, None);
         }
-        if present.is_some_and(|carrier| Arc::ptr_eq(carrier.held(), &held)) {
+        if self.wants_another == Some(Another::Suspected)
+            && present.is_some_and(|carrier| !carrier.is_suspected())
+        {
+            self.wants_another = None;
+        }
+        let is_held = present.is_some_and(|carrier| Arc::ptr_eq(carrier.held(), &held));
+        if self.wants_another.is_none() && is_held {
             return Ok(Attempt::Nothing(held));
         }
         let dialled = self.dialler.dial(&held).await;
@@ -160,29 +187,58 @@ impl CarrierSupervisor {
             }
             Err(_) => {}
         }
-        dialled.map(Attempt::New)
+        let carrier = dialled?;
+        if let Some(carried) = carrier.take_over(self.streams.as_ref()).await? {
+            self.streams = Some(carried.streams);
+            self.resumed = carried.resumed;
+            let open = self.state.open();
+            if let (Some(lost), true) = (carried.lost, open > 0) {
+                self.output.say(&Event::Warning(&format!("open connections have ended ({open}): {lost}")));
+            }
+        }
+        Ok(Attempt::New(carrier))
     }
 
-    /// Waits until there is something to do for a carrier that works.
-    async fn idle(&self, carrier: &Carrier, held: &Held) {
+    /// Waits until there is something to do for a carrier that works, and says why there should be another one although its
+    /// certificate is the newest.
+    async fn idle(&self, carrier: &Carrier, held: &Held) -> Option<Another> {
+        let drained =
+            async { if self.streams.is_some() { carrier.drained().await } else { pending().await } };
         tokio::select! {
-            _ = carrier.ended() => {}
-            () = self.credentials.succeeded(held) => {}
+            _ = carrier.ended() => None,
+            () = self.credentials.succeeded(held) => None,
+            () = drained => Some(Another::Drained),
+            () = carrier.suspected() => Some(Another::Suspected),
         }
     }
 
-    /// New streams use `carrier` from now on; the old one lives until its last stream ends.
-    fn publish(&mut self, carrier: &Arc<Carrier>, replaces: bool) {
+    /// The bastion at the other end of `carrier` is about to end: new streams are opened on another one, and those that are
+    /// open stay on this one until they end.
+    fn leave(&mut self, carrier: Arc<Carrier>) {
+        let Some(streams) = self.streams.take() else { return };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = streams.idle() => {}
+                _ = carrier.ended() => streams.lose(),
+            }
+        });
+    }
+
+    /// New streams use `carrier` from now on, in place of `before`, which lives until the last stream that needs it ends.
+    fn publish(&mut self, carrier: &Arc<Carrier>, before: Option<&Arc<Carrier>>) {
         self.state.publish(Some(Arc::clone(carrier)));
         self.state.show(Link::Up(None), None);
         self.outage.clear();
         self.renewal.clear();
-        if replaces {
-            self.output.say(&Event::Renewed { until: carrier.held().validity.until });
+        if let Some(before) = before {
+            if !Arc::ptr_eq(before.held(), carrier.held()) {
+                self.output.say(&Event::Renewed { until: carrier.held().validity.until });
+            }
         } else if let Some(lost_at) = self.lost_at.take()
             && self.said_ready
         {
-            self.output.say(&Event::Back { bastion: carrier.bastion(), away: lost_at.elapsed() });
+            let (bastion, away) = (carrier.bastion(), lost_at.elapsed());
+            self.output.say(&Event::Back { bastion, away, kept: self.resumed });
         }
     }
 
@@ -210,7 +266,8 @@ impl CarrierSupervisor {
         let in_demand = between(LONGEST_RETRY_IN_DEMAND / 2, LONGEST_RETRY_IN_DEMAND, &mut rand::rng());
         // A server that refuses is not asked each second because a connection waits.
         let in_demand = if retry.is_soon() { begun + in_demand.max(asked) } else { until };
-        if self.state.waiting() > 0 {
+        // An open connection that outlived its carrier waits too.
+        if self.state.waiting() > 0 || self.state.open() > 0 {
             until = until.min(in_demand);
         }
         // The loss of a connection is not a try.
@@ -220,12 +277,14 @@ impl CarrierSupervisor {
             self.complain(&attempt, tries, until.saturating_duration_since(begun), until).await;
         }
         let (woken, news) = (woken(), self.credentials.news_for(verdict));
-        tokio::pin!(woken, news);
+        let moved = network::changed();
+        tokio::pin!(woken, moved, news);
         loop {
             tokio::select! {
                 () = sleep_until(until) => return,
                 () = self.state.demand() => until = until.min(in_demand),
                 () = &mut woken => return,
+                () = &mut moved => return,
                 () = &mut news => return,
             }
         }
@@ -337,6 +396,15 @@ impl CarrierSupervisor {
                 humantime::format_rfc3339_seconds(SystemTime::now()),
             ))
     }
+}
+
+/// Why there should be another carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Another {
+    /// The bastion of the present one wants to be left.
+    Drained,
+    /// The bastion of the present one does not answer, and the streams could go on elsewhere.
+    Suspected,
 }
 
 /// The result of one try.
