@@ -42,5 +42,6 @@ mod policy;
 mod program_documents;
 mod revocation;
 mod stays;
+mod streams;
 mod tunnel;
 mod vault_clients;

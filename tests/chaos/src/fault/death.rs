@@ -27,13 +27,20 @@ pub fn killed(peer: Peer) -> Report {
     let talk = scene.converse();
     let killed = Instant::now();
     scene.tunnel.kill_server();
-    scene.is_reset(&talk, killed, Duration::from_secs(1));
+    // Streams wait for a server that may come back; that they are gone is known from the one that does.
+    let waits = peer == Peer::Ours;
+    if !waits {
+        scene.is_reset(&talk, killed, Duration::from_secs(1));
+    }
     let (host, local) = (scene.network.client.again(), scene.tunnel.local);
     let waiting = thread::spawn(move || (probe(&host, local, PATIENCE), Instant::now()));
     thread::sleep(AWAY.saturating_sub(killed.elapsed()));
     let starts = Instant::now();
     scene.tunnel.start_server();
     let usable = scene.usable(starts);
+    if waits {
+        scene.is_reset(&talk, Instant::now(), Duration::from_secs(1));
+    }
     let (waited, served) = waiting.join().unwrap();
     match waited {
         Ok(()) => {
