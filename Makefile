@@ -56,7 +56,7 @@ cluster-down: ## ends it, and leaves nothing of it
 GIB ?= 20
 soak-rekey: peers ## 20 GiB, or GIB, through each pair of ends while keys are replaced all the time
 	cargo build --workspace --bins --release --locked
-	SOAK_GIB=$(GIB) RUST_TEST_THREADS=1 cargo test -p tests --test peers --release --locked key_exchanges -- --nocapture
+	SOAK_GIB=$(GIB) RUST_TEST_THREADS=1 cargo test --workspace --test peers --release --locked key_exchanges -- --nocapture
 
 # Rows such as CHAOS="F03 F04", and the program's own options; without any, all of them.
 chaos: peers ## every fault to survive, under open connections, beside ssh + autossh: one table; needs root

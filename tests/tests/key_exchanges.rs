@@ -44,12 +44,14 @@ fn patience() -> Duration {
     Duration::from_secs(if gigabytes().is_some() { 1200 } else { 120 })
 }
 
-/// Reads which stream it is, says so, and sends and receives patterns of that stream's own.
+/// Reads which stream it is, says so, and once it is told to begin, sends and receives patterns of that
+/// stream's own.
 fn target(length: u64) -> Target {
     Target::new(move |mut stream| {
         let mut number = [0];
         stream.read_exact(&mut number).ok()?;
         stream.write_all(&number).ok()?;
+        stream.read_exact(&mut [0]).ok()?;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let _ = send(&stream, down(number[0]), length);
@@ -81,13 +83,17 @@ fn open(how: &str, local: SocketAddr, number: u8) -> TcpStream {
     stream
 }
 
-/// Moves it all, and says how fast.
-fn carry(how: &str, local: SocketAddr, target: &Target, length: u64) {
+/// Moves it all, and says how fast. `log` is asked for where it fails.
+fn carry(how: &str, local: SocketAddr, target: &Target, length: u64, log: impl Fn() -> String) {
     let start = Instant::now();
     let numbers: Vec<u8> = (0..u8::try_from(STREAMS).unwrap()).collect();
     // sshd leaves new channels waiting for as long as others have much to say and keys are replaced all the
-    // time, those of stock ssh as well. So all are open before any of them says much.
+    // time, those of stock ssh as well; and pf-tunnel gives up local programs that read nothing while another
+    // waits to be opened. So all are open before either end of any of them says much.
     let streams: Vec<_> = numbers.iter().map(|number| (*number, open(how, local, *number))).collect();
+    for (_, stream) in &streams {
+        (&*stream).write_all(b"!").unwrap();
+    }
     let stream = |(number, stream): &(u8, TcpStream)| -> Transfer {
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -108,9 +114,10 @@ fn carry(how: &str, local: SocketAddr, target: &Target, length: u64) {
         whole(down).zip(&arrived).enumerate().filter(|(_, (sent, got))| sent != *got).collect();
     assert!(
         broken.is_empty(),
-        "{how}: {} streams of {STREAMS} did not arrive whole, such as {:?}",
+        "{how}: {} streams of {STREAMS} did not arrive whole, such as {:?}\n{}",
         broken.len(),
-        broken[0]
+        broken[0],
+        log()
     );
     let mut arrived: Vec<_> = numbers.iter().map(|_| target.transfer_of_something(patience())).collect();
     let mut sent: Vec<_> = whole(up).collect();
@@ -147,10 +154,15 @@ impl Fixture {
 
     fn through_pf_tunnel(&self, how: &str, setup: tunnel::Setup) {
         let setup = setup.vault(self.authority.url(), self.authority.token());
-        let mut tunnel = setup.start(&[&self.to(), "0"]);
+        let mut tunnel = setup.start(&["-vv", &self.to(), "0"]);
         let local = tunnel.ready(1)[0];
-        carry(how, local, &self.target, self.length);
-        assert_eq!(tunnel.count("lost"), 0, "{how}");
+        let broken = || -> Vec<Value> {
+            let events = tunnel.events().into_iter();
+            let is_broken = |event: &Value| event["event"] == "closed" && event["reason"] != "finished";
+            events.filter(|event| event["event"] == "lost" || is_broken(event)).collect()
+        };
+        carry(how, local, &self.target, self.length, || format!("{:#?}", broken()));
+        assert_eq!(broken(), Vec::<Value>::new(), "{how}");
     }
 }
 
@@ -209,7 +221,7 @@ fn ssh_and_the_bastion_replace_keys_under_many_streams() {
         let local = SocketAddr::from(([127, 0, 0, 1], ports::free()));
         let words = ["-v", "-o", &format!("RekeyLimit={limit}"), "-L", &format!("{local}:{to}")];
         let mut ssh = person.forward(bastion.address(), &words, &[local]);
-        carry(how, local, &target, length);
+        carry(how, local, &target, length, || format!("{}\n{:?}", ssh.stderr(), ends(&bastion)));
         assert!(ssh.ended().is_none(), "{how}: {}", ssh.stderr());
         assert!(ends(&bastion).is_empty(), "{how}: {:?}", ends(&bastion));
         let exchanges = ssh.stderr().matches("debug1: SSH2_MSG_KEXINIT sent").count() - 1;
