@@ -61,6 +61,7 @@ soak-rekey: peers ## 20 GiB, or GIB, through each pair of ends while keys are re
 # Rows such as CHAOS="F03 F04", and the program's own options; without any, all of them.
 chaos: peers ## every fault to survive, under open connections, beside ssh + autossh: one table; needs root
 	cargo build --workspace --bins --locked
+	cargo test --workspace --test peers --no-run --locked
 	$(SUDO) target/debug/chaos $(CHAOS)
 
 # The programs as they are shipped, and what measures them: no test's features are in them.

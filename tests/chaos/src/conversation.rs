@@ -20,8 +20,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::Host;
 
-/// How often each end says something.
-const PACE: Duration = Duration::from_millis(20);
+/// What the two ends say to each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// The pause between two records.
+    pub pace: Duration,
+    /// How many records each says before it says goodbye by itself.
+    pub records: u64,
+}
+
+impl Manner {
+    /// Something now and then, until told to stop.
+    pub const CHAT: Self = Self { pace: Duration::from_millis(20), records: u64::MAX };
+
+    /// So many records, as fast as they pass.
+    #[must_use]
+    pub const fn bulk(records: u64) -> Self {
+        Self { pace: Duration::ZERO, records }
+    }
+}
+
+/// How long the greeting is: seed, pause in milliseconds, number of records.
+const GREETING: usize = 24;
 /// The longest record.
 const LONGEST: usize = 4096;
 /// The number of the record that ends a conversation.
@@ -83,8 +103,8 @@ impl Side {
         progress.received += 1;
     }
 
-    fn ended(&self, end: End) {
-        self.0.lock().unwrap().end.get_or_insert((end, Instant::now()));
+    fn ended(&self, end: End, at: Instant) {
+        self.0.lock().unwrap().end.get_or_insert((end, at));
     }
 
     /// Forgets how long it waited until now.
@@ -143,16 +163,18 @@ impl Speaker {
         let sides = Arc::new(Mutex::new(HashMap::new()));
         let known = Arc::clone(&sides);
         let target = Target::new(move |mut stream| {
-            let mut greeting = [0; 8];
+            let mut greeting = [0; GREETING];
             stream.read_exact(&mut greeting).ok()?;
-            let seed = u64::from_be_bytes(greeting);
+            let number = |at: usize| u64::from_be_bytes(greeting[at..at + 8].try_into().unwrap());
+            let seed = number(0);
             if seed == PROBE {
-                stream.write_all(&greeting).ok()?;
+                stream.write_all(&[0; 8]).ok()?;
                 return None;
             }
+            let manner = Manner { pace: Duration::from_millis(number(8)), records: number(16) };
             let side = Side::new();
             known.lock().unwrap().insert(seed, side.clone());
-            talk(&stream, (seed, 1), (seed, 0), &side, None);
+            talk(&stream, (seed, 1), (seed, 0), manner, &side, None);
             None
         });
         Self { target, sides }
@@ -194,13 +216,13 @@ impl Conversation {
     /// # Panics
     /// When that does not come about.
     #[must_use]
-    pub fn open(host: &Host, local: SocketAddr, speaker: &Speaker, seed: u64) -> Self {
+    pub fn open(host: &Host, local: SocketAddr, speaker: &Speaker, seed: u64, manner: Manner) -> Self {
         let mut stream = host.run(|| TcpStream::connect(local)).expect("the tunnel listens");
         stream.set_nodelay(true).unwrap();
-        stream.write_all(&seed.to_be_bytes()).unwrap();
+        stream.write_all(&greeting(seed, manner)).unwrap();
         let (client, stop) = (Side::new(), Arc::new(AtomicBool::new(false)));
         let (side, stopped, socket) = (client.clone(), Arc::clone(&stop), stream.try_clone().unwrap());
-        thread::spawn(move || talk(&socket, (seed, 0), (seed, 1), &side, Some(&stopped)));
+        thread::spawn(move || talk(&socket, (seed, 0), (seed, 1), manner, &side, Some(&stopped)));
         let target = speaker.side(seed);
         let conversation = Self { stream, stop, client, target, seed };
         wait::until_true("both hear each other", wait::START, || {
@@ -243,7 +265,7 @@ impl Conversation {
             return Fate::Hangs;
         }
         let stall = self.stall();
-        if self.client.end().is_none() {
+        if self.client.end().is_none_or(|(end, _)| end == End::Finished) {
             self.finish(patience);
         }
         match self.client.end() {
@@ -292,8 +314,17 @@ impl Drop for Conversation {
 pub fn probe(host: &Host, local: SocketAddr, patience: Duration) -> io::Result<()> {
     let mut stream = host.run(|| TcpStream::connect_timeout(&local, patience))?;
     stream.set_read_timeout(Some(patience))?;
-    stream.write_all(&PROBE.to_be_bytes())?;
+    stream.write_all(&greeting(PROBE, Manner::CHAT))?;
     stream.read_exact(&mut [0; 8])
+}
+
+fn greeting(seed: u64, manner: Manner) -> [u8; GREETING] {
+    let pace = u64::try_from(manner.pace.as_millis()).unwrap();
+    let mut greeting = [0; GREETING];
+    for (place, number) in greeting.chunks_mut(8).zip([seed, pace, manner.records]) {
+        place.copy_from_slice(&number.to_be_bytes());
+    }
+    greeting
 }
 
 /// A connection that was opened, and has said half a greeting.
@@ -309,7 +340,7 @@ impl Idle {
     pub fn open(host: &Host, local: SocketAddr) -> Self {
         let mut stream = host.run(|| TcpStream::connect(local)).expect("the tunnel listens");
         stream.set_nodelay(true).unwrap();
-        stream.write_all(&PROBE.to_be_bytes()[..4]).unwrap();
+        stream.write_all(&greeting(PROBE, Manner::CHAT)[..4]).unwrap();
         Self(stream)
     }
 
@@ -317,7 +348,7 @@ impl Idle {
     pub fn speak(mut self, patience: Duration) -> io::Result<Duration> {
         let begun = Instant::now();
         self.0.set_read_timeout(Some(patience))?;
-        self.0.write_all(&PROBE.to_be_bytes()[4..])?;
+        self.0.write_all(&greeting(PROBE, Manner::CHAT)[4..])?;
         self.0.read_exact(&mut [0; 8])?;
         Ok(begun.elapsed())
     }
@@ -350,30 +381,44 @@ fn record(number: u64, payload: &[u8]) -> Vec<u8> {
 
 /// Says what one script has until told to stop, hears what the other has, and writes down how it went.
 /// Without a `stop`, it ends when the peer says goodbye.
-fn talk(stream: &TcpStream, says: (u64, u64), hears: (u64, u64), side: &Side, stop: Option<&AtomicBool>) {
-    let heard = AtomicBool::new(false);
-    thread::scope(|scope| {
+fn talk(
+    stream: &TcpStream,
+    says: (u64, u64),
+    hears: (u64, u64),
+    manner: Manner,
+    side: &Side,
+    stop: Option<&AtomicBool>,
+) {
+    let (heard, was_reset) = (AtomicBool::new(false), AtomicBool::new(false));
+    let end = thread::scope(|scope| {
         scope.spawn(|| {
             let stop = stop.unwrap_or(&heard);
             let mut script = Script::new(says);
             let mut stream = stream;
-            while !stop.load(Ordering::SeqCst) {
-                if side.end().is_some() || stream.write_all(&script.next()).is_err() {
+            // Told to stop, it says goodbye; one that has a number of records to say says them all.
+            while script.number < manner.records
+                && (manner.records < u64::MAX || !stop.load(Ordering::SeqCst))
+            {
+                if let Err(error) = stream.write_all(&script.next()) {
+                    was_reset.store(error.kind() == ErrorKind::ConnectionReset, Ordering::SeqCst);
                     return;
                 }
                 side.0.lock().unwrap().sent += 1;
-                thread::sleep(PACE);
+                thread::sleep(manner.pace);
             }
             let _ = stream.write_all(&record(BYE, &script.number.to_be_bytes()));
             let _ = stream.shutdown(Shutdown::Write);
         });
-        let end = hear(stream, hears, side, &heard);
-        if end != End::Finished {
+        let end = (hear(stream, hears, side, &heard), Instant::now());
+        if end.0 != End::Finished {
             // The writer may wait for room that never comes.
             let _ = stream.shutdown(Shutdown::Both);
         }
-        side.ended(end);
+        end
     });
+    // The kernel tells of a RST once: where the writer is told, the reader finds a clean end.
+    let was_reset = was_reset.into_inner() && end.0 == End::Truncated;
+    side.ended(if was_reset { End::Reset } else { end.0 }, end.1);
 }
 
 fn hear(mut stream: &TcpStream, hears: (u64, u64), side: &Side, bye: &AtomicBool) -> End {
@@ -418,9 +463,9 @@ fn ended(error: &io::Error) -> End {
 mod tests {
     use super::*;
 
-    fn pair() -> (Speaker, Conversation) {
+    fn pair(manner: Manner) -> (Speaker, Conversation) {
         let speaker = Speaker::new();
-        let conversation = Conversation::open(&Host::here(), speaker.target().address(), &speaker, 7);
+        let conversation = Conversation::open(&Host::here(), speaker.target().address(), &speaker, 7, manner);
         (speaker, conversation)
     }
 
@@ -430,8 +475,15 @@ mod tests {
 
     #[test]
     fn what_goes_on_lives() {
-        let (_speaker, conversation) = pair();
+        let (_speaker, conversation) = pair(Manner::CHAT);
         assert!(matches!(fate(&conversation), Fate::Lives(stall) if stall < Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_number_of_records_is_said_to_its_end() {
+        let (_speaker, conversation) = pair(Manner::bulk(500));
+        assert!(matches!(fate(&conversation), Fate::Lives(_)));
+        assert_eq!((conversation.client.received(), conversation.target.received()), (500, 500));
     }
 
     #[test]
@@ -441,7 +493,7 @@ mod tests {
                 let mut script = Script::new((7, 1));
                 let _ = stream.write_all(&script.next());
                 // Unread bytes would turn the end into a reset.
-                let _ = stream.read_exact(&mut [0; 8]);
+                let _ = stream.read_exact(&mut [0; 24]);
                 if with_linger {
                     ::tests::target::reset(stream);
                 } else {
@@ -451,10 +503,26 @@ mod tests {
                 None
             });
             let stream = TcpStream::connect(target.address()).unwrap();
-            (&stream).write_all(&7_u64.to_be_bytes()).unwrap();
+            (&stream).write_all(&greeting(7, Manner::CHAT)).unwrap();
             let side = Side::new();
-            talk(&stream, (7, 0), (7, 1), &side, None);
+            talk(&stream, (7, 0), (7, 1), Manner::CHAT, &side, None);
             assert_eq!(side.end().unwrap().0, end);
+        }
+    }
+
+    #[test]
+    fn a_reset_of_which_the_writer_is_told_is_one() {
+        for _ in 0..20 {
+            let target = Target::new(|mut stream| {
+                let _ = stream.read_exact(&mut [0; GREETING]);
+                ::tests::target::reset(stream);
+                None
+            });
+            let stream = TcpStream::connect(target.address()).unwrap();
+            (&stream).write_all(&greeting(7, Manner::CHAT)).unwrap();
+            let side = Side::new();
+            talk(&stream, (7, 0), (7, 1), Manner::bulk(u64::MAX), &side, None);
+            assert_eq!(side.end().unwrap().0, End::Reset);
         }
     }
 
@@ -472,7 +540,7 @@ mod tests {
             });
             let side = Side::new();
             let stream = TcpStream::connect(target.address()).unwrap();
-            talk(&stream, (7, 0), (7, 1), &side, None);
+            talk(&stream, (7, 0), (7, 1), Manner::CHAT, &side, None);
             assert!(matches!(side.end(), Some((End::Wrong(_), _))), "{:?}", side.end());
         }
     }

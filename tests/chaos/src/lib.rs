@@ -16,6 +16,7 @@
 pub mod conversation;
 pub mod fault;
 pub mod freezer;
+pub mod names;
 pub mod network;
 pub mod peer;
 pub mod report;

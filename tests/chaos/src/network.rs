@@ -7,7 +7,7 @@ use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr},
     os::fd::AsRawFd,
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::Instant,
 };
@@ -21,6 +21,8 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub const CLIENT_LATER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 /// The server's address.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// The address to which the server moves when its name does.
+pub const SERVER_LATER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
 /// The name of the wire's end, on either host.
 pub const WIRE: &str = "wire";
 
@@ -143,15 +145,25 @@ impl Network {
     /// When the kernel refuses.
     #[must_use]
     pub fn new() -> Self {
-        let (client, server) = (Host::new(), Host::here());
-        server.ip(&["link", "set", "lo", "up"]);
-        let peer = client.path();
-        server.ip(&["link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns", &peer]);
-        for (host, address) in [(&server, SERVER), (&client, CLIENT)] {
+        let network = Self::of_two_hosts();
+        network.lay();
+        network
+    }
+
+    fn of_two_hosts() -> Self {
+        let routes = std::fs::read_to_string("/proc/net/route").unwrap();
+        assert!(routes.lines().count() < 2, "this is not a network of its own: {routes}");
+        Self { client: Host::new(), server: Host::here() }
+    }
+
+    fn lay(&self) {
+        self.server.ip(&["link", "set", "lo", "up"]);
+        let peer = self.client.path();
+        self.server.ip(&["link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns", &peer]);
+        for (host, address) in [(&self.server, SERVER), (&self.client, CLIENT)] {
             host.ip(&["address", "add", &format!("{address}/24"), "dev", WIRE]);
             host.ip(&["link", "set", WIRE, "up"]);
         }
-        Self { client, server }
     }
 
     /// Has packets vanish, in both directions, from now on.
@@ -174,9 +186,16 @@ impl Network {
     /// When there is none.
     pub fn reset(&self, server: SocketAddr) -> Instant {
         let port = format!(":{}", server.port());
-        let words = ["--kill", "--no-header", "--tcp", "dst", &SERVER.to_string(), "dport", "=", &port];
+        let words = ["--kill", "--no-header", "--tcp", "dport", "=", &port];
         let killed = self.client.command("ss", &words);
         assert!(!killed.trim().is_empty(), "ss found no connection to {server}");
+        Instant::now()
+    }
+
+    /// Takes the server's address away, and gives it another.
+    pub fn move_server(&self) -> Instant {
+        self.server.ip(&["address", "del", &format!("{SERVER}/24"), "dev", WIRE]);
+        self.server.ip(&["address", "add", &format!("{SERVER_LATER}/24"), "dev", WIRE]);
         Instant::now()
     }
 
@@ -185,6 +204,14 @@ impl Network {
         self.client.ip(&["address", "del", &format!("{CLIENT}/24"), "dev", WIRE]);
         self.client.ip(&["address", "add", &format!("{CLIENT_LATER}/24"), "dev", WIRE]);
         Instant::now()
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // The client's namespace, and the wire with it, would stay for as long as a socket there does.
+        let mut delete = Command::new(installed("ip"));
+        let _ = delete.args(["link", "del", WIRE]).stderr(Stdio::null()).status();
     }
 }
 

@@ -3,7 +3,12 @@
 mod autossh;
 mod pf_tunnel;
 
-use std::{fmt, net::SocketAddr, rc::Rc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use clap::ValueEnum;
 use nix::{
@@ -11,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
-use tests::{bastion, process::Process, sshd, tunnel};
+use tests::{bastion, process::Process, sshd, tunnel, wait};
 
 use crate::{
     conversation::Speaker,
@@ -74,12 +79,21 @@ pub struct Setup {
     /// The name by which the client knows the server, instead of its address.
     pub by_name: Option<&'static str>,
     /// Where further local ports lead.
-    pub further: Vec<SocketAddr>,
+    pub further: Vec<String>,
+    /// Whether the local ports wait until something answers behind them.
+    pub probes: bool,
 }
 
 impl fmt::Debug for Setup {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Setup of certificates for {} s", self.life)
+    }
+}
+
+impl Setup {
+    /// Where the server listens: one that is known by a name may move.
+    fn listens(&self) -> IpAddr {
+        if self.by_name.is_some() { Ipv4Addr::UNSPECIFIED.into() } else { SERVER.into() }
     }
 }
 
@@ -93,6 +107,7 @@ impl Default for Setup {
             through_switch: false,
             by_name: None,
             further: Vec::new(),
+            probes: true,
         }
     }
 }
@@ -142,7 +157,10 @@ impl Serving {
     fn start(make: impl Fn() -> Server + 'static, setup: &Setup) -> Self {
         let server = make();
         let switch = setup.through_switch.then(|| Switch::at(SERVER, server.address()));
-        let address = switch.as_ref().map_or(server.address(), Switch::address);
+        let mut address = switch.as_ref().map_or(server.address(), Switch::address);
+        if address.ip().is_unspecified() {
+            address.set_ip(SERVER.into());
+        }
         let host = setup.by_name.map_or_else(|| address.ip().to_string(), str::to_owned);
         let name = format!("{host}:{}", address.port());
         Self { server, replica: Replica(Box::new(make)), switch, address, name }
@@ -207,6 +225,28 @@ impl Tunnel {
         let others = descendants(process.id());
         process.kill();
         kill_all(&others);
+    }
+
+    /// When the certificate ends by which the client is logged in.
+    pub fn expiry(&mut self) -> Instant {
+        let until = match &mut self.client {
+            Client::PfTunnel(ours) => {
+                let signed = ours.tunnel.event("certificate", wait::START);
+                humantime::parse_rfc3339(signed["until"].as_str().unwrap()).unwrap()
+            }
+            Client::Autossh(autossh) => UNIX_EPOCH + Duration::from_secs(autossh.until),
+        };
+        Instant::now() + until.duration_since(SystemTime::now()).unwrap_or_default()
+    }
+
+    /// The key id of the certificate by which the client is logged in.
+    pub fn key_id(&mut self) -> String {
+        match &mut self.client {
+            Client::PfTunnel(ours) => {
+                ours.tunnel.event("certificate", wait::START)["key_id"].as_str().unwrap().to_owned()
+            }
+            Client::Autossh(autossh) => autossh.key_id.clone(),
+        }
     }
 
     /// Starts one more server with the same keys, to which the switch leads from now on.
@@ -287,7 +327,7 @@ impl Tunnel {
 
 /// The application, and whatever else a case leads to.
 fn destinations(speaker: &Speaker, setup: &Setup) -> Vec<String> {
-    [speaker.target().address()].iter().chain(&setup.further).map(ToString::to_string).collect()
+    [vec![speaker.target().address().to_string()], setup.further.clone()].concat()
 }
 
 fn pid(process: u32) -> Pid {

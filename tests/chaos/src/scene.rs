@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    conversation::{Conversation, End, Fate, Idle, Speaker, probe},
+    conversation::{Conversation, End, Fate, Idle, Manner, Speaker, probe},
     network::Network,
     peer::{Peer, Setup, Tunnel},
     report::{Report, seconds},
@@ -46,15 +46,26 @@ impl Scene {
     /// A peer with settings that differ.
     #[must_use]
     pub fn with(peer: Peer, setup: Setup) -> Self {
-        let (network, speaker) = (Network::new(), Speaker::new());
+        Self::on(Network::new(), peer, setup)
+    }
+
+    /// The same on a network that differs.
+    #[must_use]
+    pub fn on(network: Network, peer: Peer, setup: Setup) -> Self {
+        let speaker = Speaker::new();
         let tunnel = Tunnel::start(peer, &network, &speaker, setup);
         Self { network, speaker, tunnel, report: Report::new() }
     }
 
     /// Opens a connection through the tunnel, that carries bytes both ways from now on.
     pub fn converse(&mut self) -> Conversation {
+        self.converse_as(Manner::CHAT)
+    }
+
+    /// The same in another manner.
+    pub fn converse_as(&mut self, manner: Manner) -> Conversation {
         let seed = self.report.seed();
-        Conversation::open(&self.network.client, self.tunnel.local, &self.speaker, seed)
+        Conversation::open(&self.network.client, self.tunnel.local, &self.speaker, seed, manner)
     }
 
     /// Opens a connection that says nothing yet.
@@ -66,7 +77,13 @@ impl Scene {
     /// Waits until a new connection works, and says how long after `since` that was.
     #[must_use]
     pub fn usable(&self, since: Instant) -> Option<Duration> {
-        while since.elapsed() < PATIENCE {
+        self.usable_within(since, PATIENCE)
+    }
+
+    /// The same, with another patience.
+    #[must_use]
+    pub fn usable_within(&self, since: Instant, patience: Duration) -> Option<Duration> {
+        while since.elapsed() < patience {
             if probe(&self.network.client, self.tunnel.local, ATTEMPT).is_ok() {
                 return Some(since.elapsed());
             }
@@ -79,6 +96,9 @@ impl Scene {
     pub fn survives(&mut self, talk: &Conversation, began: Instant, healed: Instant, stall: Duration) {
         let fate = talk.fate(began, healed, PATIENCE);
         self.exact(talk);
+        // Its reader would take what it has for the whole.
+        let truncated = matches!(fate, Fate::Ended(End::Truncated, _));
+        self.report.check("never a clean end", !truncated, if truncated { "FIN" } else { "none" });
         match fate {
             Fate::Lives(worst) => {
                 self.report.check("stream survives", true, "yes");
@@ -94,6 +114,9 @@ impl Scene {
         self.exact(talk);
         match fate {
             Fate::Ended(End::Reset, after) => self.report.at_most("stream gets RST", within, Some(after)),
+            Fate::Hangs if talk.goes_on_since(since + within) => {
+                self.report.check("stream gets RST", false, "it goes on");
+            }
             other => self.report.check("stream gets RST", false, told(&other)),
         }
     }

@@ -8,7 +8,7 @@ use tests::process::Program;
 use crate::{
     peer::Peer,
     report::Report,
-    row::{Row, Today},
+    row::{ELSEWHERE, Row, Today},
 };
 
 /// How one case went.
@@ -69,9 +69,12 @@ impl Table {
                     writeln!(text, "     {:<22}UNEXPECTED: {why}", "").unwrap();
                 }
             }
-            if let Today::Without(missing) = row.ours {
+            if let Today::Without(missing) | Today::Unsure(missing) = row.ours {
                 writeln!(text, "     {:<22}known of ours: {}", "", missing.join(", ")).unwrap();
             }
+        }
+        for (id, fault, why) in ELSEWHERE {
+            writeln!(text, "\n{id}  {fault}\n     not measured: {why}").unwrap();
         }
         writeln!(text).unwrap();
         for (name, value) in &self.machine {

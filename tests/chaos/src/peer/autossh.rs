@@ -14,7 +14,7 @@ use tests::{
 use super::{Client, Peer, Server, Serving, Setup, Tunnel, descendants, destinations};
 use crate::{
     conversation::{Speaker, probe},
-    network::{Network, SERVER},
+    network::Network,
 };
 
 /// What its manual advises: no monitoring port, and ssh's own probes, here as quick as ours.
@@ -28,23 +28,29 @@ pub struct Autossh {
     pub process: Process,
     /// The child that it had first.
     pub first: Vec<u32>,
-    /// Signs for the person.
-    pub authority: Key,
-    /// Who logs in.
+    /// The person's files.
     pub person: Person,
+    /// The end of the person's certificate, in seconds since 1970.
+    pub until: u64,
+    /// Its key id.
+    pub key_id: String,
 }
 
 /// Starts it with OpenSSH's server.
 pub(super) fn to_sshd(network: &Network, speaker: &Speaker, setup: Setup) -> Tunnel {
     let (authority, host_key, key) = (Key::ed25519(), Key::ed25519(), Key::ed25519());
-    let (trusted, shown, adjust) = (authority.clone(), host_key.clone(), Rc::clone(&setup.sshd));
+    let (trusted, shown) = (authority.clone(), host_key.clone());
+    let (adjust, listen) = (Rc::clone(&setup.sshd), setup.listens());
     let make = move || {
-        let sshd = sshd::Setup::new().listen(SERVER.into()).host_key(shown.clone()).trust(&trusted);
+        let sshd = sshd::Setup::new().listen(listen).host_key(shown.clone()).trust(&trusted);
         Server::Sshd(Box::new(adjust(sshd).start()))
     };
     let serving = Serving::start(make, &setup);
-    let certificate =
-        Forge::user(&key, &user()).with(|forge| forge.valid_before = now() + setup.life).sign(&authority);
+    let forge = Forge::user(&key, &user()).with(|forge| {
+        forge.valid_before = now() + setup.life;
+        forge.key_id = b"a-person".to_vec();
+    });
+    let certificate = forge.sign(&authority);
     let (host, port) = serving.name.rsplit_once(':').unwrap();
     let known = format!("[{host}]:{port} {}", host_key.public_line());
     let person = Person::new(&user(), &key, &certificate).knows_line(&known);
@@ -74,7 +80,13 @@ pub(super) fn to_sshd(network: &Network, speaker: &Speaker, setup: Setup) -> Tun
         local,
         further: locals,
         server_address: serving.address,
-        client: Client::Autossh(Box::new(Autossh { process, first, authority, person })),
+        client: Client::Autossh(Box::new(Autossh {
+            process,
+            first,
+            person,
+            until: forge.valid_before,
+            key_id: "a-person".to_owned(),
+        })),
         server: serving.server,
         switch: serving.switch,
         replica: serving.replica,

@@ -41,10 +41,10 @@ pub(super) fn to_bastion(network: &Network, speaker: &Speaker, setup: Setup) -> 
     let keys = Scratch::new("host-key");
     keys.write("host_key", key.private_pem());
     let destinations = destinations(speaker, &setup);
-    let (users, adjust) = (authority.users().to_owned(), Rc::clone(&setup.bastion));
+    let (users, adjust, listen) = (authority.users().to_owned(), Rc::clone(&setup.bastion), setup.listens());
     let make = move || {
         let bastion = bastion::Setup::new()
-            .set("/listen", json!(format!("{SERVER}:{}", ports::free())))
+            .set("/listen", json!(SocketAddr::from((listen, ports::free())).to_string()))
             .set("/host_key", json!({"file": keys.join("host_key")}))
             .trust_line(&users)
             .rule(LOGIN, &destinations.iter().map(String::as_str).collect::<Vec<_>>());
@@ -59,9 +59,9 @@ pub(super) fn to_sshd(network: &Network, speaker: &Speaker, setup: Setup) -> Tun
     let authority = DevAuthority::start_with(&["--principal", &user()]);
     let key = Key::ed25519();
     let (host_key, users) = (key.clone(), authority.users().to_owned());
-    let adjust = Rc::clone(&setup.sshd);
+    let (adjust, listen) = (Rc::clone(&setup.sshd), setup.listens());
     let make = move || {
-        let sshd = sshd::Setup::new().listen(SERVER.into()).host_key(host_key.clone()).trust_line(&users);
+        let sshd = sshd::Setup::new().listen(listen).host_key(host_key.clone()).trust_line(&users);
         Server::Sshd(Box::new(adjust(sshd).start()))
     };
     let serving = Serving::start(make, &setup);
@@ -92,7 +92,8 @@ fn start(
     let destinations = destinations(speaker, &setup);
     let project = (setup.project)(project);
     let pairs = destinations.iter().flat_map(|destination| [destination.as_str(), "0"]);
-    let program = project.program("pf-tunnel", &["--json"]).args(pairs);
+    let flags: &[&str] = if setup.probes { &["--json"] } else { &["--json", "--no-probe"] };
+    let program = project.program("pf-tunnel", flags).args(pairs);
     let mut tunnel = Program { process: network.client.program(program).start() };
     tunnel.ready(destinations.len());
     // Each is ready when it is.
