@@ -32,7 +32,7 @@ mod step;
 pub use explanation::{Explanation, Reason};
 pub use link::{ClearPassword, LocalTls, TlsFacts, TlsMode};
 pub use password::{Password, UnusablePassword};
-pub use step::{Outgoing, Step};
+pub use step::{Machine, Outgoing, Step};
 
 /// The example of the README is compiled.
 #[cfg(doctest)]

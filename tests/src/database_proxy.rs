@@ -10,11 +10,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use database_wire::{Outgoing, Step, TlsFacts, TlsMode};
+use database_wire::{Machine, Outgoing, Step, TlsFacts, TlsMode};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -31,19 +30,12 @@ pub use mysql::Mysql;
 pub use postgres::Postgres;
 pub use redis::Redis;
 
+use crate::web::Anyone;
+
 /// A connection, in TLS or not.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 type Connection = Box<dyn Stream>;
-
-/// A machine of either side.
-pub(crate) trait Machine {
-    type Answer;
-    type Refusal: Debug;
-    fn step(&mut self) -> Result<Step<Self::Answer>, Self::Refusal>;
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Self::Refusal>;
-    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Self::Refusal>;
-}
 
 /// How a login ended that did not succeed.
 #[derive(Debug)]
@@ -116,7 +108,7 @@ impl Tls {
                 roots.add(authority.clone()).unwrap();
                 config.with_root_certificates(roots)
             }
-            None => config.dangerous().with_custom_certificate_verifier(Arc::new(Unverified)),
+            None => config.dangerous().with_custom_certificate_verifier(Arc::new(Anyone::new())),
         };
         let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
         Self::Client { connector, verifies: upstream.authority.is_some(), shown: upstream.shown.clone() }
@@ -140,47 +132,6 @@ impl Tls {
                 Ok((Box::new(stream), seen))
             }
         }
-    }
-}
-
-/// Takes any certificate, as `sslmode=require` does.
-#[derive(Debug)]
-struct Unverified;
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let supported = &rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, supported)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let supported = &rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, supported)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     link::{ClearPassword, Link, TlsFacts, TlsMode},
     password::Password,
     reader::Reader,
-    step::{Outgoing, Step},
+    step::{Machine, Outgoing, Step},
 };
 
 /// The bytes of a scramble, for `client_ed25519`.
@@ -104,20 +104,17 @@ impl Greeter {
     pub fn new() -> Self {
         Self(Framer::new())
     }
+}
 
-    /// Takes bytes that were asked for.
-    ///
-    /// # Errors
-    /// When they are more.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Ok(self.0.feed(bytes)?)
-    }
+impl Machine for Greeter {
+    type Answer = Greeted;
+    type Refusal = Refused;
 
     /// The next thing to do: to read, until there is a greeting.
     ///
     /// # Errors
     /// When there is none, as where a server has too many connections.
-    pub fn step(&mut self) -> Result<Step<Greeted>, Refused> {
+    fn step(&mut self) -> Result<Step<Greeted>, Refused> {
         match self.0.poll(LONGEST_PACKET)? {
             None => Ok(Step::Read(self.0.missing())),
             Some(payload) if payload.first() == Some(&0xff) => Err(server_error(&payload)),
@@ -126,6 +123,14 @@ impl Greeter {
                 Ok(Step::Ready(Greeted { greeting, sequence: self.0.sequence() }))
             }
         }
+    }
+
+    /// Takes bytes that were asked for.
+    ///
+    /// # Errors
+    /// When they are more.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        Ok(self.0.feed(bytes)?)
     }
 }
 
@@ -221,27 +226,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// TLS has begun.
-    ///
-    /// # Errors
-    /// When the certificate had to be verified, and was not.
-    pub fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
-        if matches!(self.state, State::InTls) {
-            self.state = State::Over;
-            self.link = Link::after_tls(self.settings.tls, facts).ok_or(Refused::NotVerified)?;
-            self.state = State::Response;
-        }
-        Ok(())
-    }
-
-    /// Takes bytes that were asked for.
-    ///
-    /// # Errors
-    /// When they are more.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Ok(self.framer.feed(bytes)?)
-    }
-
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.framer.held()
@@ -249,52 +233,6 @@ impl Client {
 
     fn flags(&self) -> u32 {
         self.client.flags_for(self.settings.tls != TlsMode::Disable, self.database.is_some())
-    }
-
-    /// The next thing to do.
-    ///
-    /// # Errors
-    /// When there will be no session.
-    pub fn step(&mut self) -> Result<Step<Session>, Refused> {
-        loop {
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Begin if self.settings.tls == TlsMode::Disable => self.state = State::Response,
-                State::Begin if !self.greeting.offers_tls() => return Err(Refused::NoTls),
-                State::Begin => {
-                    self.state = State::InTls;
-                    let request = self.client.fixed(self.flags());
-                    return Ok(Step::Write(self.framer.packet(&request)));
-                }
-                State::InTls => {
-                    self.state = State::InTls;
-                    return Ok(Step::StartTls);
-                }
-                State::Response => return Ok(Step::Write(self.respond())),
-                State::Answer { plugin, scramble, progress } => match self.framer.poll(LONGEST_PACKET)? {
-                    None => {
-                        self.state = State::Answer { plugin, scramble, progress };
-                        return Ok(Step::Read(self.framer.missing()));
-                    }
-                    Some(payload) => match payload.first() {
-                        Some(0) => return Ok(Step::Ready(Session { ok: payload.to_vec() })),
-                        Some(0xff) => return Err(server_error(&payload)),
-                        Some(0xfe) if progress == Progress::First => {
-                            return Ok(Step::Write(self.switch(&payload)?));
-                        }
-                        Some(1) if plugin == Plugin::Caching && progress != Progress::Decided => {
-                            let answer = self.more(&payload, &scramble)?;
-                            self.state = State::Answer { plugin, scramble, progress: Progress::Decided };
-                            if let Some(answer) = answer {
-                                return Ok(Step::Write(answer));
-                            }
-                        }
-                        Some(other) => return Err(Refused::Unexpected(*other)),
-                        None => return Err(Refused::Malformed(0)),
-                    },
-                },
-                State::Over => return Err(Refused::Over),
-            }
-        }
     }
 
     fn answer(&self, plugin: Plugin, scramble: &[u8]) -> zeroize::Zeroizing<Vec<u8>> {
@@ -361,6 +299,78 @@ impl Client {
             }
             _ => Err(Refused::Malformed(1)),
         }
+    }
+}
+
+impl Machine for Client {
+    type Answer = Session;
+    type Refusal = Refused;
+
+    /// The next thing to do.
+    ///
+    /// # Errors
+    /// When there will be no session.
+    fn step(&mut self) -> Result<Step<Session>, Refused> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Begin if self.settings.tls == TlsMode::Disable => self.state = State::Response,
+                State::Begin if !self.greeting.offers_tls() => return Err(Refused::NoTls),
+                State::Begin => {
+                    self.state = State::InTls;
+                    let request = self.client.fixed(self.flags());
+                    return Ok(Step::Write(self.framer.packet(&request)));
+                }
+                State::InTls => {
+                    self.state = State::InTls;
+                    return Ok(Step::StartTls);
+                }
+                State::Response => return Ok(Step::Write(self.respond())),
+                State::Answer { plugin, scramble, progress } => match self.framer.poll(LONGEST_PACKET)? {
+                    None => {
+                        self.state = State::Answer { plugin, scramble, progress };
+                        return Ok(Step::Read(self.framer.missing()));
+                    }
+                    Some(payload) => match payload.first() {
+                        Some(0) => return Ok(Step::Ready(Session { ok: payload.to_vec() })),
+                        Some(0xff) => return Err(server_error(&payload)),
+                        Some(0xfe) if progress == Progress::First => {
+                            return Ok(Step::Write(self.switch(&payload)?));
+                        }
+                        Some(1) if plugin == Plugin::Caching && progress != Progress::Decided => {
+                            let answer = self.more(&payload, &scramble)?;
+                            self.state = State::Answer { plugin, scramble, progress: Progress::Decided };
+                            if let Some(answer) = answer {
+                                return Ok(Step::Write(answer));
+                            }
+                        }
+                        Some(other) => return Err(Refused::Unexpected(*other)),
+                        None => return Err(Refused::Malformed(0)),
+                    },
+                },
+                State::Over => return Err(Refused::Over),
+            }
+        }
+    }
+
+    /// Takes bytes that were asked for.
+    ///
+    /// # Errors
+    /// When they are more.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        Ok(self.framer.feed(bytes)?)
+    }
+
+    /// TLS has begun.
+    ///
+    /// # Errors
+    /// When the certificate had to be verified, and was not.
+    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
+        if matches!(self.state, State::InTls) {
+            self.state = State::Over;
+            self.link = Link::after_tls(self.settings.tls, facts).ok_or(Refused::NotVerified)?;
+            self.state = State::Response;
+        }
+        Ok(())
     }
 }
 

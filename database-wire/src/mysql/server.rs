@@ -13,8 +13,8 @@ use super::{
 use crate::{
     explanation::{Explanation, Reason},
     inbox::Unasked,
-    link::LocalTls,
-    step::{Outgoing, Step},
+    link::{LocalTls, TlsFacts},
+    step::{Machine, Outgoing, Step},
 };
 
 /// A client that waits for its login to be granted.
@@ -103,21 +103,6 @@ impl Server {
         Self { greeting: server.offered(tls), tls, framer: Framer::new(), state: State::Greet }
     }
 
-    /// TLS has begun.
-    pub fn tls_started(&mut self) {
-        if matches!(self.state, State::InTls) {
-            self.state = State::Response { is_tls: true };
-        }
-    }
-
-    /// Takes bytes that were asked for.
-    ///
-    /// # Errors
-    /// When they are more.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), ServerRefused> {
-        Ok(self.framer.feed(bytes)?)
-    }
-
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.framer.held()
@@ -129,11 +114,46 @@ impl Server {
         explain(&Explanation::new(Reason::Protocol, &refused.to_string()), self.framer.sequence())
     }
 
+    fn read(&mut self, state: State) -> Step<Login> {
+        self.state = state;
+        Step::Read(self.framer.missing())
+    }
+
+    /// As a real server: an answer for another plugin than the greeting's was made without our scramble, and
+    /// is asked for again. The client's own plugin is taken where it tells us nothing.
+    fn responded(&mut self, payload: &[u8]) -> Result<Option<Outgoing>, ServerRefused> {
+        let response = Response::parse(payload, &self.greeting)?;
+        let offered =
+            if self.greeting.plugin() == plugin::CACHING { plugin::CACHING } else { plugin::NATIVE };
+        let wanted = match response.plugin() {
+            None => {
+                self.state = State::Done(response);
+                return Ok(None);
+            }
+            Some(plugin::NATIVE) => plugin::NATIVE,
+            Some(plugin::CACHING) => plugin::CACHING,
+            Some(_) => offered,
+        };
+        if response.plugin() == Some(offered) {
+            let answer = Zeroizing::new(response.answer().to_vec());
+            self.state = answered(response, offered, &answer);
+            return Ok(None);
+        }
+        self.state = State::Switched(response, wanted);
+        let request = [&[0xfe], wanted, &[0], self.greeting.scramble(), &[0]].concat();
+        Ok(Some(self.framer.packet(&request)))
+    }
+}
+
+impl Machine for Server {
+    type Answer = Login;
+    type Refusal = ServerRefused;
+
     /// The next thing to do.
     ///
     /// # Errors
     /// When the client is refused. Its answer is [`Server::explain`].
-    pub fn step(&mut self) -> Result<Step<Login>, ServerRefused> {
+    fn step(&mut self) -> Result<Step<Login>, ServerRefused> {
         loop {
             match std::mem::replace(&mut self.state, State::Over) {
                 State::Greet => {
@@ -173,34 +193,20 @@ impl Server {
         }
     }
 
-    fn read(&mut self, state: State) -> Step<Login> {
-        self.state = state;
-        Step::Read(self.framer.missing())
+    /// Takes bytes that were asked for.
+    ///
+    /// # Errors
+    /// When they are more.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), ServerRefused> {
+        Ok(self.framer.feed(bytes)?)
     }
 
-    /// As a real server: an answer for another plugin than the greeting's was made without our scramble, and
-    /// is asked for again. The client's own plugin is taken where it tells us nothing.
-    fn responded(&mut self, payload: &[u8]) -> Result<Option<Outgoing>, ServerRefused> {
-        let response = Response::parse(payload, &self.greeting)?;
-        let offered =
-            if self.greeting.plugin() == plugin::CACHING { plugin::CACHING } else { plugin::NATIVE };
-        let wanted = match response.plugin() {
-            None => {
-                self.state = State::Done(response);
-                return Ok(None);
-            }
-            Some(plugin::NATIVE) => plugin::NATIVE,
-            Some(plugin::CACHING) => plugin::CACHING,
-            Some(_) => offered,
-        };
-        if response.plugin() == Some(offered) {
-            let answer = Zeroizing::new(response.answer().to_vec());
-            self.state = answered(response, offered, &answer);
-            return Ok(None);
+    /// TLS has begun.
+    fn tls_started(&mut self, _facts: TlsFacts<'_>) -> Result<(), ServerRefused> {
+        if matches!(self.state, State::InTls) {
+            self.state = State::Response { is_tls: true };
         }
-        self.state = State::Switched(response, wanted);
-        let request = [&[0xfe], wanted, &[0], self.greeting.scramble(), &[0]].concat();
-        Ok(Some(self.framer.packet(&request)))
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 
 use super::{packet::packet, *};
-use crate::{ClearPassword, Explanation, LocalTls, Password, Reason, Step, TlsFacts, TlsMode};
+use crate::{ClearPassword, Explanation, LocalTls, Machine, Password, Reason, Step, TlsFacts, TlsMode};
 
 const SCRAMBLE: [u8; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20];
 const VERIFIED: TlsFacts<'_> = TlsFacts { verified: true, certificate: None };
@@ -169,7 +169,7 @@ fn serve(
             Ok(Step::Write(bytes)) => written.extend_from_slice(bytes.as_ref()),
             Ok(Step::StartTls) => {
                 written.extend_from_slice(b"<TLS>");
-                server.tls_started();
+                server.tls_started(TlsFacts { verified: false, certificate: None }).unwrap();
             }
             Ok(Step::Ready(login)) => break Ok(Some(login)),
             Err(refused) => break Err(refused),

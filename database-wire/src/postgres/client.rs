@@ -18,7 +18,7 @@ use crate::{
     link::{ClearPassword, Link, TlsFacts, TlsMode},
     password::Password,
     reader::Reader,
-    step::{Outgoing, Step},
+    step::{Machine, Outgoing, Step},
 };
 
 /// What a login needs.
@@ -207,97 +207,15 @@ impl Client {
         }
     }
 
-    /// TLS has begun.
-    ///
-    /// # Errors
-    /// When the certificate had to be verified, and was not.
-    pub fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
-        if matches!(self.state, State::InTls) {
-            self.state = State::Over;
-            self.link = Link::after_tls(self.tls, facts).ok_or(Refused::NotVerified)?;
-            self.end_point = facts.certificate.and_then(end_point_hash);
-            self.state = State::Startup;
-        }
-        Ok(())
-    }
-
     /// Whether the login is bound to the server's certificate if the server offers it.
     #[must_use]
     pub fn can_bind(&self) -> bool {
         self.end_point.is_some()
     }
 
-    /// Takes bytes that were asked for.
-    ///
-    /// # Errors
-    /// When they are more.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Ok(self.framer.feed(bytes)?)
-    }
-
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.framer.held() + self.greeting.capacity() + self.negotiation.capacity()
-    }
-
-    /// The next thing to do.
-    ///
-    /// # Errors
-    /// When there will be no session.
-    pub fn step(&mut self) -> Result<Step<Session>, Refused> {
-        loop {
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Begin if self.tls == TlsMode::Disable => self.state = State::Startup,
-                State::Begin => {
-                    self.state = State::TlsAnswer;
-                    return Ok(Step::Write(startup::ssl_request()));
-                }
-                // Not a byte more is read before TLS: what an attacker puts behind the answer is not taken
-                // for the server's.
-                State::TlsAnswer => match self.framer.poll(Shape::Byte, 1)?.map(|message| message.kind()) {
-                    None => return Ok(self.read(State::TlsAnswer)),
-                    Some(b'S') => self.state = State::InTls,
-                    Some(b'N') => return Err(Refused::NoTls),
-                    Some(other) => return Err(Refused::TlsAnswer(other)),
-                },
-                State::InTls => {
-                    self.state = State::InTls;
-                    return Ok(Step::StartTls);
-                }
-                State::Startup => {
-                    let (message, next) = match &self.purpose {
-                        Purpose::Login(login) => {
-                            (login.startup.to_message(), State::Authentication(Progress::Unasked))
-                        }
-                        Purpose::Cancel(key) => (key.to_message(), State::Cancelled),
-                    };
-                    self.state = next;
-                    return Ok(Step::Write(message));
-                }
-                State::Authentication(progress) => match self.framer.poll(Shape::Typed, LONGEST_MESSAGE)? {
-                    None => return Ok(self.read(State::Authentication(progress))),
-                    Some(message) => {
-                        let (next, answer) = self.authentication(&message, progress)?;
-                        self.state = next;
-                        if let Some(answer) = answer {
-                            return Ok(Step::Write(answer));
-                        }
-                    }
-                },
-                State::Greeting => match self.framer.poll(Shape::Typed, LONGEST_MESSAGE)? {
-                    None => return Ok(self.read(State::Greeting)),
-                    Some(message) => {
-                        self.greeted(&message)?;
-                        if message.kind() == b'Z' {
-                            return Ok(Step::Ready(self.session()));
-                        }
-                        self.state = State::Greeting;
-                    }
-                },
-                State::Cancelled => return Ok(Step::Ready(self.session())),
-                State::Over => return Err(Refused::Over),
-            }
-        }
     }
 
     fn read(&mut self, state: State) -> Step<Session> {
@@ -417,6 +335,93 @@ impl Client {
             self.greeting.reserve(4096);
         }
         self.greeting.extend_from_slice(message.whole());
+        Ok(())
+    }
+}
+
+impl Machine for Client {
+    type Answer = Session;
+    type Refusal = Refused;
+
+    /// The next thing to do.
+    ///
+    /// # Errors
+    /// When there will be no session.
+    fn step(&mut self) -> Result<Step<Session>, Refused> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Begin if self.tls == TlsMode::Disable => self.state = State::Startup,
+                State::Begin => {
+                    self.state = State::TlsAnswer;
+                    return Ok(Step::Write(startup::ssl_request()));
+                }
+                // Not a byte more is read before TLS: what an attacker puts behind the answer is not taken
+                // for the server's.
+                State::TlsAnswer => match self.framer.poll(Shape::Byte, 1)?.map(|message| message.kind()) {
+                    None => return Ok(self.read(State::TlsAnswer)),
+                    Some(b'S') => self.state = State::InTls,
+                    Some(b'N') => return Err(Refused::NoTls),
+                    Some(other) => return Err(Refused::TlsAnswer(other)),
+                },
+                State::InTls => {
+                    self.state = State::InTls;
+                    return Ok(Step::StartTls);
+                }
+                State::Startup => {
+                    let (message, next) = match &self.purpose {
+                        Purpose::Login(login) => {
+                            (login.startup.to_message(), State::Authentication(Progress::Unasked))
+                        }
+                        Purpose::Cancel(key) => (key.to_message(), State::Cancelled),
+                    };
+                    self.state = next;
+                    return Ok(Step::Write(message));
+                }
+                State::Authentication(progress) => match self.framer.poll(Shape::Typed, LONGEST_MESSAGE)? {
+                    None => return Ok(self.read(State::Authentication(progress))),
+                    Some(message) => {
+                        let (next, answer) = self.authentication(&message, progress)?;
+                        self.state = next;
+                        if let Some(answer) = answer {
+                            return Ok(Step::Write(answer));
+                        }
+                    }
+                },
+                State::Greeting => match self.framer.poll(Shape::Typed, LONGEST_MESSAGE)? {
+                    None => return Ok(self.read(State::Greeting)),
+                    Some(message) => {
+                        self.greeted(&message)?;
+                        if message.kind() == b'Z' {
+                            return Ok(Step::Ready(self.session()));
+                        }
+                        self.state = State::Greeting;
+                    }
+                },
+                State::Cancelled => return Ok(Step::Ready(self.session())),
+                State::Over => return Err(Refused::Over),
+            }
+        }
+    }
+
+    /// Takes bytes that were asked for.
+    ///
+    /// # Errors
+    /// When they are more.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        Ok(self.framer.feed(bytes)?)
+    }
+
+    /// TLS has begun.
+    ///
+    /// # Errors
+    /// When the certificate had to be verified, and was not.
+    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
+        if matches!(self.state, State::InTls) {
+            self.state = State::Over;
+            self.link = Link::after_tls(self.tls, facts).ok_or(Refused::NotVerified)?;
+            self.end_point = facts.certificate.and_then(end_point_hash);
+            self.state = State::Startup;
+        }
         Ok(())
     }
 }

@@ -12,10 +12,10 @@ use crate::{
     explanation::{Explanation, Reason},
     hash::md5_hex,
     inbox::Unasked,
-    link::LocalTls,
+    link::{LocalTls, TlsFacts},
     password::Password,
     reader::Reader,
-    step::{Outgoing, Step},
+    step::{Machine, Outgoing, Step},
 };
 
 /// How a client is asked for a password.
@@ -184,60 +184,18 @@ impl Server {
     #[must_use]
     pub fn over_tls(ask: Ask, certificate: Option<&[u8]>) -> Self {
         let mut server = Self::new(LocalTls::Offered, ask);
-        server.state = State::InTls;
-        server.tls_started(certificate);
+        server.begin_in_tls(certificate);
         server
     }
 
-    /// TLS has begun. The certificate in DER is ours: a client that is asked for a password can bind to it.
-    pub fn tls_started(&mut self, certificate: Option<&[u8]>) {
-        if matches!(self.state, State::InTls) {
-            self.end_point = certificate.and_then(end_point_hash);
-            self.state = State::First(Answered { tls: true, gss: true });
-        }
-    }
-
-    /// Takes bytes that were asked for.
-    ///
-    /// # Errors
-    /// When they are more.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), ServerRefused> {
-        Ok(self.framer.feed(bytes)?)
+    fn begin_in_tls(&mut self, certificate: Option<&[u8]>) {
+        self.end_point = certificate.and_then(end_point_hash);
+        self.state = State::First(Answered { tls: true, gss: true });
     }
 
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.framer.held()
-    }
-
-    /// The next thing to do.
-    ///
-    /// # Errors
-    /// When the client is refused. Its answer is [`ServerRefused::to_message`].
-    pub fn step(&mut self) -> Result<Step<Opening>, ServerRefused> {
-        loop {
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::First(answered) => match self.framer.poll(Shape::Untyped, LONGEST_STARTUP)? {
-                    Some(message) => self.state = self.first(&message, answered)?,
-                    None => return Ok(self.read(State::First(answered))),
-                },
-                State::Question(startup, question) => match self.framer.poll(Shape::Typed, LONGEST_ANSWER)? {
-                    Some(message) => self.state = answer(&message, startup, question)?,
-                    None => return Ok(self.read(State::Question(startup, question))),
-                },
-                State::Write(bytes, next) => {
-                    self.state = *next;
-                    return Ok(Step::Write(bytes));
-                }
-                // Again, while the caller has not said that it began.
-                State::InTls => {
-                    self.state = State::InTls;
-                    return Ok(Step::StartTls);
-                }
-                State::Done(opening) => return Ok(Step::Ready(opening)),
-                State::Over => return Err(ServerRefused::Over),
-            }
-        }
     }
 
     fn read(&mut self, state: State) -> Step<Opening> {
@@ -284,6 +242,57 @@ impl Server {
             }
         };
         State::Write(request, Box::new(State::Question(startup, question)))
+    }
+}
+
+impl Machine for Server {
+    type Answer = Opening;
+    type Refusal = ServerRefused;
+
+    /// The next thing to do.
+    ///
+    /// # Errors
+    /// When the client is refused. Its answer is [`ServerRefused::to_message`].
+    fn step(&mut self) -> Result<Step<Opening>, ServerRefused> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::First(answered) => match self.framer.poll(Shape::Untyped, LONGEST_STARTUP)? {
+                    Some(message) => self.state = self.first(&message, answered)?,
+                    None => return Ok(self.read(State::First(answered))),
+                },
+                State::Question(startup, question) => match self.framer.poll(Shape::Typed, LONGEST_ANSWER)? {
+                    Some(message) => self.state = answer(&message, startup, question)?,
+                    None => return Ok(self.read(State::Question(startup, question))),
+                },
+                State::Write(bytes, next) => {
+                    self.state = *next;
+                    return Ok(Step::Write(bytes));
+                }
+                // Again, while the caller has not said that it began.
+                State::InTls => {
+                    self.state = State::InTls;
+                    return Ok(Step::StartTls);
+                }
+                State::Done(opening) => return Ok(Step::Ready(opening)),
+                State::Over => return Err(ServerRefused::Over),
+            }
+        }
+    }
+
+    /// Takes bytes that were asked for.
+    ///
+    /// # Errors
+    /// When they are more.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), ServerRefused> {
+        Ok(self.framer.feed(bytes)?)
+    }
+
+    /// TLS has begun. The certificate in DER is ours: a client that is asked for a password can bind to it.
+    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), ServerRefused> {
+        if matches!(self.state, State::InTls) {
+            self.begin_in_tls(facts.certificate);
+        }
+        Ok(())
     }
 }
 

@@ -5,45 +5,9 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{ClearPassword, Explanation, LocalTls, Outgoing, Password, Reason, Step, TlsFacts, TlsMode};
-
-/// A machine, and what it needs of its caller.
-trait Machine {
-    type Answer: std::fmt::Debug;
-    type Refusal: std::fmt::Debug;
-    fn step(&mut self) -> Result<Step<Self::Answer>, Self::Refusal>;
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Self::Refusal>;
-    fn tls(&mut self, end: &TlsFacts<'_>) -> Result<(), Self::Refusal>;
-}
-
-impl Machine for Server {
-    type Answer = Opening;
-    type Refusal = ServerRefused;
-    fn step(&mut self) -> Result<Step<Opening>, ServerRefused> {
-        Server::step(self)
-    }
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), ServerRefused> {
-        Server::feed(self, bytes)
-    }
-    fn tls(&mut self, end: &TlsFacts<'_>) -> Result<(), ServerRefused> {
-        self.tls_started(end.certificate);
-        Ok(())
-    }
-}
-
-impl Machine for Client {
-    type Answer = Session;
-    type Refusal = Refused;
-    fn step(&mut self) -> Result<Step<Session>, Refused> {
-        Client::step(self)
-    }
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Client::feed(self, bytes)
-    }
-    fn tls(&mut self, end: &TlsFacts<'_>) -> Result<(), Refused> {
-        self.tls_started(*end)
-    }
-}
+use crate::{
+    ClearPassword, Explanation, LocalTls, Machine, Outgoing, Password, Reason, Step, TlsFacts, TlsMode,
+};
 
 /// What became of a machine that was fed.
 #[derive(Debug)]
@@ -83,7 +47,7 @@ fn run<M: Machine>(
             }
             Ok(Step::StartTls) => {
                 written.extend_from_slice(b"<TLS>");
-                machine.tls(facts)
+                machine.tls_started(*facts)
             }
             Ok(Step::Ready(answer)) => break End::Ready(answer),
             Err(refused) => Err(refused),
@@ -463,7 +427,7 @@ fn talk(
                 Ok(Step::Read(_)) if up.is_empty() => break,
                 Ok(Step::Read(most)) => server.feed(&piece(&mut up, most)).unwrap(),
                 Ok(Step::Write(bytes)) => down.extend(bytes.as_ref()),
-                Ok(Step::StartTls) => server.tls_started(facts.certificate),
+                Ok(Step::StartTls) => server.tls_started(*facts).unwrap(),
                 Ok(Step::Ready(Opening::Login(opened))) => {
                     down.extend(opened.accept(&session(&greeting())).as_ref());
                     served = Some(Ok(()));

@@ -5,7 +5,7 @@ use crate::{
     inbox::{Inbox, Unasked},
     link::{Link, TlsFacts, TlsMode},
     password::Password,
-    step::{Outgoing, Step},
+    step::{Machine, Outgoing, Step},
 };
 
 /// A user and a password.
@@ -87,44 +87,6 @@ impl Client {
         Self { credentials, tls, inbox: Inbox::new(), state: State::Begin }
     }
 
-    /// TLS has begun.
-    ///
-    /// # Errors
-    /// When the certificate had to be verified, and was not.
-    pub fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
-        if self.state == State::InTls {
-            self.state = State::Over;
-            Link::after_tls(self.tls, facts).ok_or(Refused::NotVerified)?;
-            self.state = State::Login;
-        }
-        Ok(())
-    }
-
-    /// Takes bytes that were asked for.
-    ///
-    /// # Errors
-    /// When they are more.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Ok(self.inbox.feed(bytes)?)
-    }
-
-    /// The next thing to do.
-    ///
-    /// # Errors
-    /// When there will be no login.
-    pub fn step(&mut self) -> Result<Step<()>, Refused> {
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Begin if self.tls == TlsMode::Disable => self.log_in(),
-            State::Begin | State::InTls => {
-                self.state = State::InTls;
-                Ok(Step::StartTls)
-            }
-            State::Login => self.log_in(),
-            State::Answer => self.answer(),
-            State::Over => Err(Refused::Over),
-        }
-    }
-
     fn log_in(&mut self) -> Result<Step<()>, Refused> {
         self.state = State::Answer;
         Ok(Step::Write(self.credentials.auth()))
@@ -158,5 +120,48 @@ impl Client {
         }
         self.state = State::Answer;
         Ok(Step::Read(self.inbox.missing()))
+    }
+}
+
+impl Machine for Client {
+    type Answer = ();
+    type Refusal = Refused;
+
+    /// The next thing to do.
+    ///
+    /// # Errors
+    /// When there will be no login.
+    fn step(&mut self) -> Result<Step<()>, Refused> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Begin if self.tls == TlsMode::Disable => self.log_in(),
+            State::Begin | State::InTls => {
+                self.state = State::InTls;
+                Ok(Step::StartTls)
+            }
+            State::Login => self.log_in(),
+            State::Answer => self.answer(),
+            State::Over => Err(Refused::Over),
+        }
+    }
+
+    /// Takes bytes that were asked for.
+    ///
+    /// # Errors
+    /// When they are more.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        Ok(self.inbox.feed(bytes)?)
+    }
+
+    /// TLS has begun.
+    ///
+    /// # Errors
+    /// When the certificate had to be verified, and was not.
+    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
+        if self.state == State::InTls {
+            self.state = State::Over;
+            Link::after_tls(self.tls, facts).ok_or(Refused::NotVerified)?;
+            self.state = State::Login;
+        }
+        Ok(())
     }
 }

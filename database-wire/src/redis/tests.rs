@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Explanation, Password, Reason, Step, TlsFacts, TlsMode};
+use crate::{Explanation, Machine, Password, Reason, Step, TlsFacts, TlsMode};
 
 fn credentials() -> Credentials {
     Credentials::new(Some("v-lease"), Password::new("canary".into()).unwrap())

@@ -3,15 +3,12 @@
 use std::{io, sync::Arc};
 
 use database_wire::{
-    ClearPassword, Explanation, LocalTls, Reason, Step, TlsFacts,
-    mysql::{
-        Client, Greeted, Greeter, Greeting, Login, Refused, Server, ServerKey, ServerRefused, Session,
-        Settings,
-    },
+    ClearPassword, Explanation, LocalTls, Reason,
+    mysql::{Greeter, Greeting, Login, Refused, Server, ServerKey, Settings},
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{Connection, Failure, Machine, Protocol, Tls, Upstream, drive, farewell, other, relay};
+use super::{Connection, Failure, Protocol, Tls, Upstream, drive, farewell, other, relay};
 
 /// The database that clients get who name none.
 const DATABASE: &str = "orders";
@@ -94,48 +91,5 @@ impl Protocol for Mysql {
             }
             Err(Failure::Gone(error)) => Err(error),
         }
-    }
-}
-
-impl Machine for Greeter {
-    type Answer = Greeted;
-    type Refusal = Refused;
-    fn step(&mut self) -> Result<Step<Greeted>, Refused> {
-        Greeter::step(self)
-    }
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Greeter::feed(self, bytes)
-    }
-    fn tls_started(&mut self, _: TlsFacts<'_>) -> Result<(), Refused> {
-        Ok(())
-    }
-}
-
-impl Machine for Server {
-    type Answer = Login;
-    type Refusal = ServerRefused;
-    fn step(&mut self) -> Result<Step<Login>, ServerRefused> {
-        Server::step(self)
-    }
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), ServerRefused> {
-        Server::feed(self, bytes)
-    }
-    fn tls_started(&mut self, _: TlsFacts<'_>) -> Result<(), ServerRefused> {
-        Server::tls_started(self);
-        Ok(())
-    }
-}
-
-impl Machine for Client {
-    type Answer = Session;
-    type Refusal = Refused;
-    fn step(&mut self) -> Result<Step<Session>, Refused> {
-        Client::step(self)
-    }
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Client::feed(self, bytes)
-    }
-    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
-        Client::tls_started(self, facts)
     }
 }

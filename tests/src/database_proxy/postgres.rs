@@ -6,14 +6,12 @@ use std::{
 };
 
 use database_wire::{
-    ClearPassword, Explanation, LocalTls, Reason, Step, TlsFacts, TlsMode,
-    postgres::{
-        Ask, CancelKey, Client, Login, Nonce, Opening, Refused, Server, ServerRefused, Session, Settings,
-    },
+    ClearPassword, Explanation, LocalTls, Reason, TlsMode,
+    postgres::{Ask, CancelKey, Client, Login, Nonce, Opening, Refused, Server, Session, Settings},
 };
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use super::{Connection, Failure, Machine, Protocol, Tls, Upstream, drive, farewell, other, relay};
+use super::{Connection, Failure, Protocol, Tls, Upstream, drive, farewell, other, relay};
 
 /// The database that clients get who name none.
 const DATABASE: &str = "orders";
@@ -98,33 +96,4 @@ async fn log_in(login: &Login, upstream: &Upstream) -> Result<(Session, Connecti
         "certificates of our tests can be bound to"
     );
     Ok((session, server))
-}
-
-impl Machine for Server {
-    type Answer = Opening;
-    type Refusal = ServerRefused;
-    fn step(&mut self) -> Result<Step<Opening>, ServerRefused> {
-        Server::step(self)
-    }
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), ServerRefused> {
-        Server::feed(self, bytes)
-    }
-    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), ServerRefused> {
-        Server::tls_started(self, facts.certificate);
-        Ok(())
-    }
-}
-
-impl Machine for Client {
-    type Answer = Session;
-    type Refusal = Refused;
-    fn step(&mut self) -> Result<Step<Session>, Refused> {
-        Client::step(self)
-    }
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Client::feed(self, bytes)
-    }
-    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
-        Client::tls_started(self, facts)
-    }
 }

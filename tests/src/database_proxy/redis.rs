@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use database_wire::{
-    Outgoing, Step, TlsFacts,
+    Outgoing,
     postgres::DIRECT_TLS,
     redis::{Client, Credentials, Piece, Refused, Refusing, Session, explain},
 };
@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Connection, Failure, Machine, Protocol, Tls, Upstream, drive, farewell, other};
+use super::{Connection, Failure, Protocol, Tls, Upstream, drive, farewell, other};
 
 /// How clients are served: in TLS if they begin with it.
 #[derive(Debug)]
@@ -108,19 +108,5 @@ async fn refuse(mut client: Connection, mut refusing: Refusing) -> io::Result<()
             Some(answers) if length > 0 => client.write_all(answers.as_ref()).await?,
             _ => return client.shutdown().await,
         }
-    }
-}
-
-impl Machine for Client {
-    type Answer = ();
-    type Refusal = Refused;
-    fn step(&mut self) -> Result<Step<()>, Refused> {
-        Client::step(self)
-    }
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        Client::feed(self, bytes)
-    }
-    fn tls_started(&mut self, facts: TlsFacts<'_>) -> Result<(), Refused> {
-        Client::tls_started(self, facts)
     }
 }

@@ -3,13 +3,11 @@
 use std::fmt::Debug;
 
 use database_wire::{
-    ClearPassword, LocalTls, Password, Step, TlsFacts, TlsMode,
+    ClearPassword, LocalTls, Machine, Password, Step, TlsFacts, TlsMode,
     mysql::{self, Greeter, Greeting},
     postgres::{self, Ask, Method, Nonce, Startup, Version},
     redis::{self, Credentials, Piece, Session},
 };
-
-use crate::database_proxy::Machine;
 
 /// The most that a machine may ask for in one step: a response to MySQL's greeting.
 const MOST: usize = 72 * 1024;
