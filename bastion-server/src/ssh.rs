@@ -191,10 +191,11 @@ pub(crate) async fn serve(connection: Connection, service: Arc<Service>) {
         ended = watched.must_end(&mut logged_in) => ended,
     };
 
-    // The order matters: relays end and release their channels, which a session that is stuck waits for; then
-    // the client is told; then the socket is closed.
+    // The order matters: the client hears of streams that end, while the session still carries them; relays
+    // end and release their channels, which a session that is stuck waits for; then the client is told of its
+    // own end; then the socket is closed.
+    streams::session_ended(&forwards, &ended).await;
     stop.cancel();
-    streams::session_ended(&forwards, &ended);
     if let Some(farewell) = ended.farewell() {
         let told = async {
             say_goodbye(&running.handle(), farewell).await;

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tunnel_stream::{
     Association, Attachment, Code, Event, Frame, HEADER, Limits, MOST_DATA, Malformed, Moment, Payload,
-    Reason, Refused, Request, Role, StreamId, StreamStatus, Violation,
+    Reason, Refused, Request, Role, StreamId, Violation,
     frame::{Attach, Attached},
     proof::{AssociationId, Challenge, Secret},
 };
@@ -81,7 +81,7 @@ struct LocalShared {
 
 /// What became of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+enum Answer {
     /// The bastion has not answered yet.
     Awaited,
     /// The connection is there.
@@ -181,11 +181,6 @@ impl Streams {
         self.0.state().association.attachment()
     }
 
-    /// Whether it has a carrier.
-    pub fn is_attached(&self) -> bool {
-        self.0.state().association.is_attached()
-    }
-
     /// How many streams there are.
     pub fn len(&self) -> usize {
         *self.0.count.borrow()
@@ -218,16 +213,6 @@ impl Streams {
             Ok(reason) => reason.clone().unwrap_or_else(|| Code::STOPPED.into()),
             Err(_) => Code::STOPPED.into(),
         }
-    }
-
-    /// How often it moved to another carrier.
-    pub fn resumptions(&self) -> u64 {
-        self.0.state().association.resumptions()
-    }
-
-    /// The smallest recent time between data and its receipt, once enough has been sent.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.0.state().association.round_trip()
     }
 
     /// Client: asks for a connection. `None` while there are too many streams, or all of it has ended.
@@ -313,6 +298,14 @@ impl Streams {
         was_present
     }
 
+    /// Client: gives the streams up if `lost` was their last carrier still after `wait`: the bastion keeps them no longer.
+    pub async fn end_unless_resumed(&self, lost: Attachment, wait: Duration) {
+        sleep(wait).await;
+        if self.attachment() == lost {
+            self.end(&Reason::new(Code::DETACHED_TOO_LONG, "the bastion was not reached in time"));
+        }
+    }
+
     /// Server: the client is to open new streams elsewhere.
     pub fn drain(&self) {
         self.0.state().association.drain();
@@ -322,17 +315,12 @@ impl Streams {
     /// Ends all streams, not in order, and tells the peer if it can.
     pub fn end(&self, reason: &Reason) {
         let mut state = self.0.state();
-        let ids: Vec<StreamId> = state.ends.keys().copied().collect();
-        for id in ids {
-            state.association.reset(id, reason.clone());
-            self.over(&mut state, id, Some((Ending::Here, reason)));
+        let State { association, ends } = &mut *state;
+        for id in ends.keys() {
+            association.reset(*id, reason.clone());
         }
+        self.all_over(&mut state, Ending::Here, reason);
         drop(state);
-        self.0.ended.send_if_modified(|ended| {
-            let is_new = ended.is_none();
-            ended.get_or_insert_with(|| reason.clone());
-            is_new
-        });
         self.0.to_send.notify_one();
     }
 
@@ -469,15 +457,22 @@ impl Streams {
                 Event::Drain => {
                     self.0.drained.send_replace(true);
                 }
-                Event::End(reason) => {
-                    let ids: Vec<StreamId> = state.ends.keys().copied().collect();
-                    for id in ids {
-                        self.over(state, id, Some((Ending::There, &reason)));
-                    }
-                    self.0.ended.send_replace(Some(reason));
-                }
+                Event::End(reason) => self.all_over(state, Ending::There, &reason),
             }
         }
+    }
+
+    /// The association has ended, and all its streams. What ended it first is the reason.
+    fn all_over(&self, state: &mut State, ending: Ending, reason: &Reason) {
+        let ids: Vec<StreamId> = state.ends.keys().copied().collect();
+        for id in ids {
+            self.over(state, id, Some((ending, reason)));
+        }
+        self.0.ended.send_if_modified(|ended| {
+            let is_new = ended.is_none();
+            ended.get_or_insert_with(|| reason.clone());
+            is_new
+        });
     }
 
     /// A stream is not known any more; without a reason, since it has ended in order.
@@ -555,11 +550,6 @@ impl Fate {
             Answer::Ended(ending, reason) => Some((*ending, reason.clone())),
             Answer::Awaited | Answer::Opened => None,
         }
-    }
-
-    /// What is to be seen of it.
-    pub fn status(&self) -> Option<StreamStatus> {
-        self.streams.0.state().association.status(self.id)
     }
 }
 

@@ -25,6 +25,7 @@ rows! {
     f03_the_connection_is_reset: "F03", Ours;
     f03_the_connection_to_sshd_is_reset: "F03", OursToSshd;
     f07_the_client_moves: "F07", Ours;
+    f13_a_certificate_ends_without_a_successor: "F13", Ours;
     f14_an_authority_is_exchanged: "F14", Ours;
     f15_a_person_is_revoked: "F15", Ours;
     f17_the_local_port_is_busy: "F17", Ours;

@@ -165,6 +165,22 @@ fn a_dead_bastion_is_known_within_fifteen_seconds() {
     assert_eq!(&answer, b"still open");
 }
 
+/// The bastion says how long it keeps what is open; after that nothing can come back.
+#[test]
+fn what_is_open_is_given_up_when_the_bastion_keeps_it_no_longer() {
+    let echo = Target::echo();
+    let keep = |bastion: bastion::Setup| bastion.set("/streams/keep_detached", json!("2s"));
+    let mut fixture = TunnelFixture::with(&[&echo], keep, |project| project);
+    let mut tunnel = fixture.project.start(&["-vv", &at(&echo), "0"]);
+    let stream = connected(tunnel.ready(1)[0]);
+    fixture.bastion.kill();
+    let killed = Instant::now();
+    assert_eq!(end_of(stream), Err(ErrorKind::ConnectionReset));
+    assert!(killed.elapsed() >= Duration::from_secs(2), "{:?}", killed.elapsed());
+    let closed = tunnel.event("closed", SOON);
+    assert!(closed["reason"].as_str().unwrap().contains("for too long"), "{closed}");
+}
+
 #[test]
 fn a_connection_waits_for_so_long_and_no_longer() {
     let echo = Target::echo();

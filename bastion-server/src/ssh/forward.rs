@@ -197,8 +197,8 @@ impl Forwards {
     }
 
     /// From now on the session carries this association.
-    pub(super) fn carry(&self, held: Option<Arc<Held>>) {
-        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    pub(super) fn carry(&self, held: Arc<Held>) {
+        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
     }
 
     pub(super) fn session(&self) -> Session {

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 use tunnel_stream::{
     Attachment, Code, Frame, OLDEST_VERSION, Reason, Refused, VERSION,
-    frame::{Attach, Hello},
+    frame::{Attach, Hello, MOST_STREAMS},
     proof::{Challenge, Secret},
 };
 
@@ -63,7 +63,7 @@ impl Session {
         let Some((held, attachment)) = self.attached(&mut wire).await else {
             return wire.close().await;
         };
-        self.forwards.carry(Some(Arc::clone(&held)));
+        self.forwards.carry(Arc::clone(&held));
         let parted = tokio::select! {
             parted = held.streams().carry(attachment, wire) => Some(parted),
             () = self.forwards.stop().cancelled() => None,
@@ -88,7 +88,7 @@ impl Session {
             oldest: OLDEST_VERSION,
             newest: VERSION,
             challenge,
-            most_streams: u32::try_from(service.max_channels).unwrap_or(u32::MAX),
+            most_streams: u32::try_from(service.max_channels.min(MOST_STREAMS)).unwrap_or(u32::MAX),
             kept_for: u32::try_from(service.streams.settings().keep_detached.as_secs()).unwrap_or(u32::MAX),
         };
         wire.send(&Frame::Hello(hello)).await.ok()?;
@@ -171,9 +171,9 @@ fn is_spoken(version: u16) -> bool {
     (OLDEST_VERSION..=VERSION).contains(&version)
 }
 
-/// Ends what a session carried, where the end of the session is the end of its owner's right. Everything else
-/// waits for the owner's next login.
-pub(super) fn session_ended(forwards: &Forwards, ended: &Ended) {
+/// Ends what a session carries, where the end of the session is the end of its owner's right, and gives the
+/// client a moment to hear it. Everything else waits for the owner's next login.
+pub(super) async fn session_ended(forwards: &Forwards, ended: &Ended) {
     let Some(held) = forwards.carried() else { return };
     let reason = match ended {
         // An owner whose computer sleeps renews the certificate when it wakes.
@@ -192,5 +192,5 @@ pub(super) fn session_ended(forwards: &Forwards, ended: &Ended) {
         | Ended::Cut
         | Ended::Defect => return,
     };
-    held.end_if_owned_by(forwards, &reason);
+    held.end_if_owned_by(forwards, &reason).await;
 }

@@ -5,7 +5,7 @@ use ssh_transport::{
     budget, channel,
     relay::{self, Account, End},
     socket::Cutter,
-    streams::{self, Ending},
+    streams,
 };
 use tokio::net::TcpStream;
 use tunnel_stream::Code;
@@ -48,12 +48,9 @@ impl Stream {
             }
             Self::Resumable(streams::Stream { source, sink, fate, budget }) => {
                 let end = relay::relay(socket, source, sink, account, budget.get(), stop).await;
-                let told = match fate.ending() {
-                    Some((_, reason)) if reason.code() == Code::UNKNOWN => Some(words(&reason)),
-                    Some((Ending::There, reason)) => Some(words(&reason)),
-                    Some((Ending::Here, _)) | None => None,
-                };
-                (end, told)
+                // The user's own end of it is told by the relay's.
+                let told = fate.ending().filter(|(_, reason)| reason.code() != Code::STOPPED);
+                (end, told.map(|(_, reason)| words(&reason)))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Streams that outlive their session, where the bastion knows them: started on the first one, and taken over by each that
 //! follows.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use plain_text::escaped;
 use ssh_transport::{
@@ -10,7 +10,7 @@ use ssh_transport::{
     streams::{self, Parted, Wire},
 };
 use tunnel_stream::{
-    Attachment, Code, Frame, Limits, OLDEST_VERSION, Reason, Request, Role, SUBSYSTEM, VERSION,
+    Attachment, Code, Frame, Limits, Reason, Request, Role, SUBSYSTEM,
     frame::{Hello, MOST_STREAMS},
 };
 
@@ -25,7 +25,11 @@ const KEPT: u64 = 256 * 1024 * 1024;
 
 /// The streams of a tunnel, whichever session carries them.
 #[derive(Debug, Clone)]
-pub(crate) struct Streams(streams::Streams);
+pub(crate) struct Streams {
+    all: streams::Streams,
+    /// How long the bastion keeps them without a carrier.
+    kept_for: Duration,
+}
 
 /// The bastion did not take the streams over, or start any.
 #[derive(Debug)]
@@ -48,8 +52,8 @@ impl Streams {
     /// See [`NotOpened`]. A stream that is given up before its answer is reset.
     pub(super) async fn open(&self, destination: &Endpoint) -> Result<streams::Stream, NotOpened> {
         let request = Request { host: destination.host().bare().to_owned(), port: destination.port() };
-        let Some(mut stream) = self.0.open(request) else {
-            return Err(match self.0.has_ended() {
+        let Some(mut stream) = self.all.open(request) else {
+            return Err(match self.all.has_ended() {
                 Some(_) => NotOpened::Lost,
                 None => NotOpened::Limit("as many connections are open as the bastion allows".to_owned()),
             });
@@ -62,23 +66,23 @@ impl Streams {
 
     /// Waits until the bastion wants new streams to be opened elsewhere.
     pub(crate) async fn drained(&self) {
-        self.0.drained().await;
+        self.all.drained().await;
     }
 
     /// Ends all of them, and lets the bastion know.
     pub(crate) async fn end(&self) {
-        self.0.end(&Reason::new(Code::STOPPED, "the user ended the tunnel"));
-        self.0.flushed().await;
+        self.all.end(&Reason::new(Code::STOPPED, "the user ended the tunnel"));
+        self.all.flushed().await;
     }
 
     /// Waits until there is none.
     pub(crate) async fn idle(&self) {
-        self.0.idle().await;
+        self.all.idle().await;
     }
 
     /// Gives them up: the bastion that held them has ended.
     pub(crate) fn lose(&self) {
-        self.0.end(&Code::UNKNOWN.into());
+        self.all.end(&Code::UNKNOWN.into());
     }
 }
 
@@ -109,6 +113,7 @@ pub(super) fn words(reason: &Reason) -> String {
     match reason.code() {
         Code::UNKNOWN => "the bastion process that held the connection is gone".to_owned(),
         Code::RESET => "reset by the destination".to_owned(),
+        Code::DETACHED_TOO_LONG => "lost: there was no connection to the bastion for too long".to_owned(),
         code if reason.text().is_empty() => format!("ended by the bastion: {}", code.name()),
         _ => format!("ended by the bastion: {}", escaped(reason.text(), LONGEST_REASON)),
     }
@@ -127,25 +132,30 @@ impl Session {
         if !self.knows_streams {
             return Ok(None);
         }
-        let earlier = earlier.filter(|streams| streams.0.has_ended().is_none());
+        let earlier = earlier.filter(|streams| streams.all.has_ended().is_none());
         let agreed = self.agree(earlier).await.inspect_err(|_| {
-            if let Some(Streams(streams)) = earlier {
-                streams.not_resumed();
+            if let Some(earlier) = earlier {
+                earlier.all.not_resumed();
             }
         });
         let (wire, carried, attachment) = agreed?;
         let (session, streams) = (Arc::clone(self), carried.streams.clone());
         tokio::spawn(async move {
-            let parted = streams.0.carry(attachment, wire).await;
-            if streams.0.detach(attachment) {
-                let why = match parted {
-                    Parted::Violation(violation) => violation.to_string(),
-                    Parted::Malformed(malformed) => malformed.to_string(),
-                    // The session knows why.
-                    Parted::Lost | Parted::Superseded | Parted::Ended => return,
-                };
+            let parted = streams.all.carry(attachment, wire).await;
+            if !streams.all.detach(attachment) {
+                return;
+            }
+            let broken = match parted {
+                Parted::Violation(violation) => Some(violation.to_string()),
+                Parted::Malformed(malformed) => Some(malformed.to_string()),
+                // The session knows why.
+                Parted::Lost | Parted::Superseded | Parted::Ended => None,
+            };
+            if let Some(why) = broken {
                 session.cut(&format!("it broke the protocol of streams: {why}"));
             }
+            drop(session);
+            streams.all.end_unless_resumed(attachment, streams.kept_for).await;
         });
         Ok(Some(carried))
     }
@@ -159,14 +169,14 @@ impl Session {
         channel.request_subsystem(true, SUBSYSTEM).await.map_err(|_| lost())?;
         let mut wire = Wire::new(channel, self.cutter.clone());
         let Some(Frame::Hello(hello)) = wire.answer().await else { return Err(lost()) };
-        if hello.oldest > VERSION || hello.newest < OLDEST_VERSION {
+        let Some(version) = hello.version() else {
             return Err(NotCarried(
                 "the bastion and this program know no version of resumable streams in common".to_owned(),
             ));
-        }
+        };
         let mut not_taken_over = None;
         if let Some(earlier) = earlier {
-            let Streams(streams) = earlier;
+            let streams = &earlier.all;
             let attach = streams.attach(&hello.challenge);
             wire.send(&Frame::Attach(attach)).await.map_err(|_| lost())?;
             match wire.answer().await {
@@ -186,21 +196,27 @@ impl Session {
                 _ => return Err(lost()),
             }
         }
-        let (streams, attachment) = self.start(&mut wire, &hello).await?;
+        let (streams, attachment) = self.start(&mut wire, version, &hello).await?;
         Ok((wire, Carried { streams, resumed: 0, lost: not_taken_over }, attachment))
     }
 
-    async fn start(&self, wire: &mut ClientWire, hello: &Hello) -> Result<(Streams, Attachment), NotCarried> {
+    async fn start(
+        &self,
+        wire: &mut ClientWire,
+        version: u16,
+        hello: &Hello,
+    ) -> Result<(Streams, Attachment), NotCarried> {
         let lost = || NotCarried("the bastion did not start streams".to_owned());
-        wire.send(&Frame::Start { version: VERSION }).await.map_err(|_| lost())?;
+        wire.send(&Frame::Start { version }).await.map_err(|_| lost())?;
         let Some(Frame::Started { association, secret }) = wire.answer().await else { return Err(lost()) };
         let most = usize::try_from(hello.most_streams).unwrap_or(usize::MAX);
         // The user's own programs may take what memory there is.
         let memory = Budget::start(Memory::of_streams(SPILL, PATIENCE)).association("");
         let limits = Limits { streams: most.min(MOST_STREAMS), window: WINDOW, kept: KEPT };
-        let streams = streams::Streams::new(Role::Client, association, secret, limits, memory, None);
-        let attachment = streams.attachment();
-        Ok((Streams(streams), attachment))
+        let all = streams::Streams::new(Role::Client, association, secret, limits, memory, None);
+        let attachment = all.attachment();
+        let kept_for = Duration::from_secs(hello.kept_for.into());
+        Ok((Streams { all, kept_for }, attachment))
     }
 }
 

@@ -222,9 +222,7 @@ async fn death(session: &Session, suspects: &watch::Sender<bool>) -> String {
         }
         clocks = Clocks::now();
         let silence = liveness.silence(Instant::now(), session.last_heard(), session.sent());
-        suspects.send_if_modified(|suspected| {
-            std::mem::replace(suspected, silence >= SUSPICION) != (silence >= SUSPICION)
-        });
+        suspects.send_replace(silence >= SUSPICION);
         if silence >= SILENCE {
             return format!("it did not answer for {} s", SILENCE.as_secs());
         }

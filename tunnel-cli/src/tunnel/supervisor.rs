@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    future::pending,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -202,12 +201,10 @@ impl CarrierSupervisor {
     /// Waits until there is something to do for a carrier that works, and says why there should be another one although its
     /// certificate is the newest.
     async fn idle(&self, carrier: &Carrier, held: &Held) -> Option<Another> {
-        let drained =
-            async { if self.streams.is_some() { carrier.drained().await } else { pending().await } };
         tokio::select! {
             _ = carrier.ended() => None,
             () = self.credentials.succeeded(held) => None,
-            () = drained => Some(Another::Drained),
+            () = carrier.drained() => Some(Another::Drained),
             () = carrier.suspected() => Some(Another::Suspected),
         }
     }

@@ -143,9 +143,10 @@ impl Held {
     }
 
     /// Ends everything, unless another session has taken over since.
-    pub(super) fn end_if_owned_by(&self, forwards: &Forwards, reason: &Reason) {
+    pub(super) async fn end_if_owned_by(&self, forwards: &Forwards, reason: &Reason) {
         if self.owner().forwards.is(forwards) {
             self.streams.end(reason);
+            self.streams.flushed().await;
         }
     }
 }
